@@ -1,0 +1,195 @@
+//! The CPU device: the twins of the passes, run row by row so that a row's keys stay in the cache.
+
+use super::{DeviceInfo, DeviceKind, Recipe, Rows, Sums};
+use crate::dtype::{Dtype, Weight, with_weights};
+use crate::mask::{Counts, Mask};
+use crate::passes::ewma::{self, Ewma};
+use crate::passes::select::{self, Cut};
+use crate::passes::{column_norm, n_of_m, score};
+use crate::selection::{Selection, lambda_key};
+
+/// This machine's cores.
+#[derive(Debug)]
+pub struct Cpu {
+    info: DeviceInfo,
+    threads: usize,
+}
+
+impl Cpu {
+    /// The CPU, with as many threads as the process may use.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            info: DeviceInfo {
+                index: None,
+                name: "CPU".to_owned(),
+                backend: "cpu".to_owned(),
+                kind: DeviceKind::Cpu,
+                driver: format!("{threads} threads, {}", std::env::consts::ARCH),
+            },
+            threads,
+        }
+    }
+
+    pub(super) const fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Threads to prune with.
+    #[must_use]
+    pub(crate) const fn threads(&self) -> usize {
+        self.threads
+    }
+}
+
+/// The keys of one row, kept from row to row.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    order_keys: Vec<u32>,
+    threshold_keys: Vec<i16>,
+    pruned: Vec<bool>,
+}
+
+/// What was decided of a row; the keys it refers to are in the [`Scratch`].
+enum Decision {
+    Threshold(Cut<i16>),
+    Order(Cut<i32>),
+    Pruned,
+}
+
+impl Scratch {
+    fn decide<W: Weight>(&mut self, weights: &[W], row: usize, recipe: &Recipe) -> Decision {
+        let in_features = weights.len();
+        self.order_keys.resize(in_features, 0);
+        match &recipe.factors.terms {
+            None => score::row(weights, &recipe.factors.column, &mut self.order_keys),
+            Some(terms) => score::row_with_terms(
+                weights,
+                &recipe.factors.column,
+                &terms.column,
+                terms.row[row],
+                &mut self.order_keys,
+            ),
+        }
+        let k = recipe.selection.k(in_features).unwrap_or(0);
+        match recipe.selection {
+            Selection::Ewma { ewma, .. } => {
+                Decision::Threshold(select::smallest_k(self.threshold_keys(ewma), k))
+            }
+            Selection::Lambda { lambda, ewma } => {
+                self.threshold_keys(ewma);
+                Decision::Threshold(select::below(lambda_key(lambda)))
+            }
+            Selection::Exact { .. } => {
+                Decision::Order(select::smallest_k(bytemuck::cast_slice::<_, i32>(&self.order_keys), k))
+            }
+            Selection::Pattern(pattern) => {
+                self.pruned.resize(in_features, false);
+                n_of_m::row(&self.order_keys, pattern, &mut self.pruned);
+                Decision::Pruned
+            }
+        }
+    }
+
+    fn threshold_keys(&mut self, ewma: Ewma) -> &[i16] {
+        self.threshold_keys.resize(self.order_keys.len(), 0);
+        ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
+        &self.threshold_keys
+    }
+
+    /// Prunes one row in place.
+    fn prune<W: Weight>(
+        &mut self,
+        weights: &mut [W],
+        row: usize,
+        recipe: &Recipe,
+        squares: bool,
+        counts: &mut Counts,
+    ) {
+        match self.decide(weights, row, recipe) {
+            Decision::Threshold(cut) => apply_cut(cut, &self.threshold_keys, weights, squares, counts),
+            Decision::Order(cut) => {
+                apply_cut(cut, bytemuck::cast_slice(&self.order_keys), weights, squares, counts);
+            }
+            Decision::Pruned => counts.zero(weights, &self.pruned, squares, |pruned| pruned),
+        }
+    }
+
+    /// Marks what [`Self::prune`] would zero.
+    fn record<W: Weight>(&mut self, weights: &[W], row: usize, recipe: &Recipe, mut mark: impl FnMut(usize)) {
+        let decision = self.decide(weights, row, recipe);
+        for column in 0..weights.len() {
+            let pruned = match decision {
+                Decision::Threshold(cut) => cut.prunes(column, self.threshold_keys[column]),
+                Decision::Order(cut) => cut.prunes(column, self.order_keys[column] as i32),
+                Decision::Pruned => self.pruned[column],
+            };
+            if pruned {
+                mark(column);
+            }
+        }
+    }
+}
+
+/// Zeroes what a cut prunes: two stretches, each with one plain comparison.
+fn apply_cut<W: Weight, K: select::Key>(
+    cut: Cut<K>,
+    keys: &[K],
+    weights: &mut [W],
+    squares: bool,
+    counts: &mut Counts,
+) {
+    let (keys_ties, keys_rest) = keys.split_at(cut.tie_end);
+    let (weights_ties, weights_rest) = weights.split_at_mut(cut.tie_end);
+    counts.zero(weights_ties, keys_ties, squares, |key| key <= cut.threshold);
+    counts.zero(weights_rest, keys_rest, squares, |key| key < cut.threshold);
+}
+
+/// Prunes whole rows in place; `bytes` begin at row `first_row` of the tensor that the recipe is for.
+pub(crate) fn prune(
+    dtype: Dtype,
+    in_features: usize,
+    bytes: &mut [u8],
+    first_row: usize,
+    recipe: &Recipe,
+    squares: bool,
+    scratch: &mut Scratch,
+) -> Counts {
+    let mut counts = Counts::default();
+    if in_features > 0 {
+        with_weights!(dtype, bytes, cast_slice_mut, |weights| {
+            for (row, weights) in (first_row..).zip(weights.chunks_exact_mut(in_features)) {
+                scratch.prune(weights, row, recipe, squares, &mut counts);
+            }
+        });
+    }
+    counts
+}
+
+/// The mask of these rows.
+pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
+    let mut mask = Mask::empty(rows.rows(), rows.in_features);
+    let mut scratch = Scratch::default();
+    if rows.in_features > 0 {
+        with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
+            for (row, weights) in weights.chunks_exact(rows.in_features).enumerate() {
+                scratch.record(weights, first_row + row, recipe, |column| mask.set(row, column));
+            }
+        });
+    }
+    mask
+}
+
+/// The sums of `|W|` over these rows.
+pub(crate) fn sums(rows: Rows<'_>) -> Sums {
+    let mut sums = Sums { column: vec![0; rows.in_features], row: Vec::with_capacity(rows.rows()) };
+    if rows.in_features > 0 {
+        with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
+            for weights in weights.chunks_exact(rows.in_features) {
+                sums.row.push(column_norm::row(weights, &mut sums.column));
+            }
+        });
+    }
+    sums
+}

@@ -1,0 +1,502 @@
+//! The GPU device: the passes as WGSL, dispatched through wgpu.
+//!
+//! A chunk of rows is written into mapped staging memory, runs through its passes in one submission, and only its mask
+//! comes back: a sixteenth of a bf16 weight's bytes. [`Gpu::submit`] and [`Gpu::wait`] are separate so that the caller can
+//! read the next chunk, and write the last, while one is on the device.
+//!
+//! What is written out is never trusted to a silent device: any error wgpu reports, from whatever thread, sets a flag
+//! that every later call returns as [`Error::Failed`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{DeviceInfo, DeviceKind, Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Sums};
+use crate::mask::Mask;
+use crate::passes::{PASSES, Params};
+use crate::selection::{Selection, lambda_key};
+
+/// Weights a chunk at most: 8 MiB of bf16 in, 16 MiB of keys on the device.
+const CHUNK_WEIGHTS: usize = 4 << 20;
+
+/// Chunks that may be on the device at once.
+pub(crate) const CHUNKS_IN_FLIGHT: usize = 2;
+
+/// Terms one invocation of `column_norm` adds up.
+const TERMS_PER_TILE: usize = 256;
+
+/// An adapter that is not opened yet.
+pub(super) struct Adapter {
+    pub(super) info: DeviceInfo,
+    adapter: wgpu::Adapter,
+}
+
+/// Every adapter of every back end, in wgpu's order.
+pub(super) fn adapters() -> Vec<Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+        .into_iter()
+        .filter(|adapter| adapter.get_info().backend != wgpu::Backend::Noop)
+        .enumerate()
+        .map(|(index, adapter)| Adapter { info: describe(index, &adapter.get_info()), adapter })
+        .collect()
+}
+
+fn describe(index: usize, info: &wgpu::AdapterInfo) -> DeviceInfo {
+    let driver = [info.driver.trim(), info.driver_info.trim()];
+    DeviceInfo {
+        index: Some(index),
+        name: info.name.clone(),
+        backend: match info.backend {
+            wgpu::Backend::Vulkan => "vulkan",
+            wgpu::Backend::Metal => "metal",
+            wgpu::Backend::Dx12 => "dx12",
+            wgpu::Backend::Gl => "gl",
+            _ => "other",
+        }
+        .to_owned(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => DeviceKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => DeviceKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => DeviceKind::Virtual,
+            wgpu::DeviceType::Cpu => DeviceKind::Software,
+            wgpu::DeviceType::Other if info.name.to_lowercase().contains("llvmpipe") => DeviceKind::Software,
+            wgpu::DeviceType::Other => DeviceKind::Other,
+        },
+        driver: driver.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// An opened adapter with its compiled passes.
+#[derive(Debug)]
+pub struct Gpu {
+    info: DeviceInfo,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    /// Entry point to pipeline.
+    pipelines: HashMap<&'static str, wgpu::ComputePipeline>,
+    limits: wgpu::Limits,
+    fatal: Arc<Mutex<Option<String>>>,
+    /// Sets of buffers that are not on the device now.
+    idle: Mutex<Vec<Slot>>,
+}
+
+/// The buffers of one chunk in flight; they only ever grow.
+#[derive(Debug, Default)]
+struct Slot {
+    upload: Option<wgpu::Buffer>,
+    weights: Option<wgpu::Buffer>,
+    factors: Option<wgpu::Buffer>,
+    keys: Option<wgpu::Buffer>,
+    averages: Option<wgpu::Buffer>,
+    result: Option<wgpu::Buffer>,
+    download: Option<wgpu::Buffer>,
+    params: Option<wgpu::Buffer>,
+}
+
+/// A chunk on the device.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    slot: Slot,
+    submission: wgpu::SubmissionIndex,
+    rows: usize,
+    in_features: usize,
+    result_bytes: u64,
+    mapped: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    pub(super) fn open(adapter: Adapter) -> Result<Self, Error> {
+        let Adapter { info, adapter } = adapter;
+        let limits = adapter.limits();
+        fits(&limits).map_err(|reason| Error::Unfit { device: info.to_string(), reason })?;
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("swiftprune"),
+            required_features: wgpu::Features::empty(),
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        }))
+        .map_err(|error| Error::Unfit { device: info.to_string(), reason: error.to_string() })?;
+
+        let fatal = Arc::new(Mutex::new(None));
+        let on_error = Arc::clone(&fatal);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&on_error, error.to_string())));
+        let on_lost = Arc::clone(&fatal);
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&on_lost, format!("the device was lost: {message}"));
+            }
+        });
+
+        let mut gpu = Self {
+            info,
+            device,
+            queue,
+            pipelines: HashMap::new(),
+            limits,
+            fatal,
+            idle: Mutex::default(),
+        };
+        for pass in PASSES {
+            let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(pass.name),
+                source: wgpu::ShaderSource::Wgsl(pass.wgsl.into()),
+            });
+            for &entry_point in pass.entry_points {
+                let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                    label: Some(entry_point),
+                    layout: None,
+                    module: &module,
+                    entry_point: Some(entry_point),
+                    compilation_options: wgpu::PipelineCompilationOptions {
+                        // Every kernel stores before it reads.
+                        zero_initialize_workgroup_memory: false,
+                        ..Default::default()
+                    },
+                    cache: None,
+                });
+                gpu.pipelines.insert(entry_point, pipeline);
+            }
+        }
+        gpu.check()?;
+        Ok(gpu)
+    }
+
+    pub(super) const fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Rows of this many weights that fit a chunk.
+    pub(crate) fn chunk_rows(&self, in_features: usize) -> usize {
+        let binding = self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size) / 4;
+        let weights = CHUNK_WEIGHTS.min(usize::try_from(binding).unwrap_or(usize::MAX));
+        let groups = self.limits.max_compute_workgroups_per_dimension as usize;
+        (weights / in_features.max(1)).clamp(1, groups)
+    }
+
+    pub(super) fn mask(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Mask, Error> {
+        let mut mask = Mask { rows: rows.rows(), in_features: rows.in_features, words: Vec::new() };
+        self.for_each_chunk(
+            rows,
+            |chunk, offset| self.submit(chunk, first_row + offset, recipe),
+            |chunk| mask.words.extend(chunk.words),
+        )?;
+        Ok(mask)
+    }
+
+    /// Submits chunk after chunk with [`CHUNKS_IN_FLIGHT`] on the device.
+    fn for_each_chunk(
+        &self,
+        rows: Rows<'_>,
+        submit: impl Fn(Rows<'_>, usize) -> Result<Pending, Error>,
+        mut take: impl FnMut(Mask),
+    ) -> Result<(), Error> {
+        let row_bytes = rows.in_features * rows.dtype.size();
+        if row_bytes == 0 {
+            return Ok(());
+        }
+        let chunk_rows = self.chunk_rows(rows.in_features);
+        let mut in_flight = std::collections::VecDeque::new();
+        for (chunk, bytes) in rows.bytes.chunks(chunk_rows * row_bytes).enumerate() {
+            if in_flight.len() == CHUNKS_IN_FLIGHT
+                && let Some(oldest) = in_flight.pop_front()
+            {
+                take(self.wait(oldest)?);
+            }
+            in_flight.push_back(submit(Rows { bytes, ..rows }, chunk * chunk_rows)?);
+        }
+        for pending in in_flight {
+            take(self.wait(pending)?);
+        }
+        Ok(())
+    }
+
+    /// Starts the passes on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's tensor.
+    pub(crate) fn submit(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Pending, Error> {
+        let (count, in_features) = (rows.rows(), rows.in_features);
+        let mask_words = Mask::words_per_row(in_features);
+        let mut params = Params {
+            rows: count as u32,
+            in_features: in_features as u32,
+            dtype: rows.dtype as u32,
+            row_scored: u32::from(recipe.factors.terms.is_some()),
+            k: recipe.selection.k(in_features).unwrap_or(0) as u32,
+            key_bits: 32,
+            mask_words: mask_words as u32,
+            ..Params::default()
+        };
+        let row_groups = |columns: usize, size: usize| (columns.div_ceil(size) as u32, count as u32);
+        let words = row_groups(mask_words, 64);
+        let mut steps = vec![("score", row_groups(in_features, 256))];
+        match recipe.selection {
+            Selection::Ewma { ewma, .. } | Selection::Lambda { ewma, .. } => {
+                let blocks = in_features.div_ceil(ewma.block_size());
+                params.block_shift = ewma.block_size().ilog2();
+                params.blocks = blocks as u32;
+                params.gain_shift = ewma.gain_shift();
+                params.key_bits = 16;
+                steps.push(("block_statistics", (blocks as u32, count as u32)));
+                steps.push(("moving_average", (count.div_ceil(64) as u32, 1)));
+                steps.push(("normalise", row_groups(in_features, 256)));
+                if let Selection::Lambda { lambda, .. } = recipe.selection {
+                    params.below = (i32::from(lambda_key(lambda)) + 32768) as u32;
+                    steps.push(("below_lambda", words));
+                } else {
+                    steps.push(("smallest_k", (count as u32, 1)));
+                }
+            }
+            Selection::Exact { .. } => steps.push(("smallest_k", (count as u32, 1))),
+            Selection::Pattern(pattern) => {
+                params.n = pattern.n();
+                params.m = pattern.m();
+                steps.push(("n_of_m", words));
+            }
+        }
+        let factors = chunk_factors(&recipe.factors, first_row, count);
+        self.dispatch(rows, params, &factors, &steps, (count * mask_words * 4) as u64)
+    }
+
+    pub(super) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
+        let mut sums = Sums { column: vec![0; rows.in_features], row: Vec::with_capacity(rows.rows()) };
+        self.for_each_chunk(
+            rows,
+            |chunk, _| self.submit_sums(chunk, true),
+            |chunk| {
+                for (sum, part) in sums.column.iter_mut().zip(add_tiles(&chunk.words, rows.in_features)) {
+                    *sum += part;
+                }
+            },
+        )?;
+        self.for_each_chunk(
+            rows,
+            |chunk, _| self.submit_sums(chunk, false),
+            |chunk| sums.row.extend(add_tiles(&chunk.words, chunk.rows)),
+        )?;
+        Ok(sums)
+    }
+
+    /// Starts `column_norm` over a chunk's columns, or over its rows.
+    fn submit_sums(&self, rows: Rows<'_>, columns: bool) -> Result<Pending, Error> {
+        let (count, in_features) = (rows.rows(), rows.in_features);
+        let (sums, terms, sum_stride, term_stride) =
+            if columns { (in_features, count, 1, in_features) } else { (count, in_features, in_features, 1) };
+        let tiles = terms.div_ceil(TERMS_PER_TILE);
+        let params = Params {
+            dtype: rows.dtype as u32,
+            sums: sums as u32,
+            terms: terms as u32,
+            terms_per_tile: TERMS_PER_TILE as u32,
+            sum_stride: sum_stride as u32,
+            term_stride: term_stride as u32,
+            ..Params::default()
+        };
+        let steps = [("column_norm", (sums.div_ceil(64) as u32, tiles as u32))];
+        self.dispatch(rows, params, &[], &steps, (tiles * sums * 8) as u64)
+    }
+
+    /// Uploads a chunk, records its dispatches and the copy of their result, and submits them.
+    fn dispatch(
+        &self,
+        rows: Rows<'_>,
+        params: Params,
+        factors: &[f32],
+        steps: &[(&'static str, (u32, u32))],
+        result_bytes: u64,
+    ) -> Result<Pending, Error> {
+        debug_assert!(rows.in_features <= MAX_IN_FEATURES, "the planner refuses longer rows");
+        use wgpu::BufferUsages as Usage;
+        let mut slot = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let bytes = rows.bytes.len() as u64;
+        let padded = bytes.next_multiple_of(4);
+        let weights = bytes / rows.dtype.size() as u64;
+        let averages = u64::from(params.rows) * u64::from(params.blocks) * 16;
+
+        let upload = self.grow(&mut slot.upload, "upload", padded, Usage::MAP_WRITE | Usage::COPY_SRC);
+        let device_weights = self.grow(&mut slot.weights, "weights", padded, Usage::STORAGE | Usage::COPY_DST);
+        let device_factors =
+            self.grow(&mut slot.factors, "factors", factors.len() as u64 * 4, Usage::STORAGE | Usage::COPY_DST);
+        let keys = self.grow(&mut slot.keys, "keys", weights * 4, Usage::STORAGE);
+        let averages = self.grow(&mut slot.averages, "averages", averages, Usage::STORAGE);
+        let result =
+            self.grow(&mut slot.result, "result", result_bytes, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST);
+        let download = self.grow(&mut slot.download, "download", result_bytes, Usage::MAP_READ | Usage::COPY_DST);
+        let uniform = self.grow(
+            &mut slot.params,
+            "params",
+            std::mem::size_of::<Params>() as u64,
+            Usage::UNIFORM | Usage::COPY_DST,
+        );
+        self.check()?;
+
+        {
+            let mut view = upload.get_mapped_range_mut(..padded).map_err(|error| self.failed(error.to_string()))?;
+            view.slice(..rows.bytes.len()).copy_from_slice(rows.bytes);
+            view.slice(rows.bytes.len()..).fill(0);
+        }
+        upload.unmap();
+        self.queue.write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
+        self.queue.write_buffer(&device_factors, 0, bytemuck::cast_slice(factors));
+
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(&upload, 0, &device_weights, 0, padded);
+        // Nothing pruned, should a dispatch be lost without an error: the caller's count of zeros tells.
+        encoder.clear_buffer(&result, 0, Some(result_bytes));
+        {
+            let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for &(entry_point, (x, y)) in steps {
+                // As declared in the shaders; an entry point's layout has only the bindings it uses.
+                let buffers: &[(u32, &wgpu::Buffer)] = match entry_point {
+                    "score" => &[(0, &uniform), (1, &device_weights), (2, &device_factors), (3, &keys)],
+                    "block_statistics" | "normalise" => &[(0, &uniform), (1, &keys), (2, &averages)],
+                    "moving_average" => &[(0, &uniform), (2, &averages)],
+                    "column_norm" => &[(0, &uniform), (1, &device_weights), (2, &result)],
+                    _ => &[(0, &uniform), (1, &keys), (2, &result)],
+                };
+                let pipeline = &self.pipelines[entry_point];
+                compute.set_pipeline(pipeline);
+                compute.set_bind_group(0, &self.bind(pipeline, entry_point, buffers), &[]);
+                compute.dispatch_workgroups(x, y, 1);
+            }
+        }
+        encoder.copy_buffer_to_buffer(&result, 0, &download, 0, result_bytes);
+        let submission = self.queue.submit([encoder.finish()]);
+
+        // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
+        let mapped = Arc::new(Mutex::new(None));
+        for (buffer, mode) in [(&download, wgpu::MapMode::Read), (&upload, wgpu::MapMode::Write)] {
+            let failure = Arc::clone(&mapped);
+            buffer.map_async(mode, .., move |outcome| {
+                if let Err(error) = outcome {
+                    note(&failure, error.to_string());
+                }
+            });
+        }
+        self.check()?;
+        Ok(Pending {
+            slot,
+            submission,
+            rows: rows.rows(),
+            in_features: rows.in_features,
+            result_bytes,
+            mapped,
+        })
+    }
+
+    /// Waits for a chunk. Its result's words are returned as a mask's; `column_norm`'s caller reads them as sums.
+    pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
+        let Pending { slot, submission, rows, in_features, result_bytes, mapped } = pending;
+        self.device
+            .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+            .map_err(|error| self.failed(error.to_string()))?;
+        self.check()?;
+        let failure = mapped.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(download) = &slot.download else { unreachable!("a pending slot has its buffers") };
+        if let Some(reason) = failure {
+            return Err(self.failed(reason));
+        }
+        let words = {
+            let view = download.get_mapped_range(..result_bytes).map_err(|error| self.failed(error.to_string()))?;
+            bytemuck::pod_collect_to_vec::<u8, u32>(&view)
+        };
+        download.unmap();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+        Ok(Mask { rows, in_features, words })
+    }
+
+    fn bind(
+        &self,
+        pipeline: &wgpu::ComputePipeline,
+        label: &str,
+        buffers: &[(u32, &wgpu::Buffer)],
+    ) -> wgpu::BindGroup {
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = buffers
+            .iter()
+            .map(|&(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(label),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        })
+    }
+
+    /// The slot's buffer, made anew when it is too small; staging memory stays mapped while it is idle.
+    fn grow(
+        &self,
+        buffer: &mut Option<wgpu::Buffer>,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> wgpu::Buffer {
+        let largest = self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size);
+        if buffer.as_ref().is_none_or(|buffer| buffer.size() < bytes) {
+            *buffer = Some(self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: bytes.max(256).next_power_of_two().min(largest.max(bytes)),
+                usage,
+                mapped_at_creation: usage.contains(wgpu::BufferUsages::MAP_WRITE),
+            }));
+        }
+        match buffer {
+            Some(buffer) => buffer.clone(),
+            None => unreachable!("made above"),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &*self.fatal.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => Err(self.failed(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&self, reason: String) -> Error {
+        Error::Failed { device: self.info.to_string(), reason }
+    }
+}
+
+/// Keeps the first reason.
+fn note(place: &Mutex<Option<String>>, reason: String) {
+    place.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+}
+
+/// What the passes need of an adapter.
+fn fits(limits: &wgpu::Limits) -> Result<(), String> {
+    let need = [
+        ("invocations a workgroup", u64::from(limits.max_compute_invocations_per_workgroup), 256),
+        ("workgroup size", u64::from(limits.max_compute_workgroup_size_x), 256),
+        ("bytes of workgroup memory", u64::from(limits.max_compute_workgroup_storage_size), 4096),
+        ("storage buffers a stage", u64::from(limits.max_storage_buffers_per_shader_stage), 3),
+        ("workgroups a dimension", u64::from(limits.max_compute_workgroups_per_dimension), 65535),
+        ("bytes a storage binding", limits.max_storage_buffer_binding_size, MAX_IN_FEATURES as u64 * 16),
+    ];
+    match need.iter().find(|(_, has, needs)| has < needs) {
+        Some((what, has, needs)) => Err(format!("it offers {has} {what}, and {needs} are needed")),
+        None => Ok(()),
+    }
+}
+
+/// Column factors, then RIA's column terms and the row terms of this chunk, as `score.wgsl` reads them.
+fn chunk_factors(factors: &Factors, first_row: usize, rows: usize) -> Vec<f32> {
+    let mut all = factors.column.clone();
+    if let Some(terms) = &factors.terms {
+        all.extend(&terms.column);
+        all.extend(&terms.row[first_row..first_row + rows]);
+    }
+    all
+}
+
+/// Adds the tiles of each of `count` sums: words are low and high halves, per tile, then per sum.
+fn add_tiles(words: &[u32], count: usize) -> Vec<u64> {
+    let mut sums = vec![0; count];
+    if count == 0 {
+        return sums;
+    }
+    for tile in words.chunks_exact(2 * count) {
+        for (sum, part) in sums.iter_mut().zip(tile.chunks_exact(2)) {
+            *sum += u64::from(part[0]) | u64::from(part[1]) << 32;
+        }
+    }
+    sums
+}

@@ -1,0 +1,12 @@
+//! Prune large language models on any device.
+
+pub mod device;
+mod dtype;
+pub mod mask;
+pub mod norms;
+pub mod passes;
+pub mod scores;
+pub mod selection;
+pub mod targets;
+
+pub use dtype::Dtype;

@@ -1,0 +1,171 @@
+//! The mask: one bit a weight, 1 = pruned, as a device returns it; and what applying it to the stored bytes counts.
+
+use crate::dtype::{Dtype, Weight, with_weights};
+use crate::passes::NON_FINITE;
+
+/// One bit a weight, 1 = pruned; rows start on a u32 word, the first column in the lowest bit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// Rows (output neurons).
+    pub rows: usize,
+    /// Weights a row.
+    pub in_features: usize,
+    /// `rows * ceil(in_features / 32)` words; bits past a row's last column are 0.
+    pub words: Vec<u32>,
+}
+
+impl Mask {
+    /// u32 words a row takes.
+    #[must_use]
+    pub const fn words_per_row(in_features: usize) -> usize {
+        in_features.div_ceil(32)
+    }
+
+    /// A mask that prunes nothing.
+    #[must_use]
+    pub fn empty(rows: usize, in_features: usize) -> Self {
+        Self { rows, in_features, words: vec![0; rows * Self::words_per_row(in_features)] }
+    }
+
+    /// Whether the weight is pruned.
+    #[must_use]
+    pub fn prunes(&self, row: usize, column: usize) -> bool {
+        let word = self.words[row * Self::words_per_row(self.in_features) + column / 32];
+        (word >> (column % 32)) & 1 == 1
+    }
+
+    /// Marks the weight as pruned.
+    pub fn set(&mut self, row: usize, column: usize) {
+        self.words[row * Self::words_per_row(self.in_features) + column / 32] |= 1 << (column % 32);
+    }
+
+    /// Zeroes the pruned weights in `bytes` (`[rows, in_features]`, aligned to the dtype) and counts.
+    pub fn apply(&self, dtype: Dtype, bytes: &mut [u8], squares: bool) -> Counts {
+        with_weights!(dtype, bytes, cast_slice_mut, |weights| self.apply_to(weights, squares))
+    }
+
+    fn apply_to<W: Weight>(&self, weights: &mut [W], squares: bool) -> Counts {
+        let mut counts = Counts::default();
+        if self.in_features == 0 {
+            return counts;
+        }
+        let mut pruned = vec![false; self.in_features];
+        let words = self.words.chunks(Self::words_per_row(self.in_features));
+        for (row, words) in weights.chunks_mut(self.in_features).zip(words) {
+            for (bits, &word) in pruned.chunks_mut(32).zip(words) {
+                for (bit, pruned) in bits.iter_mut().enumerate() {
+                    *pruned = (word >> bit) & 1 == 1;
+                }
+            }
+            counts.zero(row, &pruned, squares, |goes| goes);
+        }
+        counts
+    }
+}
+
+/// What pruning some rows did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Weights seen.
+    pub weights: u64,
+    /// Weights that are zero afterwards.
+    pub zeros: u64,
+    /// Weights that were zero before.
+    pub zeros_before: u64,
+    /// NaN and infinities.
+    pub non_finite: u64,
+    /// `sum W^2` over the finite weights; 0 when squares were not asked for.
+    pub squares: f64,
+    /// `sum W^2` over the pruned ones, the squared error `sum dW^2`; 0 when squares were not asked for.
+    pub squares_pruned: f64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.weights += other.weights;
+        self.zeros += other.zeros;
+        self.zeros_before += other.zeros_before;
+        self.non_finite += other.non_finite;
+        self.squares += other.squares;
+        self.squares_pruned += other.squares_pruned;
+    }
+}
+
+impl Counts {
+    /// Zeroes the weights whose key is `pruned`, and counts; the slices are equally long.
+    ///
+    /// Branch-free, in stretches short enough for 16-bit counters, so that it vectorises.
+    #[inline(always)]
+    pub(crate) fn zero<W: Weight, K: Copy>(
+        &mut self,
+        weights: &mut [W],
+        keys: &[K],
+        squares: bool,
+        pruned: impl Fn(K) -> bool,
+    ) {
+        if squares {
+            self.add_squares(weights, keys, &pruned);
+        }
+        self.weights += weights.len() as u64;
+        for (weights, keys) in weights.chunks_mut(128).zip(keys.chunks(128)) {
+            let (mut zeros, mut zeros_before, mut non_finite) = (0_u16, 0_u16, 0_u16);
+            for (weight, &key) in weights.iter_mut().zip(keys) {
+                let magnitude = weight.magnitude_bits();
+                let goes = pruned(key);
+                zeros_before += u16::from(magnitude == 0);
+                non_finite += u16::from(magnitude >= NON_FINITE);
+                zeros += u16::from(goes | (magnitude == 0));
+                *weight = if goes { W::zeroed() } else { *weight };
+            }
+            self.zeros += u64::from(zeros);
+            self.zeros_before += u64::from(zeros_before);
+            self.non_finite += u64::from(non_finite);
+        }
+    }
+
+    fn add_squares<W: Weight, K: Copy>(&mut self, weights: &[W], keys: &[K], pruned: &impl Fn(K) -> bool) {
+        let (mut all, mut gone) = (0.0, 0.0);
+        for (&weight, &key) in weights.iter().zip(keys) {
+            let magnitude = f64::from(f32::from_bits(weight.magnitude_bits()));
+            let square = if magnitude.is_finite() { magnitude * magnitude } else { 0.0 };
+            all += square;
+            gone += if pruned(key) { square } else { 0.0 };
+        }
+        self.squares += all;
+        self.squares_pruned += gone;
+    }
+
+    /// Zeros over all weights; 0 for none.
+    #[must_use]
+    pub fn sparsity(&self) -> f64 {
+        if self.weights == 0 { 0.0 } else { self.zeros as f64 / self.weights as f64 }
+    }
+
+    /// `sum dW^2 / sum W^2`, when squares were asked for.
+    #[must_use]
+    pub fn squared_error(&self) -> Option<f64> {
+        (self.squares > 0.0).then(|| self.squares_pruned / self.squares)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn applying_zeroes_the_pruned_and_leaves_every_other_bit() {
+        let mut mask = Mask::empty(2, 35);
+        for (row, column) in [(0, 0), (0, 34), (1, 31), (1, 32)] {
+            mask.set(row, column);
+        }
+        let mut bytes: Vec<u16> = (0..70).map(|i| 0x8001 + i).collect();
+        bytes[0] = 0x8000; // -0.0
+        bytes[5] = 0x7fc0; // NaN
+        let before = bytes.clone();
+        let counts = mask.apply(Dtype::Bf16, bytemuck::cast_slice_mut(&mut bytes), true);
+        for (i, (&now, &then)) in bytes.iter().zip(&before).enumerate() {
+            assert_eq!(now, if mask.prunes(i / 35, i % 35) { 0 } else { then });
+        }
+        assert_eq!((counts.weights, counts.zeros, counts.zeros_before, counts.non_finite), (70, 4, 1, 1));
+    }
+}

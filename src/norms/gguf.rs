@@ -1,0 +1,572 @@
+//! llama.cpp's importance matrix in GGUF.
+//!
+//! For each weight two f32 tensors: `<name>.in_sum2`, the sums of squares of its input features, which are the column
+//! norms themselves, `[in_features]` or `[experts, in_features]` (GGUF lists the fastest dimension first); and
+//! `<name>.counts`, the tokens that went into each row. A count of 0 is an expert that was never chosen: its sums are
+//! zeros, and the lookup says [`Lookup::Unseen`](super::Lookup::Unseen).
+//!
+//! This is not a GGUF library. It reads little-endian versions 2 and 3, walks over everything it does not need, and
+//! believes no length before it has compared it with the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{Error, Format, Norms, Provenance, cursor::Cursor, cursor::f32s, error::printable};
+
+const MAGIC: &[u8] = b"GGUF";
+const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
+/// Bytes of the smallest tensor info: name length, number of dimensions, type, offset.
+const SMALLEST_INFO: usize = 8 + 4 + 4 + 8;
+/// Bytes of the smallest key and value: key length, type, one byte.
+const SMALLEST_PAIR: usize = 8 + 4 + 1;
+/// Dimensions a tensor can have.
+const MAX_DIMS: u32 = 4;
+/// Arrays in arrays are legal and unheard of.
+const MAX_NESTING: u32 = 4;
+/// The tensor type number of f32.
+const F32: u32 = 0;
+
+/// Whether the bytes start like a GGUF file.
+pub(super) fn starts(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
+/// A value of the metadata, as far as one is needed here.
+enum Value<'a> {
+    Integer(u64),
+    Text(&'a str),
+    Texts(Vec<&'a str>),
+    /// Read over.
+    Other,
+}
+
+/// One entry of the tensor table.
+struct Info<'a> {
+    name: &'a str,
+    /// Fastest first, ones at the end left out.
+    dims: Vec<u64>,
+    kind: u32,
+    /// Bytes from the start of the data.
+    offset: u64,
+}
+
+/// Reads an importance matrix.
+pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
+    let mut cursor = Cursor::new(bytes, path, Format::Gguf);
+    cursor.take(MAGIC.len() as u64, "the magic number")?;
+    let version = cursor.u32("the version")?;
+    if !VERSIONS.contains(&version) {
+        let what = if VERSIONS.contains(&version.swap_bytes()) {
+            "it is big-endian".into()
+        } else {
+            format!("version {version}")
+        };
+        return Err(cursor.malformed(format!(
+            "{what}, where little-endian versions 2 and 3 are read"
+        )));
+    }
+    let tensors = cursor.u64("the number of tensors")?;
+    let pairs = cursor.u64("the number of metadata values")?;
+    if pairs > (cursor.remaining() / SMALLEST_PAIR) as u64 {
+        return Err(cursor.malformed(format!("{pairs} metadata values do not fit the file")));
+    }
+    let mut metadata = BTreeMap::new();
+    for _ in 0..pairs {
+        let key = string(&mut cursor, "a metadata key")?;
+        let kind = cursor.u32("a metadata type")?;
+        let value = value(&mut cursor, kind, 0)?;
+        metadata.insert(key, value);
+    }
+    if tensors > (cursor.remaining() / SMALLEST_INFO) as u64 {
+        return Err(cursor.malformed(format!("{tensors} tensors do not fit the file")));
+    }
+    let infos = (0..tensors)
+        .map(|_| info(&mut cursor))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let is_sums = |info: &Info| info.name.ends_with(".in_sum2");
+    if !infos.iter().any(is_sums) {
+        let what = match metadata.get("general.architecture") {
+            Some(Value::Text(name)) => format!(
+                "it is a GGUF model ({}), which has no `.in_sum2` tensors",
+                printable(name)
+            ),
+            _ => "it is a GGUF file without `.in_sum2` tensors".into(),
+        };
+        return Err(Error::not_norms(path, what));
+    }
+
+    let data = data(bytes, &cursor, &metadata)?;
+    let mut reader = Reader {
+        data,
+        cursor: &cursor,
+        claimed: 0,
+    };
+    let mut seen = BTreeSet::new();
+    let mut counts = BTreeMap::new();
+    for info in &infos {
+        if !seen.insert(info.name) {
+            return Err(cursor.malformed(format!("`{}` is there twice", printable(info.name))));
+        }
+        if let Some(weight) = info.name.strip_suffix(".counts") {
+            counts.insert(weight, reader.values(info)?);
+        }
+    }
+    let mut norms = Norms::new(provenance(path, &metadata));
+    for info in &infos {
+        let Some(weight) = info.name.strip_suffix(".in_sum2") else {
+            continue;
+        };
+        let sums = reader.values(info)?;
+        let experts = match info.dims[..] {
+            [_] => None,
+            // The product fits memory, so each factor fits a usize.
+            [_, experts] => Some(experts as usize),
+            _ => {
+                let what = format!(
+                    "`{}` has {} dimensions, not 1 or 2",
+                    printable(info.name),
+                    info.dims.len()
+                );
+                return Err(cursor.malformed(what));
+            }
+        };
+        if let Some(counts) = counts.get(weight) {
+            check_counts(&cursor, weight, counts, experts.unwrap_or(1), &sums)?;
+        }
+        norms.put_new(weight.to_owned(), experts, sums)?;
+    }
+    Ok(norms)
+}
+
+/// The part of the file that tensor offsets count from.
+fn data<'a>(
+    bytes: &'a [u8],
+    cursor: &Cursor,
+    metadata: &BTreeMap<&str, Value>,
+) -> Result<&'a [u8], Error> {
+    let alignment = match metadata.get("general.alignment") {
+        None => 32,
+        Some(Value::Integer(n)) if n.is_power_of_two() && *n <= 1 << 20 => *n as usize,
+        Some(_) => {
+            return Err(cursor.malformed("`general.alignment` is not a power of two up to 2^20"));
+        }
+    };
+    bytes
+        .get(cursor.position().next_multiple_of(alignment)..)
+        .ok_or_else(|| cursor.malformed("the file ends before the tensors"))
+}
+
+fn provenance(path: &Path, metadata: &BTreeMap<&str, Value>) -> Provenance {
+    let integer = |key| match metadata.get(key) {
+        Some(Value::Integer(n)) => Some(*n),
+        _ => None,
+    };
+    let (chunks, chunk_size) = (
+        integer("imatrix.chunk_count"),
+        integer("imatrix.chunk_size"),
+    );
+    let mut kept = BTreeMap::new();
+    for (key, value) in [("chunks", chunks), ("chunk_size", chunk_size)] {
+        if let Some(value) = value {
+            kept.insert(key.to_owned(), value.to_string());
+        }
+    }
+    if let Some(Value::Texts(texts)) = metadata.get("imatrix.datasets") {
+        kept.insert("text".to_owned(), texts.join(", "));
+    }
+    let tokens = chunks
+        .zip(chunk_size)
+        .and_then(|(chunks, size)| chunks.checked_mul(size));
+    Provenance {
+        path: path.to_owned(),
+        format: Format::Gguf,
+        tokens,
+        metadata: kept,
+    }
+}
+
+/// Counts and sums must tell the same story, or one of them is from elsewhere.
+fn check_counts(
+    cursor: &Cursor,
+    weight: &str,
+    counts: &[f32],
+    experts: usize,
+    sums: &[f32],
+) -> Result<(), Error> {
+    // A file merged from the old form has one count for all experts.
+    if counts.len() != experts && counts.len() != 1 {
+        return Err(cursor.malformed(format!(
+            "`{}` has {} counts for {experts} rows",
+            printable(weight),
+            counts.len()
+        )));
+    }
+    for (row, (count, sums)) in counts
+        .iter()
+        .zip(sums.chunks_exact(sums.len() / counts.len()))
+        .enumerate()
+    {
+        if *count == 0.0 && sums.iter().any(|n| *n != 0.0) {
+            return Err(cursor.malformed(format!(
+                "`{}` row {row} has sums over no tokens",
+                printable(weight)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Reads f32 tensors out of the data, and no byte twice: two names for one place would let a small file claim any amount
+/// of memory.
+struct Reader<'a> {
+    data: &'a [u8],
+    cursor: &'a Cursor<'a>,
+    claimed: usize,
+}
+
+impl Reader<'_> {
+    fn values(&mut self, info: &Info) -> Result<Vec<f32>, Error> {
+        let malformed = |what: String| {
+            self.cursor
+                .malformed(format!("`{}` {what}", printable(info.name)))
+        };
+        if info.kind != F32 {
+            return Err(malformed(format!(
+                "is of tensor type {}, not f32",
+                info.kind
+            )));
+        }
+        let count = info.dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
+        let bytes = count
+            .and_then(|n| n.checked_mul(4))
+            .and_then(|n| usize::try_from(n).ok());
+        let place = bytes
+            .zip(usize::try_from(info.offset).ok())
+            .and_then(|(n, at)| self.data.get(at..)?.get(..n));
+        let place = place.ok_or_else(|| {
+            malformed(format!(
+                "({:?} at {}) reaches beyond the file",
+                info.dims, info.offset
+            ))
+        })?;
+        if place.is_empty() {
+            return Err(malformed("holds no values".into()));
+        }
+        self.claimed += place.len();
+        if self.claimed > self.data.len() {
+            return Err(malformed("overlaps another tensor".into()));
+        }
+        Ok(f32s(place))
+    }
+}
+
+fn string<'a>(cursor: &mut Cursor<'a>, what: &str) -> Result<&'a str, Error> {
+    let length = cursor.u64(what)?;
+    cursor.text(length, what)
+}
+
+fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, Error> {
+    let name = string(cursor, "a tensor name")?;
+    let count = cursor.u32("a number of dimensions")?;
+    if count > MAX_DIMS {
+        return Err(cursor.malformed(format!("`{}` has {count} dimensions", printable(name))));
+    }
+    let mut dims = (0..count)
+        .map(|_| cursor.u64("a dimension"))
+        .collect::<Result<Vec<_>, _>>()?;
+    while dims.len() > 1 && dims.last() == Some(&1) {
+        dims.pop();
+    }
+    let kind = cursor.u32("a tensor type")?;
+    let offset = cursor.u64("a tensor offset")?;
+    Ok(Info {
+        name,
+        dims,
+        kind,
+        offset,
+    })
+}
+
+/// Reads or walks over one value of GGUF type `kind`.
+fn value<'a>(cursor: &mut Cursor<'a>, kind: u32, depth: u32) -> Result<Value<'a>, Error> {
+    const WHAT: &str = "a metadata value";
+    Ok(match kind {
+        // u32, u64: the only numbers that are asked for.
+        4 => Value::Integer(cursor.u32(WHAT)?.into()),
+        10 => Value::Integer(cursor.u64(WHAT)?),
+        8 => Value::Text(string(cursor, WHAT)?),
+        9 => array(cursor, depth)?,
+        _ => {
+            let size = fixed_size(kind)
+                .ok_or_else(|| cursor.malformed(format!("metadata type {kind}")))?;
+            cursor.take(size, WHAT)?;
+            Value::Other
+        }
+    })
+}
+
+fn array<'a>(cursor: &mut Cursor<'a>, depth: u32) -> Result<Value<'a>, Error> {
+    let kind = cursor.u32("the type of an array")?;
+    let count = cursor.u64("the length of an array")?;
+    if let Some(size) = fixed_size(kind) {
+        cursor.take(count.saturating_mul(size), "an array")?;
+        return Ok(Value::Other);
+    }
+    // Strings and arrays take 8 bytes each at least: their own lengths.
+    if count > (cursor.remaining() / 8) as u64 {
+        return Err(cursor.malformed(format!("an array of {count} does not fit the file")));
+    }
+    if kind == 8 {
+        let texts = (0..count)
+            .map(|_| string(cursor, "a string of an array"))
+            .collect::<Result<_, _>>()?;
+        return Ok(Value::Texts(texts));
+    }
+    if depth == MAX_NESTING {
+        return Err(cursor.malformed("arrays nested too deep"));
+    }
+    for _ in 0..count {
+        value(cursor, kind, depth + 1)?;
+    }
+    Ok(Value::Other)
+}
+
+/// Bytes of a value of a GGUF type of fixed size.
+fn fixed_size(kind: u32) -> Option<u64> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Lookup;
+    use super::*;
+
+    const IMATRIX: &[u8] = include_bytes!("../../tests/fixtures/imatrix.gguf");
+    const MODEL: &[u8] = include_bytes!("../../tests/fixtures/model.gguf");
+
+    fn read(bytes: &[u8]) -> Result<Norms, Error> {
+        Norms::parse(bytes, Path::new("imatrix.gguf"))
+    }
+
+    /// A GGUF file of the given parts, tensors as (name, dims, type, offset).
+    fn build(pairs: &[Vec<u8>], tensors: &[(&str, &[u64], u32, u64)], data: &[u8]) -> Vec<u8> {
+        let mut out = b"GGUF\x03\0\0\0".to_vec();
+        out.extend((tensors.len() as u64).to_le_bytes());
+        out.extend((pairs.len() as u64).to_le_bytes());
+        out.extend(pairs.concat());
+        for (name, dims, kind, offset) in tensors {
+            out.extend((name.len() as u64).to_le_bytes());
+            out.extend(name.as_bytes());
+            out.extend((dims.len() as u32).to_le_bytes());
+            out.extend(dims.iter().flat_map(|d| d.to_le_bytes()));
+            out.extend(kind.to_le_bytes());
+            out.extend(offset.to_le_bytes());
+        }
+        out.resize(out.len().next_multiple_of(32), 0);
+        out.extend(data);
+        out
+    }
+
+    fn floats(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_file_written_by_the_gguf_package_reads_back_with_its_provenance() {
+        let norms = read(IMATRIX).unwrap();
+        assert_eq!(
+            (norms.source.format, norms.source.tokens),
+            (Format::Gguf, Some(12 * 512))
+        );
+        assert_eq!(norms.source.metadata["text"], "calibration.txt, more.txt");
+        for name in ["q_proj", "k_proj", "v_proj"] {
+            let found = norms
+                .get(&format!("model.layers.0.self_attn.{name}.weight"), None, 8)
+                .unwrap();
+            assert_eq!(
+                found,
+                Lookup::Measured(&[0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0]),
+                "{name}"
+            );
+        }
+        let absent = norms
+            .get("model.layers.7.self_attn.q_proj.weight", None, 8)
+            .unwrap();
+        assert_eq!(absent, Lookup::Absent);
+    }
+
+    #[test]
+    fn experts_have_their_own_rows_and_a_count_of_zero_is_unseen() {
+        let norms = read(IMATRIX).unwrap();
+        let get = |name: &str, expert| norms.get(&format!("model.layers.1.{name}"), expert, 8);
+        for (name, expert) in [
+            ("block_sparse_moe.experts.2.w3.weight", None),
+            ("mlp.experts.2.gate_proj.weight", None),
+            ("mlp.experts.gate_up_proj", Some(2)),
+        ] {
+            assert_eq!(
+                get(name, expert).unwrap().measured().unwrap()[..2],
+                [16.0, 17.0],
+                "{name}"
+            );
+        }
+        assert_eq!(
+            get("mlp.experts.1.up_proj.weight", None).unwrap(),
+            Lookup::Unseen
+        );
+        assert!(matches!(
+            get("mlp.experts.3.up_proj.weight", None),
+            Err(Error::Experts { found: 3, .. })
+        ));
+        assert!(matches!(
+            get("mlp.experts.gate_up_proj", None),
+            Err(Error::Experts { found: 3, .. })
+        ));
+    }
+
+    #[test]
+    fn norms_of_another_model_are_refused() {
+        let error = read(IMATRIX)
+            .unwrap()
+            .get("model.layers.0.self_attn.q_proj.weight", None, 16)
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Length {
+                    found: 8,
+                    wanted: 16,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_model_is_told_to_be_one() {
+        let message = read(MODEL).unwrap_err().to_string();
+        assert!(
+            message.contains("GGUF model (llama)") && message.contains("importance"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_norm_that_is_not_a_number_names_its_tensor() {
+        for bad in [f32::NAN, f32::INFINITY, -2.0] {
+            let bytes = build(&[], &[("a.in_sum2", &[2], 0, 0)], &floats(&[1.0, bad]));
+            assert!(
+                matches!(read(&bytes), Err(Error::Value { column: 1, tensor, .. }) if tensor == "a")
+            );
+        }
+    }
+
+    #[test]
+    fn sums_over_no_tokens_are_refused() {
+        let tensors: [(&str, &[u64], u32, u64); 2] =
+            [("a.in_sum2", &[2, 2], 0, 0), ("a.counts", &[1, 2], 0, 16)];
+        let with = |sums: [f32; 4]| {
+            read(&build(
+                &[],
+                &tensors,
+                &floats(&[&sums[..], &[5.0, 0.0]].concat()),
+            ))
+        };
+        assert!(with([1.0, 2.0, 0.0, 0.0]).is_ok());
+        assert!(
+            with([1.0, 2.0, 0.0, 3.0])
+                .unwrap_err()
+                .to_string()
+                .contains("row 1")
+        );
+    }
+
+    #[test]
+    fn one_place_cannot_be_claimed_by_many_tensors() {
+        let tensors: [(&str, &[u64], u32, u64); 2] =
+            [("a.in_sum2", &[2], 0, 0), ("b.in_sum2", &[2], 0, 0)];
+        assert!(
+            read(&build(&[], &tensors, &[0; 16])).is_ok(),
+            "there is room for both"
+        );
+        assert!(
+            read(&build(&[], &tensors, &[0; 8]))
+                .unwrap_err()
+                .to_string()
+                .contains("overlaps")
+        );
+    }
+
+    #[test]
+    fn sizes_that_overflow_or_leave_the_file_are_refused() {
+        for dims in [
+            &[u64::MAX, u64::MAX][..],
+            &[u64::MAX / 2],
+            &[1 << 62],
+            &[3],
+            &[0],
+        ] {
+            assert!(matches!(
+                read(&build(&[], &[("a.in_sum2", dims, 0, 0)], &[0; 8])),
+                Err(Error::Malformed { .. })
+            ));
+        }
+        for offset in [4, u64::MAX] {
+            assert!(read(&build(&[], &[("a.in_sum2", &[2], 0, offset)], &[0; 8])).is_err());
+        }
+        for (kind, dims) in [(1, &[2][..]), (0, &[1, 1, 2]), (0, &[1, 1, 1, 1, 2])] {
+            assert!(read(&build(&[], &[("a.in_sum2", dims, kind, 0)], &[0; 8])).is_err());
+        }
+        assert!(read(&build(&[], &[("a.in_sum2", &[2], 0, 0)], &[0; 8])).is_ok());
+    }
+
+    #[test]
+    fn deep_arrays_and_strange_types_are_refused() {
+        let pair = |kind: u32, rest: &[u8]| {
+            [&1u64.to_le_bytes()[..], b"k", &kind.to_le_bytes(), rest].concat()
+        };
+        let nested = |depth: usize| {
+            let one = [&9u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
+            pair(
+                9,
+                &[
+                    one.repeat(depth),
+                    [&0u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat(),
+                ]
+                .concat(),
+            )
+        };
+        let tensors: [(&str, &[u64], u32, u64); 1] = [("a.in_sum2", &[2], 0, 0)];
+        let with = |pair: Vec<u8>| read(&build(&[pair], &tensors, &[0; 8]));
+        assert!(with(nested(1)).is_ok());
+        assert!(with(nested(50_000)).is_err());
+        assert!(with(pair(13, &[0; 8])).is_err());
+        assert!(
+            with(pair(
+                9,
+                &[&8u32.to_le_bytes()[..], &u64::MAX.to_le_bytes()].concat()
+            ))
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn a_big_endian_file_is_named() {
+        let message = read(b"GGUF\0\0\0\x03\0\0\0\0").unwrap_err().to_string();
+        assert!(message.contains("big-endian"), "{message}");
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_makes_the_reader_panic() {
+        // The last 20 bytes are padding.
+        super::super::tests::survives_damage(IMATRIX, 20);
+    }
+}

@@ -1,0 +1,190 @@
+//! Pass 3, block-wise EWMA: from order keys to threshold keys, each score normalised by the running mean and mean
+//! absolute deviation of the blocks before it.
+//!
+//! This is the round-trip-time estimator of TCP along a row: per block of columns the mean and deviation of the scores'
+//! logarithms, smoothed with a gain of 1/8. Everything is integer arithmetic but one exact-operand multiply; the widths
+//! are in `docs/algorithm.md`.
+
+use super::{NON_FINITE, Pass, SMALLEST_NORMAL};
+
+/// The pass's registry row.
+pub const PASS: Pass = Pass {
+    name: "ewma",
+    summary: "threshold key of every weight: its score against the EWMA of its blocks",
+    wgsl: concat!(
+        include_str!("../../shaders/shared/params.wgsl"),
+        include_str!("../../shaders/ewma.wgsl"),
+    ),
+    entry_points: &["block_statistics", "moving_average", "normalise"],
+};
+
+/// Threshold key of a weight that is zero.
+pub(crate) const ZERO_WEIGHT: i16 = -32768;
+/// Threshold key of a weight whose score vanished.
+pub(crate) const ZERO_SCORE: i16 = -32767;
+/// Threshold key of a NaN or an infinity.
+pub(crate) const NON_FINITE_WEIGHT: i16 = 32767;
+/// Steps of a threshold key in one mean absolute deviation.
+pub(crate) const STEPS: f64 = 2048.0;
+
+/// The EWMA's two constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ewma {
+    block_size: usize,
+    gain_shift: u32,
+}
+
+impl Ewma {
+    /// Block sizes that the integer widths allow: powers of two in this range.
+    pub const BLOCK_SIZES: std::ops::RangeInclusive<usize> = 16..=4096;
+
+    /// Blocks of `block_size` columns and a gain of `1 / 2^gain_shift`; `None` outside what the widths allow
+    /// (a power of two in [`Self::BLOCK_SIZES`], a shift of at most 7).
+    #[must_use]
+    pub fn new(block_size: usize, gain_shift: u32) -> Option<Self> {
+        (block_size.is_power_of_two() && Self::BLOCK_SIZES.contains(&block_size) && gain_shift <= 7)
+            .then_some(Self { block_size, gain_shift })
+    }
+
+    /// Columns a block.
+    #[must_use]
+    pub const fn block_size(self) -> usize {
+        self.block_size
+    }
+
+    /// The gain is `1 / 2^gain_shift`.
+    #[must_use]
+    pub const fn gain_shift(self) -> u32 {
+        self.gain_shift
+    }
+}
+
+impl Default for Ewma {
+    /// Blocks of 128 columns, gain 1/8.
+    fn default() -> Self {
+        Self { block_size: 128, gain_shift: 3 }
+    }
+}
+
+/// Mean and mean absolute deviation of the scores' logarithms, with 7 fraction bits.
+#[derive(Clone, Copy, Default)]
+struct Average {
+    mean: i32,
+    deviation: i32,
+}
+
+/// Writes the threshold keys of one row from its order keys; the slices are equally long.
+pub(crate) fn row(order_keys: &[u32], ewma: Ewma, threshold_keys: &mut [i16]) {
+    let mut average: Option<Average> = None;
+    let blocks = order_keys.chunks(ewma.block_size);
+    for (order, threshold) in blocks.zip(threshold_keys.chunks_mut(ewma.block_size)) {
+        if let Some(block) = block_statistics(order) {
+            average = Some(match average {
+                None => block,
+                Some(before) => Average {
+                    mean: before.mean + ((block.mean - before.mean) >> ewma.gain_shift),
+                    deviation: before.deviation + ((block.deviation - before.deviation) >> ewma.gain_shift),
+                },
+            });
+        }
+        // A block without live weights has no key that would read the average.
+        normalise(order, average.unwrap_or_default(), threshold);
+    }
+}
+
+#[inline(always)]
+fn is_live(key: u32) -> bool {
+    (key as i32) >= SMALLEST_NORMAL as i32 && (key as i32) < NON_FINITE as i32
+}
+
+/// Mean and deviation over the block's live weights; `None` if it has none.
+fn block_statistics(keys: &[u32]) -> Option<Average> {
+    let (mut count, mut sum) = (0_i32, 0_i32);
+    for &key in keys {
+        let live = -i32::from(is_live(key));
+        count -= live;
+        sum += (key >> 13) as i32 & live;
+    }
+    if count == 0 {
+        return None;
+    }
+    let mean = fixed_mean(sum, count);
+    let centre = (mean + 64) >> 7;
+    let mut distance = 0_i32;
+    for &key in keys {
+        distance += ((key >> 13) as i32 - centre).abs() & -i32::from(is_live(key));
+    }
+    Some(Average { mean, deviation: fixed_mean(distance, count) })
+}
+
+/// `sum / count` with 7 fraction bits, rounded down, without ever leaving 32 bits.
+fn fixed_mean(sum: i32, count: i32) -> i32 {
+    (sum / count) * 128 + (sum % count) * 128 / count
+}
+
+fn normalise(order_keys: &[u32], average: Average, threshold_keys: &mut [i16]) {
+    let reciprocal = u32::MAX / average.deviation.max(256) as u32;
+    let scale = reciprocal as f32 * f32::from_bits((127 - 19) << 23);
+    let centre = average.mean >> 2;
+    for (threshold, &key) in threshold_keys.iter_mut().zip(order_keys) {
+        let z = (32 * (key >> 13) as i32 - centre) as f32 * scale;
+        let z = z.clamp(-32766.0, 32766.0) as i16;
+        let vanished = if key == 0 { ZERO_WEIGHT } else { ZERO_SCORE };
+        let finite = if (key as i32) < SMALLEST_NORMAL as i32 { vanished } else { z };
+        *threshold = if key as i32 >= NON_FINITE as i32 { NON_FINITE_WEIGHT } else { finite };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(scores: &[f32]) -> Vec<u32> {
+        scores.iter().map(|s| s.to_bits()).collect()
+    }
+
+    fn thresholds(order: &[u32], ewma: Ewma) -> Vec<i16> {
+        let mut out = vec![12345; order.len()];
+        row(order, ewma, &mut out);
+        out
+    }
+
+    #[test]
+    fn the_widths_hold_at_their_extremes() {
+        // The largest spread there is: half the scores at the smallest normal, half at the largest finite value.
+        for block in [16, 128, 4096] {
+            let order: Vec<u32> =
+                (0..2 * block).map(|j| if j % 2 == 0 { SMALLEST_NORMAL } else { NON_FINITE - 1 }).collect();
+            let t = thresholds(&order, Ewma::new(block, 3).unwrap());
+            assert!(t[0] <= -2047 && t[0] >= -2049, "{}", t[0]);
+            assert!(t[1] <= 2049 && t[1] >= 2047, "{}", t[1]);
+        }
+    }
+
+    #[test]
+    fn equal_scores_have_equal_keys_near_zero() {
+        let t = thresholds(&keys(&[0.125; 300]), Ewma::default());
+        assert!(t.iter().all(|&key| key == t[0]), "{t:?}");
+    }
+
+    #[test]
+    fn a_block_without_live_weights_leaves_the_average_as_it_was() {
+        let mut order = keys(&[0.5; 16]);
+        order.extend([0; 16]);
+        order.extend(keys(&[2.0; 16]));
+        let skipping = thresholds(&order, Ewma::new(16, 3).unwrap());
+        order.drain(16..32);
+        let without = thresholds(&order, Ewma::new(16, 3).unwrap());
+        assert_eq!(skipping[..16], without[..16]);
+        assert_eq!(skipping[32..], without[16..]);
+        assert!(skipping[16..32].iter().all(|&t| t == ZERO_WEIGHT));
+    }
+
+    #[test]
+    fn block_sizes_outside_the_widths_are_refused() {
+        for (block, shift) in [(0, 3), (8, 3), (100, 3), (8192, 3), (128, 8)] {
+            assert!(Ewma::new(block, shift).is_none(), "{block} {shift}");
+        }
+        assert_eq!(Ewma::new(128, 3), Some(Ewma::default()));
+    }
+}

@@ -1,0 +1,96 @@
+//! The passes: each a WGSL shader (`shaders/NAME.wgsl`) and a CPU twin (`src/passes/NAME.rs`) of the same name that
+//! must agree with it bit for bit.
+//!
+//! A weight goes through them in this order:
+//!
+//! ```text
+//! weights --score--> order keys --ewma--> threshold keys --select--> mask
+//!    |                    |                                            ^
+//!    |                    +----------- n_of_m (N:M pattern) -----------+
+//!    +--column_norm--> sums of |W|, for the scores that want them
+//! ```
+//!
+//! An *order key* is the score's own bit pattern, a *threshold key* the score normalised by its block's EWMA; both are
+//! integers, and `docs/algorithm.md` defines every bit of them. To add a pass: write both halves, add its row to
+//! [`PASSES`]; the shader tests iterate that slice.
+
+pub mod column_norm;
+pub mod ewma;
+pub mod n_of_m;
+pub mod score;
+pub mod select;
+
+/// One pass, as the shader tests, the start-up check and the benches see it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Pass {
+    /// Its name: `shaders/NAME.wgsl` and `src/passes/NAME.rs`.
+    pub name: &'static str,
+    /// What it does, in one sentence.
+    pub summary: &'static str,
+    /// The whole WGSL module, shared parts included.
+    pub wgsl: &'static str,
+    /// The entry points of the module, in the order they are dispatched.
+    pub entry_points: &'static [&'static str],
+}
+
+/// Every pass, in the order of the picture above.
+pub static PASSES: &[Pass] = &[
+    column_norm::PASS,
+    score::PASS,
+    ewma::PASS,
+    select::PASS,
+    n_of_m::PASS,
+];
+
+/// A score below this is no longer a normal f32, and a device may flush it: such a weight has a vanished score.
+pub(crate) const SMALLEST_NORMAL: u32 = 0x0080_0000;
+
+/// The order key of a NaN or an infinity; every live score is below it.
+pub(crate) const NON_FINITE: u32 = 0x7f80_0000;
+
+/// The uniform block every shader reads: `struct Params` in `shaders/shared/params.wgsl`, field for field.
+///
+/// A pass uses the fields it needs. That the two declarations agree is tested by reflection, not by this comment.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Params {
+    /// Rows (output neurons) in this chunk.
+    pub rows: u32,
+    /// Weights a row.
+    pub in_features: u32,
+    /// [`crate::Dtype`] as a number.
+    pub dtype: u32,
+    /// 1 when the score has row factors (RIA).
+    pub row_scored: u32,
+    /// log2 of the EWMA's block size.
+    pub block_shift: u32,
+    /// EWMA blocks a row: `ceil(in_features / block_size)`.
+    pub blocks: u32,
+    /// The EWMA's gain is `1 / 2^gain_shift`.
+    pub gain_shift: u32,
+    /// Weights to prune a row.
+    pub k: u32,
+    /// Bits of the keys that `select` orders: 16 or 32.
+    pub key_bits: u32,
+    /// Open loop: prune threshold keys (biased by 32768) below this.
+    pub below: u32,
+    /// N of N:M.
+    pub n: u32,
+    /// M of N:M.
+    pub m: u32,
+    /// u32 words a row of the mask takes: `ceil(in_features / 32)`.
+    pub mask_words: u32,
+    /// `column_norm`: sums to make, and weights in each.
+    pub sums: u32,
+    /// See `sums`.
+    pub terms: u32,
+    /// `column_norm`: terms a partial sum adds up.
+    pub terms_per_tile: u32,
+    /// `column_norm`: distance, in weights, between the first weights of two sums.
+    pub sum_stride: u32,
+    /// `column_norm`: distance, in weights, between two terms of one sum.
+    pub term_stride: u32,
+    /// Uniform blocks are a multiple of 16 bytes.
+    pub padding: [u32; 2],
+}

@@ -1,0 +1,138 @@
+//! Pass 5, N:M: of every M consecutive columns the N largest order keys stay. No threshold, no EWMA.
+//!
+//! "2:4" is *kept*:*group*, as NVIDIA writes it; some tools count the zeros instead.
+
+use super::{NON_FINITE, Pass};
+
+/// The pass's registry row.
+pub const PASS: Pass = Pass {
+    name: "n_of_m",
+    summary: "mask that keeps the N largest keys of every M columns",
+    wgsl: concat!(
+        include_str!("../../shaders/shared/params.wgsl"),
+        include_str!("../../shaders/n_of_m.wgsl"),
+    ),
+    entry_points: &["n_of_m"],
+};
+
+/// An N:M pattern: N kept of every M columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    n: u32,
+    m: u32,
+}
+
+impl Pattern {
+    /// The largest group.
+    pub const MAX_M: u32 = 32;
+
+    /// Keeps `n` of every `m` columns; `None` unless `1 <= n < m <= 32`.
+    #[must_use]
+    pub fn new(n: u32, m: u32) -> Option<Self> {
+        (n >= 1 && n < m && m <= Self::MAX_M).then_some(Self { n, m })
+    }
+
+    /// Weights kept of each group.
+    #[must_use]
+    pub const fn n(self) -> u32 {
+        self.n
+    }
+
+    /// Columns a group.
+    #[must_use]
+    pub const fn m(self) -> u32 {
+        self.m
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.n, self.m)
+    }
+}
+
+/// Sets `pruned[j]` to whether weight `j` of the row goes; the slices are equally long.
+pub(crate) fn row(order_keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
+    match (pattern.n, pattern.m) {
+        // The patterns hardware knows, with sizes the compiler can unroll.
+        (2, 4) => fixed_groups::<2, 4>(order_keys, pattern, pruned),
+        (4, 8) => fixed_groups::<4, 8>(order_keys, pattern, pruned),
+        (1, 4) => fixed_groups::<1, 4>(order_keys, pattern, pruned),
+        _ => any_groups(order_keys, pattern, pruned),
+    }
+}
+
+fn fixed_groups<const N: usize, const M: usize>(keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
+    let (groups, tail) = keys.as_chunks::<M>();
+    let (pruned_groups, pruned_tail) = pruned.as_chunks_mut::<M>();
+    for (keys, pruned) in groups.iter().zip(pruned_groups) {
+        for j in 0..M {
+            pruned[j] = goes(keys, j, N as u32);
+        }
+    }
+    any_groups(tail, pattern, pruned_tail);
+}
+
+fn any_groups(keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
+    let m = pattern.m as usize;
+    for (keys, pruned) in keys.chunks(m).zip(pruned.chunks_mut(m)) {
+        for (j, pruned) in pruned.iter_mut().enumerate() {
+            *pruned = goes(keys, j, pattern.n);
+        }
+    }
+}
+
+/// Whether the group's key `j` goes: at least `n` others are ahead of it (larger, or equal and to its left), or the
+/// weight is zero anyway. A non-finite weight stays whatever is ahead.
+#[inline(always)]
+fn goes(keys: &[u32], j: usize, n: u32) -> bool {
+    let key = keys[j] as i32;
+    let mut ahead = 0;
+    for (i, &other) in keys.iter().enumerate() {
+        let other = other as i32;
+        ahead += u32::from(if i < j { other >= key } else { other > key });
+    }
+    (ahead >= n || key == 0) & (key != NON_FINITE as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns_that_keep_nothing_or_everything_are_refused() {
+        for (n, m) in [(0, 4), (4, 4), (5, 4), (1, 33), (1, 1)] {
+            assert!(Pattern::new(n, m).is_none(), "{n}:{m}");
+        }
+    }
+
+    #[test]
+    fn ties_keep_the_lower_column() {
+        let mut pruned = [false; 4];
+        row(&[7 << 23; 4], Pattern::new(2, 4).unwrap(), &mut pruned);
+        assert_eq!(pruned, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_tail_group_keeps_up_to_n() {
+        let mut pruned = [false; 7];
+        row(&[5 << 23; 7], Pattern::new(2, 4).unwrap(), &mut pruned);
+        assert_eq!(pruned, [false, false, true, true, false, false, true]);
+    }
+
+    proptest! {
+        #[test]
+        fn unrolled_patterns_are_the_general_one(
+            keys in prop::collection::vec(prop_oneof![0..3_u32, 0x0080_0000..=NON_FINITE], 0..100)
+        ) {
+            for (n, m) in [(2, 4), (4, 8), (1, 4)] {
+                let pattern = Pattern::new(n, m).unwrap();
+                let (mut fast, mut plain) = (vec![false; keys.len()], vec![true; keys.len()]);
+                row(&keys, pattern, &mut fast);
+                any_groups(&keys, pattern, &mut plain);
+                prop_assert_eq!(fast, plain);
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Pass 2, score: from a weight and its column's factor to the order key, an integer that sorts as the score does.
+//!
+//! `|W_ij| * f_j` is one correctly rounded f32 multiply, the last floating-point operation whose rounding every device
+//! must share. RIA's factor is `(r_i + c_j) * f_j`: an add and a multiply more, each followed by an integer operation
+//! so that no compiler can fuse or reorder them.
+
+use super::{NON_FINITE, Pass, SMALLEST_NORMAL};
+use crate::dtype::Weight;
+
+/// The pass's registry row.
+pub const PASS: Pass = Pass {
+    name: "score",
+    summary: "order key of every weight: the bits of |w| times its factor",
+    wgsl: concat!(
+        include_str!("../../shaders/shared/params.wgsl"),
+        include_str!("../../shaders/shared/decode.wgsl"),
+        include_str!("../../shaders/score.wgsl"),
+    ),
+    entry_points: &["score"],
+};
+
+/// Writes the order key of each weight of one row: `keys[j]` from `weights[j]` and `factors[j]`.
+///
+/// The slices are equally long.
+pub(crate) fn row<W: Weight>(weights: &[W], factors: &[f32], keys: &mut [u32]) {
+    for ((key, &weight), &factor) in keys.iter_mut().zip(weights).zip(factors) {
+        *key = order_key(weight.magnitude_bits(), factor);
+    }
+}
+
+/// As [`row`], for a score with a row factor (RIA): `(row_term + column_terms[j]) * factors[j]`.
+pub(crate) fn row_with_terms<W: Weight>(
+    weights: &[W],
+    factors: &[f32],
+    column_terms: &[f32],
+    row_term: f32,
+    keys: &mut [u32],
+) {
+    for (((key, &weight), &factor), &column_term) in
+        keys.iter_mut().zip(weights).zip(factors).zip(column_terms)
+    {
+        let combined = flush((row_term + column_term) * factor);
+        *key = order_key(weight.magnitude_bits(), combined);
+    }
+}
+
+/// The order key of a weight whose magnitude has these bits.
+#[inline(always)]
+fn order_key(magnitude: u32, factor: f32) -> u32 {
+    let score = (f32::from_bits(magnitude) * factor).to_bits();
+    // Selects rather than branches, and signed compares (baseline x86-64 has no unsigned ones): it vectorises.
+    let vanished = i32::from(magnitude as i32 != 0) as u32;
+    let finite = if (score as i32) < SMALLEST_NORMAL as i32 { vanished } else { score };
+    if magnitude as i32 >= NON_FINITE as i32 { NON_FINITE } else { finite }
+}
+
+/// Zero for a result that a device may flush.
+#[inline(always)]
+fn flush(factor: f32) -> f32 {
+    if factor.to_bits() < SMALLEST_NORMAL { 0.0 } else { factor }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::F32;
+
+    fn key(weight: f32, factor: f32) -> u32 {
+        let mut keys = [0xdead_beef];
+        row(&[F32(weight.to_bits())], &[factor], &mut keys);
+        keys[0]
+    }
+
+    #[test]
+    fn zeros_come_before_vanished_scores_before_live_ones_before_non_finite_weights() {
+        let ordered = [
+            key(-0.0, 1.0),
+            key(1.0, 0.0),
+            key(f32::MIN_POSITIVE, 1.0),
+            key(-1.0, 0.5),
+            key(f32::MAX, 1.0),
+            key(f32::NAN, 0.0),
+        ];
+        assert!(ordered.is_sorted_by(|a, b| a < b), "{ordered:x?}");
+        assert_eq!(key(0.0, 1.0), 0);
+        assert_eq!(key(f32::NEG_INFINITY, 1.0), NON_FINITE);
+    }
+
+    #[test]
+    fn a_subnormal_score_has_vanished() {
+        assert_eq!(key(f32::MIN_POSITIVE, 0.5), 1);
+        assert_eq!(key(f32::from_bits(1), 1.0), 1);
+    }
+}

@@ -1,0 +1,221 @@
+//! Which axis of a stored weight is its input.
+//!
+//! Pruning compares the weights of one output neuron, so it must know which axis the inputs run along, and a wrong guess
+//! does not fail: it ruins the model silently. `nn.Linear` is `[out, in]`, but GPT-2's `Conv1D` is `[in, out]` under
+//! names that other architectures give an `nn.Linear`, and fused experts come in both orders. So there are three
+//! witnesses, the better one first:
+//!
+//! 1. **The shape.** One side of each such layer has `hidden_size` features. If just one axis is that long, that is proof.
+//! 2. **The other tensors of the checkpoint** that are stored alike: a square `attn.c_proj` lies as the `attn.c_attn`
+//!    beside it does.
+//! 3. **The architecture**, from [`CONVENTIONS`].
+//!
+//! Where none speaks the weight is left alone, with [`Reason::AxisUnknown`](super::Reason::AxisUnknown).
+
+use super::names::{Hidden, Stored};
+use super::{Layout, Model};
+
+/// What architectures store how, for the shapes that do not say. Only what was seen in files.
+const CONVENTIONS: &[(Family, Layout, &[&str])] = &[
+    (
+        Family::Conv1d,
+        Layout::InOut,
+        &["gpt2", "openai-gpt", "imagegpt", "jais"],
+    ),
+    (
+        Family::Conv1d,
+        Layout::OutIn,
+        &["gpt_bigcode", "gpt_neo", "starcoder2", "qwen"],
+    ),
+    (
+        Family::Experts,
+        Layout::InOut,
+        &["llama4", "llama4_text", "gpt_oss"],
+    ),
+    (
+        Family::Experts,
+        Layout::OutIn,
+        &[
+            "mixtral",
+            "qwen2_moe",
+            "qwen3_moe",
+            "olmoe",
+            "granitemoe",
+            "glm4_moe",
+            "deepseek_v2",
+            "deepseek_v3",
+            "phimoe",
+        ],
+    ),
+];
+
+/// Tensors that one checkpoint stores in one order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Conv1d,
+    Experts,
+}
+
+/// What the tensors of one checkpoint have shown so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Witnesses {
+    conv1d: Seen,
+    experts: Seen,
+}
+
+/// The layouts that shapes have proven.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    out_in: bool,
+    in_out: bool,
+}
+
+impl Witnesses {
+    /// Hears one tensor.
+    pub(super) fn hear(&mut self, stored: Stored, shape: &[usize], model: &Model) {
+        let Some((family, hidden)) = family(stored) else {
+            return;
+        };
+        let seen = match family {
+            Family::Conv1d => &mut self.conv1d,
+            Family::Experts => &mut self.experts,
+        };
+        match proven(family, hidden, shape, model) {
+            Some(Layout::OutIn) => seen.out_in = true,
+            Some(Layout::InOut) => seen.in_out = true,
+            None => {}
+        }
+    }
+
+    /// What they say together; nothing when they contradict each other.
+    fn verdict(&self, family: Family) -> Option<Layout> {
+        let seen = match family {
+            Family::Conv1d => self.conv1d,
+            Family::Experts => self.experts,
+        };
+        match (seen.out_in, seen.in_out) {
+            (true, false) => Some(Layout::OutIn),
+            (false, true) => Some(Layout::InOut),
+            _ => None,
+        }
+    }
+}
+
+fn family(stored: Stored) -> Option<(Family, Hidden)> {
+    match stored {
+        Stored::Linear => None,
+        Stored::MaybeConv1d(hidden) => Some((Family::Conv1d, hidden)),
+        Stored::FusedExperts(hidden) => Some((Family::Experts, hidden)),
+    }
+}
+
+/// The layout of a weight of this shape, if anything says it.
+pub(super) fn layout(
+    stored: Stored,
+    shape: &[usize],
+    model: &Model,
+    witnesses: &Witnesses,
+) -> Option<Layout> {
+    let Some((family, hidden)) = family(stored) else {
+        return Some(Layout::OutIn);
+    };
+    proven(family, hidden, shape, model)
+        .or_else(|| witnesses.verdict(family))
+        .or_else(|| {
+            let model_type = model.model_type.as_deref()?;
+            let row = CONVENTIONS
+                .iter()
+                .find(|(f, _, models)| *f == family && models.contains(&model_type))?;
+            Some(row.1)
+        })
+}
+
+/// The layout that the shape proves.
+fn proven(family: Family, hidden: Hidden, shape: &[usize], model: &Model) -> Option<Layout> {
+    let &[.., first, last] = shape else {
+        return None;
+    };
+    if first == last {
+        return None;
+    }
+    let hidden_axis_is_last = match model.hidden_size {
+        Some(size) if size == last => true,
+        Some(size) if size == first => false,
+        // Without a config: what fans out of the residual stream in these models is wider than the stream.
+        None if family == Family::Conv1d && hidden == Hidden::In => last < first,
+        _ => return None,
+    };
+    Some(if hidden_axis_is_last == (hidden == Hidden::In) {
+        Layout::OutIn
+    } else {
+        Layout::InOut
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOWN: Stored = Stored::FusedExperts(Hidden::Out);
+    const GATE_UP: Stored = Stored::FusedExperts(Hidden::In);
+
+    fn model(model_type: Option<&str>, hidden_size: Option<usize>) -> Model {
+        Model {
+            model_type: model_type.map(str::to_owned),
+            hidden_size,
+        }
+    }
+
+    #[test]
+    fn a_shape_is_believed_before_the_architecture() {
+        let none = Witnesses::default();
+        for (stored, shape, layout_) in [
+            (GATE_UP, [8, 512, 64], Layout::OutIn),
+            (GATE_UP, [8, 64, 512], Layout::InOut),
+            (DOWN, [8, 64, 512], Layout::OutIn),
+            (DOWN, [8, 512, 64], Layout::InOut),
+        ] {
+            for model_type in [None, Some("llama4"), Some("mixtral")] {
+                assert_eq!(
+                    layout(stored, &shape, &model(model_type, Some(64)), &none),
+                    Some(layout_),
+                    "{shape:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_square_lies_as_its_neighbours_do_then_as_its_architecture_does_and_else_is_unknown() {
+        let square = [8, 64, 64];
+        let said = |model_type, witnesses: &Witnesses| {
+            layout(DOWN, &square, &model(model_type, Some(64)), witnesses)
+        };
+        let mut witnesses = Witnesses::default();
+        assert_eq!(said(None, &witnesses), None);
+        assert_eq!(said(Some("gpt_oss"), &witnesses), Some(Layout::InOut));
+        assert_eq!(said(Some("mixtral"), &witnesses), Some(Layout::OutIn));
+        witnesses.hear(GATE_UP, &[8, 128, 64], &model(None, Some(64)));
+        assert_eq!(said(Some("gpt_oss"), &witnesses), Some(Layout::OutIn));
+        // Two that contradict each other prove nothing.
+        witnesses.hear(GATE_UP, &[8, 64, 128], &model(None, Some(64)));
+        assert_eq!(said(None, &witnesses), None);
+    }
+
+    #[test]
+    fn without_a_config_only_what_fans_out_gives_itself_away() {
+        let none = Witnesses::default();
+        let said = |stored, shape: &[usize]| layout(stored, shape, &model(None, None), &none);
+        assert_eq!(
+            said(Stored::MaybeConv1d(Hidden::In), &[768, 2304]),
+            Some(Layout::InOut)
+        );
+        assert_eq!(
+            said(Stored::MaybeConv1d(Hidden::In), &[3072, 768]),
+            Some(Layout::OutIn)
+        );
+        assert_eq!(said(Stored::MaybeConv1d(Hidden::Out), &[3072, 768]), None);
+        assert_eq!(said(GATE_UP, &[8, 1536, 2048]), None);
+        assert_eq!(said(Stored::Linear, &[5, 5]), Some(Layout::OutIn));
+    }
+}
