@@ -12,7 +12,7 @@ var<workgroup> key_sum: atomic<u32>;
 var<workgroup> distance_sum: atomic<u32>;
 
 fn is_live(key: u32) -> bool {
-    return key >= SMALLEST_NORMAL && key < NON_FINITE;
+    return key >= SMALLEST_LIVE && key < NON_FINITE;
 }
 
 // sum / count with 7 fraction bits, rounded down, without leaving 32 bits; count is not 0.

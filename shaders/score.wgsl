@@ -10,7 +10,7 @@
 // and a result that a device may flush is zero everywhere.
 fn flush(value: f32) -> f32 {
     let bits = bitcast<u32>(value);
-    return bitcast<f32>(select(bits, 0u, bits < SMALLEST_NORMAL));
+    return bitcast<f32>(select(bits, 0u, bits < SMALLEST_LIVE));
 }
 
 @compute @workgroup_size(256)
@@ -30,7 +30,7 @@ fn score(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
     let magnitude = magnitude_bits(index);
     let score_bits = bitcast<u32>(bitcast<f32>(magnitude) * factor);
     var key = score_bits;
-    if score_bits < SMALLEST_NORMAL {
+    if score_bits < SMALLEST_LIVE {
         key = select(1u, 0u, magnitude == 0u);
     }
     if magnitude >= NON_FINITE {

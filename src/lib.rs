@@ -1,10 +1,13 @@
 //! Prune large language models on any device.
 
+pub mod checkpoint;
 pub mod device;
 mod dtype;
 pub mod mask;
 pub mod norms;
 pub mod passes;
+pub mod plan;
+pub mod prune;
 pub mod scores;
 pub mod selection;
 pub mod targets;

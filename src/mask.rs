@@ -24,7 +24,11 @@ impl Mask {
     /// A mask that prunes nothing.
     #[must_use]
     pub fn empty(rows: usize, in_features: usize) -> Self {
-        Self { rows, in_features, words: vec![0; rows * Self::words_per_row(in_features)] }
+        Self {
+            rows,
+            in_features,
+            words: vec![0; rows * Self::words_per_row(in_features)],
+        }
     }
 
     /// Whether the weight is pruned.
@@ -41,7 +45,8 @@ impl Mask {
 
     /// Zeroes the pruned weights in `bytes` (`[rows, in_features]`, aligned to the dtype) and counts.
     pub fn apply(&self, dtype: Dtype, bytes: &mut [u8], squares: bool) -> Counts {
-        with_weights!(dtype, bytes, cast_slice_mut, |weights| self.apply_to(weights, squares))
+        with_weights!(dtype, bytes, cast_slice_mut, |weights| self
+            .apply_to(weights, squares))
     }
 
     fn apply_to<W: Weight>(&self, weights: &mut [W], squares: bool) -> Counts {
@@ -123,11 +128,20 @@ impl Counts {
         }
     }
 
-    fn add_squares<W: Weight, K: Copy>(&mut self, weights: &[W], keys: &[K], pruned: &impl Fn(K) -> bool) {
+    fn add_squares<W: Weight, K: Copy>(
+        &mut self,
+        weights: &[W],
+        keys: &[K],
+        pruned: &impl Fn(K) -> bool,
+    ) {
         let (mut all, mut gone) = (0.0, 0.0);
         for (&weight, &key) in weights.iter().zip(keys) {
             let magnitude = f64::from(f32::from_bits(weight.magnitude_bits()));
-            let square = if magnitude.is_finite() { magnitude * magnitude } else { 0.0 };
+            let square = if magnitude.is_finite() {
+                magnitude * magnitude
+            } else {
+                0.0
+            };
             all += square;
             gone += if pruned(key) { square } else { 0.0 };
         }
@@ -138,7 +152,11 @@ impl Counts {
     /// Zeros over all weights; 0 for none.
     #[must_use]
     pub fn sparsity(&self) -> f64 {
-        if self.weights == 0 { 0.0 } else { self.zeros as f64 / self.weights as f64 }
+        if self.weights == 0 {
+            0.0
+        } else {
+            self.zeros as f64 / self.weights as f64
+        }
     }
 
     /// `sum dW^2 / sum W^2`, when squares were asked for.
@@ -166,6 +184,14 @@ mod tests {
         for (i, (&now, &then)) in bytes.iter().zip(&before).enumerate() {
             assert_eq!(now, if mask.prunes(i / 35, i % 35) { 0 } else { then });
         }
-        assert_eq!((counts.weights, counts.zeros, counts.zeros_before, counts.non_finite), (70, 4, 1, 1));
+        assert_eq!(
+            (
+                counts.weights,
+                counts.zeros,
+                counts.zeros_before,
+                counts.non_finite
+            ),
+            (70, 4, 1, 1)
+        );
     }
 }

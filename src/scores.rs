@@ -4,8 +4,6 @@
 //! scores, and a new one is a function here and a row of [`SCORES`], which the command line, the help and the tests
 //! iterate. The formulas and where they come from: `docs/algorithm.md`.
 
-use crate::passes::SMALLEST_NORMAL;
-
 /// Whether a score uses the column norms of the activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norms {
@@ -98,25 +96,47 @@ impl Score {
     /// input was zero throughout (`S = 0`), every factor is 1, which is `magnitude` (or RIA without its last term).
     #[must_use]
     pub fn column_factors(&self, norms: Option<&[f32]>, in_features: usize) -> Vec<f32> {
-        let total: f64 = norms.unwrap_or_default().iter().map(|&n| f64::from(n)).sum();
+        let total: f64 = norms
+            .unwrap_or_default()
+            .iter()
+            .map(|&n| f64::from(n))
+            .sum();
         let Some(norms) = norms.filter(|_| total > 0.0 && self.norms != Norms::Unused) else {
             return vec![1.0; in_features];
         };
-        let factors: Vec<f64> = norms.iter().map(|&n| (self.factor)(f64::from(n), total)).collect();
+        let factors: Vec<f64> = norms
+            .iter()
+            .map(|&n| (self.factor)(f64::from(n), total))
+            .collect();
         let largest = factors.iter().copied().fold(0.0, f64::max);
-        factors.iter().map(|&factor| normal((factor / largest) as f32)).collect()
+        factors
+            .iter()
+            .map(|&factor| normal((factor / largest) as f32))
+            .collect()
     }
 }
 
 /// The reciprocal terms of RIA from fixed-point sums of `|W|`: 0 where the sum is 0.
 #[must_use]
 pub(crate) fn reciprocal_terms(sums: &[u64]) -> Vec<f32> {
-    sums.iter().map(|&sum| if sum == 0 { 0.0 } else { (0.5 / sum as f64) as f32 }).collect()
+    sums.iter()
+        .map(|&sum| {
+            if sum == 0 {
+                0.0
+            } else {
+                (0.5 / sum as f64) as f32
+            }
+        })
+        .collect()
 }
 
 /// Zero for a factor that a device may flush to zero.
 fn normal(factor: f32) -> f32 {
-    if factor.to_bits() < SMALLEST_NORMAL { 0.0 } else { factor }
+    if factor <= f32::MIN_POSITIVE {
+        0.0
+    } else {
+        factor
+    }
 }
 
 #[cfg(test)]
@@ -127,35 +147,55 @@ mod tests {
     fn the_largest_factor_is_one_for_every_score() {
         for score in SCORES {
             let factors = score.column_factors(Some(&[4.0, 1.0, 0.25, 3.5]), 4);
-            assert_eq!(factors.iter().copied().fold(0.0, f32::max), 1.0, "{}", score.name);
+            assert_eq!(
+                factors.iter().copied().fold(0.0, f32::max),
+                1.0,
+                "{}",
+                score.name
+            );
         }
     }
 
     #[test]
     fn wanda_is_the_square_root_of_the_norm() {
         let wanda = Score::by_name("wanda").unwrap();
-        assert_eq!(wanda.column_factors(Some(&[4.0, 1.0, 0.0]), 3), [1.0, 0.5, 0.0]);
+        assert_eq!(
+            wanda.column_factors(Some(&[4.0, 1.0, 0.0]), 3),
+            [1.0, 0.5, 0.0]
+        );
     }
 
     #[test]
     fn one_feature_that_carries_all_stays_finite() {
         for score in SCORES {
             let factors = score.column_factors(Some(&[0.0, 5.0]), 2);
-            assert!(factors.iter().all(|f| f.is_finite()), "{}: {factors:?}", score.name);
+            assert!(
+                factors.iter().all(|f| f.is_finite()),
+                "{}: {factors:?}",
+                score.name
+            );
         }
     }
 
     #[test]
     fn an_input_of_zeros_falls_back_to_magnitude() {
         for score in SCORES {
-            assert_eq!(score.column_factors(Some(&[0.0; 3]), 3), [1.0; 3], "{}", score.name);
+            assert_eq!(
+                score.column_factors(Some(&[0.0; 3]), 3),
+                [1.0; 3],
+                "{}",
+                score.name
+            );
         }
     }
 
     #[test]
     fn names_are_unique() {
         for (i, score) in SCORES.iter().enumerate() {
-            assert!(std::ptr::eq(Score::by_name(score.name).unwrap(), &SCORES[i]));
+            assert!(std::ptr::eq(
+                Score::by_name(score.name).unwrap(),
+                &SCORES[i]
+            ));
         }
     }
 }

@@ -56,9 +56,9 @@ impl Selection {
     }
 }
 
-/// A lambda as a threshold key.
+/// A lambda as a threshold key: above those of zero weights and vanished scores, at most that of a non-finite weight.
 pub(crate) fn lambda_key(lambda: f64) -> i16 {
-    (lambda * STEPS).round().clamp(-32766.0, 32766.0) as i16
+    (lambda * STEPS).round().clamp(-32766.0, 32767.0) as i16
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ struct Params {
 }
 
 // Keys with a meaning of their own; src/passes/mod.rs and docs/algorithm.md say more.
-const SMALLEST_NORMAL: u32 = 0x00800000u;
+const SMALLEST_LIVE: u32 = 0x00800001u;
 const NON_FINITE: u32 = 0x7f800000u;
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -29,7 +29,9 @@ impl FromStr for DeviceChoice {
             "auto" => Self::Auto,
             "cpu" => Self::Cpu,
             "gpu" => Self::Gpu,
-            _ => text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Index),
+            _ => text
+                .parse()
+                .map_or_else(|_| Self::Name(text.to_owned()), Self::Index),
         })
     }
 }
@@ -69,7 +71,10 @@ impl DeviceKind {
     /// Whether `auto` and `gpu` may take it.
     #[must_use]
     pub const fn is_hardware(self) -> bool {
-        matches!(self, Self::Discrete | Self::Integrated | Self::Virtual | Self::Other)
+        matches!(
+            self,
+            Self::Discrete | Self::Integrated | Self::Virtual | Self::Other
+        )
     }
 }
 
@@ -114,7 +119,10 @@ impl fmt::Display for DeviceInfo {
 /// Every adapter wgpu finds, in the order of their indices. The CPU, which is always there, is not among them.
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
-    gpu::adapters().into_iter().map(|adapter| adapter.info).collect()
+    gpu::adapters()
+        .into_iter()
+        .map(|adapter| adapter.info)
+        .collect()
 }
 
 /// The adapter `auto` and `gpu` take: hardware, a discrete one first, a native back end before GL.
@@ -142,11 +150,19 @@ pub(super) fn open(choice: &DeviceChoice) -> Result<Device, Error> {
         return Ok(Device::Cpu(cpu::Cpu::new()));
     }
     let mut adapters = gpu::adapters();
-    let infos: Vec<DeviceInfo> = adapters.iter().map(|adapter| adapter.info.clone()).collect();
+    let infos: Vec<DeviceInfo> = adapters
+        .iter()
+        .map(|adapter| adapter.info.clone())
+        .collect();
     let position = match choose(choice, &infos) {
         Ok(Some(position)) => position,
         Ok(None) => return Ok(Device::Cpu(cpu::Cpu::new())),
-        Err(found) => return Err(Error::NoAdapter { choice: choice.to_string(), found }),
+        Err(found) => {
+            return Err(Error::NoAdapter {
+                choice: choice.to_string(),
+                found,
+            });
+        }
     };
     gpu::Gpu::open(adapters.swap_remove(position)).map(|gpu| Device::Gpu(Box::new(gpu)))
 }
@@ -173,7 +189,9 @@ fn choose(choice: &DeviceChoice, infos: &[DeviceInfo]) -> Result<Option<usize>, 
         DeviceChoice::Name(name) => {
             let wanted = name.to_lowercase();
             let fits = |info: &DeviceInfo| {
-                format!("{} {} {}", info.backend, info.name, info.driver).to_lowercase().contains(&wanted)
+                format!("{} {} {}", info.backend, info.name, info.driver)
+                    .to_lowercase()
+                    .contains(&wanted)
             };
             let found: Vec<usize> = (0..infos.len()).filter(|&i| fits(&infos[i])).collect();
             match found[..] {
@@ -182,7 +200,11 @@ fn choose(choice: &DeviceChoice, infos: &[DeviceInfo]) -> Result<Option<usize>, 
                 _ => Err(format!(
                     "{} adapters fit ({}); give the index",
                     found.len(),
-                    found.iter().map(|&i| format!("{i}: {}", infos[i])).collect::<Vec<_>>().join(", ")
+                    found
+                        .iter()
+                        .map(|&i| format!("{i}: {}", infos[i]))
+                        .collect::<Vec<_>>()
+                        .join(", ")
                 )),
             }
         }
@@ -226,8 +248,10 @@ mod tests {
 
     #[test]
     fn a_name_that_fits_two_adapters_or_none_is_refused() {
-        let infos =
-            [info(0, "vulkan", DeviceKind::Software, "llvmpipe"), info(1, "gl", DeviceKind::Software, "llvmpipe")];
+        let infos = [
+            info(0, "vulkan", DeviceKind::Software, "llvmpipe"),
+            info(1, "gl", DeviceKind::Software, "llvmpipe"),
+        ];
         let choose = |name: &str| choose(&DeviceChoice::Name(name.to_owned()), &infos);
         assert!(choose("llvmpipe").unwrap_err().contains("give the index"));
         assert!(choose("radeon").is_err());

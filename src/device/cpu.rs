@@ -81,9 +81,10 @@ impl Scratch {
                 self.threshold_keys(ewma);
                 Decision::Threshold(select::below(lambda_key(lambda)))
             }
-            Selection::Exact { .. } => {
-                Decision::Order(select::smallest_k(bytemuck::cast_slice::<_, i32>(&self.order_keys), k))
-            }
+            Selection::Exact { .. } => Decision::Order(select::smallest_k(
+                bytemuck::cast_slice::<_, i32>(&self.order_keys),
+                k,
+            )),
             Selection::Pattern(pattern) => {
                 self.pruned.resize(in_features, false);
                 n_of_m::row(&self.order_keys, pattern, &mut self.pruned);
@@ -108,16 +109,30 @@ impl Scratch {
         counts: &mut Counts,
     ) {
         match self.decide(weights, row, recipe) {
-            Decision::Threshold(cut) => apply_cut(cut, &self.threshold_keys, weights, squares, counts),
+            Decision::Threshold(cut) => {
+                apply_cut(cut, &self.threshold_keys, weights, squares, counts)
+            }
             Decision::Order(cut) => {
-                apply_cut(cut, bytemuck::cast_slice(&self.order_keys), weights, squares, counts);
+                apply_cut(
+                    cut,
+                    bytemuck::cast_slice(&self.order_keys),
+                    weights,
+                    squares,
+                    counts,
+                );
             }
             Decision::Pruned => counts.zero(weights, &self.pruned, squares, |pruned| pruned),
         }
     }
 
     /// Marks what [`Self::prune`] would zero.
-    fn record<W: Weight>(&mut self, weights: &[W], row: usize, recipe: &Recipe, mut mark: impl FnMut(usize)) {
+    fn record<W: Weight>(
+        &mut self,
+        weights: &[W],
+        row: usize,
+        recipe: &Recipe,
+        mut mark: impl FnMut(usize),
+    ) {
         let decision = self.decide(weights, row, recipe);
         for column in 0..weights.len() {
             let pruned = match decision {
@@ -174,7 +189,9 @@ pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
     if rows.in_features > 0 {
         with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
             for (row, weights) in weights.chunks_exact(rows.in_features).enumerate() {
-                scratch.record(weights, first_row + row, recipe, |column| mask.set(row, column));
+                scratch.record(weights, first_row + row, recipe, |column| {
+                    mask.set(row, column)
+                });
             }
         });
     }
@@ -183,7 +200,10 @@ pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
 
 /// The sums of `|W|` over these rows.
 pub(crate) fn sums(rows: Rows<'_>) -> Sums {
-    let mut sums = Sums { column: vec![0; rows.in_features], row: Vec::with_capacity(rows.rows()) };
+    let mut sums = Sums {
+        column: vec![0; rows.in_features],
+        row: Vec::with_capacity(rows.rows()),
+    };
     if rows.in_features > 0 {
         with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
             for weights in weights.chunks_exact(rows.in_features) {

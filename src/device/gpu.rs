@@ -37,7 +37,10 @@ pub(super) fn adapters() -> Vec<Adapter> {
         .into_iter()
         .filter(|adapter| adapter.get_info().backend != wgpu::Backend::Noop)
         .enumerate()
-        .map(|(index, adapter)| Adapter { info: describe(index, &adapter.get_info()), adapter })
+        .map(|(index, adapter)| Adapter {
+            info: describe(index, &adapter.get_info()),
+            adapter,
+        })
         .collect()
 }
 
@@ -59,10 +62,17 @@ fn describe(index: usize, info: &wgpu::AdapterInfo) -> DeviceInfo {
             wgpu::DeviceType::IntegratedGpu => DeviceKind::Integrated,
             wgpu::DeviceType::VirtualGpu => DeviceKind::Virtual,
             wgpu::DeviceType::Cpu => DeviceKind::Software,
-            wgpu::DeviceType::Other if info.name.to_lowercase().contains("llvmpipe") => DeviceKind::Software,
+            wgpu::DeviceType::Other if info.name.to_lowercase().contains("llvmpipe") => {
+                DeviceKind::Software
+            }
             wgpu::DeviceType::Other => DeviceKind::Other,
         },
-        driver: driver.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" "),
+        driver: driver
+            .iter()
+            .filter(|part| !part.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }
 
@@ -108,7 +118,10 @@ impl Gpu {
     pub(super) fn open(adapter: Adapter) -> Result<Self, Error> {
         let Adapter { info, adapter } = adapter;
         let limits = adapter.limits();
-        fits(&limits).map_err(|reason| Error::Unfit { device: info.to_string(), reason })?;
+        fits(&limits).map_err(|reason| Error::Unfit {
+            device: info.to_string(),
+            reason,
+        })?;
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("swiftprune"),
             required_features: wgpu::Features::empty(),
@@ -117,11 +130,16 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
         }))
-        .map_err(|error| Error::Unfit { device: info.to_string(), reason: error.to_string() })?;
+        .map_err(|error| Error::Unfit {
+            device: info.to_string(),
+            reason: error.to_string(),
+        })?;
 
         let fatal = Arc::new(Mutex::new(None));
         let on_error = Arc::clone(&fatal);
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&on_error, error.to_string())));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            note(&on_error, error.to_string())
+        }));
         let on_lost = Arc::clone(&fatal);
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
@@ -139,23 +157,27 @@ impl Gpu {
             idle: Mutex::default(),
         };
         for pass in PASSES {
-            let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(pass.name),
-                source: wgpu::ShaderSource::Wgsl(pass.wgsl.into()),
-            });
-            for &entry_point in pass.entry_points {
-                let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                    label: Some(entry_point),
-                    layout: None,
-                    module: &module,
-                    entry_point: Some(entry_point),
-                    compilation_options: wgpu::PipelineCompilationOptions {
-                        // Every kernel stores before it reads.
-                        zero_initialize_workgroup_memory: false,
-                        ..Default::default()
-                    },
-                    cache: None,
+            let module = gpu
+                .device
+                .create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(pass.name),
+                    source: wgpu::ShaderSource::Wgsl(pass.wgsl.into()),
                 });
+            for &entry_point in pass.entry_points {
+                let pipeline =
+                    gpu.device
+                        .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                            label: Some(entry_point),
+                            layout: None,
+                            module: &module,
+                            entry_point: Some(entry_point),
+                            compilation_options: wgpu::PipelineCompilationOptions {
+                                // Every kernel stores before it reads.
+                                zero_initialize_workgroup_memory: false,
+                                ..Default::default()
+                            },
+                            cache: None,
+                        });
                 gpu.pipelines.insert(entry_point, pipeline);
             }
         }
@@ -169,14 +191,27 @@ impl Gpu {
 
     /// Rows of this many weights that fit a chunk.
     pub(crate) fn chunk_rows(&self, in_features: usize) -> usize {
-        let binding = self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size) / 4;
+        let binding = self
+            .limits
+            .max_storage_buffer_binding_size
+            .min(self.limits.max_buffer_size)
+            / 4;
         let weights = CHUNK_WEIGHTS.min(usize::try_from(binding).unwrap_or(usize::MAX));
         let groups = self.limits.max_compute_workgroups_per_dimension as usize;
         (weights / in_features.max(1)).clamp(1, groups)
     }
 
-    pub(super) fn mask(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Mask, Error> {
-        let mut mask = Mask { rows: rows.rows(), in_features: rows.in_features, words: Vec::new() };
+    pub(super) fn mask(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+    ) -> Result<Mask, Error> {
+        let mut mask = Mask {
+            rows: rows.rows(),
+            in_features: rows.in_features,
+            words: Vec::new(),
+        };
         self.for_each_chunk(
             rows,
             |chunk, offset| self.submit(chunk, first_row + offset, recipe),
@@ -213,7 +248,12 @@ impl Gpu {
     }
 
     /// Starts the passes on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's tensor.
-    pub(crate) fn submit(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Pending, Error> {
+    pub(crate) fn submit(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+    ) -> Result<Pending, Error> {
         let (count, in_features) = (rows.rows(), rows.in_features);
         let mask_words = Mask::words_per_row(in_features);
         let mut params = Params {
@@ -226,7 +266,8 @@ impl Gpu {
             mask_words: mask_words as u32,
             ..Params::default()
         };
-        let row_groups = |columns: usize, size: usize| (columns.div_ceil(size) as u32, count as u32);
+        let row_groups =
+            |columns: usize, size: usize| (columns.div_ceil(size) as u32, count as u32);
         let words = row_groups(mask_words, 64);
         let mut steps = vec![("score", row_groups(in_features, 256))];
         match recipe.selection {
@@ -254,16 +295,29 @@ impl Gpu {
             }
         }
         let factors = chunk_factors(&recipe.factors, first_row, count);
-        self.dispatch(rows, params, &factors, &steps, (count * mask_words * 4) as u64)
+        self.dispatch(
+            rows,
+            params,
+            &factors,
+            &steps,
+            (count * mask_words * 4) as u64,
+        )
     }
 
-    pub(super) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
-        let mut sums = Sums { column: vec![0; rows.in_features], row: Vec::with_capacity(rows.rows()) };
+    pub(crate) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
+        let mut sums = Sums {
+            column: vec![0; rows.in_features],
+            row: Vec::with_capacity(rows.rows()),
+        };
         self.for_each_chunk(
             rows,
             |chunk, _| self.submit_sums(chunk, true),
             |chunk| {
-                for (sum, part) in sums.column.iter_mut().zip(add_tiles(&chunk.words, rows.in_features)) {
+                for (sum, part) in sums
+                    .column
+                    .iter_mut()
+                    .zip(add_tiles(&chunk.words, rows.in_features))
+                {
                     *sum += part;
                 }
             },
@@ -279,8 +333,11 @@ impl Gpu {
     /// Starts `column_norm` over a chunk's columns, or over its rows.
     fn submit_sums(&self, rows: Rows<'_>, columns: bool) -> Result<Pending, Error> {
         let (count, in_features) = (rows.rows(), rows.in_features);
-        let (sums, terms, sum_stride, term_stride) =
-            if columns { (in_features, count, 1, in_features) } else { (count, in_features, in_features, 1) };
+        let (sums, terms, sum_stride, term_stride) = if columns {
+            (in_features, count, 1, in_features)
+        } else {
+            (count, in_features, in_features, 1)
+        };
         let tiles = terms.div_ceil(TERMS_PER_TILE);
         let params = Params {
             dtype: rows.dtype as u32,
@@ -304,23 +361,54 @@ impl Gpu {
         steps: &[(&'static str, (u32, u32))],
         result_bytes: u64,
     ) -> Result<Pending, Error> {
-        debug_assert!(rows.in_features <= MAX_IN_FEATURES, "the planner refuses longer rows");
+        debug_assert!(
+            rows.in_features <= MAX_IN_FEATURES,
+            "the planner refuses longer rows"
+        );
         use wgpu::BufferUsages as Usage;
-        let mut slot = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut slot = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
         let bytes = rows.bytes.len() as u64;
         let padded = bytes.next_multiple_of(4);
         let weights = bytes / rows.dtype.size() as u64;
         let averages = u64::from(params.rows) * u64::from(params.blocks) * 16;
 
-        let upload = self.grow(&mut slot.upload, "upload", padded, Usage::MAP_WRITE | Usage::COPY_SRC);
-        let device_weights = self.grow(&mut slot.weights, "weights", padded, Usage::STORAGE | Usage::COPY_DST);
-        let device_factors =
-            self.grow(&mut slot.factors, "factors", factors.len() as u64 * 4, Usage::STORAGE | Usage::COPY_DST);
+        let upload = self.grow(
+            &mut slot.upload,
+            "upload",
+            padded,
+            Usage::MAP_WRITE | Usage::COPY_SRC,
+        );
+        let device_weights = self.grow(
+            &mut slot.weights,
+            "weights",
+            padded,
+            Usage::STORAGE | Usage::COPY_DST,
+        );
+        let device_factors = self.grow(
+            &mut slot.factors,
+            "factors",
+            factors.len() as u64 * 4,
+            Usage::STORAGE | Usage::COPY_DST,
+        );
         let keys = self.grow(&mut slot.keys, "keys", weights * 4, Usage::STORAGE);
         let averages = self.grow(&mut slot.averages, "averages", averages, Usage::STORAGE);
-        let result =
-            self.grow(&mut slot.result, "result", result_bytes, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST);
-        let download = self.grow(&mut slot.download, "download", result_bytes, Usage::MAP_READ | Usage::COPY_DST);
+        let result = self.grow(
+            &mut slot.result,
+            "result",
+            result_bytes,
+            Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+        );
+        let download = self.grow(
+            &mut slot.download,
+            "download",
+            result_bytes,
+            Usage::MAP_READ | Usage::COPY_DST,
+        );
         let uniform = self.grow(
             &mut slot.params,
             "params",
@@ -330,15 +418,21 @@ impl Gpu {
         self.check()?;
 
         {
-            let mut view = upload.get_mapped_range_mut(..padded).map_err(|error| self.failed(error.to_string()))?;
+            let mut view = upload
+                .get_mapped_range_mut(..padded)
+                .map_err(|error| self.failed(error.to_string()))?;
             view.slice(..rows.bytes.len()).copy_from_slice(rows.bytes);
             view.slice(rows.bytes.len()..).fill(0);
         }
         upload.unmap();
-        self.queue.write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
-        self.queue.write_buffer(&device_factors, 0, bytemuck::cast_slice(factors));
+        self.queue
+            .write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
+        self.queue
+            .write_buffer(&device_factors, 0, bytemuck::cast_slice(factors));
 
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = self
+            .device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(&upload, 0, &device_weights, 0, padded);
         // Nothing pruned, should a dispatch be lost without an error: the caller's count of zeros tells.
         encoder.clear_buffer(&result, 0, Some(result_bytes));
@@ -347,8 +441,15 @@ impl Gpu {
             for &(entry_point, (x, y)) in steps {
                 // As declared in the shaders; an entry point's layout has only the bindings it uses.
                 let buffers: &[(u32, &wgpu::Buffer)] = match entry_point {
-                    "score" => &[(0, &uniform), (1, &device_weights), (2, &device_factors), (3, &keys)],
-                    "block_statistics" | "normalise" => &[(0, &uniform), (1, &keys), (2, &averages)],
+                    "score" => &[
+                        (0, &uniform),
+                        (1, &device_weights),
+                        (2, &device_factors),
+                        (3, &keys),
+                    ],
+                    "block_statistics" | "normalise" => {
+                        &[(0, &uniform), (1, &keys), (2, &averages)]
+                    }
                     "moving_average" => &[(0, &uniform), (2, &averages)],
                     "column_norm" => &[(0, &uniform), (1, &device_weights), (2, &result)],
                     _ => &[(0, &uniform), (1, &keys), (2, &result)],
@@ -364,7 +465,10 @@ impl Gpu {
 
         // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
         let mapped = Arc::new(Mutex::new(None));
-        for (buffer, mode) in [(&download, wgpu::MapMode::Read), (&upload, wgpu::MapMode::Write)] {
+        for (buffer, mode) in [
+            (&download, wgpu::MapMode::Read),
+            (&upload, wgpu::MapMode::Write),
+        ] {
             let failure = Arc::clone(&mapped);
             buffer.map_async(mode, .., move |outcome| {
                 if let Err(error) = outcome {
@@ -385,23 +489,44 @@ impl Gpu {
 
     /// Waits for a chunk. Its result's words are returned as a mask's; `column_norm`'s caller reads them as sums.
     pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
-        let Pending { slot, submission, rows, in_features, result_bytes, mapped } = pending;
+        let Pending {
+            slot,
+            submission,
+            rows,
+            in_features,
+            result_bytes,
+            mapped,
+        } = pending;
         self.device
-            .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+            .poll(wgpu::PollType::Wait {
+                submission_index: Some(submission),
+                timeout: None,
+            })
             .map_err(|error| self.failed(error.to_string()))?;
         self.check()?;
         let failure = mapped.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(download) = &slot.download else { unreachable!("a pending slot has its buffers") };
+        let Some(download) = &slot.download else {
+            unreachable!("a pending slot has its buffers")
+        };
         if let Some(reason) = failure {
             return Err(self.failed(reason));
         }
         let words = {
-            let view = download.get_mapped_range(..result_bytes).map_err(|error| self.failed(error.to_string()))?;
+            let view = download
+                .get_mapped_range(..result_bytes)
+                .map_err(|error| self.failed(error.to_string()))?;
             bytemuck::pod_collect_to_vec::<u8, u32>(&view)
         };
         download.unmap();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
-        Ok(Mask { rows, in_features, words })
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(slot);
+        Ok(Mask {
+            rows,
+            in_features,
+            words,
+        })
     }
 
     fn bind(
@@ -412,7 +537,10 @@ impl Gpu {
     ) -> wgpu::BindGroup {
         let entries: Vec<wgpu::BindGroupEntry<'_>> = buffers
             .iter()
-            .map(|&(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .map(|&(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
             .collect();
         self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(label),
@@ -429,7 +557,10 @@ impl Gpu {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> wgpu::Buffer {
-        let largest = self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size);
+        let largest = self
+            .limits
+            .max_buffer_size
+            .min(self.limits.max_storage_buffer_binding_size);
         if buffer.as_ref().is_none_or(|buffer| buffer.size() < bytes) {
             *buffer = Some(self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -452,24 +583,54 @@ impl Gpu {
     }
 
     fn failed(&self, reason: String) -> Error {
-        Error::Failed { device: self.info.to_string(), reason }
+        Error::Failed {
+            device: self.info.to_string(),
+            reason,
+        }
     }
 }
 
 /// Keeps the first reason.
 fn note(place: &Mutex<Option<String>>, reason: String) {
-    place.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    place
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert(reason);
 }
 
 /// What the passes need of an adapter.
 fn fits(limits: &wgpu::Limits) -> Result<(), String> {
     let need = [
-        ("invocations a workgroup", u64::from(limits.max_compute_invocations_per_workgroup), 256),
-        ("workgroup size", u64::from(limits.max_compute_workgroup_size_x), 256),
-        ("bytes of workgroup memory", u64::from(limits.max_compute_workgroup_storage_size), 4096),
-        ("storage buffers a stage", u64::from(limits.max_storage_buffers_per_shader_stage), 3),
-        ("workgroups a dimension", u64::from(limits.max_compute_workgroups_per_dimension), 65535),
-        ("bytes a storage binding", limits.max_storage_buffer_binding_size, MAX_IN_FEATURES as u64 * 16),
+        (
+            "invocations a workgroup",
+            u64::from(limits.max_compute_invocations_per_workgroup),
+            256,
+        ),
+        (
+            "workgroup size",
+            u64::from(limits.max_compute_workgroup_size_x),
+            256,
+        ),
+        (
+            "bytes of workgroup memory",
+            u64::from(limits.max_compute_workgroup_storage_size),
+            4096,
+        ),
+        (
+            "storage buffers a stage",
+            u64::from(limits.max_storage_buffers_per_shader_stage),
+            3,
+        ),
+        (
+            "workgroups a dimension",
+            u64::from(limits.max_compute_workgroups_per_dimension),
+            65535,
+        ),
+        (
+            "bytes a storage binding",
+            limits.max_storage_buffer_binding_size,
+            MAX_IN_FEATURES as u64 * 16,
+        ),
     ];
     match need.iter().find(|(_, has, needs)| has < needs) {
         Some((what, has, needs)) => Err(format!("it offers {has} {what}, and {needs} are needed")),

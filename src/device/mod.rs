@@ -22,7 +22,9 @@ pub const MAX_IN_FEATURES: usize = 1 << 21;
 #[non_exhaustive]
 pub enum Error {
     /// No adapter fits the choice.
-    #[error("no device fits --device {choice}: {found}. `swiftprune-wgpu devices` lists them; --device cpu always works")]
+    #[error(
+        "no device fits --device {choice}: {found}. `swiftprune-wgpu devices` lists them; --device cpu always works"
+    )]
     NoAdapter {
         /// What was asked for.
         choice: String,

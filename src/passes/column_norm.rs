@@ -18,16 +18,17 @@ pub const PASS: Pass = Pass {
     entry_points: &["column_norm"],
 };
 
-/// Fraction bits of a sum.
-pub(crate) const FRACTION_BITS: u32 = 36;
-
 /// Magnitudes above this count as this, so that 2^19 of them fit into 63 bits.
 pub(crate) const LARGEST: f32 = 256.0;
 
 /// `|w|` in fixed point, rounded down; 0 for a non-finite weight.
 #[inline(always)]
 fn fixed(magnitude_bits: u32) -> u64 {
-    let bits = if magnitude_bits as i32 >= NON_FINITE as i32 { 0 } else { magnitude_bits };
+    let bits = if magnitude_bits as i32 >= NON_FINITE as i32 {
+        0
+    } else {
+        magnitude_bits
+    };
     let high_scaled = f32::from_bits(bits).min(LARGEST) * f32::from_bits((127 + 18) << 23);
     // Two 18-bit steps: each is exact in f32, and an f32 to i32 conversion is a vector instruction where one to 64
     // bits is not.

@@ -5,7 +5,7 @@
 //! logarithms, smoothed with a gain of 1/8. Everything is integer arithmetic but one exact-operand multiply; the widths
 //! are in `docs/algorithm.md`.
 
-use super::{NON_FINITE, Pass, SMALLEST_NORMAL};
+use super::{NON_FINITE, Pass, SMALLEST_LIVE};
 
 /// The pass's registry row.
 pub const PASS: Pass = Pass {
@@ -43,7 +43,10 @@ impl Ewma {
     #[must_use]
     pub fn new(block_size: usize, gain_shift: u32) -> Option<Self> {
         (block_size.is_power_of_two() && Self::BLOCK_SIZES.contains(&block_size) && gain_shift <= 7)
-            .then_some(Self { block_size, gain_shift })
+            .then_some(Self {
+                block_size,
+                gain_shift,
+            })
     }
 
     /// Columns a block.
@@ -62,7 +65,10 @@ impl Ewma {
 impl Default for Ewma {
     /// Blocks of 128 columns, gain 1/8.
     fn default() -> Self {
-        Self { block_size: 128, gain_shift: 3 }
+        Self {
+            block_size: 128,
+            gain_shift: 3,
+        }
     }
 }
 
@@ -83,7 +89,8 @@ pub(crate) fn row(order_keys: &[u32], ewma: Ewma, threshold_keys: &mut [i16]) {
                 None => block,
                 Some(before) => Average {
                     mean: before.mean + ((block.mean - before.mean) >> ewma.gain_shift),
-                    deviation: before.deviation + ((block.deviation - before.deviation) >> ewma.gain_shift),
+                    deviation: before.deviation
+                        + ((block.deviation - before.deviation) >> ewma.gain_shift),
                 },
             });
         }
@@ -94,7 +101,7 @@ pub(crate) fn row(order_keys: &[u32], ewma: Ewma, threshold_keys: &mut [i16]) {
 
 #[inline(always)]
 fn is_live(key: u32) -> bool {
-    (key as i32) >= SMALLEST_NORMAL as i32 && (key as i32) < NON_FINITE as i32
+    (key as i32) >= SMALLEST_LIVE as i32 && (key as i32) < NON_FINITE as i32
 }
 
 /// Mean and deviation over the block's live weights; `None` if it has none.
@@ -114,7 +121,10 @@ fn block_statistics(keys: &[u32]) -> Option<Average> {
     for &key in keys {
         distance += ((key >> 13) as i32 - centre).abs() & -i32::from(is_live(key));
     }
-    Some(Average { mean, deviation: fixed_mean(distance, count) })
+    Some(Average {
+        mean,
+        deviation: fixed_mean(distance, count),
+    })
 }
 
 /// `sum / count` with 7 fraction bits, rounded down, without ever leaving 32 bits.
@@ -130,8 +140,16 @@ fn normalise(order_keys: &[u32], average: Average, threshold_keys: &mut [i16]) {
         let z = (32 * (key >> 13) as i32 - centre) as f32 * scale;
         let z = z.clamp(-32766.0, 32766.0) as i16;
         let vanished = if key == 0 { ZERO_WEIGHT } else { ZERO_SCORE };
-        let finite = if (key as i32) < SMALLEST_NORMAL as i32 { vanished } else { z };
-        *threshold = if key as i32 >= NON_FINITE as i32 { NON_FINITE_WEIGHT } else { finite };
+        let finite = if (key as i32) < SMALLEST_LIVE as i32 {
+            vanished
+        } else {
+            z
+        };
+        *threshold = if key as i32 >= NON_FINITE as i32 {
+            NON_FINITE_WEIGHT
+        } else {
+            finite
+        };
     }
 }
 
@@ -153,8 +171,15 @@ mod tests {
     fn the_widths_hold_at_their_extremes() {
         // The largest spread there is: half the scores at the smallest normal, half at the largest finite value.
         for block in [16, 128, 4096] {
-            let order: Vec<u32> =
-                (0..2 * block).map(|j| if j % 2 == 0 { SMALLEST_NORMAL } else { NON_FINITE - 1 }).collect();
+            let order: Vec<u32> = (0..2 * block)
+                .map(|j| {
+                    if j % 2 == 0 {
+                        SMALLEST_LIVE
+                    } else {
+                        NON_FINITE - 1
+                    }
+                })
+                .collect();
             let t = thresholds(&order, Ewma::new(block, 3).unwrap());
             assert!(t[0] <= -2047 && t[0] >= -2049, "{}", t[0]);
             assert!(t[1] <= 2049 && t[1] >= 2047, "{}", t[1]);

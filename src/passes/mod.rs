@@ -43,8 +43,9 @@ pub static PASSES: &[Pass] = &[
     n_of_m::PASS,
 ];
 
-/// A score below this is no longer a normal f32, and a device may flush it: such a weight has a vanished score.
-pub(crate) const SMALLEST_NORMAL: u32 = 0x0080_0000;
+/// The bits of the smallest live score. Up to 2^-126 (`0x0080_0000`) a score has vanished: below it is no normal f32,
+/// which a device may flush, and a product that only rounding lifts to it may be flushed before it is rounded.
+pub(crate) const SMALLEST_LIVE: u32 = 0x0080_0001;
 
 /// The order key of a NaN or an infinity; every live score is below it.
 pub(crate) const NON_FINITE: u32 = 0x7f80_0000;

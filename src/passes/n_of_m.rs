@@ -62,7 +62,11 @@ pub(crate) fn row(order_keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
     }
 }
 
-fn fixed_groups<const N: usize, const M: usize>(keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
+fn fixed_groups<const N: usize, const M: usize>(
+    keys: &[u32],
+    pattern: Pattern,
+    pruned: &mut [bool],
+) {
     let (groups, tail) = keys.as_chunks::<M>();
     let (pruned_groups, pruned_tail) = pruned.as_chunks_mut::<M>();
     for (keys, pruned) in groups.iter().zip(pruned_groups) {

@@ -4,7 +4,7 @@
 //! must share. RIA's factor is `(r_i + c_j) * f_j`: an add and a multiply more, each followed by an integer operation
 //! so that no compiler can fuse or reorder them.
 
-use super::{NON_FINITE, Pass, SMALLEST_NORMAL};
+use super::{NON_FINITE, Pass, SMALLEST_LIVE};
 use crate::dtype::Weight;
 
 /// The pass's registry row.
@@ -50,14 +50,26 @@ fn order_key(magnitude: u32, factor: f32) -> u32 {
     let score = (f32::from_bits(magnitude) * factor).to_bits();
     // Selects rather than branches, and signed compares (baseline x86-64 has no unsigned ones): it vectorises.
     let vanished = i32::from(magnitude as i32 != 0) as u32;
-    let finite = if (score as i32) < SMALLEST_NORMAL as i32 { vanished } else { score };
-    if magnitude as i32 >= NON_FINITE as i32 { NON_FINITE } else { finite }
+    let finite = if (score as i32) < SMALLEST_LIVE as i32 {
+        vanished
+    } else {
+        score
+    };
+    if magnitude as i32 >= NON_FINITE as i32 {
+        NON_FINITE
+    } else {
+        finite
+    }
 }
 
 /// Zero for a result that a device may flush.
 #[inline(always)]
 fn flush(factor: f32) -> f32 {
-    if factor.to_bits() < SMALLEST_NORMAL { 0.0 } else { factor }
+    if factor.to_bits() < SMALLEST_LIVE {
+        0.0
+    } else {
+        factor
+    }
 }
 
 #[cfg(test)]
@@ -76,7 +88,7 @@ mod tests {
         let ordered = [
             key(-0.0, 1.0),
             key(1.0, 0.0),
-            key(f32::MIN_POSITIVE, 1.0),
+            key(f32::MIN_POSITIVE * 1.001, 1.0),
             key(-1.0, 0.5),
             key(f32::MAX, 1.0),
             key(f32::NAN, 0.0),
@@ -87,7 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn a_subnormal_score_has_vanished() {
+    fn a_score_of_at_most_the_smallest_normal_float_has_vanished() {
+        assert_eq!(key(f32::MIN_POSITIVE, 1.0), 1);
         assert_eq!(key(f32::MIN_POSITIVE, 0.5), 1);
         assert_eq!(key(f32::from_bits(1), 1.0), 1);
     }

@@ -73,7 +73,10 @@ impl<K: Key> Cut<K> {
 /// The cut that prunes the `k` smallest keys, and every weight that is zero, but no non-finite one.
 pub(crate) fn smallest_k<K: Key>(keys: &[K], k: usize) -> Cut<K> {
     if k == 0 {
-        return Cut { threshold: K::ZERO, tie_end: keys.len() };
+        return Cut {
+            threshold: K::ZERO,
+            tie_end: keys.len(),
+        };
     }
     let (threshold, below) = kth_smallest(keys, k.min(keys.len()));
     let tie_end = if threshold == K::ZERO {
@@ -88,7 +91,10 @@ pub(crate) fn smallest_k<K: Key>(keys: &[K], k: usize) -> Cut<K> {
 
 /// The open-loop cut: every key below `threshold`.
 pub(crate) const fn below<K: Key>(threshold: K) -> Cut<K> {
-    Cut { threshold, tie_end: 0 }
+    Cut {
+        threshold,
+        tie_end: 0,
+    }
 }
 
 /// The `k`-th smallest key (from 1) and how many are smaller, by bisection on the value.
@@ -112,7 +118,14 @@ fn kth_smallest<K: Key>(keys: &[K], k: usize) -> (K, usize) {
 fn count_below<K: Key>(keys: &[K], threshold: K) -> usize {
     // Groups of 128 are counted in 16-bit lanes, which is what keeps a 16-bit key's compare and count one lane wide.
     keys.chunks(128)
-        .map(|group| usize::from(group.iter().map(|&key| u16::from(key < threshold)).sum::<u16>()))
+        .map(|group| {
+            usize::from(
+                group
+                    .iter()
+                    .map(|&key| u16::from(key < threshold))
+                    .sum::<u16>(),
+            )
+        })
         .sum()
 }
 
@@ -120,7 +133,12 @@ fn count_below<K: Key>(keys: &[K], threshold: K) -> usize {
 fn column_after_ties<K: Key>(keys: &[K], threshold: K, ties: usize) -> usize {
     let mut left = ties;
     for (group, start) in keys.chunks(128).zip((0..).step_by(128)) {
-        let here = usize::from(group.iter().map(|&key| u16::from(key == threshold)).sum::<u16>());
+        let here = usize::from(
+            group
+                .iter()
+                .map(|&key| u16::from(key == threshold))
+                .sum::<u16>(),
+        );
         if here < left {
             left -= here;
             continue;

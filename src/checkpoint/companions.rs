@@ -1,0 +1,281 @@
+//! What lies beside the weights in a model directory, copied so that the output loads as the input did.
+//!
+//! Config, tokenizer, generation settings, code, licence: everything is copied except what would make the output lie.
+//! Other files of weights still hold the dense model, and a loader might prefer them; version control and download
+//! caches describe the original. Each is left out with a reason that can be shown.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use super::error::{Error, Result};
+use super::locate::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_weights};
+use super::open_regular;
+
+/// How many directories deep is copied.
+const MAX_DEPTH: usize = 8;
+
+/// What became of the files beside the weights; names are relative to the model directory, with `/`.
+#[derive(Debug, Default)]
+pub(super) struct Companions {
+    pub copied: Vec<String>,
+    pub left_out: Vec<(String, &'static str)>,
+}
+
+/// Copies all that is not weights from `source` to the new directory `staged`.
+///
+/// `shards` are the names of the files that are written otherwise, `index` is the one index that describes them;
+/// `failed` turns a failure to write into an error.
+pub(super) fn copy(
+    source: &Path,
+    staged: &Path,
+    shards: &[OsString],
+    index: Option<OsString>,
+    failed: &dyn Fn(io::Error, &Path) -> Error,
+) -> Result<Companions> {
+    let mut walk = Walk {
+        shards,
+        index,
+        failed,
+        found: Companions::default(),
+    };
+    walk.directory(source, staged, "", 0)?;
+    Ok(walk.found)
+}
+
+struct Walk<'a> {
+    shards: &'a [OsString],
+    index: Option<OsString>,
+    failed: &'a dyn Fn(io::Error, &Path) -> Error,
+    found: Companions,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, from: &Path, to: &Path, prefix: &str, depth: usize) -> Result<()> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
+            names.push(entry.map_err(Error::io("list", from))?.file_name());
+        }
+        names.sort();
+        for name in names {
+            if depth == 0 && self.shards.contains(&name) {
+                continue;
+            }
+            let path = from.join(&name);
+            let shown = format!("{prefix}{}", name.to_string_lossy());
+            let is_our_index = depth == 0 && self.index.as_ref() == Some(&name);
+            if let Some(reason) =
+                reason_to_leave_out(&path, &name.to_string_lossy(), is_our_index, depth)
+            {
+                self.found.left_out.push((shown, reason));
+            } else if path.is_dir() {
+                let to = to.join(&name);
+                make_directory(&path, &to).map_err(|e| (self.failed)(e, &to))?;
+                self.directory(&path, &to, &format!("{shown}/"), depth + 1)?;
+            } else {
+                let to = to.join(&name);
+                let (mut input, _) = open_regular(&path)?;
+                let mut output = create(&input, &to).map_err(|e| (self.failed)(e, &to))?;
+                io::copy(&mut input, &mut output).map_err(|e| (self.failed)(e, &to))?;
+                self.found.copied.push(shown);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reason_to_leave_out(
+    path: &Path,
+    name: &str,
+    is_our_index: bool,
+    depth: usize,
+) -> Option<&'static str> {
+    if is_our_index {
+        return None;
+    }
+    let is_link = path.is_symlink();
+    let Ok(meta) = fs::metadata(path) else {
+        return Some(if is_link {
+            "a link that leads nowhere"
+        } else {
+            "cannot be opened"
+        });
+    };
+    if meta.is_dir() {
+        return match name {
+            ".git" => Some("version control of the original"),
+            ".cache" => Some("a download cache of the original"),
+            _ if false => Some("x"),
+            _ if depth >= MAX_DEPTH => Some("too many directories deep"),
+            _ => None,
+        };
+    }
+    let lower = name.to_ascii_lowercase();
+    if !meta.is_file() {
+        Some("not a regular file")
+    } else if name == ".git" {
+        // In a worktree or a submodule it is a file.
+        Some("version control of the original")
+    } else if lower.ends_with(WEIGHTS_SUFFIX) {
+        Some("weights that are not part of this checkpoint, still dense")
+    } else if holds_weights(name) {
+        Some("the dense weights in another format")
+    } else if lower.ends_with(INDEX_SUFFIX) || lower.ends_with(".bin.index.json") {
+        Some("an index of weights that are left out")
+    } else {
+        None
+    }
+}
+
+/// Creates a file with the mode bits of another, less the umask, as `cp` does.
+#[cfg_attr(
+    not(unix),
+    expect(unused_variables, reason = "mode bits are a thing of Unix")
+)]
+fn create(like: &File, path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        options.mode(like.metadata()?.permissions().mode() & 0o777);
+    }
+    options.open(path)
+}
+
+/// Creates a directory with the mode bits of another, less the umask; its owner may always write in it.
+#[cfg_attr(
+    not(unix),
+    expect(unused_variables, reason = "mode bits are a thing of Unix")
+)]
+fn make_directory(like: &Path, path: &Path) -> io::Result<()> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "the mode is set on Unix"))]
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        builder.mode(fs::metadata(like)?.permissions().mode() & 0o777 | 0o700);
+    }
+    builder.create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with these files (parents are made), copied; what came of it, and the copy.
+    fn copied(files: &[&str]) -> (Companions, tempfile::TempDir, tempfile::TempDir) {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for file in files {
+            let path = from.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        let found = copy_between(from.path(), to.path());
+        (found, from, to)
+    }
+
+    fn copy_between(from: &Path, to: &Path) -> Companions {
+        let shards = [OsString::from("model.safetensors")];
+        let index = Some(OsString::from("model.safetensors.index.json"));
+        copy(from, to, &shards, index, &|e, path| {
+            Error::io("write", path)(e)
+        })
+        .unwrap()
+    }
+
+    fn left_out(found: &Companions) -> Vec<&str> {
+        found
+            .left_out
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn everything_that_is_not_weights_is_copied() {
+        let files = [
+            ".gitattributes",
+            "1_Pooling/config.json",
+            "LICENSE",
+            "config.json",
+            "model.safetensors.index.json",
+            "tokenizer.model",
+            "training_args.bin",
+        ];
+        let (found, _from, to) = copied(&files);
+        assert_eq!(found.copied, files);
+        assert_eq!(left_out(&found), [""; 0]);
+        for file in files {
+            assert_eq!(fs::read_to_string(to.path().join(file)).unwrap(), file);
+        }
+    }
+
+    #[test]
+    fn dense_weights_in_other_files_are_left_out() {
+        let files = [
+            "a.gguf",
+            "a.h5",
+            "a.msgpack",
+            "a.onnx",
+            "a.pt",
+            "a.pth",
+            "other.safetensors",
+            "other.safetensors.index.json",
+            "pytorch_model-00001-of-00002.bin",
+            "pytorch_model.bin",
+            "pytorch_model.bin.index.json",
+            "sub/MODEL.GGUF",
+            "sub/model.safetensors",
+            "sub/model.safetensors.index.json",
+        ];
+        let (found, _from, to) = copied(&files);
+        assert_eq!(left_out(&found), files);
+        assert_eq!(found.copied, [""; 0]);
+        assert!(found.left_out.iter().all(|(_, reason)| !reason.is_empty()));
+        assert!(!to.path().join("a.gguf").exists());
+    }
+
+    #[test]
+    fn the_shards_themselves_are_neither_copied_nor_left_out() {
+        let (found, _from, to) = copied(&["model.safetensors"]);
+        assert!(found.copied.is_empty() && found.left_out.is_empty());
+        assert!(!to.path().join("model.safetensors").exists());
+    }
+
+    #[test]
+    fn version_control_and_caches_are_left_out() {
+        let (found, _from, to) = copied(&[".git/config", ".cache/huggingface/x", "sub/.git", "x"]);
+        assert_eq!(left_out(&found), [".cache", ".git", "sub/.git"]);
+        assert_eq!(found.copied, ["x"]);
+        assert!(!to.path().join(".git").exists());
+    }
+
+    #[test]
+    fn the_depth_is_limited() {
+        let at = |depth: usize| format!("{}x", "d/".repeat(depth));
+        let (found, ..) = copied(&[&at(MAX_DEPTH), &at(MAX_DEPTH + 1)]);
+        assert_eq!(found.copied, [at(MAX_DEPTH)]);
+        assert_eq!(left_out(&found), [at(MAX_DEPTH).replace('x', "d")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_files_are_copied_as_files_and_links_to_directories_left_out() {
+        use std::os::unix::fs::symlink;
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let blob = tempfile::NamedTempFile::new().unwrap();
+        fs::write(blob.path(), "blob").unwrap();
+        symlink(blob.path(), from.path().join("config.json")).unwrap();
+        symlink("/", from.path().join("dir")).unwrap();
+        symlink("gone", from.path().join("gone")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(from.path().join("socket")).unwrap();
+        let found = copy_between(from.path(), to.path());
+        assert_eq!(found.copied, ["config.json"]);
+        assert_eq!(left_out(&found), ["dir", "gone", "socket"]);
+        let copy = to.path().join("config.json");
+        assert!(!copy.is_symlink());
+        assert_eq!(fs::read_to_string(copy).unwrap(), "blob");
+    }
+}

@@ -1,0 +1,185 @@
+//! A run on a GPU: a reader, the device and a writer work at the same time, over channels that hold a few chunks; copies
+//! have a thread of their own.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::work::{Chunk, Piece};
+use super::{Error, Run, Stage};
+use crate::device::Rows;
+use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu, Pending};
+use crate::mask::Mask;
+
+/// Chunks that wait between two stages.
+const WAITING: usize = 2;
+
+/// Rows that were read: to sum, or to prune.
+struct Read {
+    matrix: usize,
+    rows: Range<usize>,
+    sum: bool,
+    chunk: Chunk,
+}
+
+/// Rows that were decided.
+struct Decided {
+    matrix: usize,
+    rows: Range<usize>,
+    chunk: Chunk,
+    mask: Mask,
+}
+
+pub(super) fn run(run: &Run<'_>, gpu: &Gpu) {
+    let (to_device, from_reader) = sync_channel(WAITING);
+    let (to_writer, from_device) = sync_channel(WAITING);
+    // Chunks go round, so that their memory is used again.
+    let (to_reader, used) = sync_channel(2 * WAITING + CHUNKS_IN_FLIGHT + 2);
+    let to_reader_again = to_reader.clone();
+    std::thread::scope(|scope| {
+        // A stage that fails drops its ends of the channels, and so ends the others.
+        scope.spawn(|| settle(run, copies(run)));
+        scope.spawn(move || settle(run, read(run, &to_device, &used)));
+        scope.spawn(move || settle(run, write(run, &from_device, &to_reader)));
+        settle(
+            run,
+            decide(run, gpu, &from_reader, &to_writer, &to_reader_again),
+        );
+        drop((from_reader, to_writer, to_reader_again));
+    });
+}
+
+fn settle(run: &Run<'_>, result: Result<(), Error>) {
+    if let Err(error) = result {
+        run.fail(error);
+    }
+}
+
+fn copies(run: &Run<'_>) -> Result<(), Error> {
+    for piece in &run.pieces {
+        if let Piece::Copy { shard, span } = piece {
+            if run.is_stopped() {
+                break;
+            }
+            run.copy(*shard, span.clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn read(run: &Run<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> Result<(), Error> {
+    for piece in &run.pieces {
+        let (matrix, rows, sum) = match piece {
+            Piece::Copy { .. } => continue,
+            Piece::Sums { matrix, rows } => (*matrix, rows.clone(), true),
+            Piece::Prune { matrix, rows } => (*matrix, rows.clone(), false),
+        };
+        let mut chunk = used.try_recv().unwrap_or_default();
+        run.read(&run.matrices[matrix], rows.clone(), &mut chunk)?;
+        if run.is_stopped()
+            || to_device
+                .send(Read {
+                    matrix,
+                    rows,
+                    sum,
+                    chunk,
+                })
+                .is_err()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn decide(
+    run: &Run<'_>,
+    gpu: &Gpu,
+    from_reader: &Receiver<Read>,
+    to_writer: &SyncSender<Decided>,
+    to_reader: &SyncSender<Chunk>,
+) -> Result<(), Error> {
+    let mut in_flight: VecDeque<(Pending, usize, Range<usize>, Chunk)> = VecDeque::new();
+    let finish = |(pending, matrix, rows, chunk)| -> Result<(), Error> {
+        let mask = {
+            let _clock = run.clocks.run(Stage::Prune);
+            gpu.wait(pending)?
+        };
+        // A writer that is gone has reported why.
+        let _ = to_writer.send(Decided {
+            matrix,
+            rows,
+            chunk,
+            mask,
+        });
+        Ok(())
+    };
+    for Read {
+        matrix: index,
+        rows,
+        sum,
+        chunk,
+    } in from_reader
+    {
+        if run.is_stopped() {
+            break;
+        }
+        let matrix = &run.matrices[index];
+        let weights = Rows {
+            dtype: matrix.dtype,
+            in_features: matrix.target.in_features,
+            bytes: chunk.bytes(),
+        };
+        if sum {
+            let sums = {
+                let _clock = run.clocks.run(Stage::Prune);
+                gpu.sums(weights)?
+            };
+            matrix.add_sums(run.plan, rows, &sums);
+            let _ = to_reader.try_send(chunk);
+            continue;
+        }
+        let Some(recipe) = matrix.recipe(run.plan) else {
+            break;
+        };
+        if in_flight.len() == CHUNKS_IN_FLIGHT
+            && let Some(oldest) = in_flight.pop_front()
+        {
+            finish(oldest)?;
+        }
+        let pending = gpu.submit(weights, rows.start, recipe)?;
+        in_flight.push_back((pending, index, rows, chunk));
+    }
+    in_flight.into_iter().try_for_each(finish)
+}
+
+fn write(
+    run: &Run<'_>,
+    from_device: &Receiver<Decided>,
+    to_reader: &SyncSender<Chunk>,
+) -> Result<(), Error> {
+    for Decided {
+        matrix,
+        rows,
+        mut chunk,
+        mask,
+    } in from_device
+    {
+        if run.is_stopped() {
+            break;
+        }
+        let matrix = &run.matrices[matrix];
+        let counts = {
+            let _clock = run.clocks.run(Stage::Prune);
+            mask.apply(
+                matrix.dtype,
+                chunk.bytes_mut(),
+                run.plan.options.squared_error,
+            )
+        };
+        run.count(matrix, rows.clone(), counts)?;
+        run.write(matrix, rows, &mut chunk)?;
+        let _ = to_reader.try_send(chunk);
+    }
+    Ok(())
+}
