@@ -8,6 +8,7 @@ pub mod norms;
 pub mod passes;
 pub mod plan;
 pub mod prune;
+pub mod report;
 pub mod scores;
 pub mod selection;
 pub mod targets;

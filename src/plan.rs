@@ -278,6 +278,12 @@ impl Plan {
             })
     }
 
+    /// Whether norms have a part in the score.
+    #[must_use]
+    pub fn uses_norms(&self) -> bool {
+        self.options.norms.is_some() && self.score.norms != scores::Norms::Unused
+    }
+
     /// The norms of one matrix; `None` when the score goes without.
     ///
     /// # Errors

@@ -17,16 +17,20 @@ pub struct Cpu {
 
 impl Cpu {
     /// The CPU, with as many threads as the process may use.
-    #[must_use]
     pub(super) fn new() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::with_threads(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+
+    /// The CPU, with so many threads.
+    pub(super) fn with_threads(threads: usize) -> Self {
+        let plural = if threads == 1 { "" } else { "s" };
         Self {
             info: DeviceInfo {
                 index: None,
                 name: "CPU".to_owned(),
                 backend: "cpu".to_owned(),
                 kind: DeviceKind::Cpu,
-                driver: format!("{threads} threads, {}", std::env::consts::ARCH),
+                driver: format!("{threads} thread{plural}, {}", std::env::consts::ARCH),
             },
             threads,
         }

@@ -123,6 +123,15 @@ impl Device {
         choice::open(choice)
     }
 
+    /// The CPU with so many threads; an adapter, or `None`, is left as it is.
+    #[must_use]
+    pub fn with_threads(self, threads: Option<usize>) -> Self {
+        match (self, threads) {
+            (Self::Cpu(_), Some(threads)) => Self::Cpu(cpu::Cpu::with_threads(threads)),
+            (device, _) => device,
+        }
+    }
+
     /// Its name, back end, kind and driver.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {

@@ -177,6 +177,69 @@ pub fn prune(
     })
 }
 
+/// About how much memory a run takes: its chunks, buffers and keys.
+#[must_use]
+pub fn memory(plan: &Plan, device: &Device) -> u64 {
+    let chunk = plan.pruned().map(|(tensor, target)| {
+        let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
+        // A chunk holds one row at least; its keys take up to seven bytes a weight.
+        match device {
+            Device::Cpu(cpu) => cpu.threads() as u64 * ((1 << 20).max(row) + 5 * row),
+            Device::Gpu(gpu) => gpu.chunk_rows(target.in_features) as u64 * row * 10,
+        }
+    });
+    let program = match device {
+        Device::Cpu(_) => 16 << 20,
+        Device::Gpu(_) => 128 << 20,
+    };
+    program + chunk.max().unwrap_or(0)
+}
+
+/// How long the device would compute, measured by deciding one chunk of the plan's largest matrix; `None` for a plan
+/// without weights.
+///
+/// # Errors
+/// When the sample cannot be read, or the device fails.
+pub fn estimate(plan: &Plan, device: &Device) -> Result<Option<Duration>, Error> {
+    const SAMPLE_BYTES: usize = 4 << 20;
+    let (matrices, _) = work::cut(plan, |_| usize::MAX);
+    let Some(matrix) = matrices
+        .iter()
+        .max_by_key(|matrix| matrix.target.out_features * matrix.row_bytes())
+    else {
+        return Ok(None);
+    };
+    let shard = &plan.checkpoint.shards[matrix.shard];
+    let (file, _) = checkpoint::open_regular(&shard.path)?;
+    let rows =
+        0..(SAMPLE_BYTES / matrix.row_bytes().max(1)).clamp(1, matrix.target.out_features.max(1));
+    let mut chunk = Chunk::default();
+    matrix
+        .read(&file, rows.clone(), &mut chunk)
+        .map_err(|source| checkpoint::Error::Io {
+            action: "read",
+            path: shard.path.clone(),
+            source,
+        })?;
+    let weights = device::Rows {
+        dtype: matrix.dtype,
+        in_features: matrix.target.in_features,
+        bytes: chunk.bytes(),
+    };
+    let recipe = work::sample_recipe(plan, matrix);
+    device.mask(weights, 0, &recipe)?; // compiles the shaders
+    let start = Instant::now();
+    device.mask(weights, 0, &recipe)?;
+    let sampled = start.elapsed().as_secs_f64() / chunk.bytes().len().max(1) as f64;
+    let threads = match device {
+        Device::Cpu(cpu) => cpu.threads() as f64,
+        Device::Gpu(_) => 1.0,
+    };
+    Ok(Some(Duration::from_secs_f64(
+        sampled * plan.bytes_pruned() as f64 / threads,
+    )))
+}
+
 /// What the threads of a run share.
 struct Run<'a> {
     plan: &'a Plan,

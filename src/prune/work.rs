@@ -203,6 +203,15 @@ fn recipe(plan: &Plan, matrix: &Matrix<'_>, sums: Option<&Sums>) -> Recipe {
     }
 }
 
+/// A recipe of the right form for timing one chunk: the score's real factors, and any terms.
+pub(super) fn sample_recipe(plan: &Plan, matrix: &Matrix<'_>) -> Recipe {
+    let ones = Sums {
+        column: vec![1; matrix.target.in_features],
+        row: vec![1; matrix.target.out_features],
+    };
+    recipe(plan, matrix, plan.score.sums_of_weights.then_some(&ones))
+}
+
 /// The weights of some rows, in memory aligned for every dtype, used again for the next.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {

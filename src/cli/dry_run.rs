@@ -1,0 +1,106 @@
+//! `prune --dry-run`: the plan as a table, or as JSON.
+
+use std::io::Write as _;
+
+use serde::Serialize;
+use swiftprune_wgpu::device::DeviceInfo;
+use swiftprune_wgpu::plan::{Action, Plan};
+use swiftprune_wgpu::report::SelectionReport;
+
+use super::{Terminal, output};
+
+#[derive(Serialize)]
+struct DryRun<'a> {
+    device: &'a DeviceInfo,
+    score: &'static str,
+    selection: SelectionReport,
+    bytes: u64,
+    bytes_pruned: u64,
+    memory_bytes: u64,
+    estimated_seconds: Option<f64>,
+    tensors: Vec<Row<'a>>,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    dtype: String,
+    shape: &'a [usize],
+    bytes: u64,
+    pruned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied_because: Option<String>,
+}
+
+pub(super) fn print(
+    plan: &Plan,
+    device: &DeviceInfo,
+    memory_bytes: u64,
+    estimated_seconds: Option<f64>,
+    json: bool,
+    terminal: Terminal,
+) -> anyhow::Result<()> {
+    let tensors: Vec<Row<'_>> = plan
+        .tensors
+        .iter()
+        .map(|tensor| Row {
+            name: &tensor.name,
+            dtype: format!("{:?}", tensor.dtype),
+            shape: &tensor.shape,
+            bytes: tensor.len,
+            pruned: matches!(tensor.action, Action::Prune { .. }),
+            copied_because: match &tensor.action {
+                Action::Copy(reason) => Some(reason.to_string()),
+                _ => None,
+            },
+        })
+        .collect();
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        let plan = DryRun {
+            device,
+            score: plan.score.name,
+            selection: (&plan.options.selection).into(),
+            bytes: plan.bytes_total(),
+            bytes_pruned: plan.bytes_pruned(),
+            memory_bytes,
+            estimated_seconds,
+            tensors,
+            warnings: &plan.warnings,
+        };
+        serde_json::to_writer_pretty(&mut stdout, &plan)?;
+        writeln!(stdout)?;
+        return Ok(());
+    }
+    let mut rows = vec![
+        ["TENSOR", "DTYPE", "SHAPE", "BYTES", "PLAN"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for tensor in &tensors {
+        rows.push(vec![
+            output::printable(tensor.name),
+            tensor.dtype.clone(),
+            format!("{:?}", tensor.shape),
+            output::bytes(tensor.bytes),
+            tensor
+                .copied_because
+                .as_ref()
+                .map_or_else(|| "prune".to_owned(), |reason| format!("copy: {reason}")),
+        ]);
+    }
+    stdout.write_all(output::table(&rows, &[3]).as_bytes())?;
+    let pruned = plan.pruned().count();
+    terminal.say(format_args!(
+        "{pruned} of {} tensors would be pruned: {} of {}. Memory: about {}.{} Nothing was written.",
+        plan.tensors.len(),
+        output::bytes(plan.bytes_pruned()),
+        output::bytes(plan.bytes_total()),
+        output::bytes(memory_bytes),
+        estimated_seconds.map_or_else(String::new, |seconds| format!(
+            " Computing: about {seconds:.1} s on {device}, measured on a sample; the disk comes on top."
+        ))
+    ));
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! `prune`: flags become options, the library runs, the result is told.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+use swiftprune_wgpu::device::{Device, DeviceInfo};
+use swiftprune_wgpu::norms::Norms;
+use swiftprune_wgpu::plan::{Options, Plan};
+use swiftprune_wgpu::report::{Report, Row, checksums, report};
+use swiftprune_wgpu::scores::Score;
+use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::{prune, targets};
+
+use super::args::{Prune, Rule};
+use super::progress::Progress;
+use super::{Terminal, dry_run, output};
+
+pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let out = args
+        .output
+        .clone()
+        .unwrap_or_else(|| checkpoint.default_output());
+    let plan = Plan::new(checkpoint, options(args)?)?;
+    let device = Device::open(&args.device)?.with_threads(args.threads.map(usize::from));
+    let info = device.info().clone();
+    for line in settings(&plan, &info) {
+        terminal.say(line);
+    }
+    for warning in &plan.warnings {
+        terminal.warn(warning);
+    }
+    if args.dry_run {
+        let memory = prune::memory(&plan, &device);
+        let seconds = prune::estimate(&plan, &device)?.map(|time| time.as_secs_f64());
+        return dry_run::print(&plan, &info, memory, seconds, args.json, terminal);
+    }
+
+    // Opened before the work: a report that cannot be written should not cost a run.
+    let report_file = args.report.as_deref().map(ReportFile::create).transpose()?;
+    let output = Output::create(&plan.checkpoint, &out, args.force)?;
+    let progress = Progress::new(&plan, terminal);
+    let outcome = prune::prune(&plan, &device, output, args.sync, &|event| {
+        progress.event(event)
+    });
+    progress.finish();
+    let outcome = outcome?;
+
+    let mut report = report(&plan, &info, &outcome, std::env::args().collect());
+    if args.checksum {
+        let sums = checksums(&plan, &outcome.finished.path)
+            .with_context(|| format!("cannot read back {}", outcome.finished.path.display()))?;
+        report.sha256 = Some(sums);
+    }
+    if let Some(file) = report_file {
+        file.write(&report)?;
+    }
+    if !terminal.quiet {
+        eprint!("{}", summary(&report));
+    }
+    if args.json {
+        let mut stdout = std::io::stdout().lock();
+        serde_json::to_writer_pretty(&mut stdout, &report)?;
+        writeln!(stdout)?;
+    }
+    Ok(())
+}
+
+fn options(args: &Prune) -> anyhow::Result<Options> {
+    let selection = match (args.pattern, args.lambda, args.selection) {
+        (Some(pattern), _, _) => Selection::Pattern(pattern),
+        (_, Some(lambda), _) => Selection::Lambda {
+            lambda,
+            ewma: args.ewma()?,
+        },
+        (_, _, Rule::Ewma) => Selection::Ewma {
+            sparsity: args.sparsity.unwrap_or(0.5),
+            ewma: args.ewma()?,
+        },
+        (_, _, Rule::Exact) => Selection::Exact {
+            sparsity: args.sparsity.unwrap_or(0.5),
+        },
+    };
+    let mut options = Options::new(selection);
+    options.score = args.score.as_deref().and_then(Score::by_name);
+    options.norms = args.norms.as_deref().map(Norms::read).transpose()?;
+    options.targets = targets::Selection::new(&args.include, &args.exclude)?;
+    options.keep_non_finite = args.keep_non_finite;
+    options.squared_error = args.json || args.report.is_some();
+    Ok(options)
+}
+
+/// Every setting that the result depends on.
+fn settings(plan: &Plan, device: &DeviceInfo) -> Vec<String> {
+    let rule = match plan.options.selection {
+        Selection::Ewma { sparsity, ewma } => {
+            let (block, divisor) = (ewma.block_size(), 1 << ewma.gain_shift());
+            format!(
+                "{} of each row, EWMA (block {block}, gain 1/{divisor})",
+                output::percent(sparsity)
+            )
+        }
+        Selection::Exact { sparsity } => {
+            format!("{} of each row, exact", output::percent(sparsity))
+        }
+        Selection::Lambda { lambda, ewma } => {
+            let (block, divisor) = (ewma.block_size(), 1 << ewma.gain_shift());
+            format!("lambda {lambda}, EWMA (block {block}, gain 1/{divisor})")
+        }
+        Selection::Pattern(pattern) => {
+            format!("{pattern} ({} kept of every {})", pattern.n(), pattern.m())
+        }
+        _ => String::new(),
+    };
+    let norms = match &plan.options.norms {
+        Some(norms) if plan.uses_norms() => {
+            let tokens = norms
+                .source
+                .tokens
+                .map_or_else(String::new, |n| format!(", {} tokens", output::count(n)));
+            format!(
+                "{} ({}{tokens})",
+                norms.source.path.display(),
+                norms.source.format
+            )
+        }
+        _ => "none".to_owned(),
+    };
+    vec![
+        format!(
+            "model   {}",
+            output::printable(&plan.checkpoint.source.weights().path().to_string_lossy())
+        ),
+        format!("prune   {rule}"),
+        format!("score   {}: {}", plan.score.name, plan.score.formula),
+        format!("norms   {}", output::printable(&norms)),
+        format!("device  {device}"),
+    ]
+}
+
+/// The table of kinds and the closing lines.
+fn summary(report: &Report) -> String {
+    let squares = report.prunable.squared_error.is_some();
+    let mut head = vec!["KIND", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
+    if squares {
+        head.push("ERROR");
+    }
+    let line = |row: &Row| {
+        let mut cells = vec![
+            output::printable(&row.kind),
+            output::count(row.tensors as u64),
+            output::count(row.weights),
+            output::count(row.zeros),
+            output::percent(row.sparsity),
+            row.asked.map_or_else(|| "-".to_owned(), output::percent),
+        ];
+        if squares {
+            cells.push(
+                row.squared_error
+                    .map_or_else(|| "-".to_owned(), output::percent),
+            );
+        }
+        cells
+    };
+    let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
+    rows.extend(
+        report
+            .kinds
+            .iter()
+            .chain([&report.prunable, &report.all_weights])
+            .map(line),
+    );
+    let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
+    let kept = report.prunable.non_finite;
+    if kept > 0 {
+        text += &format!(
+            "{} NaN or infinite weights were left alone\n",
+            output::count(kept)
+        );
+    }
+    for (name, reason) in &report.left_out {
+        text += &format!("left out {}: {reason}\n", output::printable(name));
+    }
+    for (name, sum) in report.sha256.iter().flatten() {
+        text += &format!("sha256 {sum}  {}\n", output::printable(name));
+    }
+    text += &format!(
+        "{}: {} in {:.2} s ({:.2} GB/s) on {}\n",
+        output::printable(&report.output.to_string_lossy()),
+        output::bytes(report.bytes),
+        report.seconds,
+        report.bytes as f64 / 1e9 / report.seconds,
+        report.device
+    );
+    text
+}
+
+/// The report's file, under a temporary name until it is written.
+struct ReportFile<'a> {
+    path: &'a Path,
+    file: tempfile::NamedTempFile<File>,
+}
+
+impl<'a> ReportFile<'a> {
+    fn create(path: &'a Path) -> anyhow::Result<Self> {
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let file = tempfile::NamedTempFile::new_in(parent)
+            .with_context(|| format!("cannot write the report {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    fn write(mut self, report: &Report) -> anyhow::Result<()> {
+        let context = || format!("cannot write the report {}", self.path.display());
+        serde_json::to_writer_pretty(&mut self.file, report).with_context(context)?;
+        self.file.write_all(b"\n").with_context(context)?;
+        self.file.persist(self.path).with_context(context)?;
+        Ok(())
+    }
+}
