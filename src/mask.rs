@@ -128,6 +128,7 @@ impl Counts {
         }
     }
 
+    #[inline(always)]
     fn add_squares<W: Weight, K: Copy>(
         &mut self,
         weights: &[W],

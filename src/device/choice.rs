@@ -119,7 +119,7 @@ impl fmt::Display for DeviceInfo {
 /// Every adapter wgpu finds, in the order of their indices. The CPU, which is always there, is not among them.
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
-    gpu::adapters()
+    gpu::adapters(true)
         .into_iter()
         .map(|adapter| adapter.info)
         .collect()
@@ -149,11 +149,23 @@ pub(super) fn open(choice: &DeviceChoice) -> Result<Device, Error> {
     if *choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu(cpu::Cpu::new()));
     }
-    let mut adapters = gpu::adapters();
-    let infos: Vec<DeviceInfo> = adapters
+    let describe = |adapters: &[gpu::Adapter]| -> Vec<DeviceInfo> {
+        adapters
+            .iter()
+            .map(|adapter| adapter.info.clone())
+            .collect()
+    };
+    // GL is looked at when an adapter is asked for, or on a machine with a display that has nothing better; elsewhere it
+    // would only find again what a native back end has found, or software.
+    let named = !matches!(choice, DeviceChoice::Auto);
+    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
-        .map(|adapter| adapter.info.clone())
-        .collect();
+        .any(|name| std::env::var_os(name).is_some());
+    let mut adapters = gpu::adapters(named);
+    if !named && has_display && preferred(&describe(&adapters)).is_none() {
+        adapters = gpu::adapters(true);
+    }
+    let infos = describe(&adapters);
     let position = match choose(choice, &infos) {
         Ok(Some(position)) => position,
         Ok(None) => return Ok(Device::Cpu(cpu::Cpu::new())),

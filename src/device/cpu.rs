@@ -63,6 +63,7 @@ enum Decision {
 }
 
 impl Scratch {
+    #[inline(always)]
     fn decide<W: Weight>(&mut self, weights: &[W], row: usize, recipe: &Recipe) -> Decision {
         let in_features = weights.len();
         self.order_keys.resize(in_features, 0);
@@ -97,6 +98,7 @@ impl Scratch {
         }
     }
 
+    #[inline(always)]
     fn threshold_keys(&mut self, ewma: Ewma) -> &[i16] {
         self.threshold_keys.resize(self.order_keys.len(), 0);
         ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
@@ -104,6 +106,7 @@ impl Scratch {
     }
 
     /// Prunes one row in place.
+    #[inline(always)]
     fn prune<W: Weight>(
         &mut self,
         weights: &mut [W],
@@ -152,6 +155,7 @@ impl Scratch {
 }
 
 /// Zeroes what a cut prunes: two stretches, each with one plain comparison.
+#[inline(always)]
 fn apply_cut<W: Weight, K: select::Key>(
     cut: Cut<K>,
     keys: &[K],
@@ -178,12 +182,35 @@ pub(crate) fn prune(
     let mut counts = Counts::default();
     if in_features > 0 {
         with_weights!(dtype, bytes, cast_slice_mut, |weights| {
-            for (row, weights) in (first_row..).zip(weights.chunks_exact_mut(in_features)) {
-                scratch.prune(weights, row, recipe, squares, &mut counts);
-            }
+            widest(
+                #[inline(always)]
+                || {
+                    for (row, weights) in (first_row..).zip(weights.chunks_exact_mut(in_features)) {
+                        scratch.prune(weights, row, recipe, squares, &mut counts);
+                    }
+                },
+            );
         });
     }
     counts
+}
+
+/// Runs the same code compiled for the widest vectors this CPU has.
+///
+/// What is called inside must be inlined into it to be compiled so. Rust neither fuses nor reorders floating-point
+/// operations, so the width changes no bit.
+#[inline(always)]
+fn widest(work: impl FnOnce()) {
+    struct Work<F>(F);
+    impl<F: FnOnce()> pulp::NullaryFnOnce for Work<F> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            (self.0)();
+        }
+    }
+    pulp::Arch::new().dispatch(Work(work));
 }
 
 /// The mask of these rows.
@@ -210,9 +237,14 @@ pub(crate) fn sums(rows: Rows<'_>) -> Sums {
     };
     if rows.in_features > 0 {
         with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
-            for weights in weights.chunks_exact(rows.in_features) {
-                sums.row.push(column_norm::row(weights, &mut sums.column));
-            }
+            widest(
+                #[inline(always)]
+                || {
+                    for weights in weights.chunks_exact(rows.in_features) {
+                        sums.row.push(column_norm::row(weights, &mut sums.column));
+                    }
+                },
+            );
         });
     }
     sums

@@ -30,12 +30,19 @@ pub(super) struct Adapter {
     adapter: wgpu::Adapter,
 }
 
-/// Every adapter of every back end, in wgpu's order.
-pub(super) fn adapters() -> Vec<Adapter> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
-        .into_iter()
-        .filter(|adapter| adapter.get_info().backend != wgpu::Backend::Noop)
+/// Every adapter: those of the native back ends first, then, if wanted, those of GL.
+///
+/// Looking for GL is left out where it can be: its libraries print to stderr on a machine without a display.
+pub(super) fn adapters(with_gl: bool) -> Vec<Adapter> {
+    let native = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let gl = with_gl.then_some(wgpu::Backends::GL);
+    std::iter::once(native)
+        .chain(gl)
+        .flat_map(|backends| {
+            let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+            descriptor.backends = backends;
+            pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+        })
         .enumerate()
         .map(|(index, adapter)| Adapter {
             info: describe(index, &adapter.get_info()),
@@ -86,6 +93,8 @@ pub struct Gpu {
     pipelines: HashMap<&'static str, wgpu::ComputePipeline>,
     limits: wgpu::Limits,
     fatal: Arc<Mutex<Option<String>>>,
+    /// One thread at a time: the GL back end gives up when two want its context.
+    turn: Mutex<()>,
     /// Sets of buffers that are not on the device now.
     idle: Mutex<Vec<Slot>>,
 }
@@ -154,6 +163,7 @@ impl Gpu {
             pipelines: HashMap::new(),
             limits,
             fatal,
+            turn: Mutex::default(),
             idle: Mutex::default(),
         };
         for pass in PASSES {
@@ -366,6 +376,7 @@ impl Gpu {
             "the planner refuses longer rows"
         );
         use wgpu::BufferUsages as Usage;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slot = self
             .idle
             .lock()
@@ -412,7 +423,7 @@ impl Gpu {
         let uniform = self.grow(
             &mut slot.params,
             "params",
-            std::mem::size_of::<Params>() as u64,
+            size_of::<Params>() as u64,
             Usage::UNIFORM | Usage::COPY_DST,
         );
         self.check()?;
@@ -497,6 +508,7 @@ impl Gpu {
             result_bytes,
             mapped,
         } = pending;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.device
             .poll(wgpu::PollType::Wait {
                 submission_index: Some(submission),

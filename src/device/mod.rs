@@ -14,8 +14,8 @@ use crate::dtype::Dtype;
 use crate::mask::Mask;
 use crate::selection::Selection;
 
-/// The most weights a row may have: what the shaders' 32-bit indices and dispatch sizes allow with room to spare.
-pub const MAX_IN_FEATURES: usize = 1 << 21;
+/// The most weights a row may have: what the sums' width and, with the smallest blocks, the dispatch sizes allow.
+pub const MAX_IN_FEATURES: usize = 1 << 19;
 
 /// What can go wrong with a device.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,10 @@ impl Rows<'_> {
     #[must_use]
     pub const fn rows(&self) -> usize {
         let row = self.in_features * self.dtype.size();
-        if row == 0 { 0 } else { self.bytes.len() / row }
+        match self.bytes.len().checked_div(row) {
+            Some(rows) => rows,
+            None => 0,
+        }
     }
 }
 

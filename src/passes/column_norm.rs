@@ -40,6 +40,7 @@ fn fixed(magnitude_bits: u32) -> u64 {
 /// Adds one row's magnitudes to `column_sums` and returns the row's own sum.
 ///
 /// Units: 2^-36. The slices are equally long.
+#[inline(always)]
 pub(crate) fn row<W: Weight>(weights: &[W], column_sums: &mut [u64]) -> u64 {
     let mut row_sum = 0;
     for (sum, &weight) in column_sums.iter_mut().zip(weights) {

@@ -80,6 +80,7 @@ struct Average {
 }
 
 /// Writes the threshold keys of one row from its order keys; the slices are equally long.
+#[inline(always)]
 pub(crate) fn row(order_keys: &[u32], ewma: Ewma, threshold_keys: &mut [i16]) {
     let mut average: Option<Average> = None;
     let blocks = order_keys.chunks(ewma.block_size);
@@ -105,6 +106,7 @@ fn is_live(key: u32) -> bool {
 }
 
 /// Mean and deviation over the block's live weights; `None` if it has none.
+#[inline(always)]
 fn block_statistics(keys: &[u32]) -> Option<Average> {
     let (mut count, mut sum) = (0_i32, 0_i32);
     for &key in keys {
@@ -128,10 +130,12 @@ fn block_statistics(keys: &[u32]) -> Option<Average> {
 }
 
 /// `sum / count` with 7 fraction bits, rounded down, without ever leaving 32 bits.
+#[inline(always)]
 fn fixed_mean(sum: i32, count: i32) -> i32 {
     (sum / count) * 128 + (sum % count) * 128 / count
 }
 
+#[inline(always)]
 fn normalise(order_keys: &[u32], average: Average, threshold_keys: &mut [i16]) {
     let reciprocal = u32::MAX / average.deviation.max(256) as u32;
     let scale = reciprocal as f32 * f32::from_bits((127 - 19) << 23);

@@ -52,6 +52,7 @@ impl std::fmt::Display for Pattern {
 }
 
 /// Sets `pruned[j]` to whether weight `j` of the row goes; the slices are equally long.
+#[inline(always)]
 pub(crate) fn row(order_keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
     match (pattern.n, pattern.m) {
         // The patterns hardware knows, with sizes the compiler can unroll.
@@ -62,6 +63,7 @@ pub(crate) fn row(order_keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
     }
 }
 
+#[inline(always)]
 fn fixed_groups<const N: usize, const M: usize>(
     keys: &[u32],
     pattern: Pattern,
@@ -70,13 +72,14 @@ fn fixed_groups<const N: usize, const M: usize>(
     let (groups, tail) = keys.as_chunks::<M>();
     let (pruned_groups, pruned_tail) = pruned.as_chunks_mut::<M>();
     for (keys, pruned) in groups.iter().zip(pruned_groups) {
-        for j in 0..M {
-            pruned[j] = goes(keys, j, N as u32);
+        for (j, pruned) in pruned.iter_mut().enumerate() {
+            *pruned = goes(keys, j, N as u32);
         }
     }
     any_groups(tail, pattern, pruned_tail);
 }
 
+#[inline(always)]
 fn any_groups(keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
     let m = pattern.m as usize;
     for (keys, pruned) in keys.chunks(m).zip(pruned.chunks_mut(m)) {

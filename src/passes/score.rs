@@ -22,6 +22,7 @@ pub const PASS: Pass = Pass {
 /// Writes the order key of each weight of one row: `keys[j]` from `weights[j]` and `factors[j]`.
 ///
 /// The slices are equally long.
+#[inline(always)]
 pub(crate) fn row<W: Weight>(weights: &[W], factors: &[f32], keys: &mut [u32]) {
     for ((key, &weight), &factor) in keys.iter_mut().zip(weights).zip(factors) {
         *key = order_key(weight.magnitude_bits(), factor);
@@ -29,6 +30,7 @@ pub(crate) fn row<W: Weight>(weights: &[W], factors: &[f32], keys: &mut [u32]) {
 }
 
 /// As [`row`], for a score with a row factor (RIA): `(row_term + column_terms[j]) * factors[j]`.
+#[inline(always)]
 pub(crate) fn row_with_terms<W: Weight>(
     weights: &[W],
     factors: &[f32],

@@ -59,18 +59,19 @@ impl Key for i32 {
 /// Where a row is cut: pruned are the keys below `threshold`, and those equal to it in columns below `tie_end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut<K> {
-    pub threshold: K,
-    pub tie_end: usize,
+    pub(crate) threshold: K,
+    pub(crate) tie_end: usize,
 }
 
 impl<K: Key> Cut<K> {
     /// Whether the key in this column is pruned.
-    pub fn prunes(&self, column: usize, key: K) -> bool {
+    pub(crate) fn prunes(&self, column: usize, key: K) -> bool {
         key < self.threshold || (key == self.threshold && column < self.tie_end)
     }
 }
 
 /// The cut that prunes the `k` smallest keys, and every weight that is zero, but no non-finite one.
+#[inline(always)]
 pub(crate) fn smallest_k<K: Key>(keys: &[K], k: usize) -> Cut<K> {
     if k == 0 {
         return Cut {
@@ -98,6 +99,7 @@ pub(crate) const fn below<K: Key>(threshold: K) -> Cut<K> {
 }
 
 /// The `k`-th smallest key (from 1) and how many are smaller, by bisection on the value.
+#[inline(always)]
 fn kth_smallest<K: Key>(keys: &[K], k: usize) -> (K, usize) {
     // Invariant: fewer than k keys are below `low`, and at least k are at or below `high`.
     let (mut low, mut high) = (K::ZERO.rank(), K::NON_FINITE.rank());
@@ -115,6 +117,7 @@ fn kth_smallest<K: Key>(keys: &[K], k: usize) -> (K, usize) {
     (K::from_rank(low), below)
 }
 
+#[inline(always)]
 fn count_below<K: Key>(keys: &[K], threshold: K) -> usize {
     // Groups of 128 are counted in 16-bit lanes, which is what keeps a 16-bit key's compare and count one lane wide.
     keys.chunks(128)
@@ -130,6 +133,7 @@ fn count_below<K: Key>(keys: &[K], threshold: K) -> usize {
 }
 
 /// The column just after the `ties`-th key that equals `threshold`.
+#[inline(always)]
 fn column_after_ties<K: Key>(keys: &[K], threshold: K, ties: usize) -> usize {
     let mut left = ties;
     for (group, start) in keys.chunks(128).zip((0..).step_by(128)) {

@@ -1,0 +1,344 @@
+//! The shaders alone: every pass is valid WGSL, becomes valid code for every back end, stays within what every adapter
+//! has, and declares the uniform block that the Rust side writes. No adapter is needed.
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, Layouter};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use swiftprune_wgpu::passes::{PASSES, Pass, params_layout};
+
+/// What WebGPU promises of every adapter, and what the documentation of the passes does.
+const INVOCATIONS: u32 = 256;
+const WORKGROUP_BYTES: u32 = 16 << 10;
+const STORAGE_BUFFERS: usize = 4;
+
+/// The module, valid without a single optional capability.
+fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(wgsl))?;
+    Ok((module, info))
+}
+
+/// The module of a registered pass.
+fn module(pass: &Pass) -> (Module, ModuleInfo) {
+    parse(pass.wgsl).unwrap_or_else(|error| panic!("{}: {error}", pass.name))
+}
+
+/// Calls `check` with every entry point of every pass: what to name it, its module, its index there and its name.
+fn each_entry_point(mut check: impl FnMut(&str, &Module, &ModuleInfo, usize, &str)) {
+    let mut seen = 0;
+    for pass in PASSES {
+        let (module, info) = module(pass);
+        for (index, entry) in module.entry_points.iter().enumerate() {
+            let what = format!("{}.wgsl, {}", pass.name, entry.name);
+            check(&what, &module, &info, index, &entry.name);
+            seen += 1;
+        }
+    }
+    assert!(seen >= PASSES.len(), "a pass without an entry point");
+}
+
+#[test]
+fn every_pass_names_the_entry_points_of_its_module_and_no_other() {
+    for pass in PASSES {
+        let (module, _) = module(pass);
+        let found: Vec<&str> = module
+            .entry_points
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
+        assert_eq!(found, pass.entry_points, "{}", pass.name);
+        for entry in &module.entry_points {
+            assert_eq!(entry.stage, ShaderStage::Compute, "{}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn entry_points_are_unique_over_all_passes() {
+    let mut names: Vec<&str> = PASSES
+        .iter()
+        .flat_map(|pass| pass.entry_points.iter().copied())
+        .collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(
+        names.len(),
+        all,
+        "the device keeps pipelines by these names"
+    );
+}
+
+#[test]
+fn every_pass_has_its_shader_and_its_twin_where_the_registry_says() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for pass in PASSES {
+        let shader = root.join(format!("shaders/{}.wgsl", pass.name));
+        let text = std::fs::read_to_string(&shader).expect("a shader of the pass's name");
+        assert!(pass.wgsl.ends_with(&text), "{}", shader.display());
+        let twin = root.join(format!("src/passes/{}.rs", pass.name));
+        assert!(twin.is_file(), "{}", twin.display());
+    }
+    let shaders = std::fs::read_dir(root.join("shaders")).expect("the shaders");
+    let shaders = shaders
+        .filter(|entry| {
+            let path = entry.as_ref().expect("an entry").path();
+            path.extension()
+                .is_some_and(|extension| extension == "wgsl")
+        })
+        .count();
+    assert_eq!(shaders, PASSES.len(), "a shader is in no pass");
+}
+
+#[test]
+fn an_invalid_shader_is_refused() {
+    let wgsl = PASSES[0].wgsl;
+    assert!(parse(wgsl).is_ok());
+    // Neither what does not parse nor what parses and cannot lie in a buffer.
+    for broken in [
+        wgsl.replace("array<vec2<u32>>", "array<vec2<u32>"),
+        wgsl.replace("sums: array<vec2<u32>>", "sums: array<vec2<bool>>"),
+    ] {
+        assert_ne!(broken, wgsl);
+        assert!(parse(&broken).is_err());
+    }
+}
+
+// --- Every back end.
+
+#[test]
+fn every_entry_point_becomes_spirv() {
+    each_entry_point(|what, module, info, _, entry| {
+        let pipeline = spv::PipelineOptions {
+            shader_stage: ShaderStage::Compute,
+            entry_point: entry.to_owned(),
+        };
+        let words = spv::write_vec(module, info, &spv::Options::default(), Some(&pipeline));
+        let words = words.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(words.first(), Some(&0x0723_0203), "{what}");
+    });
+}
+
+#[test]
+fn every_entry_point_becomes_metal() {
+    each_entry_point(|what, module, info, index, entry| {
+        for lang_version in [(2, 0), (2, 4)] {
+            let options = msl::Options {
+                lang_version,
+                ..msl::Options::default()
+            };
+            let pipeline = msl::PipelineOptions {
+                entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+                ..msl::PipelineOptions::default()
+            };
+            let (text, reflection) = msl::write_string(module, info, &options, &pipeline)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            // With the entry point named, the reflection holds that one alone.
+            let name = reflection.entry_point_names.first();
+            let name = name.unwrap_or_else(|| panic!("{what}, {index}: none was written"));
+            let name = name.as_ref().unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(text.contains(&format!("kernel void {name}(")), "{what}");
+        }
+    });
+}
+
+#[test]
+fn every_entry_point_becomes_hlsl() {
+    each_entry_point(|what, module, info, _, entry| {
+        for shader_model in [
+            hlsl::ShaderModel::V5_0,
+            hlsl::ShaderModel::V5_1,
+            hlsl::ShaderModel::V6_0,
+        ] {
+            let options = hlsl::Options {
+                shader_model,
+                ..hlsl::Options::default()
+            };
+            let pipeline = hlsl::PipelineOptions {
+                entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+            };
+            let mut text = String::new();
+            hlsl::Writer::new(&mut text, &options, &pipeline)
+                .write(module, info, None)
+                .unwrap_or_else(|error| panic!("{what}, {shader_model:?}: {error}"));
+            assert!(text.contains(&format!("void {entry}(")), "{what}:\n{text}");
+        }
+    });
+}
+
+#[test]
+fn every_entry_point_becomes_glsl() {
+    each_entry_point(|what, module, info, _, entry| {
+        for version in [glsl::Version::new_gles(310), glsl::Version::Desktop(430)] {
+            let options = glsl::Options {
+                version,
+                ..glsl::Options::default()
+            };
+            let pipeline = glsl::PipelineOptions {
+                shader_stage: ShaderStage::Compute,
+                entry_point: entry.to_owned(),
+                multiview: None,
+            };
+            let mut text = String::new();
+            let policies = BoundsCheckPolicies::default();
+            glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies)
+                .and_then(|mut writer| writer.write())
+                .unwrap_or_else(|error| panic!("{what}, {version}: {error}"));
+            assert!(text.contains("void main()"), "{what}, {version}");
+        }
+    });
+}
+
+// --- Limits.
+
+#[test]
+fn workgroups_have_at_most_256_invocations_in_a_row() {
+    each_entry_point(|what, module, _, index, _| {
+        let [x, y, z] = module.entry_points[index].workgroup_size;
+        assert!((1..=INVOCATIONS).contains(&x), "{what}: {x}");
+        assert_eq!((y, z), (1, 1), "{what}");
+        let overrides = module.entry_points[index].workgroup_size_overrides;
+        assert!(overrides.is_none(), "{what}: naga checks no override");
+    });
+}
+
+#[test]
+fn workgroup_memory_is_at_most_16_kib() {
+    each_entry_point(|what, module, info, index, _| {
+        let bytes = used(module, info, index, |space| {
+            *space == AddressSpace::WorkGroup
+        })
+        .iter()
+        .map(|&ty| module.types[ty].inner.size(module.to_ctx()))
+        .sum::<u32>();
+        assert!(bytes <= WORKGROUP_BYTES, "{what}: {bytes} bytes");
+    });
+}
+
+#[test]
+fn an_entry_point_has_at_most_4_storage_buffers() {
+    let mut most = 0;
+    each_entry_point(|what, module, info, index, _| {
+        let is_storage = |space: &AddressSpace| matches!(space, AddressSpace::Storage { .. });
+        let buffers = used(module, info, index, is_storage).len();
+        assert!(buffers <= STORAGE_BUFFERS, "{what}: {buffers}");
+        most = most.max(buffers);
+    });
+    assert!(
+        most > 1,
+        "the score reads weights and factors and writes keys"
+    );
+}
+
+#[test]
+fn every_binding_is_in_group_0_and_no_two_share_a_number() {
+    for pass in PASSES {
+        let (module, _) = module(pass);
+        let mut numbers: Vec<u32> = Vec::new();
+        for (_, variable) in module.global_variables.iter() {
+            if let Some(binding) = &variable.binding {
+                assert_eq!(binding.group, 0, "{}: {:?}", pass.name, variable.name);
+                numbers.push(binding.binding);
+            }
+        }
+        numbers.sort_unstable();
+        assert!(numbers.windows(2).all(|w| w[0] != w[1]), "{}", pass.name);
+    }
+}
+
+/// The types of the variables in such an address space that the entry point uses.
+fn used(
+    module: &Module,
+    info: &ModuleInfo,
+    index: usize,
+    space: impl Fn(&AddressSpace) -> bool,
+) -> Vec<naga::Handle<naga::Type>> {
+    let entry = info.get_entry_point(index);
+    module
+        .global_variables
+        .iter()
+        .filter(|(handle, variable)| !entry[*handle].is_empty() && space(&variable.space))
+        .map(|(_, variable)| variable.ty)
+        .collect()
+}
+
+// --- The uniform block.
+
+/// Name and offset of every field of `struct Params`, and its size, as the WGSL has them.
+fn params_in_wgsl(module: &Module) -> (Vec<(String, usize)>, usize) {
+    let (_, variable) = module
+        .global_variables
+        .iter()
+        .find(|(_, variable)| variable.space == AddressSpace::Uniform)
+        .expect("every pass reads a uniform block");
+    let TypeInner::Struct { members, .. } = &module.types[variable.ty].inner else {
+        panic!("the uniform block is no struct");
+    };
+    let mut layouter = Layouter::default();
+    layouter.update(module.to_ctx()).expect("a valid module");
+    let members = members
+        .iter()
+        .map(|member| {
+            let scalar = module.types[member.ty].inner.scalar_kind();
+            assert_eq!(scalar, Some(naga::ScalarKind::Uint), "{:?}", member.name);
+            let name = member.name.clone().expect("WGSL names every member");
+            (name, member.offset as usize)
+        })
+        .collect();
+    (members, layouter[variable.ty].size as usize)
+}
+
+/// Fails with the first field that is not where the Rust side has it.
+fn compare_params(wgsl: &str) -> Result<(), String> {
+    let (module, _) = parse(wgsl)?;
+    let (found, found_size) = params_in_wgsl(&module);
+    let (expected, size) = params_layout();
+    for (i, (name, offset)) in expected.iter().enumerate() {
+        match found.get(i) {
+            Some((found, at)) if found == name && at == offset => {}
+            other => return Err(format!("{name} at {offset} in Rust, {other:?} in WGSL")),
+        }
+    }
+    if (found.len(), found_size) != (expected.len(), size) {
+        let (fields, expected) = (found.len(), expected.len());
+        return Err(format!(
+            "{expected} fields and {size} bytes in Rust, {fields} and {found_size} in WGSL"
+        ));
+    }
+    Ok(())
+}
+
+#[test]
+fn params_are_the_same_in_wgsl_and_in_rust() {
+    for pass in PASSES {
+        compare_params(pass.wgsl).unwrap_or_else(|error| panic!("{}: {error}", pass.name));
+    }
+}
+
+#[test]
+fn params_that_differ_in_order_name_length_or_width_are_noticed() {
+    let wgsl = PASSES[0].wgsl;
+    for (field, changed) in [
+        (
+            "rows: u32,\n    in_features: u32,",
+            "in_features: u32,\n    rows: u32,",
+        ),
+        ("below: u32,", "lower: u32,"),
+        ("mask_words: u32,", ""),
+        ("n: u32,\n    m: u32,", "n: vec2<u32>,\n    m: u32,"),
+        ("padding: vec2<u32>,", ""),
+        (
+            "padding: vec2<u32>,",
+            "padding: vec2<u32>,\n    more: vec4<u32>,",
+        ),
+    ] {
+        let other = wgsl.replacen(field, changed, 1);
+        assert_ne!(other, wgsl, "{field} is not in the shader");
+        let error = compare_params(&other).expect_err(changed);
+        // The comparator's words, not those of a shader that does not parse.
+        assert!(error.contains("in Rust"), "{field} -> {changed}: {error}");
+    }
+}
