@@ -106,7 +106,7 @@ fn reason_to_leave_out(
         return match name {
             ".git" => Some("version control of the original"),
             ".cache" => Some("a download cache of the original"),
-            _ if false => Some("x"),
+            _ if is_link => Some("a link to a directory"),
             _ if depth >= MAX_DEPTH => Some("too many directories deep"),
             _ => None,
         };

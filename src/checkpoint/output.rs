@@ -919,7 +919,7 @@ mod tests {
 
     /// A repository as the Hugging Face cache keeps it.
     #[cfg(unix)]
-    fn cached() -> (tempfile::TempDir, Checkpoint) {
+    fn cached() -> (TempDir, Checkpoint) {
         let root = tempfile::tempdir().unwrap();
         let repository = root.path().join("models--org--name");
         let dir = repository.join("snapshots/abc");

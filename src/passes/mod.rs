@@ -95,3 +95,40 @@ pub(crate) struct Params {
     /// Uniform blocks are a multiple of 16 bytes.
     pub padding: [u32; 2],
 }
+
+/// Where every field of the uniform block lies in bytes, in order, and the size of the whole.
+///
+/// For the shader tests alone, which hold it against `struct Params` in `shaders/shared/params.wgsl`.
+#[doc(hidden)]
+#[must_use]
+pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
+    macro_rules! offsets {
+        ($($field:ident),* $(,)?) => {{
+            // A field that is not named below does not compile.
+            const _: fn(Params) = |Params { $($field: _),* }| ();
+            &[$((stringify!($field), std::mem::offset_of!(Params, $field))),*]
+        }};
+    }
+    let fields = offsets![
+        rows,
+        in_features,
+        dtype,
+        row_scored,
+        block_shift,
+        blocks,
+        gain_shift,
+        k,
+        key_bits,
+        below,
+        n,
+        m,
+        mask_words,
+        sums,
+        terms,
+        terms_per_tile,
+        sum_stride,
+        term_stride,
+        padding,
+    ];
+    (fields, size_of::<Params>())
+}
