@@ -1,0 +1,33 @@
+//! Prunes a checkpoint to 2:4 with the library: `cargo run --release --example prune_file -- examples/tiny-llama out`.
+
+use std::error::Error;
+use std::path::Path;
+
+use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+use swiftprune_wgpu::device::{Device, DeviceChoice};
+use swiftprune_wgpu::passes::n_of_m::Pattern;
+use swiftprune_wgpu::plan::{Options, Plan};
+use swiftprune_wgpu::prune::prune;
+use swiftprune_wgpu::selection::Selection;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, out] = &arguments[..] else {
+        return Err("usage: prune_file MODEL OUT".into());
+    };
+    let two_of_four = Pattern::new(2, 4).ok_or("2:4 is a pattern")?;
+
+    let checkpoint = Checkpoint::open(model)?;
+    let output = Output::create(&checkpoint, Path::new(out), false)?;
+    let plan = Plan::new(checkpoint, Options::new(Selection::Pattern(two_of_four)))?;
+    let device = Device::open(&DeviceChoice::Auto)?;
+    let outcome = prune(&plan, &device, output, false, &|_| ())?;
+
+    let zeros: u64 = outcome.counts.iter().flatten().map(|c| c.zeros).sum();
+    println!(
+        "{}: {zeros} zeros in {:.2?}",
+        outcome.finished.path.display(),
+        outcome.elapsed
+    );
+    Ok(())
+}
