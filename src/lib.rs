@@ -1,4 +1,30 @@
-//! Prune large language models on any device.
+//! Prune large language models on any device: everything the `swiftprune-wgpu` command does, without printing.
+//!
+//! A [`checkpoint::Checkpoint`] is opened (headers only), a [`plan::Plan`] decides and checks what happens to each tensor, a
+//! [`device::Device`] turns rows into masks, and [`prune::prune`] streams the weights through it into a
+//! [`checkpoint::Output`] that appears whole or not at all. `docs/algorithm.md` defines what is computed, bit for bit.
+//!
+//! ```no_run
+//! use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+//! use swiftprune_wgpu::device::{Device, DeviceChoice};
+//! use swiftprune_wgpu::passes::n_of_m::Pattern;
+//! use swiftprune_wgpu::plan::{Options, Plan};
+//! use swiftprune_wgpu::selection::Selection;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let two_of_four = Pattern::new(2, 4).ok_or("no such pattern")?;
+//! let checkpoint = Checkpoint::open("model.safetensors")?;
+//! let plan = Plan::new(checkpoint, Options::new(Selection::Pattern(two_of_four)))?;
+//! let device = Device::open(&DeviceChoice::Auto)?;
+//! let output = Output::create(&plan.checkpoint, "model-2-4.safetensors".as_ref(), false)?;
+//! let outcome = swiftprune_wgpu::prune::prune(&plan, &device, output, false, &|_| ())?;
+//! println!("{} in {:?}", outcome.finished.path.display(), outcome.elapsed);
+//! # Ok(())
+//! # }
+//! ```
+
+// A test that unwraps fails with a message; a library that does so crashes.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod checkpoint;
 pub mod device;

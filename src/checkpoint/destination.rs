@@ -170,6 +170,9 @@ impl Destination {
                 path: self.given.clone(),
             });
         }
+        if meta.is_file() && target.extension().is_none_or(|name| name != "safetensors") {
+            return refuse("is a file, but no .safetensors");
+        }
         Ok(Some(meta))
     }
 

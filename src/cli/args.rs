@@ -61,7 +61,7 @@ pub(super) struct Devices {
 #[command(after_help = "Examples:
   swiftprune-wgpu prune model.safetensors
   swiftprune-wgpu prune ./SmolLM2-135M --norms norms.safetensors --pattern 2:4
-  swiftprune-wgpu prune ./Llama-3-8B --norms imatrix.gguf --sparsity 0.3 -o ./Llama-3-8B-30 --report run.json")]
+  swiftprune-wgpu prune ./Llama-3-8B --norms imatrix.gguf --sparsity 0.3 -o ./out")]
 pub(super) struct Prune {
     /// A .safetensors file, a .safetensors.index.json, a model directory, or org/name in the local Hugging Face cache
     #[arg(value_name = "MODEL")]
@@ -100,7 +100,8 @@ pub(super) struct Prune {
     #[arg(
         long,
         value_name = "B",
-        default_value_t = 128,
+        value_parser = block_size,
+        default_value = "128",
         help_heading = "Which weights"
     )]
     pub block_size: usize,
@@ -162,14 +163,9 @@ pub(super) enum Rule {
 }
 
 impl Prune {
-    /// The moving average's constants, or what is wrong with them.
-    pub(super) fn ewma(&self) -> anyhow::Result<Ewma> {
-        Ewma::new(self.block_size, self.gain).ok_or_else(|| {
-            anyhow::anyhow!(
-                "--block-size {} is impossible: give a power of two from 16 to 4096",
-                self.block_size
-            )
-        })
+    /// The moving average's constants; each was checked when it was parsed.
+    pub(super) fn ewma(&self) -> Ewma {
+        Ewma::new(self.block_size, self.gain).unwrap_or_default()
     }
 }
 
@@ -204,6 +200,14 @@ fn pattern(text: &str) -> Result<Pattern, String> {
         return Err(wrong());
     };
     Pattern::new(n, m).ok_or_else(wrong)
+}
+
+fn block_size(text: &str) -> Result<usize, String> {
+    let size = text
+        .parse()
+        .ok()
+        .filter(|&size| Ewma::new(size, 0).is_some());
+    size.ok_or_else(|| "give a power of two from 16 to 4096".to_owned())
 }
 
 fn gain_shift(text: &str) -> Result<u32, String> {

@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::Context as _;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
 use swiftprune_wgpu::device::{Device, DeviceInfo};
-use swiftprune_wgpu::norms::Norms;
+use swiftprune_wgpu::norms;
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::report::{Report, Row, checksums, report};
-use swiftprune_wgpu::scores::Score;
+use swiftprune_wgpu::scores::{Norms, Score};
 use swiftprune_wgpu::selection::Selection;
 use swiftprune_wgpu::{prune, targets};
 
@@ -74,11 +74,11 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
         (Some(pattern), _, _) => Selection::Pattern(pattern),
         (_, Some(lambda), _) => Selection::Lambda {
             lambda,
-            ewma: args.ewma()?,
+            ewma: args.ewma(),
         },
         (_, _, Rule::Ewma) => Selection::Ewma {
             sparsity: args.sparsity.unwrap_or(0.5),
-            ewma: args.ewma()?,
+            ewma: args.ewma(),
         },
         (_, _, Rule::Exact) => Selection::Exact {
             sparsity: args.sparsity.unwrap_or(0.5),
@@ -86,7 +86,7 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     };
     let mut options = Options::new(selection);
     options.score = args.score.as_deref().and_then(Score::by_name);
-    options.norms = args.norms.as_deref().map(Norms::read).transpose()?;
+    options.norms = args.norms.as_deref().map(norms::Norms::read).transpose()?;
     options.targets = targets::Selection::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;
     options.squared_error = args.json || args.report.is_some();
@@ -135,7 +135,16 @@ fn settings(plan: &Plan, device: &DeviceInfo) -> Vec<String> {
             output::printable(&plan.checkpoint.source.weights().path().to_string_lossy())
         ),
         format!("prune   {rule}"),
-        format!("score   {}: {}", plan.score.name, plan.score.formula),
+        format!(
+            "score   {}: {}{}",
+            plan.score.name,
+            plan.score.formula,
+            if plan.options.norms.is_none() && plan.score.norms != Norms::Unused {
+                ", with n = 1"
+            } else {
+                ""
+            }
+        ),
         format!("norms   {}", output::printable(&norms)),
         format!("device  {device}"),
     ]
@@ -198,28 +207,44 @@ fn summary(report: &Report) -> String {
     text
 }
 
-/// The report's file, under a temporary name until it is written.
+/// The report's file, opened early and taken away again if there is nothing to report.
 struct ReportFile<'a> {
     path: &'a Path,
-    file: tempfile::NamedTempFile<File>,
+    file: Option<File>,
 }
 
 impl<'a> ReportFile<'a> {
+    /// # Errors
+    /// When there is something at `path`: a report replaces nothing.
     fn create(path: &'a Path) -> anyhow::Result<Self> {
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let file = tempfile::NamedTempFile::new_in(parent)
-            .with_context(|| format!("cannot write the report {}", path.display()))?;
-        Ok(Self { path, file })
+        let file = File::create_new(path).with_context(|| {
+            format!(
+                "cannot write the report {}; give a new name",
+                path.display()
+            )
+        })?;
+        Ok(Self {
+            path,
+            file: Some(file),
+        })
     }
 
     fn write(mut self, report: &Report) -> anyhow::Result<()> {
         let context = || format!("cannot write the report {}", self.path.display());
-        serde_json::to_writer_pretty(&mut self.file, report).with_context(context)?;
-        self.file.write_all(b"\n").with_context(context)?;
-        self.file.persist(self.path).with_context(context)?;
+        let mut json = serde_json::to_vec_pretty(report).with_context(context)?;
+        json.push(b'\n');
+        if let Some(mut file) = self.file.take() {
+            file.write_all(&json)
+                .with_context(|| format!("cannot write the report {}", self.path.display()))?;
+        }
         Ok(())
+    }
+}
+
+impl Drop for ReportFile<'_> {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = std::fs::remove_file(self.path);
+        }
     }
 }

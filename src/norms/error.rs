@@ -12,7 +12,7 @@ use super::Format;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a read or a write.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use the norms file {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum Error {
     },
     /// The file is readable, but is something else.
     #[error(
-        "{}: not a file of column norms: {what}. Pass a norms file written by `calibrate`, or a llama.cpp importance \
+        "{}: not a file of column norms: {what}. Pass a norms file (one f32 vector a weight), or a llama.cpp importance \
          matrix (imatrix, .gguf or .dat)",
         path.display()
     )]

@@ -54,7 +54,10 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
         tokens,
         metadata,
     });
-    for (name, view) in tensors.iter() {
+    // In the order of the names, so that the first complaint is the same every time.
+    let mut named: Vec<_> = tensors.iter().collect();
+    named.sort_by_key(|&(name, _)| name);
+    for (name, view) in named {
         let experts = match (view.dtype(), view.shape()) {
             (Dtype::F32, [_]) => None,
             (Dtype::F32, &[experts, _]) => Some(experts),

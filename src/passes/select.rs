@@ -1,7 +1,7 @@
 //! Pass 4, select: which keys of a row are pruned, found by counting, never by sorting.
 //!
 //! The k smallest keys of a row go, ties to the lower column. Keys are 16-bit threshold keys (EWMA) or 32-bit order keys
-//! (`--selection exact`); the answer is one [`Cut`] a row. The shader finds it with a radix histogram, this twin by
+//! (`--selection exact`); the answer is one cut a row. The shader finds it with a radix histogram, this twin by
 //! bisection over vectorised counts in the row's cache-resident keys: another way to the same number.
 
 use super::{NON_FINITE, Pass, ewma};

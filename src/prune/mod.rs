@@ -1,8 +1,8 @@
 //! Running a plan: rows flow from the checkpoint through a device to the output, in memory bounded by the chunks in
 //! flight, whatever the size of the model.
 //!
-//! On the CPU every thread reads, prunes and writes chunks of its own ([`cpu`]). On a GPU a reader, the device and a
-//! writer are stages over bounded channels ([`gpu`]). Both take the same pieces ([`work`]) in the order of the bytes, and
+//! On the CPU every thread reads, prunes and writes chunks of its own (`cpu.rs`). On a GPU a reader, the device and a
+//! writer are stages over bounded channels (`gpu.rs`). Both take the same pieces (`work.rs`) in the order of the bytes, and
 //! bytes that do not change are copied by the kernel.
 
 mod cpu;
