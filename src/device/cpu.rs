@@ -47,12 +47,14 @@ impl Cpu {
     }
 }
 
-/// The keys of one row, kept from row to row.
+/// The keys of one row, and where it was cut: kept from row to row, the memory to be used again, the cut to look near it.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     order_keys: Vec<u32>,
     threshold_keys: Vec<i16>,
     pruned: Vec<bool>,
+    near_threshold: i16,
+    near_order: i32,
 }
 
 /// What was decided of a row; the keys it refers to are in the [`Scratch`].
@@ -80,16 +82,21 @@ impl Scratch {
         let k = recipe.selection.k(in_features).unwrap_or(0);
         match recipe.selection {
             Selection::Ewma { ewma, .. } => {
-                Decision::Threshold(select::smallest_k(self.threshold_keys(ewma), k))
+                self.threshold_keys(ewma);
+                let cut = select::smallest_k(&self.threshold_keys, k, self.near_threshold);
+                self.near_threshold = cut.threshold;
+                Decision::Threshold(cut)
             }
             Selection::Lambda { lambda, ewma } => {
                 self.threshold_keys(ewma);
                 Decision::Threshold(select::below(lambda_key(lambda)))
             }
-            Selection::Exact { .. } => Decision::Order(select::smallest_k(
-                bytemuck::cast_slice::<_, i32>(&self.order_keys),
-                k,
-            )),
+            Selection::Exact { .. } => {
+                let keys = bytemuck::cast_slice::<_, i32>(&self.order_keys);
+                let cut = select::smallest_k(keys, k, self.near_order);
+                self.near_order = cut.threshold;
+                Decision::Order(cut)
+            }
             Selection::Pattern(pattern) => {
                 self.pruned.resize(in_features, false);
                 n_of_m::row(&self.order_keys, pattern, &mut self.pruned);
@@ -99,10 +106,9 @@ impl Scratch {
     }
 
     #[inline(always)]
-    fn threshold_keys(&mut self, ewma: Ewma) -> &[i16] {
+    fn threshold_keys(&mut self, ewma: Ewma) {
         self.threshold_keys.resize(self.order_keys.len(), 0);
         ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
-        &self.threshold_keys
     }
 
     /// Prunes one row in place.
@@ -132,24 +138,29 @@ impl Scratch {
         }
     }
 
-    /// Marks what [`Self::prune`] would zero.
-    fn record<W: Weight>(
-        &mut self,
-        weights: &[W],
-        row: usize,
-        recipe: &Recipe,
-        mut mark: impl FnMut(usize),
-    ) {
-        let decision = self.decide(weights, row, recipe);
-        for column in 0..weights.len() {
-            let pruned = match decision {
-                Decision::Threshold(cut) => cut.prunes(column, self.threshold_keys[column]),
-                Decision::Order(cut) => cut.prunes(column, self.order_keys[column] as i32),
-                Decision::Pruned => self.pruned[column],
-            };
-            if pruned {
-                mark(column);
-            }
+    /// Marks in the words of a mask's row what [`Self::prune`] would zero.
+    #[inline(always)]
+    fn record<W: Weight>(&mut self, weights: &[W], row: usize, recipe: &Recipe, words: &mut [u32]) {
+        match self.decide(weights, row, recipe) {
+            Decision::Threshold(cut) => record_cut(cut, &self.threshold_keys, words),
+            Decision::Order(cut) => record_cut(cut, bytemuck::cast_slice(&self.order_keys), words),
+            Decision::Pruned => pack(&self.pruned, words, |_, pruned| pruned),
+        }
+    }
+}
+
+#[inline(always)]
+fn record_cut<K: select::Key>(cut: Cut<K>, keys: &[K], words: &mut [u32]) {
+    pack(keys, words, |column, key| cut.prunes(column, key));
+}
+
+/// One bit for each key, the first column in the lowest.
+#[inline(always)]
+fn pack<K: Copy>(keys: &[K], words: &mut [u32], prunes: impl Fn(usize, K) -> bool) {
+    for (index, (keys, word)) in keys.chunks(32).zip(words).enumerate() {
+        *word = 0;
+        for (bit, &key) in keys.iter().enumerate() {
+            *word |= u32::from(prunes(index * 32 + bit, key)) << bit;
         }
     }
 }
@@ -219,11 +230,16 @@ pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
     let mut scratch = Scratch::default();
     if rows.in_features > 0 {
         with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
-            for (row, weights) in weights.chunks_exact(rows.in_features).enumerate() {
-                scratch.record(weights, first_row + row, recipe, |column| {
-                    mask.set(row, column)
-                });
-            }
+            widest(
+                #[inline(always)]
+                || {
+                    for (row, weights) in weights.chunks_exact(rows.in_features).enumerate() {
+                        let words = Mask::words_per_row(rows.in_features);
+                        let words = &mut mask.words[row * words..(row + 1) * words];
+                        scratch.record(weights, first_row + row, recipe, words);
+                    }
+                },
+            );
         });
     }
     mask
@@ -240,9 +256,7 @@ pub(crate) fn sums(rows: Rows<'_>) -> Sums {
             widest(
                 #[inline(always)]
                 || {
-                    for weights in weights.chunks_exact(rows.in_features) {
-                        sums.row.push(column_norm::row(weights, &mut sums.column));
-                    }
+                    column_norm::rows(weights, rows.in_features, &mut sums);
                 },
             );
         });

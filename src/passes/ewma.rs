@@ -5,7 +5,7 @@
 //! logarithms, smoothed with a gain of 1/8. Everything is integer arithmetic but one exact-operand multiply; the widths
 //! are in `docs/algorithm.md`.
 
-use super::{NON_FINITE, Pass, SMALLEST_LIVE};
+use super::{NON_FINITE, Pass, SMALLEST_LIVE, whole};
 
 /// The pass's registry row.
 pub const PASS: Pass = Pass {
@@ -142,7 +142,8 @@ fn normalise(order_keys: &[u32], average: Average, threshold_keys: &mut [i16]) {
     let centre = average.mean >> 2;
     for (threshold, &key) in threshold_keys.iter_mut().zip(order_keys) {
         let z = (32 * (key >> 13) as i32 - centre) as f32 * scale;
-        let z = z.clamp(-32766.0, 32766.0) as i16;
+        let distance = whole(z.abs().min(32766.0));
+        let z = (if z < 0.0 { -distance } else { distance }) as i16;
         let vanished = if key == 0 { ZERO_WEIGHT } else { ZERO_SCORE };
         let finite = if (key as i32) < SMALLEST_LIVE as i32 {
             vanished

@@ -1,8 +1,11 @@
-//! A run on the CPU: each thread takes the next piece, reads it, prunes it in place and writes it, all in the same memory,
-//! which stays in its core's cache.
+//! A run on the CPU: each thread takes the next piece, reads it and prunes it in place, in memory that stays in its core's
+//! cache; one thread at a time writes what there is to write.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use super::single_writer::SingleWriter;
 use super::work::{Chunk, Matrix, Piece};
 use super::{Error, Run, Stage};
 use crate::device::Rows;
@@ -24,16 +27,45 @@ pub(super) fn chunk_rows(matrix: &Matrix<'_>) -> usize {
     bytes / matrix.row_bytes().max(1)
 }
 
+/// Chunks a thread may have waiting to be written, so that it is not held up by one slow write.
+const WAITING_CHUNKS: usize = 2;
+
+/// What is left to the writer.
+enum Write<'a> {
+    /// Bytes that do not change.
+    Copy { shard: usize, span: Range<u64> },
+    /// Rows that were pruned.
+    Rows {
+        matrix: &'a Matrix<'a>,
+        rows: Range<usize>,
+        chunk: Chunk,
+    },
+}
+
+/// What the threads share: the next piece, the one who writes, and chunks to be used again.
+struct Shared<'a> {
+    run: &'a Run<'a>,
+    next: AtomicUsize,
+    writer: SingleWriter<Write<'a>>,
+    free: Mutex<Vec<Chunk>>,
+}
+
 pub(super) fn run(run: &Run<'_>, threads: usize) {
-    let next = AtomicUsize::new(0);
+    let threads = threads.clamp(1, run.pieces.len().max(1));
+    let shared = Shared {
+        run,
+        next: AtomicUsize::new(0),
+        writer: SingleWriter::new(WAITING_CHUNKS * (threads - 1)),
+        free: Mutex::default(),
+    };
     std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, run.pieces.len().max(1)) {
+        for _ in 0..threads {
             scope.spawn(|| {
-                let (mut chunk, mut scratch) = (Chunk::default(), Scratch::default());
+                let mut scratch = Scratch::default();
                 while !run.is_stopped()
-                    && let Some(piece) = run.pieces.get(next.fetch_add(1, Ordering::Relaxed))
+                    && let Some(piece) = run.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
                 {
-                    if let Err(error) = one(run, piece, &mut chunk, &mut scratch) {
+                    if let Err(error) = shared.one(piece, &mut scratch) {
                         run.fail(error);
                     }
                 }
@@ -42,46 +74,88 @@ pub(super) fn run(run: &Run<'_>, threads: usize) {
     });
 }
 
-fn one(
-    run: &Run<'_>,
-    piece: &Piece,
-    chunk: &mut Chunk,
-    scratch: &mut Scratch,
-) -> Result<(), Error> {
-    match piece {
-        Piece::Copy { shard, span } => run.copy(*shard, span.clone()),
-        Piece::Sums { matrix, rows } => {
-            let matrix = &run.matrices[*matrix];
-            run.read(matrix, rows.clone(), chunk)?;
-            let _clock = run.clocks.run(Stage::Prune);
-            let sums = cpu::sums(Rows {
-                dtype: matrix.dtype,
-                in_features: matrix.target.in_features,
-                bytes: chunk.bytes(),
-            });
-            matrix.add_sums(run.plan, rows.clone(), &sums);
-            Ok(())
-        }
-        Piece::Prune { matrix, rows } => {
-            let matrix = &run.matrices[*matrix];
-            let Some(recipe) = matrix.recipe(run.plan) else {
-                return Ok(());
-            };
-            run.read(matrix, rows.clone(), chunk)?;
-            let counts = {
+impl<'a> Shared<'a> {
+    fn one(&self, piece: &Piece, scratch: &mut Scratch) -> Result<(), Error> {
+        let run = self.run;
+        match piece {
+            Piece::Copy { shard, span } => self.write(Write::Copy {
+                shard: *shard,
+                span: span.clone(),
+            }),
+            Piece::Sums { matrix, rows } => {
+                let matrix = &run.matrices[*matrix];
+                let mut chunk = self.chunk();
+                run.read(matrix, rows.clone(), &mut chunk)?;
                 let _clock = run.clocks.run(Stage::Prune);
-                cpu::prune(
-                    matrix.dtype,
-                    matrix.target.in_features,
-                    chunk.bytes_mut(),
-                    rows.start,
-                    recipe,
-                    run.plan.options.squared_error,
-                    scratch,
-                )
-            };
-            run.count(matrix, rows.clone(), counts)?;
-            run.write(matrix, rows.clone(), chunk)
+                let sums = cpu::sums(Rows {
+                    dtype: matrix.dtype,
+                    in_features: matrix.target.in_features,
+                    bytes: chunk.bytes(),
+                });
+                matrix.add_sums(run.plan, rows.clone(), &sums);
+                self.give_back(chunk);
+            }
+            Piece::Prune { matrix, rows } => {
+                let matrix = &run.matrices[*matrix];
+                let Some(recipe) = matrix.recipe(run.plan) else {
+                    return Ok(());
+                };
+                let mut chunk = self.chunk();
+                run.read(matrix, rows.clone(), &mut chunk)?;
+                let counts = {
+                    let _clock = run.clocks.run(Stage::Prune);
+                    cpu::prune(
+                        matrix.dtype,
+                        matrix.target.in_features,
+                        chunk.bytes_mut(),
+                        rows.start,
+                        recipe,
+                        run.plan.options.squared_error,
+                        scratch,
+                    )
+                };
+                run.count(matrix, rows.clone(), counts)?;
+                self.write(Write::Rows {
+                    matrix,
+                    rows: rows.clone(),
+                    chunk,
+                });
+            }
         }
+        Ok(())
+    }
+
+    fn write(&self, piece: Write<'a>) {
+        self.writer.write(piece, |piece| {
+            let run = self.run;
+            if run.is_stopped() {
+                return;
+            }
+            let written = match piece {
+                Write::Copy { shard, span } => run.copy(shard, span),
+                Write::Rows {
+                    matrix,
+                    rows,
+                    mut chunk,
+                } => {
+                    let written = run.write(matrix, rows, &mut chunk);
+                    self.give_back(chunk);
+                    written
+                }
+            };
+            if let Err(error) = written {
+                run.fail(error);
+            }
+        });
+    }
+
+    fn chunk(&self) -> Chunk {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, chunk: Chunk) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(chunk);
     }
 }

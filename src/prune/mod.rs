@@ -1,12 +1,13 @@
 //! Running a plan: rows flow from the checkpoint through a device to the output, in memory bounded by the chunks in
 //! flight, whatever the size of the model.
 //!
-//! On the CPU every thread reads, prunes and writes chunks of its own (`cpu.rs`). On a GPU a reader, the device and a
+//! On the CPU every thread reads and prunes chunks of its own, and one at a time writes (`cpu.rs`). On a GPU a reader, the device and a
 //! writer are stages over bounded channels (`gpu.rs`). Both take the same pieces (`work.rs`) in the order of the bytes, and
 //! bytes that do not change are copied by the kernel.
 
 mod cpu;
 mod gpu;
+mod single_writer;
 mod work;
 
 use std::fs::File;
@@ -184,7 +185,8 @@ pub fn memory(plan: &Plan, device: &Device) -> u64 {
         let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
         // A chunk holds one row at least; its keys take up to seven bytes a weight.
         match device {
-            Device::Cpu(cpu) => cpu.threads() as u64 * ((1 << 20).max(row) + 5 * row),
+            // One chunk in hand, three being written or waiting for it.
+            Device::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
             Device::Gpu(gpu) => gpu.chunk_rows(target.in_features) as u64 * row * 10,
         }
     });
