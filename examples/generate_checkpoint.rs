@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use swiftprune_wgpu::norms::{Format, Norms, Provenance};
 
@@ -25,7 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .ok_or("usage: generate_checkpoint DIR [LAYERS]")?,
     );
     let layers: usize = args.next().map_or(Ok(22), |layers| layers.parse())?;
-    std::fs::create_dir_all(&dir)?;
+    let bytes = generate(&dir, layers)?;
+    println!("{}: {bytes} bytes", dir.join("model.safetensors").display());
+    Ok(())
+}
+
+/// Writes `model.safetensors` and `norms.safetensors` into `dir`; returns the model's bytes.
+pub fn generate(dir: &Path, layers: usize) -> Result<usize, Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(dir)?;
 
     let mut tensors = vec![(
         "model.embed_tokens.weight".to_owned(),
@@ -96,12 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         file.write_all(&((weight.to_bits() >> 16) as u16).to_le_bytes())?;
     }
     file.flush()?;
-    println!(
-        "{}: {} bytes",
-        dir.join("model.safetensors").display(),
-        8 + header.len() + offset
-    );
-    Ok(())
+    Ok(8 + header.len() + offset)
 }
 
 /// SplitMix64.
