@@ -97,7 +97,7 @@ impl<'a> Shared<'a> {
             }
             Piece::Prune { matrix, rows } => {
                 let matrix = &run.matrices[*matrix];
-                let Some(recipe) = matrix.recipe(run.plan) else {
+                let Some(recipe) = matrix.recipe(run.plan, rows.len()) else {
                     return Ok(());
                 };
                 let mut chunk = self.chunk();
@@ -109,7 +109,7 @@ impl<'a> Shared<'a> {
                         matrix.target.in_features,
                         chunk.bytes_mut(),
                         rows.start,
-                        recipe,
+                        &recipe,
                         run.plan.options.squared_error,
                         scratch,
                     )

@@ -139,7 +139,7 @@ fn decide(
             let _ = to_reader.try_send(chunk);
             continue;
         }
-        let Some(recipe) = matrix.recipe(run.plan) else {
+        let Some(recipe) = matrix.recipe(run.plan, rows.len()) else {
             break;
         };
         if in_flight.len() == CHUNKS_IN_FLIGHT
@@ -147,7 +147,7 @@ fn decide(
         {
             finish(oldest)?;
         }
-        let pending = gpu.submit(weights, rows.start, recipe)?;
+        let pending = gpu.submit(weights, rows.start, &recipe)?;
         in_flight.push_back((pending, index, rows, chunk));
     }
     in_flight.into_iter().try_for_each(finish)

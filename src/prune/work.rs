@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::positional;
 use crate::device::{Factors, Recipe, Sums, Terms};
@@ -39,16 +39,19 @@ pub(super) struct Matrix<'a> {
     pub target: &'a Target,
     /// Its first byte in the shard's file.
     offset: u64,
-    /// What its rows still owe, and what they have summed up.
-    sums: Mutex<Summing>,
+    /// What its rows still owe, what they have summed up, and what became of it.
+    state: Mutex<State>,
     summed: Condvar,
-    recipe: OnceLock<Recipe>,
 }
 
 #[derive(Debug, Default)]
-struct Summing {
-    rows_left: usize,
+struct State {
+    /// Rows not summed yet; 0 where the score wants no sums.
+    rows_to_sum: usize,
     sums: Option<Sums>,
+    /// Rows no one has asked the recipe for yet; with the last, the matrix lets go of it.
+    rows_to_prune: usize,
+    recipe: Option<Arc<Recipe>>,
     abandoned: bool,
 }
 
@@ -63,13 +66,16 @@ impl<'a> Matrix<'a> {
             dtype,
             target,
             offset: planned.offset + expert as u64 * bytes,
-            sums: Mutex::new(Summing {
-                rows_left: target.out_features,
-                sums: None,
-                abandoned: false,
+            state: Mutex::new(State {
+                rows_to_sum: if plan.score.sums_of_weights {
+                    target.out_features
+                } else {
+                    0
+                },
+                rows_to_prune: target.out_features,
+                ..State::default()
             }),
             summed: Condvar::new(),
-            recipe: OnceLock::new(),
         }
     }
 
@@ -80,7 +86,7 @@ impl<'a> Matrix<'a> {
 
     /// Adds the sums of some rows; the last to arrive settles the recipe.
     pub(super) fn add_sums(&self, plan: &Plan, rows: Range<usize>, part: &Sums) {
-        let mut state = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let sums = state.sums.get_or_insert_with(|| Sums {
             column: vec![0; self.target.in_features],
             row: vec![0; self.target.out_features],
@@ -89,38 +95,47 @@ impl<'a> Matrix<'a> {
             *sum += part;
         }
         sums.row[rows.clone()].copy_from_slice(&part.row);
-        state.rows_left -= rows.len();
-        if state.rows_left == 0 {
+        state.rows_to_sum -= rows.len();
+        if state.rows_to_sum == 0 {
             let sums = state.sums.take();
-            self.recipe
-                .get_or_init(|| recipe(plan, self, sums.as_ref()));
+            state.recipe = Some(Arc::new(recipe(plan, self, sums.as_ref())));
             self.summed.notify_all();
         }
     }
 
-    /// The recipe, waiting for the sums where the score wants them; `None` when the run was given up meanwhile.
-    pub(super) fn recipe(&self, plan: &Plan) -> Option<&Recipe> {
-        if plan.score.sums_of_weights {
-            let mut state = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-            while state.rows_left > 0 && !state.abandoned {
-                state = self
-                    .summed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            self.recipe.get()
-        } else {
-            Some(self.recipe.get_or_init(|| recipe(plan, self, None)))
+    /// The recipe for so many rows, waiting for the sums where the score wants them; `None` when the run was given up
+    /// meanwhile. Each row is asked for once: after the last the recipe lives only as long as it is in use.
+    pub(super) fn recipe(&self, plan: &Plan, rows: usize) -> Option<Arc<Recipe>> {
+        let mut state = self.lock();
+        while state.rows_to_sum > 0 && !state.abandoned {
+            state = self
+                .summed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
+        if state.rows_to_sum > 0 {
+            return None;
+        }
+        state.rows_to_prune = state.rows_to_prune.saturating_sub(rows);
+        let is_last = state.rows_to_prune == 0;
+        let recipe = state
+            .recipe
+            .get_or_insert_with(|| Arc::new(recipe(plan, self, None)))
+            .clone();
+        if is_last {
+            state.recipe = None;
+        }
+        Some(recipe)
     }
 
     /// Wakes whoever waits for sums that will not come.
     pub(super) fn abandon(&self) {
-        self.sums
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .abandoned = true;
+        self.lock().abandoned = true;
         self.summed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads rows into `chunk`, row-major whichever way they lie in the file.
