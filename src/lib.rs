@@ -29,7 +29,9 @@
 pub mod checkpoint;
 pub mod device;
 mod dtype;
+pub mod forward;
 pub mod mask;
+pub mod model;
 pub mod norms;
 pub mod passes;
 pub mod plan;

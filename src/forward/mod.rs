@@ -1,0 +1,408 @@
+//! The forward pass: column norms of a model's activations, and its losses, one decoder block in memory at a time.
+//!
+//! All sequences go through a block before the next one is read, so that a model larger than memory works: what is held
+//! is a block in f32, and the hidden states of the sequences, [`HIDDEN_BYTES`] of them at a time. The head is read in
+//! pieces of the vocabulary, whose log-sum-exps are merged.
+//!
+//! [`Engine`] is what a device has to do; [`cpu`] does it with candle.
+
+mod capture;
+mod cpu;
+mod exp;
+mod weights;
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::checkpoint::{self, Checkpoint, shown};
+use crate::model::{Architecture, Block, NormTensors, Site};
+use crate::norms::{self, Format, Norms, Provenance};
+
+use capture::Capture;
+use weights::Weights;
+
+/// Hidden states in memory at a time, in bytes; more sequences go through the model group by group.
+pub const HIDDEN_BYTES: usize = 256 << 20;
+
+/// Bytes of f32 that a piece of the head may take, and of its logits.
+const HEAD_BYTES: usize = 64 << 20;
+
+/// Why a forward pass failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The tokenizer and the model are of different sizes.
+    #[error(
+        "token {token} is beyond the embedding's {vocab_size} rows: the tokenizer.json is of another model than the weights"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// The activations are no numbers any more.
+    #[error(
+        "the activations at {} are not finite: the weights hold NaN or infinities, or are of another model than config.json",
+        shown(at)
+    )]
+    NotFinite {
+        /// The weight whose input it is, or the head.
+        at: String,
+    },
+    /// The norms cannot be kept.
+    #[error(transparent)]
+    Norms(#[from] norms::Error),
+    /// A tensor that was not checked beforehand; an error of this program.
+    #[error("no tensor {}", shown(_0))]
+    NoSuchTensor(String),
+    /// The library that computes refused.
+    #[error("the forward pass failed: {_0}")]
+    Engine(String),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Engine(error.to_string())
+    }
+}
+
+/// How far a forward pass is, in tokens times layers; the head counts as a layer of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Part that is done, 0 to 1.
+    pub done: f64,
+    /// Tokens of the whole pass.
+    pub tokens: usize,
+}
+
+/// A checkpoint ready to run.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    checkpoint: &'a Checkpoint,
+    architecture: &'a Architecture,
+    threads: usize,
+}
+
+/// What a device has to do. Matrices are row-major, a sequence is `[tokens, features]`.
+trait Engine {
+    /// A block's weights on the device.
+    type Block;
+    /// A sequence's hidden state on the device.
+    type Hidden;
+    /// The norm before the head on the device.
+    type Head;
+
+    /// Takes the embedding's rows of one sequence.
+    fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Self::Hidden, Error>;
+
+    /// Brings a block's weights to the device.
+    fn load(&self, weights: &Weights<'_>, block: &Block) -> Result<Self::Block, Error>;
+
+    /// One sequence through one block; tells `observe` the column norms at each site.
+    fn run(
+        &self,
+        block: &Self::Block,
+        hidden: &Self::Hidden,
+        observe: &mut (dyn FnMut(Site, &[f32]) + Send),
+    ) -> Result<Self::Hidden, Error>;
+
+    /// Brings the norm before the head to the device.
+    fn load_head(&self, weights: &Weights<'_>, norm: &NormTensors) -> Result<Self::Head, Error>;
+
+    /// Normalises a hidden state for the head.
+    fn finish(&self, head: &Self::Head, hidden: &Self::Hidden) -> Result<Self::Hidden, Error>;
+
+    /// Lends `with` the logits `[tokens, rows]` of some rows of the head, `[rows, hidden_size]`.
+    fn logits(
+        &self,
+        head_rows: &[f32],
+        hidden: &Self::Hidden,
+        with: &mut (dyn FnMut(&[f32]) + Send),
+    ) -> Result<(), Error>;
+}
+
+impl<'a> Forward<'a> {
+    /// A forward pass of `checkpoint`, which `architecture` was read from, on `threads` threads of the CPU.
+    #[must_use]
+    pub fn new(checkpoint: &'a Checkpoint, architecture: &'a Architecture, threads: usize) -> Self {
+        Self {
+            checkpoint,
+            architecture,
+            threads,
+        }
+    }
+
+    /// The column norms of every linear layer's input, summed over all tokens of all sequences.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`].
+    pub fn column_norms(
+        &self,
+        sequences: &[&[u32]],
+        progress: &dyn Fn(Progress),
+    ) -> Result<Norms, Error> {
+        let architecture = self.architecture;
+        let weights = Weights::open(self.checkpoint)?;
+        let engine = self.engine(sequences)?;
+        let mut captures: Vec<Capture> = (0..architecture.blocks)
+            .map(|index| Capture::new(&architecture.block(index)))
+            .collect();
+        let mut meter = Meter::new(sequences, architecture.blocks, progress);
+        for group in self.groups(sequences) {
+            let mut observe = |block: usize, site, norms: &[f32]| captures[block].add(site, norms);
+            self.blocks(&engine, &weights, group, &mut observe, &mut meter)?;
+        }
+
+        let tokens = sequences.iter().map(|s| s.len() as u64).sum();
+        let mut norms = Norms::new(Provenance {
+            path: self.source(),
+            format: Format::Measured,
+            tokens: Some(tokens),
+            metadata: Default::default(),
+        });
+        for (index, capture) in captures.iter().enumerate() {
+            let block = architecture.block(index);
+            for site in Site::ALL {
+                let column_norms = capture.column_norms(site);
+                for linear in block.readers(site) {
+                    if column_norms.iter().any(|norm| !norm.is_finite()) {
+                        return Err(Error::NotFinite {
+                            at: linear.weight.clone(),
+                        });
+                    }
+                    norms.insert(linear.weight.clone(), column_norms.clone())?;
+                }
+            }
+        }
+        Ok(norms)
+    }
+
+    /// The loss of every token but the first of each sequence, in nats.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`].
+    pub fn losses(
+        &self,
+        sequences: &[&[u32]],
+        progress: &dyn Fn(Progress),
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let weights = Weights::open(self.checkpoint)?;
+        let engine = self.engine(sequences)?;
+        let mut meter = Meter::new(sequences, self.architecture.blocks + 1, progress);
+        let mut losses = Vec::new();
+        for group in self.groups(sequences) {
+            let hidden = self.blocks(&engine, &weights, group, &mut |_, _, _| {}, &mut meter)?;
+            losses.extend(self.head(&engine, &weights, group, hidden)?);
+            meter.step(group.iter().map(|sequence| sequence.len()).sum());
+        }
+        Ok(losses)
+    }
+
+    /// The logits of one sequence, `[tokens, vocab_size]`: for tests, as they are large.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`].
+    pub fn logits(&self, sequence: &[u32]) -> Result<Vec<f32>, Error> {
+        let Architecture {
+            hidden_size,
+            vocab_size,
+            ..
+        } = *self.architecture;
+        let weights = Weights::open(self.checkpoint)?;
+        let engine = self.engine(&[sequence])?;
+        let mut meter = Meter::new(&[sequence], self.architecture.blocks, &|_| {});
+        let hidden = self.blocks(
+            &engine,
+            &weights,
+            &[sequence],
+            &mut |_, _, _| {},
+            &mut meter,
+        )?;
+        let head = engine.load_head(&weights, &self.architecture.final_norm())?;
+        let rows = weights.read(&self.architecture.head())?;
+        debug_assert_eq!(rows.len(), hidden_size * vocab_size);
+        let mut all = Vec::new();
+        for hidden in &hidden {
+            let hidden = engine.finish(&head, hidden)?;
+            engine.logits(&rows, &hidden, &mut |logits| all = logits.to_vec())?;
+        }
+        Ok(all)
+    }
+
+    fn engine(&self, sequences: &[&[u32]]) -> Result<cpu::Cpu<'a>, Error> {
+        let vocab_size = self.architecture.vocab_size;
+        let tokens = sequences.iter().copied().flatten();
+        if let Some(&token) = tokens.max().filter(|&&t| t as usize >= vocab_size) {
+            return Err(Error::TokenOutOfRange { token, vocab_size });
+        }
+        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
+        cpu::Cpu::new(self.architecture, context, self.threads)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.checkpoint.source.weights().path().to_path_buf()
+    }
+
+    /// Sequences in groups whose hidden states fit into [`HIDDEN_BYTES`].
+    fn groups<'s>(&self, sequences: &'s [&'s [u32]]) -> impl Iterator<Item = &'s [&'s [u32]]> {
+        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0).max(1);
+        let bytes = 4 * context * self.architecture.hidden_size;
+        sequences.chunks((HIDDEN_BYTES / bytes).max(1))
+    }
+
+    /// Some sequences through the embedding and all blocks; gives their hidden states.
+    fn blocks<E: Engine>(
+        &self,
+        engine: &E,
+        weights: &Weights<'_>,
+        sequences: &[&[u32]],
+        observe: &mut (dyn FnMut(usize, Site, &[f32]) + Send),
+        meter: &mut Meter<'_>,
+    ) -> Result<Vec<E::Hidden>, Error> {
+        let embedding = self.architecture.embedding();
+        let mut hidden = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
+            let mut rows = Vec::with_capacity(sequence.len() * self.architecture.hidden_size);
+            for &token in *sequence {
+                rows.extend(weights.read_rows(&embedding, token as usize, 1)?);
+            }
+            hidden.push(engine.embed(rows, sequence.len())?);
+        }
+        for index in 0..self.architecture.blocks {
+            let block = engine.load(weights, &self.architecture.block(index))?;
+            for (hidden, sequence) in hidden.iter_mut().zip(sequences) {
+                *hidden = engine.run(&block, hidden, &mut |site, norms| {
+                    observe(index, site, norms);
+                })?;
+                meter.step(sequence.len());
+            }
+        }
+        Ok(hidden)
+    }
+
+    /// The losses of some sequences, from their hidden states.
+    fn head<E: Engine>(
+        &self,
+        engine: &E,
+        weights: &Weights<'_>,
+        sequences: &[&[u32]],
+        mut hidden: Vec<E::Hidden>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let Architecture {
+            hidden_size,
+            vocab_size,
+            ..
+        } = *self.architecture;
+        let norm = engine.load_head(weights, &self.architecture.final_norm())?;
+        for hidden in &mut hidden {
+            *hidden = engine.finish(&norm, hidden)?;
+        }
+        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
+        let mut sums: Vec<Vec<LogSumExp>> = sequences
+            .iter()
+            .map(|sequence| vec![LogSumExp::default(); sequence.len().saturating_sub(1)])
+            .collect();
+        let piece = (HEAD_BYTES / (4 * hidden_size.max(context))).max(1);
+        let head = self.architecture.head();
+        for first in (0..vocab_size).step_by(piece) {
+            let rows = piece.min(vocab_size - first);
+            let head_rows = weights.read_rows(&head, first, rows)?;
+            let piece = first..first + rows;
+            for ((hidden, sequence), sums) in hidden.iter().zip(sequences).zip(&mut sums) {
+                engine.logits(&head_rows, hidden, &mut |logits| {
+                    add_logits(logits, &piece, sequence, sums);
+                })?;
+            }
+        }
+        let losses: Vec<Vec<f32>> = sums
+            .iter()
+            .map(|sums| sums.iter().map(LogSumExp::loss).collect())
+            .collect();
+        if losses.iter().flatten().any(|loss| !loss.is_finite()) {
+            return Err(Error::NotFinite { at: head });
+        }
+        Ok(losses)
+    }
+}
+
+/// Adds the logits of some rows of the head, `[tokens, piece]`, to the sums of each token's successor.
+fn add_logits(logits: &[f32], piece: &Range<usize>, sequence: &[u32], sums: &mut [LogSumExp]) {
+    use rayon::prelude::*;
+
+    let next = &sequence[1.min(sequence.len())..];
+    logits
+        .par_chunks_exact(piece.len())
+        .zip(next)
+        .zip(sums)
+        .for_each(|((logits, &next), sum)| {
+            sum.add(logits);
+            if piece.contains(&(next as usize)) {
+                sum.target = logits[next as usize - piece.start];
+            }
+        });
+}
+
+/// A softmax's denominator, gathered piece by piece, and the logit it is for.
+#[derive(Clone, Copy, Debug)]
+struct LogSumExp {
+    largest: f32,
+    /// Of `exp(logit - largest)`.
+    sum: f64,
+    target: f32,
+}
+
+impl Default for LogSumExp {
+    fn default() -> Self {
+        Self {
+            largest: f32::NEG_INFINITY,
+            sum: 0.0,
+            target: f32::NAN,
+        }
+    }
+}
+
+impl LogSumExp {
+    fn add(&mut self, logits: &[f32]) {
+        let (of_piece, sum) = exp::log_sum_exp(logits);
+        let largest = self.largest.max(of_piece);
+        let share = |sum: f64, of: f32| sum * f64::from(of - largest).exp();
+        self.sum = share(self.sum, self.largest) + share(f64::from(sum), of_piece);
+        self.largest = largest;
+    }
+
+    fn loss(&self) -> f32 {
+        (f64::from(self.largest) + self.sum.ln() - f64::from(self.target)) as f32
+    }
+}
+
+/// Counts tokens times layers.
+struct Meter<'a> {
+    done: usize,
+    total: usize,
+    tokens: usize,
+    progress: &'a dyn Fn(Progress),
+}
+
+impl<'a> Meter<'a> {
+    fn new(sequences: &[&[u32]], layers: usize, progress: &'a dyn Fn(Progress)) -> Self {
+        let tokens = sequences.iter().map(|s| s.len()).sum::<usize>();
+        Self {
+            done: 0,
+            total: tokens * layers,
+            tokens,
+            progress,
+        }
+    }
+
+    fn step(&mut self, tokens: usize) {
+        self.done += tokens;
+        (self.progress)(Progress {
+            done: self.done as f64 / self.total as f64,
+            tokens: self.tokens,
+        });
+    }
+}

@@ -1,0 +1,94 @@
+//! Weights on their way into the forward pass: read by name when they are needed, and not kept.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use bytemuck::Zeroable as _;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::Error;
+use crate::checkpoint::{self, Checkpoint, Tensor, positional};
+use crate::dtype::Dtype;
+
+/// The open files of a checkpoint, and where each tensor lies in them.
+pub(super) struct Weights<'a> {
+    checkpoint: &'a Checkpoint,
+    files: Vec<File>,
+    by_name: HashMap<&'a str, (usize, &'a Tensor)>,
+}
+
+impl<'a> Weights<'a> {
+    pub(super) fn open(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
+        let files = checkpoint
+            .shards
+            .iter()
+            .map(|shard| Ok(checkpoint::open_regular(&shard.path)?.0))
+            .collect::<Result<_, Error>>()?;
+        let by_name = checkpoint
+            .tensors()
+            .map(|(shard, tensor)| (tensor.name.as_str(), (shard, tensor)))
+            .collect();
+        Ok(Self {
+            checkpoint,
+            files,
+            by_name,
+        })
+    }
+
+    /// A whole tensor as f32, row-major.
+    pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let (_, tensor) = self.find(name)?;
+        let elements = tensor.shape.iter().product();
+        self.read_range(name, 0, elements)
+    }
+
+    /// Rows `first .. first + rows` of a matrix as f32.
+    pub(super) fn read_rows(
+        &self,
+        name: &str,
+        first: usize,
+        rows: usize,
+    ) -> Result<Vec<f32>, Error> {
+        let (_, tensor) = self.find(name)?;
+        let features: usize = tensor.shape.iter().skip(1).product();
+        self.read_range(name, first * features, rows * features)
+    }
+
+    fn find(&self, name: &str) -> Result<(usize, &'a Tensor), Error> {
+        // The architecture was held against the headers, so this is a name that it forgot to check.
+        self.by_name
+            .get(name)
+            .copied()
+            .ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+    }
+
+    fn read_range(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {
+        let (shard, tensor) = self.find(name)?;
+        let dtype = Dtype::from_safetensors(tensor.dtype)
+            .ok_or_else(|| Error::NoSuchTensor(name.to_owned()))?;
+        let offset = tensor.offset + (first * dtype.size()) as u64;
+        let fill = |bytes: &mut [u8]| {
+            let path = &self.checkpoint.shards[shard].path;
+            positional::read_exact_at(&self.files[shard], bytes, offset)
+                .map_err(checkpoint::Error::io("read", path))
+        };
+        Ok(match dtype {
+            Dtype::F32 => {
+                let mut floats = vec![0.0_f32; elements];
+                fill(bytemuck::cast_slice_mut(&mut floats))?;
+                floats
+            }
+            Dtype::Bf16 => {
+                let mut halves = vec![bf16::zeroed(); elements];
+                fill(bytemuck::cast_slice_mut(&mut halves))?;
+                halves.into_par_iter().map(bf16::to_f32).collect()
+            }
+            Dtype::F16 => {
+                let mut halves = vec![f16::zeroed(); elements];
+                fill(bytemuck::cast_slice_mut(&mut halves))?;
+                halves.into_par_iter().map(f16::to_f32).collect()
+            }
+        })
+    }
+}

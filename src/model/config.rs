@@ -1,0 +1,89 @@
+//! Reading numbers out of a config.json that a stranger wrote.
+
+use serde_json::Value;
+
+use super::Error;
+use crate::checkpoint::shown;
+
+/// Sizes above this are no model's; it keeps products of two of them within 64 bits.
+const MAX_SIZE: u64 = 1 << 24;
+
+/// A config.json, with the model types' older and newer spellings of a key looked up in turn.
+pub(super) struct Config<'a> {
+    json: &'a Value,
+}
+
+impl<'a> Config<'a> {
+    pub(super) fn new(json: &'a Value) -> Self {
+        Self { json }
+    }
+
+    /// The value of a key; `null` is no value.
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+        self.json.get(key).filter(|value| !value.is_null())
+    }
+
+    /// A size that has to be there.
+    pub(super) fn size(&self, key: &str) -> Result<usize, Error> {
+        self.size_or(key, None)
+    }
+
+    /// A size, or what it is when nothing is said.
+    pub(super) fn size_or(&self, key: &str, default: Option<usize>) -> Result<usize, Error> {
+        let wrong = |problem: String| Error::Config(format!("{key} {problem}"));
+        match (self.get(key), default) {
+            (Some(value), _) => value
+                .as_u64()
+                .filter(|size| (1..=MAX_SIZE).contains(size))
+                .map(|size| size as usize)
+                .ok_or_else(|| {
+                    wrong(format!(
+                        "is {}, not a number from 1 to {MAX_SIZE}",
+                        brief(value)
+                    ))
+                }),
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(wrong("is missing".to_owned())),
+        }
+    }
+
+    /// A finite number above zero, or what it is when nothing is said.
+    pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64, Error> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value
+                .as_f64()
+                .filter(|number| number.is_finite() && *number > 0.0)
+                .ok_or_else(|| {
+                    Error::Config(format!("{key} is {}, not a number above 0", brief(value)))
+                }),
+        }
+    }
+
+    /// A switch, or what it is when nothing is said.
+    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool, Error> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| {
+                Error::Config(format!("{key} is {}, not true or false", brief(value)))
+            }),
+        }
+    }
+
+    /// A word, if there is one.
+    pub(super) fn word(&self, key: &str) -> Option<&'a str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    /// The part of the file under a key.
+    pub(super) fn part(&self, key: &str) -> Option<Self> {
+        self.get(key)
+            .filter(|value| value.is_object())
+            .map(Self::new)
+    }
+}
+
+/// A value for a message: escaped, and short.
+fn brief(value: &Value) -> String {
+    shown(&value.to_string()).to_string()
+}

@@ -1,0 +1,283 @@
+//! The forward pass against transformers: every architecture, logits and column norms.
+//!
+//! `tests/forward/goldens.py` made the checkpoints and computed what is expected.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::forward::Forward;
+use swiftprune_wgpu::model::{Architecture, Error};
+use swiftprune_wgpu::norms::Lookup;
+
+const ARCHITECTURES: [&str; 5] = ["llama", "mistral", "qwen2", "qwen3", "gpt_neox"];
+
+/// What transformers computed.
+struct Golden {
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+    /// By the weight's name.
+    norms: BTreeMap<String, Vec<f32>>,
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/forward")
+        .join(name)
+}
+
+fn open(dir: &Path) -> Checkpoint {
+    Checkpoint::open(dir.to_str().unwrap()).unwrap()
+}
+
+fn golden(name: &str) -> Golden {
+    let bytes = fs::read(folder(name).join("golden.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let values = |name: &str| bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap().data());
+    let norms = tensors.names().into_iter().filter_map(|name| {
+        let weight = name.strip_prefix("norms.")?;
+        let values = bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap().data());
+        Some((weight.to_owned(), values))
+    });
+    Golden {
+        tokens: values("tokens").into_iter().map(f32::to_bits).collect(),
+        logits: values("logits"),
+        norms: norms.collect(),
+    }
+}
+
+/// The largest difference, in parts of the largest value.
+fn difference(expected: &[f32], got: &[f32]) -> f32 {
+    assert_eq!(expected.len(), got.len());
+    let largest = expected.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+    let differences = expected.iter().zip(got).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max) / largest
+}
+
+/// Logits' difference, and the worst of the norms'.
+fn differences(checkpoint: &Checkpoint, golden: &Golden) -> (f32, f32) {
+    let architecture = Architecture::of(checkpoint).unwrap();
+    let forward = Forward::new(checkpoint, &architecture, 2);
+    let logits = forward.logits(&golden.tokens).unwrap();
+    let norms = forward.column_norms(&[&golden.tokens], &|_| {}).unwrap();
+    let worst = golden.norms.iter().map(|(weight, expected)| {
+        let Lookup::Measured(got) = norms.get(weight, None, expected.len()).unwrap() else {
+            panic!("no norms for {weight}");
+        };
+        difference(expected, got)
+    });
+    (
+        difference(&golden.logits, &logits),
+        worst.fold(0.0, f32::max),
+    )
+}
+
+#[test]
+fn logits_and_column_norms_are_those_of_transformers() {
+    for name in ARCHITECTURES {
+        let golden = golden(name);
+        let linears = if name == "gpt_neox" { 4 } else { 7 };
+        assert_eq!(golden.norms.len(), 2 * linears, "{name}");
+        let (logits, norms) = differences(&open(&folder(name)), &golden);
+        println!("{name}: logits {logits:.1e}, norms {norms:.1e}");
+        assert!(logits < 1e-3, "{name}: logits differ by {logits}");
+        assert!(norms < 1e-4, "{name}: norms differ by {norms}");
+    }
+}
+
+/// A copy of a checkpoint whose tensor `name` was changed by `change`.
+fn tampered(from: &str, name: &str, change: fn(&mut [u8])) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(
+        folder(from).join("config.json"),
+        dir.path().join("config.json"),
+    )
+    .unwrap();
+    let mut bytes = fs::read(folder(from).join("model.safetensors")).unwrap();
+    let range = {
+        let (start, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let (begin, end) = metadata.info(name).unwrap().data_offsets;
+        start + 8 + begin..start + 8 + end
+    };
+    change(&mut bytes[range]);
+    fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+    dir
+}
+
+#[test]
+fn one_weight_that_was_tampered_with_is_noticed() {
+    // The sign of a single weight.
+    let flip = |bytes: &mut [u8]| bytes[1] ^= 0x80;
+    for (architecture, tensor) in [
+        ("llama", "model.layers.0.self_attn.k_proj.weight"),
+        ("mistral", "model.layers.1.mlp.down_proj.weight"),
+        ("qwen2", "model.layers.1.self_attn.q_proj.bias"),
+        ("qwen3", "model.layers.0.self_attn.k_norm.weight"),
+    ] {
+        let dir = tampered(architecture, tensor, flip);
+        let (logits, norms) = differences(&open(dir.path()), &golden(architecture));
+        assert!(
+            logits > 1e-3 || norms > 1e-4,
+            "{architecture} {tensor}: {logits}, {norms}"
+        );
+    }
+    let flip = |bytes: &mut [u8]| bytes[3] ^= 0x80;
+    let dir = tampered(
+        "gpt_neox",
+        "gpt_neox.layers.0.attention.query_key_value.weight",
+        flip,
+    );
+    let (logits, _) = differences(&open(dir.path()), &golden("gpt_neox"));
+    assert!(logits > 1e-3, "{logits}");
+}
+
+#[test]
+fn losses_are_those_of_the_logits() {
+    for name in ARCHITECTURES {
+        let golden = golden(name);
+        let checkpoint = open(&folder(name));
+        let architecture = Architecture::of(&checkpoint).unwrap();
+        let forward = Forward::new(&checkpoint, &architecture, 1);
+        let losses = forward
+            .losses(&[&golden.tokens, &golden.tokens[..1]], &|_| {})
+            .unwrap();
+        let rows = golden.logits.chunks(architecture.vocab_size);
+        let expected: Vec<f32> = rows
+            .zip(&golden.tokens[1..])
+            .map(|(row, &next)| {
+                let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+                (sum.ln() - f64::from(row[next as usize])) as f32
+            })
+            .collect();
+        assert!(difference(&expected, &losses[0]) < 1e-4, "{name}");
+        assert!(losses[1].is_empty(), "the first token has no loss");
+    }
+}
+
+#[test]
+fn column_norms_of_a_text_are_the_sum_of_those_of_its_pieces() {
+    let checkpoint = open(&folder("llama"));
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let forward = Forward::new(&checkpoint, &architecture, 2);
+    let tokens = golden("llama").tokens;
+    let pieces: Vec<&[u32]> = tokens.chunks(10).collect();
+    let whole = forward.column_norms(&pieces, &|_| {}).unwrap();
+    assert_eq!(whole.source.tokens, Some(32));
+    for linear in [architecture.block(1).down, architecture.block(0).output] {
+        let norms = |sequences: &[&[u32]]| {
+            let norms = forward.column_norms(sequences, &|_| {}).unwrap();
+            let found = norms.get(&linear.weight, None, linear.in_features).unwrap();
+            found.measured().unwrap().to_vec()
+        };
+        let mut sum = vec![0.0; linear.in_features];
+        for piece in &pieces {
+            sum.iter_mut()
+                .zip(norms(&[piece]))
+                .for_each(|(sum, norm)| *sum += norm);
+        }
+        assert!(difference(&sum, &norms(&pieces)) < 1e-6);
+    }
+}
+
+/// The error of the llama checkpoint after its config.json was changed.
+fn with_config(change: impl FnOnce(&mut serde_json::Value)) -> Error {
+    let mut checkpoint = open(&folder("llama"));
+    change(checkpoint.config.as_mut().unwrap());
+    Architecture::of(&checkpoint).unwrap_err()
+}
+
+#[test]
+fn a_config_that_disagrees_with_the_tensors_is_refused() {
+    for (key, value, says) in [
+        ("hidden_size", 128_u64, "embed_tokens.weight"),
+        ("vocab_size", 81, "embed_tokens.weight"),
+        (
+            "num_hidden_layers",
+            3,
+            "model.layers.2.input_layernorm.weight is missing",
+        ),
+        ("num_hidden_layers", 1, "num_hidden_layers is 1"),
+        (
+            "num_key_value_heads",
+            1,
+            "k_proj.weight is [32, 64], by config.json it would be [16, 64]",
+        ),
+        (
+            "num_key_value_heads",
+            3,
+            "num_attention_heads 4 is not a multiple of num_key_value_heads 3",
+        ),
+        ("intermediate_size", 95, "mlp.gate_proj.weight"),
+        ("num_attention_heads", 0, "num_attention_heads is 0"),
+        ("hidden_size", 1_u64 << 40, "hidden_size is 1099511627776"),
+    ] {
+        let error = with_config(|config| config[key] = value.into()).to_string();
+        assert!(error.contains(says), "{key} {value}: {error}");
+    }
+    let error = with_config(|config| {
+        config["num_attention_heads"] = 6.into();
+        config.as_object_mut().unwrap().remove("head_dim");
+    });
+    assert!(
+        error
+            .to_string()
+            .contains("hidden_size 64 is not a multiple"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_not_supported_is_told_from_what_is_wrong() {
+    for (key, value) in [("model_type", "mamba"), ("hidden_act", "relu2")] {
+        let error = with_config(|config| config[key] = value.into());
+        assert!(
+            matches!(&error, Error::Unsupported(what) if what.contains(value)),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("gpt_neox"),
+            "the supported ones are named: {error}"
+        );
+    }
+    let mut checkpoint = open(&folder("llama"));
+    checkpoint.config = None;
+    assert!(matches!(
+        Architecture::of(&checkpoint),
+        Err(Error::NoConfig(_))
+    ));
+}
+
+#[test]
+fn a_token_beyond_the_embedding_is_refused() {
+    let checkpoint = open(&folder("llama"));
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let forward = Forward::new(&checkpoint, &architecture, 1);
+    let error = forward
+        .column_norms(&[&[1, 80]], &|_| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("token 80 is beyond the embedding's 80 rows"),
+        "{error}"
+    );
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_by_name() {
+    let nan = |bytes: &mut [u8]| bytes[..2].copy_from_slice(&[0xc0, 0x7f]);
+    let dir = tampered("llama", "model.layers.1.mlp.up_proj.weight", nan);
+    let checkpoint = open(dir.path());
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let forward = Forward::new(&checkpoint, &architecture, 1);
+    let error = forward
+        .column_norms(&[&[1, 2, 3]], &|_| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("model.layers.1.mlp.down_proj.weight"),
+        "{error}"
+    );
+    assert!(forward.losses(&[&[1, 2, 3]], &|_| {}).is_err());
+}

@@ -1,0 +1,80 @@
+"""Makes the checkpoints in this folder, and what transformers computes from them.
+
+    python goldens.py        # transformers 5.23.0, torch 2.15.0, safetensors 0.8; on the CPU, in float32
+
+A folder an architecture: random weights, 2 blocks, hidden size 64, and golden.safetensors with 32 tokens, their logits, and
+the sum of squares of every input feature of every linear layer (float64 sums of float32 activations).
+"""
+
+import json
+import pathlib
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+HERE = pathlib.Path(__file__).parent
+SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=80,
+             max_position_embeddings=64, attn_implementation="eager")
+LLAMA3 = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+CASES = {
+    # Llama 3.2: grouped queries, scaled rotary embedding, tied head.
+    "llama": (torch.bfloat16, dict(num_key_value_heads=2, rope_parameters=LLAMA3, tie_word_embeddings=True)),
+    # Mistral 7B v0.1: a window that is shorter than the text.
+    "mistral": (torch.float16, dict(num_key_value_heads=2, sliding_window=8)),
+    # Biases on queries, keys and values.
+    "qwen2": (torch.bfloat16, dict(num_key_value_heads=1, tie_word_embeddings=True)),
+    # Norms in each head; heads wider than the hidden state is shared out.
+    "qwen3": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=24)),
+    # Pythia: everything has a bias, a quarter of each head turns, the halves of a block run in parallel.
+    "gpt_neox": (torch.float32, dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0,
+                                                          partial_rotary_factor=0.25))),
+}
+
+
+@torch.no_grad()
+def make(name, dtype, changes):
+    torch.manual_seed(len(name))
+    config = transformers.AutoConfig.for_model(name, **{**SIZES, **changes})
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for key, tensor in model.named_parameters():
+        # Wide enough that attention chooses and activations bend; norms around 1; biases that matter.
+        noise = torch.randn_like(tensor) * (0.3 if tensor.dim() == 1 else 0.2)
+        is_norm = tensor.dim() == 1 and "norm" in key and key.endswith("weight")
+        tensor.copy_((noise + (1.0 if is_norm else 0.0)).to(dtype).float())
+
+    norms = {}
+
+    def hook(key):
+        def see(_, inputs):
+            x = inputs[0][0].double()
+            norms[f"norms.{key}.weight"] = (x * x).sum(0).float()
+        return see
+
+    for key, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and ".layers." in key:
+            module.register_forward_pre_hook(hook(key))
+    tokens = torch.randint(0, config.vocab_size, (1, 32))
+    logits = model(tokens, use_cache=False).logits[0]
+
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    kept = {k: v for k, v in config.to_dict().items() if k in KEYS and v is not None}
+    (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
+    save_file({"tokens": tokens[0].int(), "logits": logits.contiguous(), **norms}, folder / "golden.safetensors",
+              metadata={"transformers": transformers.__version__, "torch": torch.__version__})
+
+
+KEYS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "hidden_act", "rms_norm_eps",
+        "layer_norm_eps", "rope_parameters", "tie_word_embeddings", "sliding_window", "use_parallel_residual",
+        "attention_bias", "mlp_bias"]
+
+if __name__ == "__main__":
+    for name, (dtype, changes) in CASES.items():
+        make(name, dtype, changes)
