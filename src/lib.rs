@@ -26,9 +26,11 @@
 // A test that unwraps fails with a message; a library that does so crashes.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod calibration;
 pub mod checkpoint;
 pub mod device;
 mod dtype;
+pub mod evaluation;
 pub mod forward;
 pub mod mask;
 pub mod model;
@@ -40,5 +42,6 @@ pub mod report;
 pub mod scores;
 pub mod selection;
 pub mod targets;
+pub mod text;
 
 pub use dtype::Dtype;

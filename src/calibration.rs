@@ -1,0 +1,176 @@
+//! Calibration: the column norms of a model's activations on some text, with where they come from.
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::forward::{self, Forward, Progress};
+use crate::model::{self, Architecture};
+use crate::norms::{self, Format, Norms, Provenance};
+use crate::text::{self, Text};
+
+/// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
+pub const DEFAULT_TOKENS: usize = 4096;
+
+/// Tokens a window, unless the model was made for fewer.
+pub const DEFAULT_CONTEXT: usize = 512;
+
+/// Why a model could not be calibrated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model cannot be run.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// The text cannot be used.
+    #[error(transparent)]
+    Text(#[from] text::Error),
+    /// The forward pass failed.
+    #[error(transparent)]
+    Forward(#[from] forward::Error),
+    /// The norms cannot be kept.
+    #[error(transparent)]
+    Norms(#[from] norms::Error),
+    /// Windows longer than the model was made for.
+    #[error(
+        "--context {context} is longer than the {max} tokens this model was made for (max_position_embeddings)"
+    )]
+    Context {
+        /// What was asked.
+        context: usize,
+        /// What is possible.
+        max: usize,
+    },
+}
+
+impl Error {
+    /// Whether the model is one that nobody could calibrate here: of another architecture, or without a tokenizer. Any
+    /// other error is of the user's making, or of the files'.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(
+            self,
+            Self::Model(model::Error::Unsupported(_) | model::Error::NoConfig(_))
+                | Self::Text(text::Error::NoTokenizer(_))
+        )
+    }
+}
+
+/// A calibration that is ready to run: everything that can be wrong with the request has been checked.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    architecture: Arc<Architecture>,
+    text: Text,
+    tokens: Vec<u32>,
+    context: usize,
+}
+
+impl Calibration {
+    /// Reads the model's description and makes tokens of the text: at most `tokens` of them, in windows of `context`
+    /// ([`DEFAULT_CONTEXT`] or what the model was made for, if none is given).
+    ///
+    /// # Errors
+    /// Every variant of [`Error`] but [`Error::Forward`].
+    pub fn new(
+        checkpoint: &Checkpoint,
+        text: Text,
+        tokens: usize,
+        context: Option<usize>,
+    ) -> Result<Self, Error> {
+        let architecture = Architecture::of(checkpoint)?;
+        let context = context_of(&architecture, context)?;
+        let mut of_text = text::tokenize(checkpoint, &text)?;
+        of_text.truncate(tokens);
+        if of_text.is_empty() {
+            return Err(Error::Text(text::Error::TooShort {
+                text: text.name,
+                found: 0,
+                wanted: 1,
+            }));
+        }
+        Ok(Self {
+            architecture: Arc::new(architecture),
+            text,
+            tokens: of_text,
+            context,
+        })
+    }
+
+    /// Tokens that will be run: fewer than asked for where the text has no more.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Tokens a window.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &Text {
+        &self.text
+    }
+
+    /// Runs the model on `threads` threads of the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Forward`].
+    pub fn run(
+        &self,
+        checkpoint: &Checkpoint,
+        threads: usize,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Norms, Error> {
+        let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
+        let forward = Forward::new(checkpoint, &self.architecture, threads);
+        let mut norms = forward.column_norms(&windows, progress)?;
+        norms.source = self.provenance(checkpoint);
+        Ok(norms)
+    }
+
+    /// Norms of the right names and lengths that are all one: what a plan is checked with before the real ones are there.
+    ///
+    /// # Errors
+    /// [`Error::Norms`], which would be an error of this program.
+    pub fn pending(&self, checkpoint: &Checkpoint) -> Result<Norms, Error> {
+        let mut norms = Norms::new(self.provenance(checkpoint));
+        for block in (0..self.architecture.blocks).map(|index| self.architecture.block(index)) {
+            for site in model::Site::ALL {
+                for linear in block.readers(site) {
+                    norms.insert(linear.weight.clone(), vec![1.0; linear.in_features])?;
+                }
+            }
+        }
+        Ok(norms)
+    }
+
+    fn provenance(&self, checkpoint: &Checkpoint) -> Provenance {
+        let facts = [
+            ("text", self.text.name.clone()),
+            ("text_sha256", self.text.sha256()),
+            ("context", self.context.to_string()),
+            ("device", "CPU, f32".to_owned()),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ];
+        Provenance {
+            path: checkpoint.source.weights().path().to_path_buf(),
+            format: Format::Measured,
+            tokens: Some(self.tokens.len() as u64),
+            metadata: facts.map(|(key, value)| (key.to_owned(), value)).into(),
+        }
+    }
+}
+
+/// The window that was asked for, or the default; never longer than the model was made for.
+pub(crate) fn context_of(
+    architecture: &Architecture,
+    asked: Option<usize>,
+) -> Result<usize, Error> {
+    match (asked, architecture.max_context) {
+        (Some(context), Some(max)) if context > max => Err(Error::Context { context, max }),
+        (Some(context), _) => Ok(context.max(1)),
+        (None, max) => Ok(DEFAULT_CONTEXT.min(max.unwrap_or(DEFAULT_CONTEXT))),
+    }
+}

@@ -1,0 +1,161 @@
+//! Perplexity: how surprised a model is by a text, and whether another one is more so.
+
+use std::time::{Duration, Instant};
+
+use crate::calibration::{Error, context_of};
+use crate::checkpoint::Checkpoint;
+use crate::forward::{Forward, Progress};
+use crate::model::Architecture;
+use crate::text::{self, Text};
+
+/// The losses of one model on one text.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Evaluation {
+    /// Tokens a window; windows do not overlap, and each starts anew.
+    pub context: usize,
+    /// The loss of every token but the first of each window, in nats.
+    pub losses: Vec<Vec<f32>>,
+    /// How long the forward pass took.
+    pub elapsed: Duration,
+}
+
+/// The paired difference of two models on one text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// Mean of the second's losses less the first's, in nats per token.
+    pub mean: f64,
+    /// Its standard error over windows, as tokens of one window are not independent; none for a single window.
+    pub standard_error: Option<f64>,
+}
+
+impl Evaluation {
+    /// Runs `checkpoint` over `text`: whole windows of `context` tokens, at most `tokens` tokens in all. A text shorter
+    /// than a window is a window of its own.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`].
+    pub fn run(
+        checkpoint: &Checkpoint,
+        text: &Text,
+        context: Option<usize>,
+        tokens: Option<usize>,
+        threads: usize,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Self, Error> {
+        let architecture = Architecture::of(checkpoint)?;
+        architecture.check_head(checkpoint)?;
+        let context = context_of(&architecture, context)?;
+        let mut all = text::tokenize(checkpoint, text)?;
+        all.truncate(tokens.unwrap_or(usize::MAX));
+        let windows: Vec<&[u32]> = match all.len() {
+            len if len < context => vec![&all[..]],
+            _ => all.chunks_exact(context).collect(),
+        };
+        if windows[0].len() < 2 {
+            return Err(Error::Text(text::Error::TooShort {
+                text: text.name.clone(),
+                found: windows[0].len(),
+                wanted: 2,
+            }));
+        }
+        let start = Instant::now();
+        let losses = Forward::new(checkpoint, &architecture, threads).losses(&windows, progress)?;
+        Ok(Self {
+            context,
+            losses,
+            elapsed: start.elapsed(),
+        })
+    }
+
+    /// Tokens that were predicted.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.losses.iter().map(Vec::len).sum()
+    }
+
+    /// Tokens a second, the first of each window counted.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> f64 {
+        (self.tokens() + self.losses.len()) as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Mean loss in nats per token.
+    #[must_use]
+    pub fn mean_loss(&self) -> f64 {
+        let sum: f64 = self.losses.iter().flatten().map(|&l| f64::from(l)).sum();
+        sum / self.tokens() as f64
+    }
+
+    /// `exp` of the mean loss.
+    #[must_use]
+    pub fn perplexity(&self) -> f64 {
+        self.mean_loss().exp()
+    }
+
+    /// How much more `other` loses on the same windows; `None` if they are not the same, token for token.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<Difference> {
+        let lengths = |e: &Self| e.losses.iter().map(Vec::len).collect::<Vec<_>>();
+        if lengths(self) != lengths(other) {
+            return None;
+        }
+        // The sum of each window's differences, and its tokens.
+        let windows: Vec<(f64, f64)> = self
+            .losses
+            .iter()
+            .zip(&other.losses)
+            .map(|(a, b)| {
+                let pairs = a.iter().zip(b);
+                let sum = pairs.map(|(&a, &b)| f64::from(b) - f64::from(a)).sum();
+                (sum, a.len() as f64)
+            })
+            .collect();
+        let tokens: f64 = windows.iter().map(|(_, len)| len).sum();
+        let mean = windows.iter().map(|(sum, _)| sum).sum::<f64>() / tokens;
+        let n = windows.len() as f64;
+        let squares: f64 = windows
+            .iter()
+            .map(|(sum, len)| (sum - mean * len).powi(2))
+            .sum();
+        let standard_error = (n > 1.0).then(|| (squares * n / (n - 1.0)).sqrt() / tokens);
+        Some(Difference {
+            mean,
+            standard_error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(losses: &[&[f32]]) -> Evaluation {
+        Evaluation {
+            context: 3,
+            losses: losses.iter().map(|window| window.to_vec()).collect(),
+            elapsed: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn perplexity_is_that_of_all_tokens_together() {
+        let one = evaluation(&[&[1.0, 3.0], &[2.0]]);
+        assert_eq!((one.tokens(), one.mean_loss()), (3, 2.0));
+        assert_eq!(one.perplexity(), 2.0_f64.exp());
+        assert_eq!(one.tokens_per_second(), 5.0);
+    }
+
+    #[test]
+    fn a_difference_is_of_pairs_and_its_error_of_windows() {
+        let one = evaluation(&[&[1.0, 2.0], &[5.0, 6.0]]);
+        let two = evaluation(&[&[2.0, 3.0], &[8.0, 9.0]]);
+        let difference = one.difference(&two).unwrap();
+        // Windows differ by 1 and by 3 a token: mean 2, deviation sqrt(2), over sqrt(2) windows.
+        assert_eq!(difference.mean, 2.0);
+        assert!((difference.standard_error.unwrap() - 1.0).abs() < 1e-12);
+        assert_eq!(one.difference(&evaluation(&[&[1.0, 2.0]])), None);
+        let single = evaluation(&[&[1.0]]);
+        assert_eq!(single.difference(&single).unwrap().standard_error, None);
+    }
+}

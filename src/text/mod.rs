@@ -1,0 +1,195 @@
+//! Texts, and the tokens a model makes of them.
+//!
+//! Two texts are built in, both written for this project: one to calibrate on, one to measure perplexity on. They have no
+//! sentence in common. `docs/calibration.md` says what is in them and why.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use tokenizers::Tokenizer;
+
+use crate::checkpoint::{self, Checkpoint, shown, shown_path};
+
+/// The longest text that is read, in bytes.
+pub const MAX_TEXT: u64 = 64 << 20;
+
+/// The longest tokenizer.json that is read, in bytes; the largest in use are 35 MB.
+pub const MAX_TOKENIZER: u64 = 256 << 20;
+
+/// Why there are no tokens.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no tokenizer.json beside the weights.
+    #[error("there is no tokenizer.json beside {}", shown_path(_0))]
+    NoTokenizer(PathBuf),
+    /// A file could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// A text or a tokenizer that cannot be used.
+    #[error("{}: {problem}", shown_path(path))]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A text of which too few tokens come.
+    #[error(
+        "the {text} has {found} tokens, and {wanted} are the least that say anything: give a longer text"
+    )]
+    TooShort {
+        /// The text's name.
+        text: String,
+        /// Its tokens.
+        found: usize,
+        /// The least.
+        wanted: usize,
+    },
+}
+
+/// A text with a name to call it by.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// `built-in calibration text`, or the file.
+    pub name: String,
+    /// What it says.
+    pub content: Cow<'static, str>,
+}
+
+impl Text {
+    /// The text that calibration takes when none is given.
+    #[must_use]
+    pub fn calibration() -> Self {
+        Self {
+            name: "built-in calibration text".to_owned(),
+            content: include_str!("builtin.txt").into(),
+        }
+    }
+
+    /// The text that perplexity is measured on when none is given.
+    #[must_use]
+    pub fn held_out() -> Self {
+        Self {
+            name: "built-in held-out text".to_owned(),
+            content: include_str!("heldout.txt").into(),
+        }
+    }
+
+    /// Reads a text file.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it cannot be read, [`Error::Unusable`] if it is empty, no UTF-8, or above [`MAX_TEXT`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = read(path, MAX_TEXT)?;
+        let unusable = |problem: &str| Error::Unusable {
+            path: path.to_path_buf(),
+            problem: problem.to_owned(),
+        };
+        let content = String::from_utf8(bytes)
+            .map_err(|_| unusable("it is not UTF-8 text; convert it first"))?;
+        if content.trim().is_empty() {
+            return Err(unusable("it is empty"));
+        }
+        Ok(Self {
+            name: path.display().to_string(),
+            content: content.into(),
+        })
+    }
+
+    /// The SHA-256 of its bytes, in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let sum = Sha256::digest(self.content.as_bytes());
+        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The tokens a model makes of a text: those of all of it, with whatever its tokenizer puts before a text.
+///
+/// # Errors
+/// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that is none, [`Error::Checkpoint`].
+pub fn tokenize(checkpoint: &Checkpoint, text: &Text) -> Result<Vec<u32>, Error> {
+    let weights = checkpoint.source.weights().path().to_path_buf();
+    let path = weights.with_file_name("tokenizer.json");
+    if !path.exists() {
+        return Err(Error::NoTokenizer(weights));
+    }
+    let bytes = read(&path, MAX_TOKENIZER)?;
+    let unusable = |error: tokenizers::Error| Error::Unusable {
+        path: path.clone(),
+        problem: format!(
+            "it is no tokenizer that can be used: {}",
+            shown(&error.to_string())
+        ),
+    };
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(unusable)?;
+    // Both are for batches of short texts.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(unusable)?;
+    let encoding = tokenizer
+        .encode_fast(text.content.as_ref(), true)
+        .map_err(unusable)?;
+    Ok(encoding.get_ids().to_vec())
+}
+
+/// A whole file, if it is a regular one of at most `limit` bytes.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let (file, len) = checkpoint::open_regular(path)?;
+    if len > limit {
+        return Err(Error::Unusable {
+            path: path.to_path_buf(),
+            problem: format!("{len} bytes are too many, the limit is {limit}"),
+        });
+    }
+    let mut bytes = Vec::new();
+    // The limit holds for a file that grows meanwhile, too.
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(checkpoint::Error::io("read", path))?;
+    Ok(bytes)
+}
+
+/// Whether a checkpoint has a tokenizer beside it.
+#[must_use]
+pub fn has_tokenizer(checkpoint: &Checkpoint) -> bool {
+    let path = checkpoint.source.weights().path().with_file_name("tokenizer.json");
+    fs::metadata(path).is_ok_and(|meta| meta.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_two_built_in_texts_have_no_line_in_common() {
+        let (calibration, held_out) = (Text::calibration(), Text::held_out());
+        let lines = |text: &Text| -> HashSet<String> {
+            let long = |line: &&str| line.len() > 20;
+            text.content.lines().filter(long).map(str::to_owned).collect()
+        };
+        assert!(lines(&calibration).is_disjoint(&lines(&held_out)));
+        assert!((16 << 10..=32 << 10).contains(&calibration.content.len()));
+        assert!((16 << 10..=32 << 10).contains(&held_out.content.len()));
+    }
+
+    #[test]
+    fn a_text_that_says_nothing_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("text.txt");
+        for (content, says) in [(&b" \n\t"[..], "it is empty"), (&[0xff, 0xfe], "not UTF-8")] {
+            fs::write(&path, content).unwrap();
+            let error = Text::read(&path).unwrap_err().to_string();
+            assert!(error.contains("text.txt") && error.contains(says), "{error}");
+        }
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(MAX_TEXT + 1).unwrap();
+        let error = Text::read(&path).unwrap_err().to_string();
+        assert!(error.contains("too many"), "{error}");
+    }
+}
