@@ -16,6 +16,8 @@ pub struct Evaluation {
     pub context: usize,
     /// The loss of every token but the first of each window, in nats.
     pub losses: Vec<Vec<f32>>,
+    /// The tokens, window by window.
+    pub sequence: Vec<u32>,
     /// How long the forward pass took.
     pub elapsed: Duration,
 }
@@ -64,6 +66,7 @@ impl Evaluation {
         Ok(Self {
             context,
             losses,
+            sequence: windows.concat(),
             elapsed: start.elapsed(),
         })
     }
@@ -97,7 +100,7 @@ impl Evaluation {
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<Difference> {
         let lengths = |e: &Self| e.losses.iter().map(Vec::len).collect::<Vec<_>>();
-        if lengths(self) != lengths(other) {
+        if lengths(self) != lengths(other) || self.sequence != other.sequence {
             return None;
         }
         // The sum of each window's differences, and its tokens.
@@ -134,6 +137,7 @@ mod tests {
         Evaluation {
             context: 3,
             losses: losses.iter().map(|window| window.to_vec()).collect(),
+            sequence: Vec::new(),
             elapsed: Duration::from_secs(1),
         }
     }

@@ -60,8 +60,8 @@ pub enum Error {
     },
     /// The score is not defined without norms.
     #[error(
-        "the score {score} needs column norms of the activations: give --norms FILE (from a calibration, or a llama.cpp \
-         importance matrix), or take --score ria, which works without"
+        "the score {score} needs column norms of the activations: let the model be calibrated (--calibration builtin), give \
+         --norms FILE (from `calibrate`, or a llama.cpp importance matrix), or take --score ria, which works without"
     )]
     NormsRequired {
         /// The score.
@@ -69,8 +69,8 @@ pub enum Error {
     },
     /// The norms have nothing for a tensor that is to be pruned.
     #[error(
-        "{}: no norms for tensor {}: they are of another model or incomplete; calibrate this model, leave the tensor out \
-         with --exclude, or take --score ria without --norms",
+        "{}: no norms for tensor {}: they are of another model or incomplete (calibration measures the decoder blocks' linear \
+         weights); leave the tensor out with --exclude, or take --calibration none and --score ria",
         norms.display(), shown(tensor)
     )]
     NormsMissing {
@@ -268,6 +268,18 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The same plan with norms that have been measured since it was made.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] that are about norms.
+    pub fn with_norms(mut self, norms: Norms) -> Result<Self, Error> {
+        self.options.norms = Some(norms);
+        self.warnings.clear();
+        self.check_norms()?;
+        self.check_targets()?;
+        Ok(self)
+    }
+
     /// The tensors that are pruned.
     pub fn pruned(&self) -> impl Iterator<Item = (&PlannedTensor, &Target)> {
         self.tensors
@@ -351,8 +363,7 @@ impl Plan {
         }
         if self.options.norms.is_none() && self.score.norms != scores::Norms::Unused {
             self.warnings.push(format!(
-                "no column norms of activations: the score is {} on the weights alone, which costs much quality; --norms \
-                 FILE gives them",
+                "no column norms of activations: the score is {} on the weights alone, which costs much quality",
                 self.score.name
             ));
         }

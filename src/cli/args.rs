@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use swiftprune_wgpu::calibration::DEFAULT_TOKENS;
 use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::passes::ewma::Ewma;
 use swiftprune_wgpu::passes::n_of_m::Pattern;
@@ -42,6 +43,10 @@ pub(super) enum When {
 pub(super) enum Command {
     /// Zero the weights that matter least, and write the checkpoint anew
     Prune(Box<Prune>),
+    /// Measure the column norms of the activations, to prune with them later
+    Calibrate(Calibrate),
+    /// Measure perplexity, of one checkpoint or of two
+    Eval(Eval),
     /// List the adapters this machine has, and which one `auto` takes
     Devices(Devices),
 }
@@ -59,8 +64,8 @@ pub(super) struct Devices {
 /// written to, and the output appears whole or not at all.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  swiftprune-wgpu prune model.safetensors
-  swiftprune-wgpu prune ./SmolLM2-135M --norms norms.safetensors --pattern 2:4
+  swiftprune-wgpu prune ./SmolLM2-135M
+  swiftprune-wgpu prune ./SmolLM2-135M --pattern 2:4 --calibration my.txt --eval
   swiftprune-wgpu prune ./Llama-3-8B --norms imatrix.gguf --sparsity 0.3 -o ./out")]
 pub(super) struct Prune {
     /// A .safetensors file, a .safetensors.index.json, a model directory, or org/name in the local Hugging Face cache
@@ -112,6 +117,21 @@ pub(super) struct Prune {
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,
 
+    /// Text to calibrate on when there is no --norms: builtin, none, or a file
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "builtin",
+        help_heading = "Which weights"
+    )]
+    pub calibration: TextChoice,
+    /// Calibration tokens
+    #[arg(long, value_name = "N", value_parser = tokens, default_value_t = DEFAULT_TOKENS, help_heading = "Which weights")]
+    pub tokens: usize,
+    /// Tokens a window of calibration and of --eval [default: 512, or what the model was made for]
+    #[arg(long, value_name = "N", value_parser = tokens, help_heading = "Which weights")]
+    pub context: Option<usize>,
+
     /// Prune tensors whose names match, instead of the decoder blocks' linear weights; repeatable
     #[arg(long, value_name = "GLOB", help_heading = "Which tensors")]
     pub include: Vec<String>,
@@ -143,6 +163,9 @@ pub(super) struct Prune {
     #[arg(long, help_heading = "Running")]
     pub sync: bool,
 
+    /// Measure the perplexity of the model before and after
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Reporting")]
+    pub eval: bool,
     /// Write the report to a .json file
     #[arg(long, value_name = "FILE", value_parser = report_path, help_heading = "Reporting")]
     pub report: Option<PathBuf>,
@@ -152,6 +175,90 @@ pub(super) struct Prune {
     /// Also print the SHA-256 of the output (hashing takes longer than pruning)
     #[arg(long, help_heading = "Reporting")]
     pub checksum: bool,
+}
+
+/// Measure the column norms of the activations, to prune with them later.
+///
+/// The norms are a safetensors file: one vector for each linear weight of the decoder blocks, and the text, tokens and
+/// window in its metadata. `prune --norms` takes it.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu calibrate ./SmolLM2-135M -o norms.safetensors
+  swiftprune-wgpu calibrate ./SmolLM2-135M --text my.txt --tokens 32768 -o norms.safetensors")]
+pub(super) struct Calibrate {
+    /// A model directory, or its weights with config.json and tokenizer.json beside them
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Where to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Text to calibrate on [default: the built-in one]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Calibration tokens
+    #[arg(long, value_name = "N", value_parser = tokens, default_value_t = DEFAULT_TOKENS)]
+    pub tokens: usize,
+    /// Tokens a window [default: 512, or what the model was made for]
+    #[arg(long, value_name = "N", value_parser = tokens)]
+    pub context: Option<usize>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Measure perplexity, of one checkpoint or of two.
+///
+/// Perplexity is exp of the mean loss per token, over windows that do not overlap; the first token of each is not
+/// predicted. Numbers compare only on the same text with the same window and tokenizer.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu eval ./SmolLM2-135M
+  swiftprune-wgpu eval ./SmolLM2-135M --against ./SmolLM2-135M-pruned --text my.txt")]
+pub(super) struct Eval {
+    /// A model directory, or its weights with config.json and tokenizer.json beside them
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// A second checkpoint, measured on the same windows
+    #[arg(long, value_name = "MODEL")]
+    pub against: Option<String>,
+    /// Text to measure on [default: the built-in held-out one]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Tokens to measure on, at most [default: all whole windows of the text]
+    #[arg(long, value_name = "N", value_parser = tokens)]
+    pub tokens: Option<usize>,
+    /// Tokens a window [default: 512, or what the model was made for]
+    #[arg(long, value_name = "N", value_parser = tokens)]
+    pub context: Option<usize>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Write JSON to stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which text to calibrate on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TextChoice {
+    Builtin,
+    None,
+    File(PathBuf),
+}
+
+impl std::str::FromStr for TextChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "builtin" => Self::Builtin,
+            "none" => Self::None,
+            file => Self::File(file.into()),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -200,6 +307,11 @@ fn pattern(text: &str) -> Result<Pattern, String> {
         return Err(wrong());
     };
     Pattern::new(n, m).ok_or_else(wrong)
+}
+
+fn tokens(text: &str) -> Result<usize, String> {
+    let tokens = text.parse().ok().filter(|n| (1..=1 << 24).contains(n));
+    tokens.ok_or_else(|| format!("give a number from 1 to {}", 1 << 24))
 }
 
 fn block_size(text: &str) -> Result<usize, String> {

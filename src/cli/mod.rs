@@ -1,8 +1,10 @@
 //! From arguments to exit code. Humans and progress go to stderr, data to stdout.
 
 mod args;
+mod calibrate;
 mod devices;
 mod dry_run;
+mod eval;
 mod output;
 mod progress;
 mod prune;
@@ -62,6 +64,8 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match args.command {
         Command::Prune(prune) => prune::run(&prune, terminal),
+        Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
+        Command::Eval(eval) => eval::run(&eval, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
     };
     match result {
@@ -76,7 +80,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    use swiftprune_wgpu::{plan, prune, targets};
+    use swiftprune_wgpu::{calibration, plan, prune, targets};
     if let Some(error) = error.downcast_ref::<plan::Error>() {
         return match error {
             plan::Error::OutOfRange { .. }
@@ -84,6 +88,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | plan::Error::GlobMatchesNothing { .. } => USAGE,
             _ => FAILED,
         };
+    }
+    if let Some(calibration::Error::Context { .. }) = error.downcast_ref() {
+        return USAGE;
     }
     if error.is::<targets::Error>() {
         return USAGE;

@@ -3,20 +3,24 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context as _;
+use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
 use swiftprune_wgpu::device::{Device, DeviceInfo};
 use swiftprune_wgpu::norms;
 use swiftprune_wgpu::plan::{Options, Plan};
-use swiftprune_wgpu::report::{Report, Row, checksums, report};
+use swiftprune_wgpu::report::{EvaluationReport, Report, Row, checksums, report};
 use swiftprune_wgpu::scores::{Norms, Score};
 use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::text::Text;
 use swiftprune_wgpu::{prune, targets};
 
-use super::args::{Prune, Rule};
-use super::progress::Progress;
-use super::{Terminal, dry_run, output};
+use super::args::{Prune, Rule, TextChoice};
+use super::calibrate::threads;
+use super::progress::{Pass, Progress};
+use super::{Terminal, calibrate, dry_run, eval, output};
 
 pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
@@ -24,10 +28,20 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
         .output
         .clone()
         .unwrap_or_else(|| checkpoint.default_output());
-    let plan = Plan::new(checkpoint, options(args)?)?;
+    let mut options = options(args)?;
+    let (calibration, impossible) = match calibration(args, &checkpoint, &options)? {
+        Calibrated::By(calibration) => (Some(calibration), None),
+        Calibrated::Not(why) => (None, why),
+    };
+    if let Some(calibration) = &calibration {
+        // The plan is checked with stand-ins: what is wrong should be told before minutes of work.
+        options.norms = Some(calibration.pending(&checkpoint)?);
+    }
+    let mut plan = Plan::new(checkpoint, options)?;
+    plan.warnings.splice(0..0, impossible);
     let device = Device::open(&args.device)?.with_threads(args.threads.map(usize::from));
     let info = device.info().clone();
-    for line in settings(&plan, &info) {
+    for line in settings(&plan, &info, calibration.as_ref()) {
         terminal.say(line);
     }
     for warning in &plan.warnings {
@@ -42,6 +56,14 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     // Opened before the work: a report that cannot be written should not cost a run.
     let report_file = args.report.as_deref().map(ReportFile::create).transpose()?;
     let output = Output::create(&plan.checkpoint, &out, args.force)?;
+    if let Some(calibration) = &calibration {
+        let pass = Pass::new("calibrating", terminal);
+        let start = Instant::now();
+        let norms = calibration.run(&plan.checkpoint, threads(args.threads), &|at| pass.at(at));
+        pass.finish();
+        plan = plan.with_norms(norms?)?;
+        terminal.say(calibrate::done(calibration, start.elapsed()));
+    }
     let progress = Progress::new(&plan, terminal);
     let outcome = prune::prune(&plan, &device, output, args.sync, &|event| {
         progress.event(event)
@@ -54,6 +76,20 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
         let sums = checksums(&plan, &outcome.finished.path)
             .with_context(|| format!("cannot read back {}", outcome.finished.path.display()))?;
         report.sha256 = Some(sums);
+    }
+    if args.eval {
+        let text = Text::held_out();
+        let pruned = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
+        let before = eval::measure(
+            &plan.checkpoint,
+            &text,
+            args.context,
+            None,
+            args.threads,
+            terminal,
+        )?;
+        let after = eval::measure(&pruned, &text, args.context, None, args.threads, terminal)?;
+        report.evaluation = Some(EvaluationReport::new(&text, &before, Some(&after)));
     }
     if let Some(file) = report_file {
         file.write(&report)?;
@@ -93,8 +129,43 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     Ok(options)
 }
 
+/// What comes of the wish to calibrate.
+enum Calibrated {
+    By(Calibration),
+    /// Not wanted; or not possible, with a warning that says why.
+    Not(Option<String>),
+}
+
+fn calibration(
+    args: &Prune,
+    checkpoint: &Checkpoint,
+    options: &Options,
+) -> anyhow::Result<Calibrated> {
+    let unused = options
+        .score
+        .is_some_and(|score| score.norms == Norms::Unused);
+    if options.norms.is_some() || unused {
+        return Ok(Calibrated::Not(None));
+    }
+    let text = match &args.calibration {
+        TextChoice::None => return Ok(Calibrated::Not(None)),
+        TextChoice::Builtin => Text::calibration(),
+        TextChoice::File(path) => Text::read(path)?,
+    };
+    match Calibration::new(checkpoint, text, args.tokens, args.context) {
+        Ok(calibration) => Ok(Calibrated::By(calibration)),
+        Err(error) if error.is_unsupported() => Ok(Calibrated::Not(Some(format!(
+            "cannot calibrate: {error}; give --norms FILE (of `calibrate`, or a llama.cpp importance matrix)"
+        )))),
+        Err(error) => {
+            Err(anyhow::Error::new(error)
+                .context("cannot calibrate (--calibration none goes without)"))
+        }
+    }
+}
+
 /// Every setting that the result depends on.
-fn settings(plan: &Plan, device: &DeviceInfo) -> Vec<String> {
+fn settings(plan: &Plan, device: &DeviceInfo, calibration: Option<&Calibration>) -> Vec<String> {
     let rule = match plan.options.selection {
         Selection::Ewma { sparsity, ewma } => {
             let (block, divisor) = (ewma.block_size(), 1 << ewma.gain_shift());
@@ -115,8 +186,9 @@ fn settings(plan: &Plan, device: &DeviceInfo) -> Vec<String> {
         }
         _ => String::new(),
     };
-    let norms = match &plan.options.norms {
-        Some(norms) if plan.uses_norms() => {
+    let norms = match (&plan.options.norms, calibration) {
+        (Some(_), Some(calibration)) => calibrate::setting(calibration),
+        (Some(norms), None) if plan.uses_norms() => {
             let tokens = norms
                 .source
                 .tokens
@@ -195,6 +267,9 @@ fn summary(report: &Report) -> String {
     }
     for (name, sum) in report.sha256.iter().flatten() {
         text += &format!("sha256 {sum}  {}\n", output::printable(name));
+    }
+    if let Some(evaluation) = &report.evaluation {
+        text += &eval::lines(evaluation);
     }
     text += &format!(
         "{}: {} in {:.2} s ({:.2} GB/s) on {}\n",

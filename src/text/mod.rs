@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// A text of which too few tokens come.
     #[error(
-        "the {text} has {found} tokens, and {wanted} are the least that say anything: give a longer text"
+        "{text} has {found} tokens, and {wanted} are the least that say anything: give a longer text"
     )]
     TooShort {
         /// The text's name.
@@ -156,7 +156,11 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 /// Whether a checkpoint has a tokenizer beside it.
 #[must_use]
 pub fn has_tokenizer(checkpoint: &Checkpoint) -> bool {
-    let path = checkpoint.source.weights().path().with_file_name("tokenizer.json");
+    let path = checkpoint
+        .source
+        .weights()
+        .path()
+        .with_file_name("tokenizer.json");
     fs::metadata(path).is_ok_and(|meta| meta.is_file())
 }
 
@@ -171,7 +175,11 @@ mod tests {
         let (calibration, held_out) = (Text::calibration(), Text::held_out());
         let lines = |text: &Text| -> HashSet<String> {
             let long = |line: &&str| line.len() > 20;
-            text.content.lines().filter(long).map(str::to_owned).collect()
+            text.content
+                .lines()
+                .filter(long)
+                .map(str::to_owned)
+                .collect()
         };
         assert!(lines(&calibration).is_disjoint(&lines(&held_out)));
         assert!((16 << 10..=32 << 10).contains(&calibration.content.len()));
@@ -185,7 +193,10 @@ mod tests {
         for (content, says) in [(&b" \n\t"[..], "it is empty"), (&[0xff, 0xfe], "not UTF-8")] {
             fs::write(&path, content).unwrap();
             let error = Text::read(&path).unwrap_err().to_string();
-            assert!(error.contains("text.txt") && error.contains(says), "{error}");
+            assert!(
+                error.contains("text.txt") && error.contains(says),
+                "{error}"
+            );
         }
         let file = fs::File::create(&path).unwrap();
         file.set_len(MAX_TEXT + 1).unwrap();

@@ -1,0 +1,85 @@
+//! `calibrate`: the column norms of a model, written to a file of their own.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::text::Text;
+
+use super::args::Calibrate;
+use super::progress::Pass;
+use super::{Terminal, output};
+
+pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let text = match &args.text {
+        Some(path) => Text::read(path)?,
+        None => Text::calibration(),
+    };
+    if args.output.symlink_metadata().is_ok() {
+        let path = args.output.display();
+        let inputs = checkpoint
+            .shards
+            .iter()
+            .map(|shard| &shard.path)
+            .chain(&args.text);
+        if inputs
+            .into_iter()
+            .any(|input| same_file(input, &args.output))
+        {
+            bail!("{path} is the input, which is never written to; give another output");
+        }
+        if !args.force {
+            bail!("{path} exists; give another output, or --force to replace it");
+        }
+    }
+    let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;
+    let weights = checkpoint.source.weights();
+    let weights = output::printable(&weights.path().to_string_lossy());
+    terminal.say(format_args!("model   {weights}"));
+    terminal.say(format_args!("norms   {}", setting(&calibration)));
+    let pass = Pass::new("calibrating", terminal);
+    let start = Instant::now();
+    let norms = calibration.run(&checkpoint, threads(args.threads), &|at| pass.at(at));
+    pass.finish();
+    norms?.write(&args.output)?;
+    terminal.say(done(&calibration, start.elapsed()));
+    terminal.say(output::printable(&args.output.to_string_lossy()));
+    Ok(())
+}
+
+fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// What will be measured, for the list of settings.
+pub(super) fn setting(calibration: &Calibration) -> String {
+    format!(
+        "{}, {} tokens in windows of {}, measured on the CPU in f32",
+        output::printable(&calibration.text().name),
+        output::count(calibration.tokens() as u64),
+        calibration.context()
+    )
+}
+
+/// What was measured, and how fast.
+pub(super) fn done(calibration: &Calibration, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    format!(
+        "calibrated on {} tokens in {seconds:.1} s ({:.0} tokens/s)",
+        output::count(calibration.tokens() as u64),
+        calibration.tokens() as f64 / seconds
+    )
+}
+
+/// Threads of the forward pass: those asked for, or all cores.
+pub(super) fn threads(asked: Option<u16>) -> usize {
+    asked.map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        usize::from,
+    )
+}

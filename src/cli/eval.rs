@@ -1,0 +1,106 @@
+//! `eval`: perplexity, with everything that it depends on.
+
+use std::io::Write as _;
+
+use serde::Serialize;
+use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::evaluation::Evaluation;
+use swiftprune_wgpu::report::EvaluationReport;
+use swiftprune_wgpu::text::Text;
+
+use super::args::Eval;
+use super::calibrate::threads;
+use super::progress::Pass;
+use super::{Terminal, output};
+
+#[derive(Serialize)]
+struct Record<'a> {
+    version: &'static str,
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against_model: Option<&'a str>,
+    #[serde(flatten)]
+    evaluation: &'a EvaluationReport,
+}
+
+pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
+    // Both are opened first: a second name with a mistake in it should not cost the first's run.
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let against = args.against.as_deref().map(Checkpoint::open).transpose()?;
+    let text = match &args.text {
+        Some(path) => Text::read(path)?,
+        None => Text::held_out(),
+    };
+    let measure = |checkpoint| {
+        measure(
+            checkpoint,
+            &text,
+            args.context,
+            args.tokens,
+            args.threads,
+            terminal,
+        )
+    };
+    let first = measure(&checkpoint)?;
+    let second = against.as_ref().map(measure).transpose()?;
+    let evaluation = EvaluationReport::new(&text, &first, second.as_ref());
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        let record = Record {
+            version: env!("CARGO_PKG_VERSION"),
+            model: &args.model,
+            against_model: args.against.as_deref(),
+            evaluation: &evaluation,
+        };
+        serde_json::to_writer_pretty(&mut stdout, &record)?;
+        writeln!(stdout)?;
+    } else {
+        stdout.write_all(lines(&evaluation).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Runs one checkpoint over the text, with progress.
+pub(super) fn measure(
+    checkpoint: &Checkpoint,
+    text: &Text,
+    context: Option<usize>,
+    tokens: Option<usize>,
+    asked_threads: Option<u16>,
+    terminal: Terminal,
+) -> anyhow::Result<Evaluation> {
+    let pass = Pass::new("evaluating", terminal);
+    let threads = threads(asked_threads);
+    let evaluation = Evaluation::run(checkpoint, text, context, tokens, threads, &|at| {
+        pass.at(at)
+    });
+    pass.finish();
+    Ok(evaluation?)
+}
+
+/// The result for humans: two lines, or four with a second checkpoint.
+pub(super) fn lines(evaluation: &EvaluationReport) -> String {
+    let on = format!(
+        "on {}: {} tokens in {} windows of {}, {:.0} tokens/s",
+        output::printable(&evaluation.text),
+        output::count(evaluation.tokens as u64),
+        output::count(evaluation.windows as u64),
+        evaluation.context,
+        evaluation.tokens_per_second,
+    );
+    let perplexity = evaluation.perplexity;
+    let Some(against) = &evaluation.against else {
+        return format!("perplexity {perplexity:.4}\n{on}\n");
+    };
+    let mut text = format!("perplexity {perplexity:.4} -> {:.4}\n", against.perplexity);
+    text += &match (against.difference, against.standard_error) {
+        (Some(difference), Some(error)) => {
+            format!(
+                "difference {difference:+.5} +- {error:.5} nats per token (standard error over windows)\n"
+            )
+        }
+        (Some(difference), None) => format!("difference {difference:+.5} nats per token\n"),
+        (None, _) => "no difference: the two tokenise the text differently\n".to_owned(),
+    };
+    text + &on + "\n"
+}
