@@ -4,7 +4,7 @@
 //! is a block in f32, and the hidden states of the sequences, [`HIDDEN_BYTES`] of them at a time. The head is read in
 //! pieces of the vocabulary, whose log-sum-exps are merged.
 //!
-//! [`Engine`] is what a device has to do; [`cpu`] does it with candle.
+//! The trait `Engine` is what a device has to do; `cpu.rs` does it with candle.
 
 mod capture;
 mod cpu;
