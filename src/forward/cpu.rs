@@ -5,14 +5,17 @@ use candle_nn::{ops, rotary_emb};
 use rayon::prelude::*;
 
 use super::weights::Weights;
-use super::{Engine, Error};
+use super::{Engine, Error, SiteNorms};
 use super::{capture, exp};
 use crate::model::{
-    Activation, Architecture, Block, Linear, Mlp, NormKind, NormTensors, Projections, Site,
+    Activation, Architecture, Block, Linear, Mlp, NormKind, NormTensors, Projections,
 };
 
 /// Bytes that the attention scores of a chunk of queries may take.
 const SCORES_BYTES: usize = 32 << 20;
+
+/// Bytes that the activations of all sequences in flight may take.
+const IN_FLIGHT_BYTES: usize = 192 << 20;
 
 /// candle on this machine's cores.
 pub(super) struct Cpu<'a> {
@@ -249,30 +252,36 @@ impl Engine for Cpu<'_> {
         })
     }
 
-    fn run(
-        &self,
-        block: &CpuBlock,
-        x: &Tensor,
-        observe: &mut (dyn FnMut(Site, &[f32]) + Send),
-    ) -> Result<Tensor, Error> {
-        let mut see = |site, x: &Tensor| -> Result<(), Error> {
-            observe(site, &column_norms(x)?);
-            Ok(())
-        };
-        self.pool.install(|| {
+    fn in_flight(&self, context: usize) -> usize {
+        let Architecture {
+            hidden_size,
+            intermediate_size,
+            heads,
+            head_dim,
+            ..
+        } = *self.architecture;
+        // What is alive at the widest places of a block, roughly.
+        let activations =
+            4 * context * (3 * hidden_size + 3 * heads * head_dim + 2 * intermediate_size);
+        (IN_FLIGHT_BYTES / (activations + SCORES_BYTES)).clamp(1, self.pool.current_num_threads())
+    }
+
+    fn run(&self, block: &CpuBlock, hidden: &mut [Tensor]) -> Result<Vec<SiteNorms>, Error> {
+        let one = |x: &mut Tensor| -> Result<SiteNorms, Error> {
             let a = block.attention_norm.apply(x)?;
-            see(Site::Attention, &a)?;
             let found = self.attention(block, self.queries_keys_values(block, &a)?)?;
-            see(Site::Output, &found)?;
-            let h = (x + block.output.apply(&found)?)?;
+            let h = (&*x + block.output.apply(&found)?)?;
             let m = block
                 .mlp_norm
                 .apply(if self.architecture.parallel { x } else { &h })?;
-            see(Site::Mlp, &m)?;
             let u = self.mlp(block, &m)?;
-            see(Site::Down, &u)?;
-            Ok((h + block.down.apply(&u)?)?)
-        })
+            *x = (h + block.down.apply(&u)?)?;
+            let [a, found, m, u] = [a, found, m, u].map(|input| column_norms(&input));
+            Ok([a?, found?, m?, u?])
+        };
+        // A core a sequence: products that share cores wait for each other.
+        self.pool
+            .install(|| hidden.par_iter_mut().map(one).collect())
     }
 
     fn load_head(&self, weights: &Weights<'_>, norm: &NormTensors) -> Result<Norm, Error> {
@@ -283,18 +292,23 @@ impl Engine for Cpu<'_> {
         Ok(self.pool.install(|| norm.apply(x))?)
     }
 
-    fn logits(
+    fn logits<S: Send>(
         &self,
         head_rows: &[f32],
-        hidden: &Tensor,
-        with: &mut (dyn FnMut(&[f32]) + Send),
+        hidden: &[Tensor],
+        sums: &mut [S],
+        add: impl Fn(&mut S, &[f32]) + Sync,
     ) -> Result<(), Error> {
         let features = self.architecture.hidden_size;
         let shape = (head_rows.len() / features, features);
+        let rows = Tensor::from_slice(head_rows, shape, &Device::Cpu)?.t()?;
         self.pool.install(|| {
-            let rows = Tensor::from_slice(head_rows, shape, &Device::Cpu)?;
-            let logits = hidden.matmul(&rows.t()?)?;
-            with_slice(&logits, with)
+            let pairs = hidden.par_iter().zip(sums);
+            pairs
+                .map(|(hidden, sums)| {
+                    with_slice(&hidden.matmul(&rows)?, |logits| add(sums, logits))
+                })
+                .collect()
         })
     }
 }
@@ -338,12 +352,12 @@ impl Norm {
 fn column_norms(x: &Tensor) -> Result<Vec<f32>, Error> {
     let features = x.dim(1)?;
     let mut norms = Vec::new();
-    with_slice(x, &mut |x| norms = capture::column_norms(x, features))?;
+    with_slice(x, |x| norms = capture::column_norms(x, features))?;
     Ok(norms)
 }
 
 /// Lends the values of a contiguous tensor, without a copy.
-fn with_slice(x: &Tensor, with: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+fn with_slice(x: &Tensor, with: impl FnOnce(&[f32])) -> Result<(), Error> {
     let (storage, layout) = x.storage_and_layout();
     let candle_core::Storage::Cpu(storage) = &*storage else {
         return Err(Error::Engine("a tensor is not on the CPU".to_owned()));

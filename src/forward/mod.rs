@@ -87,6 +87,9 @@ pub struct Forward<'a> {
     threads: usize,
 }
 
+/// The column norms of one sequence at the four sites of a block.
+type SiteNorms = [Vec<f32>; Site::ALL.len()];
+
 /// What a device has to do. Matrices are row-major, a sequence is `[tokens, features]`.
 trait Engine {
     /// A block's weights on the device.
@@ -102,13 +105,15 @@ trait Engine {
     /// Brings a block's weights to the device.
     fn load(&self, weights: &Weights<'_>, block: &Block) -> Result<Self::Block, Error>;
 
-    /// One sequence through one block; tells `observe` the column norms at each site.
+    /// How many sequences of `context` tokens [`run`](Self::run) should get at a time.
+    fn in_flight(&self, context: usize) -> usize;
+
+    /// Sequences through one block, each for itself; gives the column norms of each at each site, in [`Site::ALL`]'s order.
     fn run(
         &self,
         block: &Self::Block,
-        hidden: &Self::Hidden,
-        observe: &mut (dyn FnMut(Site, &[f32]) + Send),
-    ) -> Result<Self::Hidden, Error>;
+        hidden: &mut [Self::Hidden],
+    ) -> Result<Vec<SiteNorms>, Error>;
 
     /// Brings the norm before the head to the device.
     fn load_head(&self, weights: &Weights<'_>, norm: &NormTensors) -> Result<Self::Head, Error>;
@@ -116,12 +121,14 @@ trait Engine {
     /// Normalises a hidden state for the head.
     fn finish(&self, head: &Self::Head, hidden: &Self::Hidden) -> Result<Self::Hidden, Error>;
 
-    /// Lends `with` the logits `[tokens, rows]` of some rows of the head, `[rows, hidden_size]`.
-    fn logits(
+    /// Calls `add` with each sequence's own `sums` and its logits `[tokens, rows]` for some rows of the head,
+    /// `[rows, hidden_size]`.
+    fn logits<S: Send>(
         &self,
         head_rows: &[f32],
-        hidden: &Self::Hidden,
-        with: &mut (dyn FnMut(&[f32]) + Send),
+        hidden: &[Self::Hidden],
+        sums: &mut [S],
+        add: impl Fn(&mut S, &[f32]) + Sync,
     ) -> Result<(), Error>;
 }
 
@@ -215,7 +222,7 @@ impl<'a> Forward<'a> {
         let weights = Weights::open(self.checkpoint)?;
         let engine = self.engine(&[sequence])?;
         let mut meter = Meter::new(&[sequence], self.architecture.blocks, &|_| {});
-        let hidden = self.blocks(
+        let mut hidden = self.blocks(
             &engine,
             &weights,
             &[sequence],
@@ -225,11 +232,14 @@ impl<'a> Forward<'a> {
         let head = engine.load_head(&weights, &self.architecture.final_norm())?;
         let rows = weights.read(&self.architecture.head())?;
         debug_assert_eq!(rows.len(), hidden_size * vocab_size);
-        let mut all = Vec::new();
-        for hidden in &hidden {
-            let hidden = engine.finish(&head, hidden)?;
-            engine.logits(&rows, &hidden, &mut |logits| all = logits.to_vec())?;
+        let mut all = [Vec::new()];
+        for hidden in &mut hidden {
+            *hidden = engine.finish(&head, hidden)?;
         }
+        engine.logits(&rows, &hidden, &mut all, |all, logits| {
+            *all = logits.to_vec()
+        })?;
+        let [all] = all;
         Ok(all)
     }
 
@@ -260,7 +270,7 @@ impl<'a> Forward<'a> {
         engine: &E,
         weights: &Weights<'_>,
         sequences: &[&[u32]],
-        observe: &mut (dyn FnMut(usize, Site, &[f32]) + Send),
+        observe: &mut dyn FnMut(usize, Site, &[f32]),
         meter: &mut Meter<'_>,
     ) -> Result<Vec<E::Hidden>, Error> {
         let embedding = self.architecture.embedding();
@@ -272,13 +282,21 @@ impl<'a> Forward<'a> {
             }
             hidden.push(engine.embed(rows, sequence.len())?);
         }
+        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
+        let in_flight = engine.in_flight(context);
         for index in 0..self.architecture.blocks {
             let block = engine.load(weights, &self.architecture.block(index))?;
-            for (hidden, sequence) in hidden.iter_mut().zip(sequences) {
-                *hidden = engine.run(&block, hidden, &mut |site, norms| {
-                    observe(index, site, norms);
-                })?;
-                meter.step(sequence.len());
+            let chunks = hidden
+                .chunks_mut(in_flight)
+                .zip(sequences.chunks(in_flight));
+            for (hidden, sequences) in chunks {
+                // In the order of the sequences, whatever the order they were done in.
+                for norms in engine.run(&block, hidden)? {
+                    for (site, norms) in Site::ALL.into_iter().zip(&norms) {
+                        observe(index, site, norms);
+                    }
+                }
+                meter.step(sequences.iter().map(|s| s.len()).sum());
             }
         }
         Ok(hidden)
@@ -302,25 +320,30 @@ impl<'a> Forward<'a> {
             *hidden = engine.finish(&norm, hidden)?;
         }
         let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
-        let mut sums: Vec<Vec<LogSumExp>> = sequences
+        let mut sums: Vec<(&[u32], Vec<LogSumExp>)> = sequences
             .iter()
-            .map(|sequence| vec![LogSumExp::default(); sequence.len().saturating_sub(1)])
+            .map(|&sequence| {
+                let next = &sequence[1.min(sequence.len())..];
+                (next, vec![LogSumExp::default(); next.len()])
+            })
             .collect();
-        let piece = (HEAD_BYTES / (4 * hidden_size.max(context))).max(1);
+        let in_flight = engine.in_flight(context);
+        let piece = (HEAD_BYTES / (4 * hidden_size.max(context * in_flight))).max(1);
         let head = self.architecture.head();
         for first in (0..vocab_size).step_by(piece) {
             let rows = piece.min(vocab_size - first);
             let head_rows = weights.read_rows(&head, first, rows)?;
             let piece = first..first + rows;
-            for ((hidden, sequence), sums) in hidden.iter().zip(sequences).zip(&mut sums) {
-                engine.logits(&head_rows, hidden, &mut |logits| {
-                    add_logits(logits, &piece, sequence, sums);
+            let chunks = hidden.chunks(in_flight).zip(sums.chunks_mut(in_flight));
+            for (hidden, sums) in chunks {
+                engine.logits(&head_rows, hidden, sums, |(next, sums), logits| {
+                    add_logits(logits, &piece, next, sums);
                 })?;
             }
         }
         let losses: Vec<Vec<f32>> = sums
             .iter()
-            .map(|sums| sums.iter().map(LogSumExp::loss).collect())
+            .map(|(_, sums)| sums.iter().map(LogSumExp::loss).collect())
             .collect();
         if losses.iter().flatten().any(|loss| !loss.is_finite()) {
             return Err(Error::NotFinite { at: head });
@@ -330,20 +353,14 @@ impl<'a> Forward<'a> {
 }
 
 /// Adds the logits of some rows of the head, `[tokens, piece]`, to the sums of each token's successor.
-fn add_logits(logits: &[f32], piece: &Range<usize>, sequence: &[u32], sums: &mut [LogSumExp]) {
-    use rayon::prelude::*;
-
-    let next = &sequence[1.min(sequence.len())..];
-    logits
-        .par_chunks_exact(piece.len())
-        .zip(next)
-        .zip(sums)
-        .for_each(|((logits, &next), sum)| {
-            sum.add(logits);
-            if piece.contains(&(next as usize)) {
-                sum.target = logits[next as usize - piece.start];
-            }
-        });
+fn add_logits(logits: &[f32], piece: &Range<usize>, next: &[u32], sums: &mut [LogSumExp]) {
+    let rows = logits.chunks_exact(piece.len());
+    for ((logits, &next), sum) in rows.zip(next).zip(sums) {
+        sum.add(logits);
+        if piece.contains(&(next as usize)) {
+            sum.target = logits[next as usize - piece.start];
+        }
+    }
 }
 
 /// A softmax's denominator, gathered piece by piece, and the logit it is for.
