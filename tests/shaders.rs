@@ -4,7 +4,7 @@
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use naga::{AddressSpace, Expression, Module, ShaderStage, TypeInner};
 use swiftprune_wgpu::passes::{PASSES, Pass, params_layout};
 
 /// What WebGPU promises of every adapter, and what the documentation of the passes does.
@@ -167,6 +167,81 @@ fn every_entry_point_becomes_hlsl() {
             assert!(text.contains(&format!("void {entry}(")), "{what}:\n{text}");
         }
     });
+}
+
+/// Every expression of a module, with the arena it lies in.
+fn each_expression(module: &Module, mut check: impl FnMut(&naga::Arena<Expression>, &Expression)) {
+    let functions = module.functions.iter().map(|(_, function)| function);
+    let entry_points = module.entry_points.iter().map(|entry| &entry.function);
+    for function in functions.chain(entry_points) {
+        for (_, expression) in function.expressions.iter() {
+            check(&function.expressions, expression);
+        }
+    }
+}
+
+/// The literal that an expression is, if it is one.
+fn literal(arena: &naga::Arena<Expression>, handle: naga::Handle<Expression>) -> Option<i64> {
+    match arena[handle] {
+        Expression::Literal(naga::Literal::U32(value)) => Some(value.into()),
+        Expression::Literal(naga::Literal::I32(value)) => Some(value.into()),
+        _ => None,
+    }
+}
+
+/// A shift by 32 or more, or an integer division by 0, that is written out; Metal and HLSL leave both undefined.
+fn undefined_arithmetic(module: &Module) -> Vec<String> {
+    use naga::BinaryOperator::{Divide, Modulo, ShiftLeft, ShiftRight};
+
+    let mut found = Vec::new();
+    each_expression(module, |arena, expression| {
+        if let Expression::Binary { op, right, .. } = *expression {
+            match (op, literal(arena, right)) {
+                (ShiftLeft | ShiftRight, Some(by)) if !(0..32).contains(&by) => {
+                    found.push(format!("a shift by {by}"));
+                }
+                (Divide | Modulo, Some(0)) => found.push("a division by 0".to_owned()),
+                _ => {}
+            }
+        }
+    });
+    found
+}
+
+#[test]
+fn no_shader_shifts_by_32_or_divides_by_0() {
+    for pass in PASSES {
+        let (module, _) = module(pass);
+        assert_eq!(undefined_arithmetic(&module), [""; 0], "{}", pass.name);
+    }
+    for (expression, wrong) in [
+        ("x << 31u", 0),
+        ("x / y", 0),
+        ("x >> 32u", 1),
+        ("x % 0u", 1),
+    ] {
+        let wgsl = format!("fn f(x: u32, y: u32) -> u32 {{ return {expression}; }}");
+        let module = naga::front::wgsl::parse_str(&wgsl).expect("WGSL");
+        assert_eq!(undefined_arithmetic(&module).len(), wrong, "{expression}");
+    }
+}
+
+#[test]
+fn every_number_is_of_32_bits_as_not_every_back_end_has_others() {
+    for pass in PASSES {
+        let (module, _) = module(pass);
+        for (_, ty) in module.types.iter() {
+            let scalar = match ty.inner {
+                TypeInner::Scalar(scalar)
+                | TypeInner::Atomic(scalar)
+                | TypeInner::Vector { scalar, .. } => scalar,
+                TypeInner::Array { .. } | TypeInner::Struct { .. } => continue,
+                ref other => panic!("{}: {other:?} is new here", pass.name),
+            };
+            let is_bool = scalar.kind == naga::ScalarKind::Bool;
+            assert!(is_bool || scalar.width == 4, "{}: {scalar:?}", pass.name);
+        }
+    }
 }
 
 #[test]
