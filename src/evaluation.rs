@@ -31,46 +31,71 @@ pub struct Difference {
     pub standard_error: Option<f64>,
 }
 
-impl Evaluation {
-    /// Runs `checkpoint` over `text`: whole windows of `context` tokens, at most `tokens` tokens in all. A text shorter
-    /// than a window is a window of its own.
+/// What a model will be asked: everything that can be wrong with the request has been checked.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    context: usize,
+    tokens: Vec<u32>,
+}
+
+impl Windows {
+    /// The whole windows of `context` tokens that a checkpoint's tokenizer makes of `text`, from at most `tokens` tokens. A
+    /// text shorter than a window is a window of its own.
     ///
     /// # Errors
-    /// Every variant of [`Error`].
-    pub fn run(
+    /// Every variant of [`Error`] but [`Error::Forward`].
+    pub fn new(
         checkpoint: &Checkpoint,
         text: &Text,
         context: Option<usize>,
         tokens: Option<usize>,
-        threads: usize,
-        progress: &dyn Fn(Progress),
     ) -> Result<Self, Error> {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_head(checkpoint)?;
         let context = context_of(&architecture, context)?;
         let mut all = text::tokenize(checkpoint, text)?;
         all.truncate(tokens.unwrap_or(usize::MAX));
-        let windows: Vec<&[u32]> = match all.len() {
-            len if len < context => vec![&all[..]],
-            _ => all.chunks_exact(context).collect(),
-        };
-        if windows[0].len() < 2 {
+        if all.len() >= context {
+            all.truncate(all.len() - all.len() % context);
+        }
+        if all.len() < 2 || context < 2 {
             return Err(Error::Text(text::Error::TooShort {
                 text: text.name.clone(),
-                found: windows[0].len(),
+                found: all.len().min(context),
                 wanted: 2,
             }));
         }
-        let start = Instant::now();
-        let losses = Forward::new(checkpoint, &architecture, threads).losses(&windows, progress)?;
         Ok(Self {
             context,
-            losses,
-            sequence: windows.concat(),
-            elapsed: start.elapsed(),
+            tokens: all,
         })
     }
 
+    /// Runs `checkpoint`, which need not be the one whose tokenizer made the windows, on `threads` threads.
+    ///
+    /// # Errors
+    /// [`Error::Model`] and [`Error::Forward`].
+    pub fn run(
+        &self,
+        checkpoint: &Checkpoint,
+        threads: usize,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Evaluation, Error> {
+        let architecture = Architecture::of(checkpoint)?;
+        architecture.check_head(checkpoint)?;
+        let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
+        let start = Instant::now();
+        let losses = Forward::new(checkpoint, &architecture, threads).losses(&windows, progress)?;
+        Ok(Evaluation {
+            context: self.context,
+            losses,
+            sequence: self.tokens.clone(),
+            elapsed: start.elapsed(),
+        })
+    }
+}
+
+impl Evaluation {
     /// Tokens that were predicted.
     #[must_use]
     pub fn tokens(&self) -> usize {

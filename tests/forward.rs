@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::Checkpoint;
-use swiftprune_wgpu::evaluation::Evaluation;
+use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
 use swiftprune_wgpu::model::{Architecture, Error};
 use swiftprune_wgpu::norms::Lookup;
@@ -335,7 +335,7 @@ fn norms_say_what_they_were_measured_on() {
 fn a_text_longer_than_the_context_goes_in_windows_and_a_shorter_one_is_one() {
     let checkpoint = open(&example());
     let run = |text: &Text, context, tokens| {
-        Evaluation::run(&checkpoint, text, context, tokens, 2, &|_| {})
+        Windows::new(&checkpoint, text, context, tokens)?.run(&checkpoint, 2, &|_| {})
     };
     let long = run(&Text::held_out(), Some(64), Some(200)).unwrap();
     assert_eq!((long.losses.len(), long.tokens()), (3, 3 * 63));
@@ -351,7 +351,8 @@ fn threads_do_not_change_what_a_model_is_surprised_by() {
     let checkpoint = open(&example());
     let run = |threads| {
         let text = Text::held_out();
-        Evaluation::run(&checkpoint, &text, Some(128), Some(512), threads, &|_| {}).unwrap()
+        let windows = Windows::new(&checkpoint, &text, Some(128), Some(512)).unwrap();
+        windows.run(&checkpoint, threads, &|_| {}).unwrap()
     };
     let difference = run(1).difference(&run(3)).unwrap();
     assert!(difference.mean.abs() < 1e-5, "{difference:?}");
@@ -361,7 +362,8 @@ fn threads_do_not_change_what_a_model_is_surprised_by() {
 fn the_example_is_as_surprised_by_its_held_out_text_as_when_it_was_made() {
     let checkpoint = open(&example());
     let text = Text::read(&example().join("heldout.txt")).unwrap();
-    let evaluation = Evaluation::run(&checkpoint, &text, Some(256), None, 2, &|_| {}).unwrap();
+    let windows = Windows::new(&checkpoint, &text, Some(256), None).unwrap();
+    let evaluation = windows.run(&checkpoint, 2, &|_| {}).unwrap();
     // Its README says 33.8, measured in Python when it was trained.
     assert!(
         (evaluation.perplexity() - 33.8).abs() < 0.1,

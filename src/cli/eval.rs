@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use swiftprune_wgpu::checkpoint::Checkpoint;
-use swiftprune_wgpu::evaluation::Evaluation;
+use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
 use swiftprune_wgpu::text::Text;
 
@@ -31,18 +31,17 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
         Some(path) => Text::read(path)?,
         None => Text::held_out(),
     };
-    let measure = |checkpoint| {
-        measure(
-            checkpoint,
-            &text,
-            args.context,
-            args.tokens,
-            args.threads,
-            terminal,
-        )
+    // So are the windows of both made first.
+    let windows = |checkpoint| Windows::new(checkpoint, &text, args.context, args.tokens);
+    let of_first = windows(&checkpoint)?;
+    let of_second = against.as_ref().map(windows).transpose()?;
+    let first = measure(&of_first, &checkpoint, args.threads, terminal)?;
+    let second = match (&of_second, &against) {
+        (Some(windows), Some(checkpoint)) => {
+            Some(measure(windows, checkpoint, args.threads, terminal)?)
+        }
+        _ => None,
     };
-    let first = measure(&checkpoint)?;
-    let second = against.as_ref().map(measure).transpose()?;
     let evaluation = EvaluationReport::new(&text, &first, second.as_ref());
     let mut stdout = std::io::stdout().lock();
     if args.json {
@@ -60,20 +59,15 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs one checkpoint over the text, with progress.
+/// Runs one checkpoint over the windows, with progress.
 pub(super) fn measure(
+    windows: &Windows,
     checkpoint: &Checkpoint,
-    text: &Text,
-    context: Option<usize>,
-    tokens: Option<usize>,
     asked_threads: Option<u16>,
     terminal: Terminal,
 ) -> anyhow::Result<Evaluation> {
     let pass = Pass::new("evaluating", terminal);
-    let threads = threads(asked_threads);
-    let evaluation = Evaluation::run(checkpoint, text, context, tokens, threads, &|at| {
-        pass.at(at)
-    });
+    let evaluation = windows.run(checkpoint, threads(asked_threads), &|at| pass.at(at));
     pass.finish();
     Ok(evaluation?)
 }

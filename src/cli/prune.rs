@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
 use swiftprune_wgpu::device::{Device, DeviceInfo};
+use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::norms;
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::report::{EvaluationReport, Report, Row, checksums, report};
@@ -53,6 +54,15 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
         return dry_run::print(&plan, &info, memory, seconds, args.json, terminal);
     }
 
+    let evaluation = match args.eval {
+        true => {
+            let text = Text::held_out();
+            let windows = Windows::new(&plan.checkpoint, &text, args.context, None);
+            let windows = windows.context("cannot evaluate (leave --eval out)")?;
+            Some((text, windows))
+        }
+        false => None,
+    };
     // Opened before the work: a report that cannot be written should not cost a run.
     let report_file = args.report.as_deref().map(ReportFile::create).transpose()?;
     let output = Output::create(&plan.checkpoint, &out, args.force)?;
@@ -77,19 +87,13 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
             .with_context(|| format!("cannot read back {}", outcome.finished.path.display()))?;
         report.sha256 = Some(sums);
     }
-    if args.eval {
-        let text = Text::held_out();
-        let pruned = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
-        let before = eval::measure(
-            &plan.checkpoint,
-            &text,
-            args.context,
-            None,
-            args.threads,
-            terminal,
-        )?;
-        let after = eval::measure(&pruned, &text, args.context, None, args.threads, terminal)?;
-        report.evaluation = Some(EvaluationReport::new(&text, &before, Some(&after)));
+    if let Some((text, windows)) = &evaluation {
+        let mut pruned = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
+        // Beside a single file there is no config.json, or another one's.
+        pruned.config.clone_from(&plan.checkpoint.config);
+        let before = eval::measure(windows, &plan.checkpoint, args.threads, terminal)?;
+        let after = eval::measure(windows, &pruned, args.threads, terminal)?;
+        report.evaluation = Some(EvaluationReport::new(text, &before, Some(&after)));
     }
     if let Some(file) = report_file {
         file.write(&report)?;

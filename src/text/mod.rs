@@ -4,7 +4,6 @@
 //! sentence in common. `docs/calibration.md` says what is in them and why.
 
 use std::borrow::Cow;
-use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -153,20 +152,10 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Whether a checkpoint has a tokenizer beside it.
-#[must_use]
-pub fn has_tokenizer(checkpoint: &Checkpoint) -> bool {
-    let path = checkpoint
-        .source
-        .weights()
-        .path()
-        .with_file_name("tokenizer.json");
-    fs::metadata(path).is_ok_and(|meta| meta.is_file())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::fs;
 
     use super::*;
 
