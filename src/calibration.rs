@@ -1,7 +1,5 @@
 //! Calibration: the column norms of a model's activations on some text, with where they come from.
 
-use std::sync::Arc;
-
 use crate::checkpoint::Checkpoint;
 use crate::forward::{self, Forward, Progress};
 use crate::model::{self, Architecture};
@@ -58,7 +56,7 @@ impl Error {
 /// A calibration that is ready to run: everything that can be wrong with the request has been checked.
 #[derive(Clone, Debug)]
 pub struct Calibration {
-    architecture: Arc<Architecture>,
+    architecture: Architecture,
     text: Text,
     tokens: Vec<u32>,
     context: usize,
@@ -88,7 +86,7 @@ impl Calibration {
             }));
         }
         Ok(Self {
-            architecture: Arc::new(architecture),
+            architecture,
             text,
             tokens: of_text,
             context,

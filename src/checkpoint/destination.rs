@@ -254,7 +254,7 @@ fn looks_like_a_checkpoint(dir: &Path) -> Result<bool> {
 }
 
 /// Whether two paths lead to one file or directory. False where one of them leads nowhere.
-fn same_file(a: &Path, b: &Path) -> bool {
+pub fn same_file(a: &Path, b: &Path) -> bool {
     let same_path = matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     same_path || matches!((fs::metadata(a), fs::metadata(b)), (Ok(a), Ok(b)) if same_inode(&a, &b))
 }

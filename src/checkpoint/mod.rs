@@ -23,6 +23,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use destination::same_file;
 pub use error::{Error, Result};
 pub use header::{Header, HeaderError, Tensor};
 pub use index::{Index, IndexError};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
-use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
 use swiftprune_wgpu::text::Text;
 
 use super::args::Calibrate;
@@ -47,13 +47,6 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     terminal.say(done(&calibration, start.elapsed()));
     terminal.say(output::printable(&args.output.to_string_lossy()));
     Ok(())
-}
-
-fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
 }
 
 /// What will be measured, for the list of settings.

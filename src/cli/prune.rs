@@ -30,10 +30,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| checkpoint.default_output());
     let mut options = options(args)?;
-    let (calibration, impossible) = match calibration(args, &checkpoint, &options)? {
-        Calibrated::By(calibration) => (Some(calibration), None),
-        Calibrated::Not(why) => (None, why),
-    };
+    let (calibration, impossible) = calibration(args, &checkpoint, &options)?;
     if let Some(calibration) = &calibration {
         // The plan is checked with stand-ins: what is wrong should be told before minutes of work.
         options.norms = Some(calibration.pending(&checkpoint)?);
@@ -133,34 +130,31 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     Ok(options)
 }
 
-/// What comes of the wish to calibrate.
-enum Calibrated {
-    By(Calibration),
-    /// Not wanted; or not possible, with a warning that says why.
-    Not(Option<String>),
-}
-
+/// The calibration, if one is wanted and possible; or, if it is not possible, a warning that says why.
 fn calibration(
     args: &Prune,
     checkpoint: &Checkpoint,
     options: &Options,
-) -> anyhow::Result<Calibrated> {
+) -> anyhow::Result<(Option<Calibration>, Option<String>)> {
     let unused = options
         .score
         .is_some_and(|score| score.norms == Norms::Unused);
     if options.norms.is_some() || unused {
-        return Ok(Calibrated::Not(None));
+        return Ok((None, None));
     }
     let text = match &args.calibration {
-        TextChoice::None => return Ok(Calibrated::Not(None)),
+        TextChoice::None => return Ok((None, None)),
         TextChoice::Builtin => Text::calibration(),
         TextChoice::File(path) => Text::read(path)?,
     };
     match Calibration::new(checkpoint, text, args.tokens, args.context) {
-        Ok(calibration) => Ok(Calibrated::By(calibration)),
-        Err(error) if error.is_unsupported() => Ok(Calibrated::Not(Some(format!(
-            "cannot calibrate: {error}; give --norms FILE (of `calibrate`, or a llama.cpp importance matrix)"
-        )))),
+        Ok(calibration) => Ok((Some(calibration), None)),
+        Err(error) if error.is_unsupported() => Ok((
+            None,
+            Some(format!(
+                "cannot calibrate: {error}; give --norms FILE (of `calibrate`, or a llama.cpp importance matrix)"
+            )),
+        )),
         Err(error) => {
             Err(anyhow::Error::new(error)
                 .context("cannot calibrate (--calibration none goes without)"))

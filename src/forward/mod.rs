@@ -249,8 +249,7 @@ impl<'a> Forward<'a> {
         if let Some(&token) = tokens.max().filter(|&&t| t as usize >= vocab_size) {
             return Err(Error::TokenOutOfRange { token, vocab_size });
         }
-        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
-        cpu::Cpu::new(self.architecture, context, self.threads)
+        cpu::Cpu::new(self.architecture, longest(sequences), self.threads)
     }
 
     fn source(&self) -> PathBuf {
@@ -259,7 +258,7 @@ impl<'a> Forward<'a> {
 
     /// Sequences in groups whose hidden states fit into [`HIDDEN_BYTES`].
     fn groups<'s>(&self, sequences: &'s [&'s [u32]]) -> impl Iterator<Item = &'s [&'s [u32]]> {
-        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0).max(1);
+        let context = longest(sequences).max(1);
         let bytes = 4 * context * self.architecture.hidden_size;
         sequences.chunks((HIDDEN_BYTES / bytes).max(1))
     }
@@ -282,8 +281,7 @@ impl<'a> Forward<'a> {
             }
             hidden.push(engine.embed(rows, sequence.len())?);
         }
-        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
-        let in_flight = engine.in_flight(context);
+        let in_flight = engine.in_flight(longest(sequences));
         for index in 0..self.architecture.blocks {
             let block = engine.load(weights, &self.architecture.block(index))?;
             let chunks = hidden
@@ -319,7 +317,7 @@ impl<'a> Forward<'a> {
         for hidden in &mut hidden {
             *hidden = engine.finish(&norm, hidden)?;
         }
-        let context = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
+        let context = longest(sequences);
         let mut sums: Vec<(&[u32], Vec<LogSumExp>)> = sequences
             .iter()
             .map(|&sequence| {
@@ -350,6 +348,11 @@ impl<'a> Forward<'a> {
         }
         Ok(losses)
     }
+}
+
+/// Tokens of the longest sequence.
+fn longest(sequences: &[&[u32]]) -> usize {
+    sequences.iter().map(|s| s.len()).max().unwrap_or(0)
 }
 
 /// Adds the logits of some rows of the head, `[tokens, piece]`, to the sums of each token's successor.
