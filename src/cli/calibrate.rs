@@ -1,5 +1,6 @@
 //! `calibrate`: the column norms of a model, written to a file of their own.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -19,14 +20,17 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     };
     if args.output.symlink_metadata().is_ok() {
         let path = args.output.display();
-        let inputs = checkpoint
-            .shards
-            .iter()
-            .map(|shard| &shard.path)
-            .chain(&args.text);
-        if inputs
-            .into_iter()
-            .any(|input| same_file(input, &args.output))
+        let weights = checkpoint.source.weights();
+        let beside =
+            ["config.json", "tokenizer.json"].map(|name| weights.path().with_file_name(name));
+        let shards = checkpoint.shards.iter().map(|shard| &shard.path);
+        // The index of a sharded checkpoint is read, too.
+        let mut inputs = shards
+            .chain(&beside)
+            .chain(&args.text)
+            .map(PathBuf::as_path);
+        if same_file(weights.path(), &args.output)
+            || inputs.any(|input| same_file(input, &args.output))
         {
             bail!("{path} is the input, which is never written to; give another output");
         }
