@@ -1,6 +1,7 @@
 //! Calibration: the column norms of a model's activations on some text, with where they come from.
 
 use crate::checkpoint::Checkpoint;
+use crate::device::{Device, DeviceKind};
 use crate::forward::{self, Forward, Progress};
 use crate::model::{self, Architecture};
 use crate::norms::{self, Format, Norms, Provenance};
@@ -111,20 +112,27 @@ impl Calibration {
         &self.text
     }
 
-    /// Runs the model on `threads` threads of the CPU.
+    /// Runs the model on `device`.
     ///
     /// # Errors
     /// [`Error::Forward`].
     pub fn run(
         &self,
         checkpoint: &Checkpoint,
-        threads: usize,
+        device: &Device,
         progress: &dyn Fn(Progress),
     ) -> Result<Norms, Error> {
         let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
-        let forward = Forward::new(checkpoint, &self.architecture, threads);
+        let forward = Forward::new(checkpoint, &self.architecture, device);
         let mut norms = forward.column_norms(&windows, progress)?;
         norms.source = self.provenance(checkpoint);
+        let info = device.info();
+        let device = match info.kind {
+            DeviceKind::Cpu => format!("CPU ({})", std::env::consts::ARCH),
+            _ => format!("{info}, {}", info.driver),
+        };
+        let facts = &mut norms.source.metadata;
+        facts.insert("device".to_owned(), device + ", f32");
         Ok(norms)
     }
 
@@ -149,7 +157,6 @@ impl Calibration {
             ("text", self.text.name.clone()),
             ("text_sha256", self.text.sha256()),
             ("context", self.context.to_string()),
-            ("device", "CPU, f32".to_owned()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
         Provenance {

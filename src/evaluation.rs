@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::calibration::{Error, context_of};
 use crate::checkpoint::Checkpoint;
+use crate::device::{Device, DeviceInfo};
 use crate::forward::{Forward, Progress};
 use crate::model::Architecture;
 use crate::text::{self, Text};
@@ -18,7 +19,9 @@ pub struct Evaluation {
     pub losses: Vec<Vec<f32>>,
     /// The tokens, window by window.
     pub sequence: Vec<u32>,
-    /// How long the forward pass took.
+    /// Where the forward pass ran.
+    pub device: DeviceInfo,
+    /// How long it took.
     pub elapsed: Duration,
 }
 
@@ -71,25 +74,26 @@ impl Windows {
         })
     }
 
-    /// Runs `checkpoint`, which need not be the one whose tokenizer made the windows, on `threads` threads.
+    /// Runs `checkpoint`, which need not be the one whose tokenizer made the windows, on `device`.
     ///
     /// # Errors
     /// [`Error::Model`] and [`Error::Forward`].
     pub fn run(
         &self,
         checkpoint: &Checkpoint,
-        threads: usize,
+        device: &Device,
         progress: &dyn Fn(Progress),
     ) -> Result<Evaluation, Error> {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_head(checkpoint)?;
         let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
         let start = Instant::now();
-        let losses = Forward::new(checkpoint, &architecture, threads).losses(&windows, progress)?;
+        let losses = Forward::new(checkpoint, &architecture, device).losses(&windows, progress)?;
         Ok(Evaluation {
             context: self.context,
             losses,
             sequence: self.tokens.clone(),
+            device: device.info().clone(),
             elapsed: start.elapsed(),
         })
     }
@@ -157,12 +161,14 @@ impl Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::DeviceChoice;
 
     fn evaluation(losses: &[&[f32]]) -> Evaluation {
         Evaluation {
             context: 3,
             losses: losses.iter().map(|window| window.to_vec()).collect(),
             sequence: Vec::new(),
+            device: Device::open(&DeviceChoice::Cpu).unwrap().info().clone(),
             elapsed: Duration::from_secs(1),
         }
     }

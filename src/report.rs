@@ -150,6 +150,8 @@ pub struct EvaluationReport {
     pub perplexity: f64,
     /// Mean loss, in nats per token.
     pub loss: f64,
+    /// Where the forward pass ran.
+    pub device: DeviceInfo,
     /// Tokens a second of the forward pass.
     pub tokens_per_second: f64,
     /// Of the second checkpoint.
@@ -195,6 +197,7 @@ impl EvaluationReport {
             tokens: first.tokens(),
             perplexity: first.perplexity(),
             loss: first.mean_loss(),
+            device: first.device.clone(),
             tokens_per_second: first.tokens_per_second(),
             against: second.map(against),
         }

@@ -1,14 +1,16 @@
-//! The forward pass against transformers: every architecture, logits and column norms.
+//! The forward pass against transformers: every architecture, logits and column norms, on the CPU and on every adapter.
 //!
 //! `tests/forward/goldens.py` made the checkpoints and computed what is expected.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use safetensors::SafeTensors;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
 use swiftprune_wgpu::model::{Architecture, Error};
@@ -33,6 +35,24 @@ fn folder(name: &str) -> PathBuf {
 
 fn open(dir: &Path) -> Checkpoint {
     Checkpoint::open(dir.to_str().unwrap()).unwrap()
+}
+
+fn cpu(threads: usize) -> Device {
+    let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
+    cpu.with_threads(Some(threads))
+}
+
+/// Calls `check` with the CPU and with every adapter, one after the other: that there are some is for `tests/devices.rs`
+/// to require. Software adapters are as good here as hardware, as the models are tiny.
+fn on_every_device(check: impl Fn(&Device)) {
+    static TURN: Mutex<()> = Mutex::new(());
+    check(&cpu(2));
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for info in devices() {
+        let index = info.index.expect("an adapter has an index");
+        let device = Device::open(&DeviceChoice::Index(index));
+        check(&device.unwrap_or_else(|error| panic!("{info}: {error}")));
+    }
 }
 
 fn golden(name: &str) -> Golden {
@@ -60,9 +80,9 @@ fn difference(expected: &[f32], got: &[f32]) -> f32 {
 }
 
 /// Logits' difference, and the worst of the norms'.
-fn differences(checkpoint: &Checkpoint, golden: &Golden) -> (f32, f32) {
+fn differences(checkpoint: &Checkpoint, golden: &Golden, device: &Device) -> (f32, f32) {
     let architecture = Architecture::of(checkpoint).unwrap();
-    let forward = Forward::new(checkpoint, &architecture, 2);
+    let forward = Forward::new(checkpoint, &architecture, device);
     let logits = forward.logits(&golden.tokens).unwrap();
     let norms = forward.column_norms(&[&golden.tokens], &|_| {}).unwrap();
     let worst = golden.norms.iter().map(|(weight, expected)| {
@@ -79,15 +99,18 @@ fn differences(checkpoint: &Checkpoint, golden: &Golden) -> (f32, f32) {
 
 #[test]
 fn logits_and_column_norms_are_those_of_transformers() {
-    for name in ARCHITECTURES {
-        let golden = golden(name);
-        let linears = if name == "gpt_neox" { 4 } else { 7 };
-        assert_eq!(golden.norms.len(), 2 * linears, "{name}");
-        let (logits, norms) = differences(&open(&folder(name)), &golden);
-        println!("{name}: logits {logits:.1e}, norms {norms:.1e}");
-        assert!(logits < 1e-3, "{name}: logits differ by {logits}");
-        assert!(norms < 1e-4, "{name}: norms differ by {norms}");
-    }
+    on_every_device(|device| {
+        for name in ARCHITECTURES {
+            let golden = golden(name);
+            let linears = if name == "gpt_neox" { 4 } else { 7 };
+            assert_eq!(golden.norms.len(), 2 * linears, "{name}");
+            let (logits, norms) = differences(&open(&folder(name)), &golden, device);
+            let on = device.info();
+            println!("{name} on {on}: logits {logits:.1e}, norms {norms:.1e}");
+            assert!(logits < 1e-3, "{name} on {on}: logits differ by {logits}");
+            assert!(norms < 1e-4, "{name} on {on}: norms differ by {norms}");
+        }
+    });
 }
 
 /// A copy of a checkpoint whose tensor `name` was changed by `change`.
@@ -111,51 +134,102 @@ fn tampered(from: &str, name: &str, change: fn(&mut [u8])) -> tempfile::TempDir 
 
 #[test]
 fn one_weight_that_was_tampered_with_is_noticed() {
-    // The sign of a single weight.
-    let flip = |bytes: &mut [u8]| bytes[1] ^= 0x80;
-    for (architecture, tensor) in [
-        ("llama", "model.layers.0.self_attn.k_proj.weight"),
-        ("mistral", "model.layers.1.mlp.down_proj.weight"),
-        ("qwen2", "model.layers.1.self_attn.q_proj.bias"),
-        ("qwen3", "model.layers.0.self_attn.k_norm.weight"),
-    ] {
-        let dir = tampered(architecture, tensor, flip);
-        let (logits, norms) = differences(&open(dir.path()), &golden(architecture));
-        assert!(
-            logits > 1e-3 || norms > 1e-4,
-            "{architecture} {tensor}: {logits}, {norms}"
-        );
-    }
-    let flip = |bytes: &mut [u8]| bytes[3] ^= 0x80;
-    let dir = tampered(
-        "gpt_neox",
-        "gpt_neox.layers.0.attention.query_key_value.weight",
-        flip,
-    );
-    let (logits, _) = differences(&open(dir.path()), &golden("gpt_neox"));
-    assert!(logits > 1e-3, "{logits}");
+    // The sign of a single weight, of two bytes or of four.
+    let flip: [fn(&mut [u8]); 2] = [|bytes| bytes[1] ^= 0x80, |bytes| bytes[3] ^= 0x80];
+    on_every_device(|device| {
+        for (architecture, tensor, flip) in [
+            ("llama", "model.layers.0.self_attn.k_proj.weight", flip[0]),
+            ("mistral", "model.layers.1.mlp.down_proj.weight", flip[0]),
+            ("qwen2", "model.layers.1.self_attn.q_proj.bias", flip[0]),
+            ("qwen3", "model.layers.0.self_attn.k_norm.weight", flip[0]),
+            (
+                "gpt_neox",
+                "gpt_neox.layers.0.attention.query_key_value.weight",
+                flip[1],
+            ),
+        ] {
+            let dir = tampered(architecture, tensor, flip);
+            let (logits, norms) = differences(&open(dir.path()), &golden(architecture), device);
+            let on = device.info();
+            assert!(
+                logits > 1e-3 || norms > 1e-4,
+                "{architecture} {tensor} on {on}: {logits}, {norms}"
+            );
+        }
+    });
 }
 
 #[test]
 fn losses_are_those_of_the_logits() {
+    on_every_device(|device| {
+        for name in ARCHITECTURES {
+            let golden = golden(name);
+            let checkpoint = open(&folder(name));
+            let architecture = Architecture::of(&checkpoint).unwrap();
+            let forward = Forward::new(&checkpoint, &architecture, device);
+            let losses = forward
+                .losses(&[&golden.tokens, &golden.tokens[..1]], &|_| {})
+                .unwrap();
+            let rows = golden.logits.chunks(architecture.vocab_size);
+            let expected: Vec<f32> = rows
+                .zip(&golden.tokens[1..])
+                .map(|(row, &next)| {
+                    let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+                    (sum.ln() - f64::from(row[next as usize])) as f32
+                })
+                .collect();
+            let difference = difference(&expected, &losses[0]);
+            assert!(
+                difference < 1e-4,
+                "{name} on {}: {difference}",
+                device.info()
+            );
+            assert!(losses[1].is_empty(), "the first token has no loss");
+        }
+    });
+}
+
+/// Longer than a tile of any kernel, and no multiple of one.
+#[test]
+fn an_adapter_measures_what_the_cpu_does_on_sequences_longer_than_a_tile() {
+    let texts: Vec<Vec<u32>> = [150, 33, 1]
+        .map(|len| (0..len).map(|i| (i * i * 7 + 3) % 80).collect())
+        .into();
+    let sequences: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     for name in ARCHITECTURES {
-        let golden = golden(name);
         let checkpoint = open(&folder(name));
         let architecture = Architecture::of(&checkpoint).unwrap();
-        let forward = Forward::new(&checkpoint, &architecture, 1);
-        let losses = forward
-            .losses(&[&golden.tokens, &golden.tokens[..1]], &|_| {})
-            .unwrap();
-        let rows = golden.logits.chunks(architecture.vocab_size);
-        let expected: Vec<f32> = rows
-            .zip(&golden.tokens[1..])
-            .map(|(row, &next)| {
-                let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
-                (sum.ln() - f64::from(row[next as usize])) as f32
-            })
-            .collect();
-        assert!(difference(&expected, &losses[0]) < 1e-4, "{name}");
-        assert!(losses[1].is_empty(), "the first token has no loss");
+        let reference = cpu(2);
+        let expected = Forward::new(&checkpoint, &architecture, &reference);
+        let norms = expected.column_norms(&sequences, &|_| {}).unwrap();
+        let losses = expected.losses(&sequences, &|_| {}).unwrap();
+        on_every_device(|device| {
+            let forward = Forward::new(&checkpoint, &architecture, device);
+            let got = forward.column_norms(&sequences, &|_| {}).unwrap();
+            for block in (0..architecture.blocks).map(|index| architecture.block(index)) {
+                for linear in [
+                    &block.projections[0],
+                    &block.output,
+                    &block.up[0],
+                    &block.down,
+                ] {
+                    let of = |norms: &swiftprune_wgpu::norms::Norms| {
+                        let found = norms.get(&linear.weight, None, linear.in_features);
+                        found.unwrap().measured().unwrap().to_vec()
+                    };
+                    let difference = difference(&of(&norms), &of(&got));
+                    let on = device.info();
+                    assert!(difference < 1e-4, "{} on {on}: {difference}", linear.weight);
+                }
+            }
+            let got = forward.losses(&sequences, &|_| {}).unwrap();
+            let difference = difference(&losses.concat(), &got.concat());
+            assert!(
+                difference < 1e-4,
+                "{name} on {}: {difference}",
+                device.info()
+            );
+        });
     }
 }
 
@@ -163,7 +237,8 @@ fn losses_are_those_of_the_logits() {
 fn column_norms_of_a_text_are_the_sum_of_those_of_its_pieces() {
     let checkpoint = open(&folder("llama"));
     let architecture = Architecture::of(&checkpoint).unwrap();
-    let forward = Forward::new(&checkpoint, &architecture, 2);
+    let device = cpu(2);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
     let tokens = golden("llama").tokens;
     let pieces: Vec<&[u32]> = tokens.chunks(10).collect();
     let whole = forward.column_norms(&pieces, &|_| {}).unwrap();
@@ -256,7 +331,8 @@ fn what_is_not_supported_is_told_from_what_is_wrong() {
 fn a_token_beyond_the_embedding_is_refused() {
     let checkpoint = open(&folder("llama"));
     let architecture = Architecture::of(&checkpoint).unwrap();
-    let forward = Forward::new(&checkpoint, &architecture, 1);
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
     let error = forward
         .column_norms(&[&[1, 80]], &|_| {})
         .unwrap_err()
@@ -273,7 +349,8 @@ fn weights_that_are_not_finite_are_refused_by_name() {
     let dir = tampered("llama", "model.layers.1.mlp.up_proj.weight", nan);
     let checkpoint = open(dir.path());
     let architecture = Architecture::of(&checkpoint).unwrap();
-    let forward = Forward::new(&checkpoint, &architecture, 1);
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
     let error = forward
         .column_norms(&[&[1, 2, 3]], &|_| {})
         .unwrap_err()
@@ -303,7 +380,7 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
     fs::copy(tokenizer, dir.path().join("tokenizer.json")).unwrap();
     let checkpoint = open(dir.path());
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 100, None).unwrap();
-    let error = calibration.run(&checkpoint, 1, &|_| {}).unwrap_err();
+    let error = calibration.run(&checkpoint, &cpu(1), &|_| {}).unwrap_err();
     let says = "the tokenizer.json is of another model than the weights";
     assert!(error.to_string().contains(says), "{error}");
 }
@@ -312,7 +389,7 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
 fn norms_say_what_they_were_measured_on() {
     let checkpoint = open(&example());
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 700, Some(300)).unwrap();
-    let norms = calibration.run(&checkpoint, 2, &|_| {}).unwrap();
+    let norms = calibration.run(&checkpoint, &cpu(2), &|_| {}).unwrap();
     let path = tempfile::tempdir().unwrap();
     let path = path.path().join("norms.safetensors");
     norms.write(&path).unwrap();
@@ -335,7 +412,7 @@ fn norms_say_what_they_were_measured_on() {
 fn a_text_longer_than_the_context_goes_in_windows_and_a_shorter_one_is_one() {
     let checkpoint = open(&example());
     let run = |text: &Text, context, tokens| {
-        Windows::new(&checkpoint, text, context, tokens)?.run(&checkpoint, 2, &|_| {})
+        Windows::new(&checkpoint, text, context, tokens)?.run(&checkpoint, &cpu(2), &|_| {})
     };
     let long = run(&Text::held_out(), Some(64), Some(200)).unwrap();
     assert_eq!((long.losses.len(), long.tokens()), (3, 3 * 63));
@@ -352,7 +429,7 @@ fn threads_do_not_change_what_a_model_is_surprised_by() {
     let run = |threads| {
         let text = Text::held_out();
         let windows = Windows::new(&checkpoint, &text, Some(128), Some(512)).unwrap();
-        windows.run(&checkpoint, threads, &|_| {}).unwrap()
+        windows.run(&checkpoint, &cpu(threads), &|_| {}).unwrap()
     };
     let difference = run(1).difference(&run(3)).unwrap();
     assert!(difference.mean.abs() < 1e-5, "{difference:?}");
@@ -363,7 +440,7 @@ fn the_example_is_as_surprised_by_its_held_out_text_as_when_it_was_made() {
     let checkpoint = open(&example());
     let text = Text::read(&example().join("heldout.txt")).unwrap();
     let windows = Windows::new(&checkpoint, &text, Some(256), None).unwrap();
-    let evaluation = windows.run(&checkpoint, 2, &|_| {}).unwrap();
+    let evaluation = windows.run(&checkpoint, &cpu(2), &|_| {}).unwrap();
     // Its README says 33.8, measured in Python when it was trained.
     assert!(
         (evaluation.perplexity() - 33.8).abs() < 0.1,

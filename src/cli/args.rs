@@ -142,17 +142,8 @@ pub(super) struct Prune {
     #[arg(long, help_heading = "Which tensors")]
     pub keep_non_finite: bool,
 
-    /// auto, cpu, gpu, or an adapter's index or part of its name (see `devices`)
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "auto",
-        help_heading = "Running"
-    )]
-    pub device: DeviceChoice,
-    /// Threads of the CPU device [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Running")]
-    pub threads: Option<u16>,
+    #[command(flatten, next_help_heading = "Running")]
+    pub on: DeviceArgs,
     /// Print what would happen to every tensor, and write nothing
     #[arg(long, help_heading = "Running")]
     pub dry_run: bool,
@@ -201,9 +192,8 @@ pub(super) struct Calibrate {
     /// Tokens a window [default: 512, or what the model was made for]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub context: Option<usize>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
@@ -233,12 +223,22 @@ pub(super) struct Eval {
     /// Tokens a window [default: 512, or what the model was made for]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub context: Option<usize>,
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Write JSON to stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where to compute.
+#[derive(Debug, ClapArgs)]
+pub struct DeviceArgs {
+    /// auto, cpu, gpu, or an adapter's index or part of its name (see `devices`)
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Threads of the CPU device [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// Which text to calibrate on.

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
+use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::text::Text;
 
 use super::args::Calibrate;
+use super::device::{Devices, named};
 use super::progress::Pass;
 use super::{Terminal, output};
 
@@ -39,13 +41,15 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         }
     }
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;
+    let devices = Devices::open(&args.on)?;
+    let device = devices.of_model();
     let weights = checkpoint.source.weights();
     let weights = output::printable(&weights.path().to_string_lossy());
     terminal.say(format_args!("model   {weights}"));
-    terminal.say(format_args!("norms   {}", setting(&calibration)));
+    terminal.say(format_args!("norms   {}", setting(&calibration, device)));
     let pass = Pass::new("calibrating", terminal);
     let start = Instant::now();
-    let norms = calibration.run(&checkpoint, threads(args.threads), &|at| pass.at(at));
+    let norms = calibration.run(&checkpoint, device, &|at| pass.at(at));
     pass.finish();
     norms?.write(&args.output)?;
     terminal.say(done(&calibration, start.elapsed()));
@@ -54,12 +58,13 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
 }
 
 /// What will be measured, for the list of settings.
-pub(super) fn setting(calibration: &Calibration) -> String {
+pub(super) fn setting(calibration: &Calibration, device: &Device) -> String {
     format!(
-        "{}, {} tokens in windows of {}, measured on the CPU in f32",
+        "{}, {} tokens in windows of {}, measured on {} in f32",
         output::printable(&calibration.text().name),
         output::count(calibration.tokens() as u64),
-        calibration.context()
+        calibration.context(),
+        named(device.info())
     )
 }
 
@@ -70,13 +75,5 @@ pub(super) fn done(calibration: &Calibration, elapsed: Duration) -> String {
         "calibrated on {} tokens in {seconds:.1} s ({:.0} tokens/s)",
         output::count(calibration.tokens() as u64),
         calibration.tokens() as f64 / seconds
-    )
-}
-
-/// Threads of the forward pass: those asked for, or all cores.
-pub(super) fn threads(asked: Option<u16>) -> usize {
-    asked.map_or_else(
-        || std::thread::available_parallelism().map_or(1, usize::from),
-        usize::from,
     )
 }

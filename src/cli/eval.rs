@@ -4,12 +4,13 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
 use swiftprune_wgpu::text::Text;
 
 use super::args::Eval;
-use super::calibrate::threads;
+use super::device::{Devices, named};
 use super::progress::Pass;
 use super::{Terminal, output};
 
@@ -35,11 +36,11 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     let windows = |checkpoint| Windows::new(checkpoint, &text, args.context, args.tokens);
     let of_first = windows(&checkpoint)?;
     let of_second = against.as_ref().map(windows).transpose()?;
-    let first = measure(&of_first, &checkpoint, args.threads, terminal)?;
+    let devices = Devices::open(&args.on)?;
+    let device = devices.of_model();
+    let first = measure(&of_first, &checkpoint, device, terminal)?;
     let second = match (&of_second, &against) {
-        (Some(windows), Some(checkpoint)) => {
-            Some(measure(windows, checkpoint, args.threads, terminal)?)
-        }
+        (Some(windows), Some(checkpoint)) => Some(measure(windows, checkpoint, device, terminal)?),
         _ => None,
     };
     let evaluation = EvaluationReport::new(&text, &first, second.as_ref());
@@ -63,11 +64,11 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
 pub(super) fn measure(
     windows: &Windows,
     checkpoint: &Checkpoint,
-    asked_threads: Option<u16>,
+    device: &Device,
     terminal: Terminal,
 ) -> anyhow::Result<Evaluation> {
     let pass = Pass::new("evaluating", terminal);
-    let evaluation = windows.run(checkpoint, threads(asked_threads), &|at| pass.at(at));
+    let evaluation = windows.run(checkpoint, device, &|at| pass.at(at));
     pass.finish();
     Ok(evaluation?)
 }
@@ -75,12 +76,13 @@ pub(super) fn measure(
 /// The result for humans: two lines, or four with a second checkpoint.
 pub(super) fn lines(evaluation: &EvaluationReport) -> String {
     let on = format!(
-        "on {}: {} tokens in {} windows of {}, {:.0} tokens/s",
+        "on {}: {} tokens in {} windows of {}, {:.0} tokens/s on {}",
         output::printable(&evaluation.text),
         output::count(evaluation.tokens as u64),
         output::count(evaluation.windows as u64),
         evaluation.context,
         evaluation.tokens_per_second,
+        named(&evaluation.device),
     );
     let perplexity = evaluation.perplexity;
     let Some(against) = &evaluation.against else {

@@ -2,6 +2,7 @@
 
 mod args;
 mod calibrate;
+mod device;
 mod devices;
 mod dry_run;
 mod eval;

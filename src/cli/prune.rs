@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
-use swiftprune_wgpu::device::{Device, DeviceInfo};
+use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::norms;
 use swiftprune_wgpu::plan::{Options, Plan};
@@ -19,7 +19,7 @@ use swiftprune_wgpu::text::Text;
 use swiftprune_wgpu::{prune, targets};
 
 use super::args::{Prune, Rule, TextChoice};
-use super::calibrate::threads;
+use super::device::Devices;
 use super::progress::{Pass, Progress};
 use super::{Terminal, calibrate, dry_run, eval, output};
 
@@ -37,17 +37,24 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     }
     let mut plan = Plan::new(checkpoint, options)?;
     plan.warnings.splice(0..0, impossible);
-    let device = Device::open(&args.device)?.with_threads(args.threads.map(usize::from));
+    let devices = Devices::open(&args.on)?;
+    let (device, of_model) = (&devices.chosen, devices.of_model());
     let info = device.info().clone();
-    for line in settings(&plan, &info, calibration.as_ref()) {
+    for line in settings(
+        &plan,
+        device,
+        calibration
+            .as_ref()
+            .map(|c| calibrate::setting(c, of_model)),
+    ) {
         terminal.say(line);
     }
     for warning in &plan.warnings {
         terminal.warn(warning);
     }
     if args.dry_run {
-        let memory = prune::memory(&plan, &device);
-        let seconds = prune::estimate(&plan, &device)?.map(|time| time.as_secs_f64());
+        let memory = prune::memory(&plan, device);
+        let seconds = prune::estimate(&plan, device)?.map(|time| time.as_secs_f64());
         return dry_run::print(&plan, &info, memory, seconds, args.json, terminal);
     }
 
@@ -66,13 +73,13 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     if let Some(calibration) = &calibration {
         let pass = Pass::new("calibrating", terminal);
         let start = Instant::now();
-        let norms = calibration.run(&plan.checkpoint, threads(args.threads), &|at| pass.at(at));
+        let norms = calibration.run(&plan.checkpoint, of_model, &|at| pass.at(at));
         pass.finish();
         plan = plan.with_norms(norms?)?;
         terminal.say(calibrate::done(calibration, start.elapsed()));
     }
     let progress = Progress::new(&plan, terminal);
-    let outcome = prune::prune(&plan, &device, output, args.sync, &|event| {
+    let outcome = prune::prune(&plan, device, output, args.sync, &|event| {
         progress.event(event)
     });
     progress.finish();
@@ -88,8 +95,8 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
         let mut pruned = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
         // Beside a single file there is no config.json, or another one's.
         pruned.config.clone_from(&plan.checkpoint.config);
-        let before = eval::measure(windows, &plan.checkpoint, args.threads, terminal)?;
-        let after = eval::measure(windows, &pruned, args.threads, terminal)?;
+        let before = eval::measure(windows, &plan.checkpoint, of_model, terminal)?;
+        let after = eval::measure(windows, &pruned, of_model, terminal)?;
         report.evaluation = Some(EvaluationReport::new(text, &before, Some(&after)));
     }
     if let Some(file) = report_file {
@@ -163,7 +170,7 @@ fn calibration(
 }
 
 /// Every setting that the result depends on.
-fn settings(plan: &Plan, device: &DeviceInfo, calibration: Option<&Calibration>) -> Vec<String> {
+fn settings(plan: &Plan, device: &Device, calibration: Option<String>) -> Vec<String> {
     let rule = match plan.options.selection {
         Selection::Ewma { sparsity, ewma } => {
             let (block, divisor) = (ewma.block_size(), 1 << ewma.gain_shift());
@@ -185,7 +192,7 @@ fn settings(plan: &Plan, device: &DeviceInfo, calibration: Option<&Calibration>)
         _ => String::new(),
     };
     let norms = match (&plan.options.norms, calibration) {
-        (Some(_), Some(calibration)) => calibrate::setting(calibration),
+        (Some(_), Some(calibration)) => calibration,
         (Some(norms), None) if plan.uses_norms() => {
             let tokens = norms
                 .source
@@ -216,7 +223,7 @@ fn settings(plan: &Plan, device: &DeviceInfo, calibration: Option<&Calibration>)
             }
         ),
         format!("norms   {}", output::printable(&norms)),
-        format!("device  {device}"),
+        format!("device  {}", device.info()),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Device, Error, cpu, gpu};
+use super::{Device, Error, adapter, cpu, gpu};
 
 /// What a user asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl fmt::Display for DeviceInfo {
 /// Every adapter wgpu finds, in the order of their indices. The CPU, which is always there, is not among them.
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
-    gpu::adapters(true)
+    adapter::adapters(true)
         .into_iter()
         .map(|adapter| adapter.info)
         .collect()
@@ -149,7 +149,7 @@ pub(super) fn open(choice: &DeviceChoice) -> Result<Device, Error> {
     if *choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu(cpu::Cpu::new()));
     }
-    let describe = |adapters: &[gpu::Adapter]| -> Vec<DeviceInfo> {
+    let describe = |adapters: &[adapter::Adapter]| -> Vec<DeviceInfo> {
         adapters
             .iter()
             .map(|adapter| adapter.info.clone())
@@ -161,9 +161,9 @@ pub(super) fn open(choice: &DeviceChoice) -> Result<Device, Error> {
     let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some());
-    let mut adapters = gpu::adapters(named);
+    let mut adapters = adapter::adapters(named);
     if !named && has_display && preferred(&describe(&adapters)).is_none() {
-        adapters = gpu::adapters(true);
+        adapters = adapter::adapters(true);
     }
     let infos = describe(&adapters);
     let position = match choose(choice, &infos) {
@@ -176,7 +176,8 @@ pub(super) fn open(choice: &DeviceChoice) -> Result<Device, Error> {
             });
         }
     };
-    gpu::Gpu::open(adapters.swap_remove(position)).map(|gpu| Device::Gpu(Box::new(gpu)))
+    let context = adapters.swap_remove(position).open()?;
+    Ok(Device::Gpu(Box::new(gpu::Gpu::new(context)?)))
 }
 
 /// The position of the chosen adapter, `None` for the CPU, or what there was instead.

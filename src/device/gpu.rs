@@ -3,14 +3,12 @@
 //! A chunk of rows is written into mapped staging memory, runs through its passes in one submission, and only its mask
 //! comes back: a sixteenth of a bf16 weight's bytes. [`Gpu::submit`] and [`Gpu::wait`] are separate so that the caller can
 //! read the next chunk, and write the last, while one is on the device.
-//!
-//! What is written out is never trusted to a silent device: any error wgpu reports, from whatever thread, sets a flag
-//! that every later call returns as [`Error::Failed`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use super::{DeviceInfo, DeviceKind, Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Sums};
+use super::context::{Context, Mapping, Pipelines};
+use super::{Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Sums};
 use crate::mask::Mask;
 use crate::passes::{PASSES, Params};
 use crate::selection::{Selection, lambda_key};
@@ -24,77 +22,11 @@ pub(crate) const CHUNKS_IN_FLIGHT: usize = 2;
 /// Terms one invocation of `column_norm` adds up.
 const TERMS_PER_TILE: usize = 256;
 
-/// An adapter that is not opened yet.
-pub(super) struct Adapter {
-    pub(super) info: DeviceInfo,
-    adapter: wgpu::Adapter,
-}
-
-/// Every adapter: those of the native back ends first, then, if wanted, those of GL.
-///
-/// Looking for GL is left out where it can be: its libraries print to stderr on a machine without a display.
-pub(super) fn adapters(with_gl: bool) -> Vec<Adapter> {
-    let native = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    let gl = with_gl.then_some(wgpu::Backends::GL);
-    std::iter::once(native)
-        .chain(gl)
-        .flat_map(|backends| {
-            let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-            descriptor.backends = backends;
-            pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
-        })
-        .enumerate()
-        .map(|(index, adapter)| Adapter {
-            info: describe(index, &adapter.get_info()),
-            adapter,
-        })
-        .collect()
-}
-
-fn describe(index: usize, info: &wgpu::AdapterInfo) -> DeviceInfo {
-    let driver = [info.driver.trim(), info.driver_info.trim()];
-    DeviceInfo {
-        index: Some(index),
-        name: info.name.clone(),
-        backend: match info.backend {
-            wgpu::Backend::Vulkan => "vulkan",
-            wgpu::Backend::Metal => "metal",
-            wgpu::Backend::Dx12 => "dx12",
-            wgpu::Backend::Gl => "gl",
-            _ => "other",
-        }
-        .to_owned(),
-        kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => DeviceKind::Discrete,
-            wgpu::DeviceType::IntegratedGpu => DeviceKind::Integrated,
-            wgpu::DeviceType::VirtualGpu => DeviceKind::Virtual,
-            wgpu::DeviceType::Cpu => DeviceKind::Software,
-            wgpu::DeviceType::Other if info.name.to_lowercase().contains("llvmpipe") => {
-                DeviceKind::Software
-            }
-            wgpu::DeviceType::Other => DeviceKind::Other,
-        },
-        driver: driver
-            .iter()
-            .filter(|part| !part.is_empty())
-            .copied()
-            .collect::<Vec<_>>()
-            .join(" "),
-    }
-}
-
 /// An opened adapter with its compiled passes.
 #[derive(Debug)]
 pub struct Gpu {
-    info: DeviceInfo,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    /// Entry point to pipeline.
-    pipelines: HashMap<&'static str, wgpu::ComputePipeline>,
-    limits: wgpu::Limits,
-    fatal: Arc<Mutex<Option<String>>>,
-    /// One thread at a time: the GL back end gives up when two want its context.
-    turn: Mutex<()>,
+    context: Context,
+    pipelines: Pipelines,
     /// Sets of buffers that are not on the device now.
     idle: Mutex<Vec<Slot>>,
 }
@@ -116,98 +48,37 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct Pending {
     slot: Slot,
-    submission: wgpu::SubmissionIndex,
+    mapping: Mapping,
     rows: usize,
     in_features: usize,
     result_bytes: u64,
-    mapped: Arc<Mutex<Option<String>>>,
 }
 
 impl Gpu {
-    pub(super) fn open(adapter: Adapter) -> Result<Self, Error> {
-        let Adapter { info, adapter } = adapter;
-        let limits = adapter.limits();
-        fits(&limits).map_err(|reason| Error::Unfit {
-            device: info.to_string(),
-            reason,
-        })?;
-        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-            label: Some("swiftprune"),
-            required_features: wgpu::Features::empty(),
-            required_limits: limits.clone(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
-            memory_hints: wgpu::MemoryHints::Performance,
-            trace: wgpu::Trace::Off,
-        }))
-        .map_err(|error| Error::Unfit {
-            device: info.to_string(),
-            reason: error.to_string(),
-        })?;
-
-        let fatal = Arc::new(Mutex::new(None));
-        let on_error = Arc::clone(&fatal);
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            note(&on_error, error.to_string())
-        }));
-        let on_lost = Arc::clone(&fatal);
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&on_lost, format!("the device was lost: {message}"));
-            }
-        });
-
-        let mut gpu = Self {
-            info,
-            device,
-            queue,
-            pipelines: HashMap::new(),
-            limits,
-            fatal,
-            turn: Mutex::default(),
-            idle: Mutex::default(),
-        };
+    /// Compiles the passes.
+    pub(super) fn new(context: Context) -> Result<Self, Error> {
+        let mut pipelines = HashMap::new();
         for pass in PASSES {
-            let module = gpu
-                .device
-                .create_shader_module(wgpu::ShaderModuleDescriptor {
-                    label: Some(pass.name),
-                    source: wgpu::ShaderSource::Wgsl(pass.wgsl.into()),
-                });
-            for &entry_point in pass.entry_points {
-                let pipeline =
-                    gpu.device
-                        .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                            label: Some(entry_point),
-                            layout: None,
-                            module: &module,
-                            entry_point: Some(entry_point),
-                            compilation_options: wgpu::PipelineCompilationOptions {
-                                // Every kernel stores before it reads.
-                                zero_initialize_workgroup_memory: false,
-                                ..Default::default()
-                            },
-                            cache: None,
-                        });
-                gpu.pipelines.insert(entry_point, pipeline);
-            }
+            pipelines.extend(context.compile(pass));
         }
-        gpu.check()?;
-        Ok(gpu)
+        context.check()?;
+        Ok(Self {
+            context,
+            pipelines,
+            idle: Mutex::default(),
+        })
     }
 
-    pub(super) const fn info(&self) -> &DeviceInfo {
-        &self.info
+    /// The opened adapter.
+    pub(crate) const fn context(&self) -> &Context {
+        &self.context
     }
 
     /// Rows of this many weights that fit a chunk.
     pub(crate) fn chunk_rows(&self, in_features: usize) -> usize {
-        let binding = self
-            .limits
-            .max_storage_buffer_binding_size
-            .min(self.limits.max_buffer_size)
-            / 4;
+        let binding = self.context.largest_buffer() / 4;
         let weights = CHUNK_WEIGHTS.min(usize::try_from(binding).unwrap_or(usize::MAX));
-        let groups = self.limits.max_compute_workgroups_per_dimension as usize;
+        let groups = self.context.limits.max_compute_workgroups_per_dimension as usize;
         (weights / in_features.max(1)).clamp(1, groups)
     }
 
@@ -376,7 +247,7 @@ impl Gpu {
             "the planner refuses longer rows"
         );
         use wgpu::BufferUsages as Usage;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.context.turn();
         let mut slot = self
             .idle
             .lock()
@@ -426,22 +297,25 @@ impl Gpu {
             size_of::<Params>() as u64,
             Usage::UNIFORM | Usage::COPY_DST,
         );
-        self.check()?;
+        self.context.check()?;
 
         {
             let mut view = upload
                 .get_mapped_range_mut(..padded)
-                .map_err(|error| self.failed(error.to_string()))?;
+                .map_err(|error| self.context.failed(error.to_string()))?;
             view.slice(..rows.bytes.len()).copy_from_slice(rows.bytes);
             view.slice(rows.bytes.len()..).fill(0);
         }
         upload.unmap();
-        self.queue
+        self.context
+            .queue
             .write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
-        self.queue
+        self.context
+            .queue
             .write_buffer(&device_factors, 0, bytemuck::cast_slice(factors));
 
         let mut encoder = self
+            .context
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(&upload, 0, &device_weights, 0, padded);
@@ -467,34 +341,28 @@ impl Gpu {
                 };
                 let pipeline = &self.pipelines[entry_point];
                 compute.set_pipeline(pipeline);
-                compute.set_bind_group(0, &self.bind(pipeline, entry_point, buffers), &[]);
+                compute.set_bind_group(0, &self.context.bind(pipeline, entry_point, buffers), &[]);
                 compute.dispatch_workgroups(x, y, 1);
             }
         }
         encoder.copy_buffer_to_buffer(&result, 0, &download, 0, result_bytes);
-        let submission = self.queue.submit([encoder.finish()]);
+        let submission = self.context.queue.submit([encoder.finish()]);
 
         // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
-        let mapped = Arc::new(Mutex::new(None));
-        for (buffer, mode) in [
-            (&download, wgpu::MapMode::Read),
-            (&upload, wgpu::MapMode::Write),
-        ] {
-            let failure = Arc::clone(&mapped);
-            buffer.map_async(mode, .., move |outcome| {
-                if let Err(error) = outcome {
-                    note(&failure, error.to_string());
-                }
-            });
-        }
-        self.check()?;
+        let mapping = self.context.map(
+            submission,
+            &[
+                (&download, wgpu::MapMode::Read),
+                (&upload, wgpu::MapMode::Write),
+            ],
+        );
+        self.context.check()?;
         Ok(Pending {
             slot,
-            submission,
+            mapping,
             rows: rows.rows(),
             in_features: rows.in_features,
             result_bytes,
-            mapped,
         })
     }
 
@@ -502,34 +370,17 @@ impl Gpu {
     pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
         let Pending {
             slot,
-            submission,
+            mapping,
             rows,
             in_features,
             result_bytes,
-            mapped,
         } = pending;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.device
-            .poll(wgpu::PollType::Wait {
-                submission_index: Some(submission),
-                timeout: None,
-            })
-            .map_err(|error| self.failed(error.to_string()))?;
-        self.check()?;
-        let failure = mapped.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _turn = self.context.turn();
+        self.context.wait(mapping)?;
         let Some(download) = &slot.download else {
             unreachable!("a pending slot has its buffers")
         };
-        if let Some(reason) = failure {
-            return Err(self.failed(reason));
-        }
-        let words = {
-            let view = download
-                .get_mapped_range(..result_bytes)
-                .map_err(|error| self.failed(error.to_string()))?;
-            bytemuck::pod_collect_to_vec::<u8, u32>(&view)
-        };
-        download.unmap();
+        let words = self.context.take_words(download, result_bytes)?;
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -541,26 +392,6 @@ impl Gpu {
         })
     }
 
-    fn bind(
-        &self,
-        pipeline: &wgpu::ComputePipeline,
-        label: &str,
-        buffers: &[(u32, &wgpu::Buffer)],
-    ) -> wgpu::BindGroup {
-        let entries: Vec<wgpu::BindGroupEntry<'_>> = buffers
-            .iter()
-            .map(|&(binding, buffer)| wgpu::BindGroupEntry {
-                binding,
-                resource: buffer.as_entire_binding(),
-            })
-            .collect();
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(label),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        })
-    }
-
     /// The slot's buffer, made anew when it is too small; staging memory stays mapped while it is idle.
     fn grow(
         &self,
@@ -569,12 +400,9 @@ impl Gpu {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> wgpu::Buffer {
-        let largest = self
-            .limits
-            .max_buffer_size
-            .min(self.limits.max_storage_buffer_binding_size);
+        let largest = self.context.largest_buffer();
         if buffer.as_ref().is_none_or(|buffer| buffer.size() < bytes) {
-            *buffer = Some(self.device.create_buffer(&wgpu::BufferDescriptor {
+            *buffer = Some(self.context.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size: bytes.max(256).next_power_of_two().min(largest.max(bytes)),
                 usage,
@@ -585,68 +413,6 @@ impl Gpu {
             Some(buffer) => buffer.clone(),
             None => unreachable!("made above"),
         }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        match &*self.fatal.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(reason) => Err(self.failed(reason.clone())),
-            None => Ok(()),
-        }
-    }
-
-    fn failed(&self, reason: String) -> Error {
-        Error::Failed {
-            device: self.info.to_string(),
-            reason,
-        }
-    }
-}
-
-/// Keeps the first reason.
-fn note(place: &Mutex<Option<String>>, reason: String) {
-    place
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get_or_insert(reason);
-}
-
-/// What the passes need of an adapter.
-fn fits(limits: &wgpu::Limits) -> Result<(), String> {
-    let need = [
-        (
-            "invocations a workgroup",
-            u64::from(limits.max_compute_invocations_per_workgroup),
-            256,
-        ),
-        (
-            "workgroup size",
-            u64::from(limits.max_compute_workgroup_size_x),
-            256,
-        ),
-        (
-            "bytes of workgroup memory",
-            u64::from(limits.max_compute_workgroup_storage_size),
-            4096,
-        ),
-        (
-            "storage buffers a stage",
-            u64::from(limits.max_storage_buffers_per_shader_stage),
-            3,
-        ),
-        (
-            "workgroups a dimension",
-            u64::from(limits.max_compute_workgroups_per_dimension),
-            65535,
-        ),
-        (
-            "bytes a storage binding",
-            limits.max_storage_buffer_binding_size,
-            MAX_IN_FEATURES as u64 * 16,
-        ),
-    ];
-    match need.iter().find(|(_, has, needs)| has < needs) {
-        Some((what, has, needs)) => Err(format!("it offers {has} {what}, and {needs} are needed")),
-        None => Ok(()),
     }
 }
 

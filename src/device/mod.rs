@@ -1,10 +1,12 @@
 //! Devices: where rows of weights become masks. The CPU and every wgpu adapter answer the same question with the same
 //! bits.
 //!
-//! A [`Device`] is opened by a [`DeviceChoice`]; no wgpu type leaves this room. Devices know nothing of files or
+//! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu.rs` alone. Devices know nothing of files or
 //! models: they see [`Rows`] and a [`Recipe`].
 
+mod adapter;
 mod choice;
+pub(crate) mod context;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 
@@ -140,7 +142,7 @@ impl Device {
     pub fn info(&self) -> &DeviceInfo {
         match self {
             Self::Cpu(cpu) => cpu.info(),
-            Self::Gpu(gpu) => gpu.info(),
+            Self::Gpu(gpu) => &gpu.context().info,
         }
     }
 

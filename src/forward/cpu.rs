@@ -5,7 +5,7 @@ use candle_nn::{ops, rotary_emb};
 use rayon::prelude::*;
 
 use super::weights::Weights;
-use super::{Engine, Error, SiteNorms};
+use super::{Engine, Error, Partial, SiteNorms};
 use super::{capture, exp};
 use crate::model::{
     Activation, Architecture, Block, Linear, Mlp, NormKind, NormTensors, Projections,
@@ -73,6 +73,12 @@ impl<'a> Cpu<'a> {
             pool,
             turns: (table(f64::cos)?, table(f64::sin)?),
         })
+    }
+
+    /// Rows of the head, `[hidden_size, rows]`.
+    fn head_rows(&self, rows: &[f32]) -> candle_core::Result<Tensor> {
+        let features = self.architecture.hidden_size;
+        Tensor::from_slice(rows, (rows.len() / features, features), &Device::Cpu)?.t()
     }
 
     fn norm(&self, weights: &Weights<'_>, norm: &NormTensors) -> Result<Norm, Error> {
@@ -292,24 +298,40 @@ impl Engine for Cpu<'_> {
         Ok(self.pool.install(|| norm.apply(x))?)
     }
 
-    fn logits<S: Send>(
+    fn partials(
         &self,
         head_rows: &[f32],
+        first_row: usize,
         hidden: &[Tensor],
-        sums: &mut [S],
-        add: impl Fn(&mut S, &[f32]) + Sync,
-    ) -> Result<(), Error> {
-        let features = self.architecture.hidden_size;
-        let shape = (head_rows.len() / features, features);
-        let rows = Tensor::from_slice(head_rows, shape, &Device::Cpu)?.t()?;
-        self.pool.install(|| {
-            let pairs = hidden.par_iter().zip(sums);
-            pairs
-                .map(|(hidden, sums)| {
-                    with_slice(&hidden.matmul(&rows)?, |logits| add(sums, logits))
-                })
-                .collect()
-        })
+        next: &[&[u32]],
+    ) -> Result<Vec<Vec<Partial>>, Error> {
+        let rows = self.head_rows(head_rows)?;
+        let count = rows.dim(1)?;
+        let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
+            let mut partials = Vec::with_capacity(next.len());
+            with_slice(&hidden.matmul(&rows)?, |logits| {
+                for (logits, &next) in logits.chunks_exact(count).zip(*next) {
+                    let (largest, sum) = exp::log_sum_exp(logits);
+                    let target = (next as usize).checked_sub(first_row);
+                    partials.push(Partial {
+                        largest,
+                        sum,
+                        target: target.and_then(|row| logits.get(row)).map_or(0.0, |&l| l),
+                    });
+                }
+            })?;
+            Ok(partials)
+        };
+        self.pool
+            .install(|| hidden.par_iter().zip(next).map(of_sequence).collect())
+    }
+
+    fn logits(&self, head_rows: &[f32], hidden: &Tensor) -> Result<Vec<f32>, Error> {
+        let mut all = Vec::new();
+        with_slice(&hidden.matmul(&self.head_rows(head_rows)?)?, |logits| {
+            all = logits.to_vec()
+        })?;
+        Ok(all)
     }
 }
 

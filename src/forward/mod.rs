@@ -4,22 +4,26 @@
 //! is a block in f32, and the hidden states of the sequences, [`HIDDEN_BYTES`] of them at a time. The head is read in
 //! pieces of the vocabulary, whose log-sum-exps are merged.
 //!
-//! The trait `Engine` is what a device has to do; `cpu.rs` does it with candle.
+//! The trait `Engine` is what a device has to do; `cpu.rs` does it with candle, `gpu.rs` with kernels of its own.
 
 mod capture;
 mod cpu;
 mod exp;
+mod gpu;
+mod kernels;
 mod weights;
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::checkpoint::{self, Checkpoint, shown};
+use crate::device::{self, Device};
 use crate::model::{Architecture, Block, NormTensors, Site};
 use crate::norms::{self, Format, Norms, Provenance};
 
 use capture::Capture;
 use weights::Weights;
+
+pub use kernels::{KERNELS, Kernel};
 
 /// Hidden states in memory at a time, in bytes; more sequences go through the model group by group.
 pub const HIDDEN_BYTES: usize = 256 << 20;
@@ -59,7 +63,10 @@ pub enum Error {
     /// A tensor that was not checked beforehand; an error of this program.
     #[error("no tensor {}", shown(_0))]
     NoSuchTensor(String),
-    /// The library that computes refused.
+    /// The adapter failed.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The library that computes refused, or the adapter has less than the model needs.
     #[error("the forward pass failed: {_0}")]
     Engine(String),
 }
@@ -84,7 +91,7 @@ pub struct Progress {
 pub struct Forward<'a> {
     checkpoint: &'a Checkpoint,
     architecture: &'a Architecture,
-    threads: usize,
+    device: &'a Device,
 }
 
 /// The column norms of one sequence at the four sites of a block.
@@ -121,25 +128,50 @@ trait Engine {
     /// Normalises a hidden state for the head.
     fn finish(&self, head: &Self::Head, hidden: &Self::Hidden) -> Result<Self::Hidden, Error>;
 
-    /// Calls `add` with each sequence's own `sums` and its logits `[tokens, rows]` for some rows of the head,
-    /// `[rows, hidden_size]`.
-    fn logits<S: Send>(
+    /// Of each sequence, the logits for the rows of the head from `first_row` on, `head_rows` (`[rows, hidden_size]`),
+    /// summed up for each token that `next` has a successor of.
+    fn partials(
         &self,
         head_rows: &[f32],
+        first_row: usize,
         hidden: &[Self::Hidden],
-        sums: &mut [S],
-        add: impl Fn(&mut S, &[f32]) + Sync,
-    ) -> Result<(), Error>;
+        next: &[&[u32]],
+    ) -> Result<Vec<Vec<Partial>>, Error>;
+
+    /// The logits themselves, `[tokens, rows]`.
+    fn logits(&self, head_rows: &[f32], hidden: &Self::Hidden) -> Result<Vec<f32>, Error>;
+}
+
+/// Calls `$work` with the engine of the device.
+macro_rules! with_engine {
+    ($self:ident, $sequences:expr, |$engine:ident| $work:expr) => {{
+        let architecture = $self.architecture;
+        let context = $self.check($sequences)?;
+        match $self.device {
+            Device::Cpu(cpu) => {
+                let $engine = cpu::Cpu::new(architecture, context, cpu.threads())?;
+                $work
+            }
+            Device::Gpu(gpu) => {
+                let $engine = gpu::Gpu::new(architecture, context, gpu.context())?;
+                $work
+            }
+        }
+    }};
 }
 
 impl<'a> Forward<'a> {
-    /// A forward pass of `checkpoint`, which `architecture` was read from, on `threads` threads of the CPU.
+    /// A forward pass of `checkpoint`, which `architecture` was read from.
     #[must_use]
-    pub fn new(checkpoint: &'a Checkpoint, architecture: &'a Architecture, threads: usize) -> Self {
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        architecture: &'a Architecture,
+        device: &'a Device,
+    ) -> Self {
         Self {
             checkpoint,
             architecture,
-            threads,
+            device,
         }
     }
 
@@ -153,17 +185,8 @@ impl<'a> Forward<'a> {
         progress: &dyn Fn(Progress),
     ) -> Result<Norms, Error> {
         let architecture = self.architecture;
-        let weights = Weights::open(self.checkpoint)?;
-        let engine = self.engine(sequences)?;
-        let mut captures: Vec<Capture> = (0..architecture.blocks)
-            .map(|index| Capture::new(&architecture.block(index)))
-            .collect();
-        let mut meter = Meter::new(sequences, architecture.blocks, progress);
-        for group in self.groups(sequences) {
-            let mut observe = |block: usize, site, norms: &[f32]| captures[block].add(site, norms);
-            self.blocks(&engine, &weights, group, &mut observe, &mut meter)?;
-        }
-
+        let captures = with_engine!(self, sequences, |engine| self
+            .captures(&engine, sequences, progress))?;
         let tokens = sequences.iter().map(|s| s.len() as u64).sum();
         let mut norms = Norms::new(Provenance {
             path: self.source(),
@@ -197,16 +220,8 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let weights = Weights::open(self.checkpoint)?;
-        let engine = self.engine(sequences)?;
-        let mut meter = Meter::new(sequences, self.architecture.blocks + 1, progress);
-        let mut losses = Vec::new();
-        for group in self.groups(sequences) {
-            let hidden = self.blocks(&engine, &weights, group, &mut |_, _, _| {}, &mut meter)?;
-            losses.extend(self.head(&engine, &weights, group, hidden)?);
-            meter.step(group.iter().map(|sequence| sequence.len()).sum());
-        }
-        Ok(losses)
+        with_engine!(self, sequences, |engine| self
+            .losses_on(&engine, sequences, progress))
     }
 
     /// The logits of one sequence, `[tokens, vocab_size]`: for tests, as they are large.
@@ -214,42 +229,65 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// Every variant of [`Error`].
     pub fn logits(&self, sequence: &[u32]) -> Result<Vec<f32>, Error> {
-        let Architecture {
-            hidden_size,
-            vocab_size,
-            ..
-        } = *self.architecture;
-        let weights = Weights::open(self.checkpoint)?;
-        let engine = self.engine(&[sequence])?;
-        let mut meter = Meter::new(&[sequence], self.architecture.blocks, &|_| {});
-        let mut hidden = self.blocks(
-            &engine,
-            &weights,
-            &[sequence],
-            &mut |_, _, _| {},
-            &mut meter,
-        )?;
-        let head = engine.load_head(&weights, &self.architecture.final_norm())?;
-        let rows = weights.read(&self.architecture.head())?;
-        debug_assert_eq!(rows.len(), hidden_size * vocab_size);
-        let mut all = [Vec::new()];
-        for hidden in &mut hidden {
-            *hidden = engine.finish(&head, hidden)?;
-        }
-        engine.logits(&rows, &hidden, &mut all, |all, logits| {
-            *all = logits.to_vec()
-        })?;
-        let [all] = all;
-        Ok(all)
+        with_engine!(self, &[sequence], |engine| self
+            .logits_on(&engine, sequence))
     }
 
-    fn engine(&self, sequences: &[&[u32]]) -> Result<cpu::Cpu<'a>, Error> {
+    /// The longest sequence, if every token has a row in the embedding.
+    fn check(&self, sequences: &[&[u32]]) -> Result<usize, Error> {
         let vocab_size = self.architecture.vocab_size;
         let tokens = sequences.iter().copied().flatten();
-        if let Some(&token) = tokens.max().filter(|&&t| t as usize >= vocab_size) {
-            return Err(Error::TokenOutOfRange { token, vocab_size });
+        match tokens.max() {
+            Some(&token) if token as usize >= vocab_size => {
+                Err(Error::TokenOutOfRange { token, vocab_size })
+            }
+            _ => Ok(longest(sequences)),
         }
-        cpu::Cpu::new(self.architecture, longest(sequences), self.threads)
+    }
+
+    fn captures<E: Engine>(
+        &self,
+        engine: &E,
+        sequences: &[&[u32]],
+        progress: &dyn Fn(Progress),
+    ) -> Result<Vec<Capture>, Error> {
+        let architecture = self.architecture;
+        let weights = Weights::open(self.checkpoint)?;
+        let mut captures: Vec<Capture> = (0..architecture.blocks)
+            .map(|index| Capture::new(&architecture.block(index)))
+            .collect();
+        let mut meter = Meter::new(sequences, architecture.blocks, progress);
+        for group in self.groups(sequences) {
+            let mut observe = |block: usize, site, norms: &[f32]| captures[block].add(site, norms);
+            self.blocks(engine, &weights, group, &mut observe, &mut meter)?;
+        }
+        Ok(captures)
+    }
+
+    fn losses_on<E: Engine>(
+        &self,
+        engine: &E,
+        sequences: &[&[u32]],
+        progress: &dyn Fn(Progress),
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let weights = Weights::open(self.checkpoint)?;
+        let mut meter = Meter::new(sequences, self.architecture.blocks + 1, progress);
+        let mut losses = Vec::new();
+        for group in self.groups(sequences) {
+            let hidden = self.blocks(engine, &weights, group, &mut |_, _, _| {}, &mut meter)?;
+            losses.extend(self.head(engine, &weights, group, hidden)?);
+            meter.step(group.iter().map(|sequence| sequence.len()).sum());
+        }
+        Ok(losses)
+    }
+
+    fn logits_on<E: Engine>(&self, engine: &E, sequence: &[u32]) -> Result<Vec<f32>, Error> {
+        let weights = Weights::open(self.checkpoint)?;
+        let mut meter = Meter::new(&[sequence], self.architecture.blocks, &|_| {});
+        let hidden = self.blocks(engine, &weights, &[sequence], &mut |_, _, _| {}, &mut meter)?;
+        let norm = engine.load_head(&weights, &self.architecture.final_norm())?;
+        let rows = weights.read(&self.architecture.head())?;
+        engine.logits(&rows, &engine.finish(&norm, &hidden[0])?)
     }
 
     fn source(&self) -> PathBuf {
@@ -318,30 +356,36 @@ impl<'a> Forward<'a> {
             *hidden = engine.finish(&norm, hidden)?;
         }
         let context = longest(sequences);
-        let mut sums: Vec<(&[u32], Vec<LogSumExp>)> = sequences
+        let next: Vec<&[u32]> = sequences
             .iter()
-            .map(|&sequence| {
-                let next = &sequence[1.min(sequence.len())..];
-                (next, vec![LogSumExp::default(); next.len()])
-            })
+            .map(|sequence| &sequence[1.min(sequence.len())..])
+            .collect();
+        let mut sums: Vec<Vec<LogSumExp>> = next
+            .iter()
+            .map(|next| vec![LogSumExp::default(); next.len()])
             .collect();
         let in_flight = engine.in_flight(context);
         let piece = (HEAD_BYTES / (4 * hidden_size.max(context * in_flight))).max(1);
         let head = self.architecture.head();
         for first in (0..vocab_size).step_by(piece) {
-            let rows = piece.min(vocab_size - first);
-            let head_rows = weights.read_rows(&head, first, rows)?;
-            let piece = first..first + rows;
-            let chunks = hidden.chunks(in_flight).zip(sums.chunks_mut(in_flight));
-            for (hidden, sums) in chunks {
-                engine.logits(&head_rows, hidden, sums, |(next, sums), logits| {
-                    add_logits(logits, &piece, next, sums);
-                })?;
+            let rows = first..(first + piece).min(vocab_size);
+            let head_rows = weights.read_rows(&head, first, rows.len())?;
+            let chunks = hidden
+                .chunks(in_flight)
+                .zip(next.chunks(in_flight))
+                .zip(sums.chunks_mut(in_flight));
+            for ((hidden, next), sums) in chunks {
+                let partials = engine.partials(&head_rows, first, hidden, next)?;
+                for ((partials, next), sums) in partials.iter().zip(next).zip(sums) {
+                    for ((partial, next), sum) in partials.iter().zip(*next).zip(sums) {
+                        sum.add(partial, rows.contains(&(*next as usize)));
+                    }
+                }
             }
         }
         let losses: Vec<Vec<f32>> = sums
             .iter()
-            .map(|(_, sums)| sums.iter().map(LogSumExp::loss).collect())
+            .map(|sums| sums.iter().map(LogSumExp::loss).collect())
             .collect();
         if losses.iter().flatten().any(|loss| !loss.is_finite()) {
             return Err(Error::NotFinite { at: head });
@@ -355,15 +399,14 @@ fn longest(sequences: &[&[u32]]) -> usize {
     sequences.iter().map(|s| s.len()).max().unwrap_or(0)
 }
 
-/// Adds the logits of some rows of the head, `[tokens, piece]`, to the sums of each token's successor.
-fn add_logits(logits: &[f32], piece: &Range<usize>, next: &[u32], sums: &mut [LogSumExp]) {
-    let rows = logits.chunks_exact(piece.len());
-    for ((logits, &next), sum) in rows.zip(next).zip(sums) {
-        sum.add(logits);
-        if piece.contains(&(next as usize)) {
-            sum.target = logits[next as usize - piece.start];
-        }
-    }
+/// What some of a token's logits add to its loss.
+#[derive(Clone, Copy, Debug)]
+struct Partial {
+    largest: f32,
+    /// Of `exp(logit - largest)`.
+    sum: f32,
+    /// The logit of the token that follows; of no meaning if that is not among these.
+    target: f32,
 }
 
 /// A softmax's denominator, gathered piece by piece, and the logit it is for.
@@ -386,12 +429,14 @@ impl Default for LogSumExp {
 }
 
 impl LogSumExp {
-    fn add(&mut self, logits: &[f32]) {
-        let (of_piece, sum) = exp::log_sum_exp(logits);
-        let largest = self.largest.max(of_piece);
+    fn add(&mut self, partial: &Partial, has_target: bool) {
+        let largest = self.largest.max(partial.largest);
         let share = |sum: f64, of: f32| sum * f64::from(of - largest).exp();
-        self.sum = share(self.sum, self.largest) + share(f64::from(sum), of_piece);
+        self.sum = share(self.sum, self.largest) + share(f64::from(partial.sum), partial.largest);
         self.largest = largest;
+        if has_target {
+            self.target = partial.target;
+        }
     }
 
     fn loss(&self) -> f32 {

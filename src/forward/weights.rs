@@ -63,16 +63,30 @@ impl<'a> Weights<'a> {
             .ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
     }
 
-    fn read_range(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {
+    /// How a tensor's elements are stored.
+    pub(super) fn dtype(&self, name: &str) -> Result<Dtype, Error> {
+        let (_, tensor) = self.find(name)?;
+        Dtype::from_safetensors(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+    }
+
+    /// The bytes of a tensor from byte `first` on, as they are stored.
+    pub(super) fn read_bytes(
+        &self,
+        name: &str,
+        first: usize,
+        bytes: &mut [u8],
+    ) -> Result<(), Error> {
         let (shard, tensor) = self.find(name)?;
-        let dtype = Dtype::from_safetensors(tensor.dtype)
-            .ok_or_else(|| Error::NoSuchTensor(name.to_owned()))?;
-        let offset = tensor.offset + (first * dtype.size()) as u64;
-        let fill = |bytes: &mut [u8]| {
-            let path = &self.checkpoint.shards[shard].path;
-            positional::read_exact_at(&self.files[shard], bytes, offset)
-                .map_err(checkpoint::Error::io("read", path))
-        };
+        let path = &self.checkpoint.shards[shard].path;
+        let offset = tensor.offset + first as u64;
+        positional::read_exact_at(&self.files[shard], bytes, offset)
+            .map_err(checkpoint::Error::io("read", path))?;
+        Ok(())
+    }
+
+    fn read_range(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {
+        let dtype = self.dtype(name)?;
+        let fill = |bytes: &mut [u8]| self.read_bytes(name, first * dtype.size(), bytes);
         Ok(match dtype {
             Dtype::F32 => {
                 let mut floats = vec![0.0_f32; elements];

@@ -1,0 +1,56 @@
+// The nonlinearity of the feed-forward part, in place: gate = act(gate) * up, or x = act(x).
+
+struct Activation {
+    count: u32,
+    // As in src/model/mod.rs: 0 SiLU, 1 GELU, 2 GELU by a hyperbolic tangent.
+    activation: u32,
+    // Values a row of the dispatch covers.
+    row: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Activation;
+@group(0) @binding(1) var<storage, read_write> gate: array<f32>;
+@group(0) @binding(2) var<storage, read> up: array<f32>;
+
+const SILU: u32 = 0u;
+const GELU: u32 = 1u;
+
+// The error function, within 1.5e-7: Abramowitz and Stegun, 7.1.26.
+fn erf(x: f32) -> f32 {
+    let a = abs(x);
+    let t = 1.0 / (1.0 + 0.3275911 * a);
+    let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+    return sign(x) * (1.0 - tail * exp(-a * a));
+}
+
+// Its own, as some back ends' tanh overflows.
+fn tanh_of(x: f32) -> f32 {
+    let e = exp(-2.0 * min(abs(x), 20.0));
+    return sign(x) * (1.0 - e) / (1.0 + e);
+}
+
+fn activated(x: f32) -> f32 {
+    if params.activation == SILU {
+        return x / (1.0 + exp(min(-x, 80.0)));
+    }
+    if params.activation == GELU {
+        return 0.5 * x * (1.0 + erf(x * 0.70710678));
+    }
+    return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));
+}
+
+@compute @workgroup_size(256)
+fn gated(@builtin(global_invocation_id) id: vec3<u32>) {
+    let index = id.y * params.row + id.x;
+    if id.x < params.row && index < params.count {
+        gate[index] = activated(gate[index]) * up[index];
+    }
+}
+
+@compute @workgroup_size(256)
+fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
+    let index = id.y * params.row + id.x;
+    if id.x < params.row && index < params.count {
+        gate[index] = activated(gate[index]);
+    }
+}

@@ -1,0 +1,123 @@
+// Causal grouped-query attention: found[t, h] = softmax(q[t, h] . k[s, g] / sqrt(head_dim)) v[s, g] over the s <= t that
+// the window reaches, where g is the group of head h.
+//
+// A workgroup takes 16 queries of one head over 16 keys at a time and keeps the softmax's running maximum and sum
+// (arXiv 2205.14135), so that no matrix of context by context exists. Invocation (query, lane) holds the features lane,
+// lane + 16 ... of what its query has found.
+
+struct Attention {
+    tokens: u32,
+    head_dim: u32,
+    query_heads: u32,
+    // Query heads to a key head.
+    group_size: u32,
+    token_stride: u32,
+    query_stride: u32,
+    key_stride: u32,
+    // Where the first query, key and value of the first token lie.
+    first_query: u32,
+    first_key: u32,
+    first_value: u32,
+    // Tokens that a query looks back, itself included.
+    window: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Attention;
+@group(0) @binding(1) var<storage, read> heads: array<f32>;
+@group(0) @binding(2) var<storage, read_write> found: array<f32>;
+
+const TILE: u32 = 16u;
+// Rows of 17, so that lanes that read one below the other use different banks.
+const STRIDE: u32 = 17u;
+// 16 slices of 16: the longest head there is room for.
+const SLICES: u32 = 16u;
+// Less than any score; an infinity would be at the mercy of fast arithmetic.
+const NOTHING: f32 = -1e30;
+
+var<workgroup> query_tile: array<f32, 272>;
+// Keys, then values.
+var<workgroup> key_tile: array<f32, 272>;
+var<workgroup> shares: array<f32, 272>;
+
+fn load(index: u32, token: u32, feature: u32) -> f32 {
+    if token >= params.tokens || feature >= params.head_dim {
+        return 0.0;
+    }
+    return heads[index + token * params.token_stride + feature];
+}
+
+@compute @workgroup_size(256)
+fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let lane = index % TILE;
+    let row = index / TILE;
+    let queries = group.x * TILE;
+    let query = queries + row;
+    let key_head = group.y / params.group_size;
+    let first_query = params.first_query + group.y * params.query_stride;
+    let first_key = params.first_key + key_head * params.key_stride;
+    let first_value = params.first_value + key_head * params.key_stride;
+
+    var sums: array<f32, 16>;
+    var largest = NOTHING;
+    var total = 0.0;
+    // From the first key that the first query sees to the last that the last query sees.
+    let behind = min(queries, params.window - 1u);
+    let last = min(queries + TILE, params.tokens);
+    for (var keys = (queries - behind) / TILE * TILE; keys < last; keys += TILE) {
+        var score = 0.0;
+        for (var slice = 0u; slice < params.head_dim; slice += TILE) {
+            query_tile[row * STRIDE + lane] = load(first_query, query, slice + lane);
+            key_tile[row * STRIDE + lane] = load(first_key, keys + row, slice + lane);
+            workgroupBarrier();
+            for (var i = 0u; i < TILE; i += 1u) {
+                score += query_tile[row * STRIDE + i] * key_tile[lane * STRIDE + i];
+            }
+            workgroupBarrier();
+        }
+        let key = keys + lane;
+        let seen = key <= query && query - key < params.window;
+        shares[row * STRIDE + lane] = select(NOTHING, score * params.scale, seen);
+        workgroupBarrier();
+
+        var next = largest;
+        for (var i = 0u; i < TILE; i += 1u) {
+            next = max(next, shares[row * STRIDE + i]);
+        }
+        let kept = exp(largest - next);
+        largest = next;
+        total *= kept;
+        workgroupBarrier();
+        // A query that has seen nothing yet would take every key for the best.
+        let own = select(0.0, exp(score * params.scale - largest), seen);
+        shares[row * STRIDE + lane] = own;
+        workgroupBarrier();
+        for (var i = 0u; i < TILE; i += 1u) {
+            total += shares[row * STRIDE + i];
+        }
+        for (var slice = 0u; slice < SLICES; slice += 1u) {
+            if slice * TILE >= params.head_dim {
+                break;
+            }
+            key_tile[row * STRIDE + lane] = load(first_value, keys + row, slice * TILE + lane);
+            workgroupBarrier();
+            var sum = sums[slice] * kept;
+            for (var i = 0u; i < TILE; i += 1u) {
+                sum += shares[row * STRIDE + i] * key_tile[i * STRIDE + lane];
+            }
+            sums[slice] = sum;
+            workgroupBarrier();
+        }
+    }
+    if query >= params.tokens {
+        return;
+    }
+    let features = params.head_dim;
+    for (var slice = 0u; slice < SLICES; slice += 1u) {
+        let feature = slice * TILE + lane;
+        if feature < features {
+            // found is [tokens, heads * head_dim].
+            found[(query * params.query_heads + group.y) * features + feature] = sums[slice] / total;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The kernels of the forward pass: each a WGSL shader (`shaders/forward/NAME.wgsl`) and the uniform block it is told.
+//!
+//! To add one: write the shader, declare its block, add a row to [`KERNELS`]; the shader tests iterate that slice.
+
+use crate::passes::Pass;
+
+/// One kernel, as the device and the shader tests see it.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Its shader.
+    pub pass: Pass,
+    /// The uniform block in Rust: where each field lies in bytes, in order.
+    pub layout: &'static [(&'static str, usize)],
+}
+
+/// A uniform block, field for field as in its shader.
+macro_rules! block {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(C)]
+        pub(super) struct $name {
+            $(pub(super) $field: $ty),*
+        }
+
+        impl $name {
+            const LAYOUT: &'static [(&'static str, usize)] =
+                &[$((stringify!($field), std::mem::offset_of!($name, $field))),*];
+        }
+    };
+}
+
+block!(
+    /// A piece of a matrix, and where its product goes.
+    Product {
+        tokens: u32,
+        in_features: u32,
+        out_features: u32,
+        dtype: u32,
+        out_stride: u32,
+        out_first: u32,
+        biased: u32,
+        bias_first: u32,
+        add: u32,
+    }
+);
+block!(
+    /// Tokens to normalise.
+    Norm { features: u32, epsilon: f32 }
+);
+block!(
+    /// Heads of queries, or of keys.
+    Heads {
+        head_dim: u32,
+        pairs: u32,
+        first: u32,
+        token_stride: u32,
+        head_stride: u32,
+        epsilon: f32,
+    }
+);
+block!(
+    /// Where queries, keys and values lie.
+    Attention {
+        tokens: u32,
+        head_dim: u32,
+        query_heads: u32,
+        group_size: u32,
+        token_stride: u32,
+        query_stride: u32,
+        key_stride: u32,
+        first_query: u32,
+        first_key: u32,
+        first_value: u32,
+        window: u32,
+        scale: f32,
+    }
+);
+block!(
+    /// Values to put through the nonlinearity.
+    Activation { count: u32, activation: u32, row: u32 }
+);
+block!(
+    /// Activations to sum, and where.
+    SiteNorms { tokens: u32, features: u32, first: u32 }
+);
+block!(
+    /// Rows of the head.
+    LogSumExp { rows: u32, first: u32 }
+);
+
+macro_rules! kernel {
+    ($name:literal, $block:ident, $summary:literal, $($entry_point:literal),*) => {
+        Kernel {
+            pass: Pass {
+                name: $name,
+                summary: $summary,
+                wgsl: include_str!(concat!("../../shaders/forward/", $name, ".wgsl")),
+                entry_points: &[$($entry_point),*],
+            },
+            layout: $block::LAYOUT,
+        }
+    };
+}
+
+/// Every kernel, in the order in which a block comes to them; the last one is of the head.
+pub static KERNELS: &[Kernel] = &[
+    kernel!(
+        "norm",
+        Norm,
+        "RMSNorm or LayerNorm of each token",
+        "rms_norm",
+        "layer_norm"
+    ),
+    kernel!(
+        "site_norms",
+        SiteNorms,
+        "column norms of activations",
+        "site_norms"
+    ),
+    kernel!(
+        "product",
+        Product,
+        "matrix product with stored weights, in f32",
+        "product"
+    ),
+    kernel!(
+        "heads",
+        Heads,
+        "norm and rotary embedding of each head",
+        "normalise_heads",
+        "turn_heads"
+    ),
+    kernel!(
+        "attention",
+        Attention,
+        "causal grouped-query attention",
+        "attention"
+    ),
+    kernel!(
+        "activation",
+        Activation,
+        "SiLU or GELU, with or without a gate",
+        "gated",
+        "plain"
+    ),
+    kernel!(
+        "log_sum_exp",
+        LogSumExp,
+        "what a loss needs of some logits",
+        "log_sum_exp"
+    ),
+];
