@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
@@ -186,6 +187,42 @@ fn losses_are_those_of_the_logits() {
             );
             assert!(losses[1].is_empty(), "the first token has no loss");
         }
+    });
+}
+
+/// The llama checkpoint with its weights in f16, which holds these bf16 values exactly.
+fn in_f16() -> tempfile::TempDir {
+    let dir = tampered("llama", "model.norm.weight", |_| {});
+    let path = dir.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let halves: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let values: Vec<half::bf16> = bytemuck::pod_collect_to_vec(tensor.data());
+            let halves: Vec<half::f16> = values
+                .iter()
+                .map(|value| half::f16::from_f32(value.to_f32()))
+                .collect();
+            let bytes = bytemuck::pod_collect_to_vec(&halves);
+            (name.to_owned(), tensor.shape().to_vec(), bytes)
+        })
+        .collect();
+    let views = halves.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(safetensors::Dtype::F16, shape.clone(), bytes);
+        (name, view.unwrap())
+    });
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    dir
+}
+
+#[test]
+fn weights_in_f16_give_what_those_in_bf16_do() {
+    let (dir, golden) = (in_f16(), golden("llama"));
+    on_every_device(|device| {
+        let (logits, norms) = differences(&open(dir.path()), &golden, device);
+        // Values below 2^-24 are lost.
+        assert!(logits < 1e-5 && norms < 1e-5, "{logits}, {norms}");
     });
 }
 

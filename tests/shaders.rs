@@ -1,10 +1,11 @@
-//! The shaders alone: every pass is valid WGSL, becomes valid code for every back end, stays within what every adapter
+//! The shaders alone: every pass, and every kernel of the forward pass, is valid WGSL, becomes valid code for every back end, stays within what every adapter
 //! has, and declares the uniform block that the Rust side writes. No adapter is needed.
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Module, ShaderStage, TypeInner};
+use swiftprune_wgpu::forward::{KERNELS, Kernel};
 use swiftprune_wgpu::passes::{PASSES, Pass, params_layout};
 
 /// What WebGPU promises of every adapter, and what the documentation of the passes does.
@@ -21,7 +22,14 @@ fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-/// The module of a registered pass.
+/// Every shader: those of the passes, then those of the forward pass.
+fn shaders() -> impl Iterator<Item = &'static Pass> {
+    PASSES
+        .iter()
+        .chain(KERNELS.iter().map(|kernel| &kernel.pass))
+}
+
+/// The module of a registered shader.
 fn module(pass: &Pass) -> (Module, ModuleInfo) {
     parse(pass.wgsl).unwrap_or_else(|error| panic!("{}: {error}", pass.name))
 }
@@ -29,7 +37,7 @@ fn module(pass: &Pass) -> (Module, ModuleInfo) {
 /// Calls `check` with every entry point of every pass: what to name it, its module, its index there and its name.
 fn each_entry_point(mut check: impl FnMut(&str, &Module, &ModuleInfo, usize, &str)) {
     let mut seen = 0;
-    for pass in PASSES {
+    for pass in shaders() {
         let (module, info) = module(pass);
         for (index, entry) in module.entry_points.iter().enumerate() {
             let what = format!("{}.wgsl, {}", pass.name, entry.name);
@@ -37,12 +45,12 @@ fn each_entry_point(mut check: impl FnMut(&str, &Module, &ModuleInfo, usize, &st
             seen += 1;
         }
     }
-    assert!(seen >= PASSES.len(), "a pass without an entry point");
+    assert!(seen >= shaders().count(), "a shader without an entry point");
 }
 
 #[test]
 fn every_pass_names_the_entry_points_of_its_module_and_no_other() {
-    for pass in PASSES {
+    for pass in shaders() {
         let (module, _) = module(pass);
         let found: Vec<&str> = module
             .entry_points
@@ -58,8 +66,7 @@ fn every_pass_names_the_entry_points_of_its_module_and_no_other() {
 
 #[test]
 fn entry_points_are_unique_over_all_passes() {
-    let mut names: Vec<&str> = PASSES
-        .iter()
+    let mut names: Vec<&str> = shaders()
         .flat_map(|pass| pass.entry_points.iter().copied())
         .collect();
     let all = names.len();
@@ -73,24 +80,34 @@ fn entry_points_are_unique_over_all_passes() {
 }
 
 #[test]
-fn every_pass_has_its_shader_and_its_twin_where_the_registry_says() {
+fn every_shader_lies_where_the_registry_says_and_a_pass_has_its_twin() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    for pass in PASSES {
-        let shader = root.join(format!("shaders/{}.wgsl", pass.name));
-        let text = std::fs::read_to_string(&shader).expect("a shader of the pass's name");
+    let lies_in = |folder: &str, pass: &Pass| {
+        let shader = root.join(format!("{folder}/{}.wgsl", pass.name));
+        let text = std::fs::read_to_string(&shader).expect("a shader of the registered name");
         assert!(pass.wgsl.ends_with(&text), "{}", shader.display());
+    };
+    for pass in PASSES {
+        lies_in("shaders", pass);
         let twin = root.join(format!("src/passes/{}.rs", pass.name));
         assert!(twin.is_file(), "{}", twin.display());
     }
-    let shaders = std::fs::read_dir(root.join("shaders")).expect("the shaders");
-    let shaders = shaders
-        .filter(|entry| {
-            let path = entry.as_ref().expect("an entry").path();
-            path.extension()
-                .is_some_and(|extension| extension == "wgsl")
-        })
-        .count();
-    assert_eq!(shaders, PASSES.len(), "a shader is in no pass");
+    for kernel in KERNELS {
+        lies_in("shaders/forward", &kernel.pass);
+    }
+    for (folder, registered) in [
+        ("shaders", PASSES.len()),
+        ("shaders/forward", KERNELS.len()),
+    ] {
+        let files = std::fs::read_dir(root.join(folder)).expect("the shaders");
+        let files = files.map(|entry| entry.expect("an entry").path());
+        let found = files.filter(|path| path.extension().is_some_and(|e| e == "wgsl"));
+        assert_eq!(
+            found.count(),
+            registered,
+            "a shader is not registered in {folder}"
+        );
+    }
 }
 
 #[test]
@@ -210,7 +227,7 @@ fn undefined_arithmetic(module: &Module) -> Vec<String> {
 
 #[test]
 fn no_shader_shifts_by_32_or_divides_by_0() {
-    for pass in PASSES {
+    for pass in shaders() {
         let (module, _) = module(pass);
         assert_eq!(undefined_arithmetic(&module), [""; 0], "{}", pass.name);
     }
@@ -228,7 +245,7 @@ fn no_shader_shifts_by_32_or_divides_by_0() {
 
 #[test]
 fn every_number_is_of_32_bits_as_not_every_back_end_has_others() {
-    for pass in PASSES {
+    for pass in shaders() {
         let (module, _) = module(pass);
         for (_, ty) in module.types.iter() {
             let scalar = match ty.inner {
@@ -310,7 +327,7 @@ fn an_entry_point_has_at_most_4_storage_buffers() {
 
 #[test]
 fn every_binding_is_in_group_0_and_no_two_share_a_number() {
-    for pass in PASSES {
+    for pass in shaders() {
         let (module, _) = module(pass);
         let mut numbers: Vec<u32> = Vec::new();
         for (_, variable) in module.global_variables.iter() {
@@ -348,7 +365,7 @@ fn params_in_wgsl(module: &Module) -> (Vec<(String, usize)>, usize) {
         .global_variables
         .iter()
         .find(|(_, variable)| variable.space == AddressSpace::Uniform)
-        .expect("every pass reads a uniform block");
+        .expect("every shader reads a uniform block");
     let TypeInner::Struct { members, .. } = &module.types[variable.ty].inner else {
         panic!("the uniform block is no struct");
     };
@@ -357,8 +374,8 @@ fn params_in_wgsl(module: &Module) -> (Vec<(String, usize)>, usize) {
     let members = members
         .iter()
         .map(|member| {
-            let scalar = module.types[member.ty].inner.scalar_kind();
-            assert_eq!(scalar, Some(naga::ScalarKind::Uint), "{:?}", member.name);
+            let scalar = module.types[member.ty].inner.scalar();
+            assert!(scalar.is_some_and(|s| s.width == 4), "{:?}", member.name);
             let name = member.name.clone().expect("WGSL names every member");
             (name, member.offset as usize)
         })
@@ -367,10 +384,12 @@ fn params_in_wgsl(module: &Module) -> (Vec<(String, usize)>, usize) {
 }
 
 /// Fails with the first field that is not where the Rust side has it.
-fn compare_params(wgsl: &str) -> Result<(), String> {
+fn compare_params(
+    wgsl: &str,
+    (expected, size): (&[(&'static str, usize)], usize),
+) -> Result<(), String> {
     let (module, _) = parse(wgsl)?;
     let (found, found_size) = params_in_wgsl(&module);
-    let (expected, size) = params_layout();
     for (i, (name, offset)) in expected.iter().enumerate() {
         match found.get(i) {
             Some((found, at)) if found == name && at == offset => {}
@@ -389,7 +408,13 @@ fn compare_params(wgsl: &str) -> Result<(), String> {
 #[test]
 fn params_are_the_same_in_wgsl_and_in_rust() {
     for pass in PASSES {
-        compare_params(pass.wgsl).unwrap_or_else(|error| panic!("{}: {error}", pass.name));
+        compare_params(pass.wgsl, params_layout())
+            .unwrap_or_else(|error| panic!("{}: {error}", pass.name));
+    }
+    for Kernel { pass, layout } in KERNELS {
+        let size = layout.last().map_or(0, |(_, offset)| offset + 4);
+        compare_params(pass.wgsl, (layout, size))
+            .unwrap_or_else(|error| panic!("{}: {error}", pass.name));
     }
 }
 
@@ -412,7 +437,7 @@ fn params_that_differ_in_order_name_length_or_width_are_noticed() {
     ] {
         let other = wgsl.replacen(field, changed, 1);
         assert_ne!(other, wgsl, "{field} is not in the shader");
-        let error = compare_params(&other).expect_err(changed);
+        let error = compare_params(&other, params_layout()).expect_err(changed);
         // The comparator's words, not those of a shader that does not parse.
         assert!(error.contains("in Rust"), "{field} -> {changed}: {error}");
     }

@@ -20,13 +20,12 @@ struct Product {
 }
 
 @group(0) @binding(0) var<uniform> params: Product;
-@group(0) @binding(1) var<storage, read> w: array<u32>;
+// Binding 1, the weights, is in shaders/shared/decode.wgsl.
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-const BF16: u32 = 0u;
-const F16: u32 = 1u;
+const NON_FINITE: u32 = 0x7f800000u;
 const TERMS: u32 = 16u;
 // One vector more than a tile has, so that lanes that write one below the other use different banks.
 const STRIDE: u32 = 17u;
@@ -34,19 +33,19 @@ const STRIDE: u32 = 17u;
 var<workgroup> x_tile: array<vec4<f32>, 272>;
 var<workgroup> w_tile: array<vec4<f32>, 272>;
 
+fn sign_bit(index: u32) -> u32 {
+    if params.dtype > F16 {
+        return weights[index] & 0x80000000u;
+    }
+    return (weights[index >> 1u] << (16u - (index & 1u) * 16u)) & 0x80000000u;
+}
+
 fn weight(row: u32, term: u32) -> f32 {
     if row >= params.out_features || term >= params.in_features {
         return 0.0;
     }
     let index = row * params.in_features + term;
-    if params.dtype > F16 {
-        return bitcast<f32>(w[index]);
-    }
-    let half_bits = (w[index >> 1u] >> ((index & 1u) * 16u)) & 0xffffu;
-    if params.dtype == BF16 {
-        return bitcast<f32>(half_bits << 16u);
-    }
-    return unpack2x16float(half_bits).x;
+    return bitcast<f32>(magnitude_bits(index) | sign_bit(index));
 }
 
 fn input(token: u32, term: u32) -> f32 {

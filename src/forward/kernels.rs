@@ -90,13 +90,16 @@ block!(
 );
 
 macro_rules! kernel {
-    ($name:literal, $block:ident, $summary:literal, $($entry_point:literal),*) => {
+    ($name:literal, $block:ident, $summary:literal, $entry_points:expr $(, with $shared:literal)?) => {
         Kernel {
             pass: Pass {
                 name: $name,
                 summary: $summary,
-                wgsl: include_str!(concat!("../../shaders/forward/", $name, ".wgsl")),
-                entry_points: &[$($entry_point),*],
+                wgsl: concat!(
+                    $(include_str!(concat!("../../shaders/shared/", $shared, ".wgsl")),)?
+                    include_str!(concat!("../../shaders/forward/", $name, ".wgsl")),
+                ),
+                entry_points: &$entry_points,
             },
             layout: $block::LAYOUT,
         }
@@ -109,45 +112,43 @@ pub static KERNELS: &[Kernel] = &[
         "norm",
         Norm,
         "RMSNorm or LayerNorm of each token",
-        "rms_norm",
-        "layer_norm"
+        ["rms_norm", "layer_norm"]
     ),
     kernel!(
         "site_norms",
         SiteNorms,
         "column norms of activations",
-        "site_norms"
+        ["site_norms"]
     ),
     kernel!(
         "product",
         Product,
         "matrix product with stored weights, in f32",
-        "product"
+        ["product"],
+        with "decode"
     ),
     kernel!(
         "heads",
         Heads,
         "norm and rotary embedding of each head",
-        "normalise_heads",
-        "turn_heads"
+        ["normalise_heads", "turn_heads"]
     ),
     kernel!(
         "attention",
         Attention,
         "causal grouped-query attention",
-        "attention"
+        ["attention"]
     ),
     kernel!(
         "activation",
         Activation,
         "SiLU or GELU, with or without a gate",
-        "gated",
-        "plain"
+        ["gated", "plain"]
     ),
     kernel!(
         "log_sum_exp",
         LogSumExp,
         "what a loss needs of some logits",
-        "log_sum_exp"
+        ["log_sum_exp"]
     ),
 ];
