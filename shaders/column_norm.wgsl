@@ -4,7 +4,7 @@
 // the strides exchanged the same kernel sums rows. The host adds the tiles; integers, so any order gives the same.
 
 // Per tile, then per sum: low word, high word.
-@group(0) @binding(2) var<storage, read_write> sums: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read_write> sums: array<vec2<u32>>;
 
 // |w| times 2^36, rounded down, as low and high word; 256 at most, 0 for a non-finite weight.
 fn fixed(magnitude: u32) -> vec2<u32> {

@@ -1,31 +1,22 @@
 // Pass 5, N:M: of every M columns the N largest order keys stay. Twin: src/passes/n_of_m.rs.
 //
-// One invocation a mask word. M need not divide 32, so each weight counts for itself who in its group is ahead of it.
+// M need not divide 32, so each weight counts for itself who in its group is ahead of it. The keys come from
+// order_key(row, column), which the including module has.
 
-@group(0) @binding(1) var<storage, read> keys: array<u32>;
-// One bit a weight, 1 = pruned; params.mask_words words a row, the bits past the last column 0.
-@group(0) @binding(2) var<storage, read_write> mask: array<u32>;
-
-@compute @workgroup_size(64)
-fn n_of_m(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = group.y;
-    let word = group.x * 64u + lane;
-    if word >= params.mask_words {
-        return;
-    }
-    let base = row * params.in_features;
+// The mask of 32 columns, from word * 32 on: one bit a weight, 1 = pruned.
+fn word_of_groups(row: u32, word: u32) -> u32 {
     var bits = 0u;
     for (var bit = 0u; bit < 32u; bit += 1u) {
         let column = word * 32u + bit;
         if column >= params.in_features {
             break;
         }
-        let key = keys[base + column];
+        let key = order_key(row, column);
         let start = column - column % params.m;
         let end = min(start + params.m, params.in_features);
         var ahead = 0u;
         for (var other = start; other < end; other += 1u) {
-            let other_key = keys[base + other];
+            let other_key = order_key(row, other);
             if other_key > key || (other_key == key && other < column) {
                 ahead += 1u;
             }
@@ -33,5 +24,5 @@ fn n_of_m(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
         let goes = (ahead >= params.n || key == 0u) && key != NON_FINITE;
         bits |= select(0u, 1u, goes) << bit;
     }
-    mask[row * params.mask_words + word] = bits;
+    return bits;
 }

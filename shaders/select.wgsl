@@ -1,11 +1,11 @@
 // Pass 4, select: the mask of every row. Twin: src/passes/select.rs.
 //
-// `smallest_k`, a workgroup a row: a radix select from the top, 8 bits a round, finds the k-th smallest key; then the
-// mask is written word by word, ties counted in column order. `below_lambda`, an invocation a mask word: the open loop.
+// `prune_smallest_k`, a workgroup a row: a radix select from the top, 8 bits a round, finds the k-th smallest key; then
+// the mask is written word by word, ties counted in column order. `word_below`: the open loop. The keys come from
+// key(row, column), which the including module has.
 
-@group(0) @binding(1) var<storage, read> keys: array<u32>;
 // One bit a weight, 1 = pruned; params.mask_words words a row, the bits past the last column 0.
-@group(0) @binding(2) var<storage, read_write> mask: array<u32>;
+@group(0) @binding(4) var<storage, read_write> mask: array<u32>;
 
 var<workgroup> histogram: array<atomic<u32>, 256>;
 var<workgroup> scan: array<u32, 256>;
@@ -17,11 +17,8 @@ fn largest_key() -> u32 {
     return select(65535u, NON_FINITE, params.key_bits == 32u);
 }
 
-@compute @workgroup_size(256)
-fn smallest_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = group.x;
-    let base = row * params.in_features;
-
+// For 256 invocations.
+fn prune_smallest_k(row: u32, lane: u32) {
     // Keys that share the bits above `shift` with the threshold are candidates; `below` counts those already smaller.
     var prefix = 0u;
     var below = 0u;
@@ -31,10 +28,10 @@ fn smallest_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         atomicStore(&histogram[lane], 0u);
         workgroupBarrier();
         for (var column = lane; column < params.in_features; column += 256u) {
-            let key = keys[base + column];
+            let shifted = key(row, column) >> shift;
             // Shifting twice, because a shift by 32 is not defined.
-            if ((key >> shift) >> 8u) == prefix {
-                atomicAdd(&histogram[(key >> shift) & 255u], 1u);
+            if (shifted >> 8u) == prefix {
+                atomicAdd(&histogram[shifted & 255u], 1u);
             }
         }
         workgroupBarrier();
@@ -74,9 +71,9 @@ fn smallest_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         for (var bit = 0u; bit < 32u; bit += 1u) {
             let column = word * 32u + bit;
             if column < params.in_features {
-                let key = keys[base + column];
-                smaller_bits |= select(0u, 1u, key < threshold) << bit;
-                equal_bits |= select(0u, 1u, key == threshold) << bit;
+                let own = key(row, column);
+                smaller_bits |= select(0u, 1u, own < threshold) << bit;
+                equal_bits |= select(0u, 1u, own == threshold) << bit;
             }
         }
         // Inclusive prefix sum of the ties over the workgroup's 256 words.
@@ -109,20 +106,14 @@ fn smallest_k(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
 }
 
-@compute @workgroup_size(64)
-fn below_lambda(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = group.y;
-    let word = group.x * 64u + lane;
-    if word >= params.mask_words {
-        return;
-    }
+// The mask of 32 columns, from word * 32 on, by params.below.
+fn word_below(row: u32, word: u32) -> u32 {
     var bits = 0u;
     for (var bit = 0u; bit < 32u; bit += 1u) {
         let column = word * 32u + bit;
         if column < params.in_features {
-            let key = keys[row * params.in_features + column];
-            bits |= select(0u, 1u, key < params.below) << bit;
+            bits |= select(0u, 1u, key(row, column) < params.below) << bit;
         }
     }
-    mask[row * params.mask_words + word] = bits;
+    return bits;
 }

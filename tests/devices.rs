@@ -14,7 +14,7 @@ use common::{Tensor, difference, factors, mask_of, random_norms};
 use libtest_mimic::{Arguments, Failed, Trial};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::device::{
-    Device, DeviceChoice, DeviceInfo, MAX_IN_FEATURES, Recipe, Sums, devices,
+    Device, DeviceChoice, DeviceInfo, MAX_IN_FEATURES, Recipe, Step, Sums, devices,
 };
 use swiftprune_wgpu::mask::Mask;
 use swiftprune_wgpu::passes::ewma::Ewma;
@@ -318,6 +318,7 @@ fn twin_trials(trials: &mut Vec<Trial>, label: &str, device: &Shared, index: usi
         for dtype in Dtype::ALL {
             let of = |shape: &str| format!("{name}/{}/{shape}", dtype.name().to_lowercase());
             add(&of("small"), small, selection, dtype);
+            add(&of("alone"), alone, selection, dtype);
             add(&of("wide"), wide, selection, dtype);
         }
         // Software adapters need seconds for so many workgroups: each selection with one of the dtypes.
@@ -374,6 +375,33 @@ fn small(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
         for non_finite in [false, true] {
             let tensor = Tensor::random(seed, dtype, rows, in_features, non_finite);
             twin(device, &tensor, selection, seed, &["swiftprune", "ria"])?;
+        }
+    }
+    Ok(())
+}
+
+/// Each pass by itself leaves what its CPU twin does: every key, not only the mask that follows from it.
+fn alone(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
+    let cpu = common::cpu();
+    let shapes = SMALL.into_iter().chain([(40, 1000)]);
+    for (seed, (rows, in_features)) in (20..).zip(shapes) {
+        let tensor = Tensor::random(seed, dtype, rows, in_features, true);
+        let norms = random_norms(seed, in_features);
+        for name in ["swiftprune", "ria"] {
+            let score = Score::by_name(name).expect("a registered score");
+            let recipe = Recipe {
+                selection,
+                factors: factors(&cpu, &tensor, score, Some(&norms))?,
+            };
+            for last in [Step::Score, Step::Ewma, Step::Select] {
+                let expected = cpu.alone(tensor.view(), 0, &recipe, last)?;
+                let got = device.alone(tensor.view(), 0, &recipe, last)?;
+                let first = expected.iter().zip(&got).position(|(a, b)| a != b);
+                if expected.len() != got.len() || first.is_some() {
+                    let what = format!("{rows} x {in_features}, {name}, {last:?}");
+                    return Err(format!("{what}: word {first:?} of {}", expected.len()).into());
+                }
+            }
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The CPU device: the twins of the passes, run row by row so that a row's keys stay in the cache.
 
-use super::{DeviceInfo, DeviceKind, Recipe, Rows, Sums};
+use super::{DeviceInfo, DeviceKind, Recipe, Rows, Step, Sums};
 use crate::dtype::{Dtype, Weight, with_weights};
 use crate::mask::{Counts, Mask};
 use crate::passes::ewma::{self, Ewma};
@@ -243,6 +243,37 @@ pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
         });
     }
     mask
+}
+
+/// What the passes give one by one, up to and with `last`.
+pub(super) fn alone(rows: Rows<'_>, first_row: usize, recipe: &Recipe, last: Step) -> Vec<u32> {
+    if last == Step::Select {
+        return mask(rows, first_row, recipe).words;
+    }
+    let has_threshold_keys = matches!(
+        recipe.selection,
+        Selection::Ewma { .. } | Selection::Lambda { .. }
+    );
+    let mut keys = Vec::new();
+    let mut scratch = Scratch::default();
+    if rows.in_features > 0 {
+        with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
+            for (row, weights) in weights.chunks_exact(rows.in_features).enumerate() {
+                scratch.decide(weights, first_row + row, recipe);
+                if last == Step::Ewma && has_threshold_keys {
+                    keys.extend(
+                        scratch
+                            .threshold_keys
+                            .iter()
+                            .map(|&key| select::Key::rank(key)),
+                    );
+                } else {
+                    keys.extend(&scratch.order_keys);
+                }
+            }
+        });
+    }
+    keys
 }
 
 /// The sums of `|W|` over these rows.

@@ -8,19 +8,16 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::context::{Context, Mapping, Pipelines};
-use super::{Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Sums};
+use super::work::{Binding, Work, bindings};
+use super::{Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Step, Sums};
 use crate::mask::Mask;
-use crate::passes::{PASSES, Params};
-use crate::selection::{Selection, lambda_key};
+use crate::passes::{FUSED, PASSES, Params};
 
-/// Weights a chunk at most: 8 MiB of bf16 in, 16 MiB of keys on the device.
+/// Weights a chunk at most: 8 MiB of bf16.
 const CHUNK_WEIGHTS: usize = 4 << 20;
 
 /// Chunks that may be on the device at once.
 pub(crate) const CHUNKS_IN_FLIGHT: usize = 2;
-
-/// Terms one invocation of `column_norm` adds up.
-const TERMS_PER_TILE: usize = 256;
 
 /// An opened adapter with its compiled passes.
 #[derive(Debug)]
@@ -37,8 +34,9 @@ struct Slot {
     upload: Option<wgpu::Buffer>,
     weights: Option<wgpu::Buffer>,
     factors: Option<wgpu::Buffer>,
-    keys: Option<wgpu::Buffer>,
     averages: Option<wgpu::Buffer>,
+    order_keys: Option<wgpu::Buffer>,
+    keys: Option<wgpu::Buffer>,
     result: Option<wgpu::Buffer>,
     download: Option<wgpu::Buffer>,
     params: Option<wgpu::Buffer>,
@@ -58,7 +56,7 @@ impl Gpu {
     /// Compiles the passes.
     pub(super) fn new(context: Context) -> Result<Self, Error> {
         let mut pipelines = HashMap::new();
-        for pass in PASSES {
+        for pass in PASSES.iter().chain([&FUSED]) {
             pipelines.extend(context.compile(pass));
         }
         context.check()?;
@@ -128,61 +126,37 @@ impl Gpu {
         Ok(())
     }
 
-    /// Starts the passes on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's tensor.
+    /// The words that the passes give one by one, up to and with `last`.
+    pub(super) fn alone(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+        last: Step,
+    ) -> Result<Vec<u32>, Error> {
+        let mut words = Vec::new();
+        self.for_each_chunk(
+            rows,
+            |chunk, offset| {
+                let work = Work::alone(chunk, recipe, last);
+                let factors = chunk_factors(&recipe.factors, first_row + offset, chunk.rows());
+                self.dispatch(chunk, &work, &factors)
+            },
+            |chunk| words.extend(chunk.words),
+        )?;
+        Ok(words)
+    }
+
+    /// Starts the passes, joined, on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's
+    /// tensor.
     pub(crate) fn submit(
         &self,
         rows: Rows<'_>,
         first_row: usize,
         recipe: &Recipe,
     ) -> Result<Pending, Error> {
-        let (count, in_features) = (rows.rows(), rows.in_features);
-        let mask_words = Mask::words_per_row(in_features);
-        let mut params = Params {
-            rows: count as u32,
-            in_features: in_features as u32,
-            dtype: rows.dtype as u32,
-            row_scored: u32::from(recipe.factors.terms.is_some()),
-            k: recipe.selection.k(in_features).unwrap_or(0) as u32,
-            key_bits: 32,
-            mask_words: mask_words as u32,
-            ..Params::default()
-        };
-        let row_groups =
-            |columns: usize, size: usize| (columns.div_ceil(size) as u32, count as u32);
-        let words = row_groups(mask_words, 64);
-        let mut steps = vec![("score", row_groups(in_features, 256))];
-        match recipe.selection {
-            Selection::Ewma { ewma, .. } | Selection::Lambda { ewma, .. } => {
-                let blocks = in_features.div_ceil(ewma.block_size());
-                params.block_shift = ewma.block_size().ilog2();
-                params.blocks = blocks as u32;
-                params.gain_shift = ewma.gain_shift();
-                params.key_bits = 16;
-                steps.push(("block_statistics", (blocks as u32, count as u32)));
-                steps.push(("moving_average", (count.div_ceil(64) as u32, 1)));
-                steps.push(("normalise", row_groups(in_features, 256)));
-                if let Selection::Lambda { lambda, .. } = recipe.selection {
-                    params.below = (i32::from(lambda_key(lambda)) + 32768) as u32;
-                    steps.push(("below_lambda", words));
-                } else {
-                    steps.push(("smallest_k", (count as u32, 1)));
-                }
-            }
-            Selection::Exact { .. } => steps.push(("smallest_k", (count as u32, 1))),
-            Selection::Pattern(pattern) => {
-                params.n = pattern.n();
-                params.m = pattern.m();
-                steps.push(("n_of_m", words));
-            }
-        }
-        let factors = chunk_factors(&recipe.factors, first_row, count);
-        self.dispatch(
-            rows,
-            params,
-            &factors,
-            &steps,
-            (count * mask_words * 4) as u64,
-        )
+        let factors = chunk_factors(&recipe.factors, first_row, rows.rows());
+        self.dispatch(rows, &Work::fused(rows, recipe), &factors)
     }
 
     pub(crate) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
@@ -213,35 +187,11 @@ impl Gpu {
 
     /// Starts `column_norm` over a chunk's columns, or over its rows.
     fn submit_sums(&self, rows: Rows<'_>, columns: bool) -> Result<Pending, Error> {
-        let (count, in_features) = (rows.rows(), rows.in_features);
-        let (sums, terms, sum_stride, term_stride) = if columns {
-            (in_features, count, 1, in_features)
-        } else {
-            (count, in_features, in_features, 1)
-        };
-        let tiles = terms.div_ceil(TERMS_PER_TILE);
-        let params = Params {
-            dtype: rows.dtype as u32,
-            sums: sums as u32,
-            terms: terms as u32,
-            terms_per_tile: TERMS_PER_TILE as u32,
-            sum_stride: sum_stride as u32,
-            term_stride: term_stride as u32,
-            ..Params::default()
-        };
-        let steps = [("column_norm", (sums.div_ceil(64) as u32, tiles as u32))];
-        self.dispatch(rows, params, &[], &steps, (tiles * sums * 8) as u64)
+        self.dispatch(rows, &Work::sums(rows, columns), &[])
     }
 
     /// Uploads a chunk, records its dispatches and the copy of their result, and submits them.
-    fn dispatch(
-        &self,
-        rows: Rows<'_>,
-        params: Params,
-        factors: &[f32],
-        steps: &[(&'static str, (u32, u32))],
-        result_bytes: u64,
-    ) -> Result<Pending, Error> {
+    fn dispatch(&self, rows: Rows<'_>, work: &Work, factors: &[f32]) -> Result<Pending, Error> {
         debug_assert!(
             rows.in_features <= MAX_IN_FEATURES,
             "the planner refuses longer rows"
@@ -256,9 +206,6 @@ impl Gpu {
             .unwrap_or_default();
         let bytes = rows.bytes.len() as u64;
         let padded = bytes.next_multiple_of(4);
-        let weights = bytes / rows.dtype.size() as u64;
-        let averages = u64::from(params.rows) * u64::from(params.blocks) * 16;
-
         let upload = self.grow(
             &mut slot.upload,
             "upload",
@@ -277,14 +224,18 @@ impl Gpu {
             factors.len() as u64 * 4,
             Usage::STORAGE | Usage::COPY_DST,
         );
-        let keys = self.grow(&mut slot.keys, "keys", weights * 4, Usage::STORAGE);
+        let between = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let averages = work.bytes(Binding::Averages);
         let averages = self.grow(&mut slot.averages, "averages", averages, Usage::STORAGE);
-        let result = self.grow(
-            &mut slot.result,
-            "result",
-            result_bytes,
-            Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
-        );
+        let order_keys = work.bytes(Binding::OrderKeys);
+        let order_keys = self.grow(&mut slot.order_keys, "order keys", order_keys, between);
+        // What is selected on: the order keys, where there are no threshold keys.
+        let keys = match work.params.key_bits {
+            32 => order_keys.clone(),
+            _ => self.grow(&mut slot.keys, "keys", work.bytes(Binding::Keys), between),
+        };
+        let result_bytes = work.result_bytes;
+        let result = self.grow(&mut slot.result, "result", result_bytes, between);
         let download = self.grow(
             &mut slot.download,
             "download",
@@ -309,7 +260,7 @@ impl Gpu {
         upload.unmap();
         self.context
             .queue
-            .write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
+            .write_buffer(&uniform, 0, bytemuck::bytes_of(&work.params));
         self.context
             .queue
             .write_buffer(&device_factors, 0, bytemuck::cast_slice(factors));
@@ -319,33 +270,32 @@ impl Gpu {
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(&upload, 0, &device_weights, 0, padded);
+        let buffers = [
+            &uniform,
+            &device_weights,
+            &device_factors,
+            &averages,
+            &result,
+            &order_keys,
+            &keys,
+        ];
+        let result = buffers[work.result as usize];
         // Nothing pruned, should a dispatch be lost without an error: the caller's count of zeros tells.
-        encoder.clear_buffer(&result, 0, Some(result_bytes));
+        encoder.clear_buffer(result, 0, Some(result_bytes));
         {
             let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for &(entry_point, (x, y)) in steps {
-                // As declared in the shaders; an entry point's layout has only the bindings it uses.
-                let buffers: &[(u32, &wgpu::Buffer)] = match entry_point {
-                    "score" => &[
-                        (0, &uniform),
-                        (1, &device_weights),
-                        (2, &device_factors),
-                        (3, &keys),
-                    ],
-                    "block_statistics" | "normalise" => {
-                        &[(0, &uniform), (1, &keys), (2, &averages)]
-                    }
-                    "moving_average" => &[(0, &uniform), (2, &averages)],
-                    "column_norm" => &[(0, &uniform), (1, &device_weights), (2, &result)],
-                    _ => &[(0, &uniform), (1, &keys), (2, &result)],
-                };
+            for &(entry_point, (x, y)) in &work.dispatches {
+                let bound: Vec<_> = bindings(entry_point)
+                    .iter()
+                    .map(|&binding| (binding as u32, buffers[binding as usize]))
+                    .collect();
                 let pipeline = &self.pipelines[entry_point];
                 compute.set_pipeline(pipeline);
-                compute.set_bind_group(0, &self.context.bind(pipeline, entry_point, buffers), &[]);
+                compute.set_bind_group(0, &self.context.bind(pipeline, entry_point, &bound), &[]);
                 compute.dispatch_workgroups(x, y, 1);
             }
         }
-        encoder.copy_buffer_to_buffer(&result, 0, &download, 0, result_bytes);
+        encoder.copy_buffer_to_buffer(result, 0, &download, 0, result_bytes);
         let submission = self.context.queue.submit([encoder.finish()]);
 
         // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.

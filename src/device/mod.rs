@@ -9,6 +9,7 @@ mod choice;
 pub(crate) mod context;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
+mod work;
 
 pub use choice::{DeviceChoice, DeviceInfo, DeviceKind, devices};
 
@@ -101,6 +102,17 @@ pub struct Recipe {
     pub factors: Factors,
 }
 
+/// A pass of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Weights to order keys.
+    Score,
+    /// Order keys to threshold keys, for the recipes that have them.
+    Ewma,
+    /// Keys to the mask.
+    Select,
+}
+
 /// Fixed-point sums of `|W|`, in units of 2^-36.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sums {
@@ -154,6 +166,24 @@ impl Device {
         match self {
             Self::Cpu(_) => Ok(cpu::mask(rows, first_row, recipe)),
             Self::Gpu(gpu) => gpu.mask(rows, first_row, recipe),
+        }
+    }
+
+    /// What the passes of a recipe give one by one, up to and with `last`: order keys, or threshold keys biased by 32768 (a
+    /// key a weight), or the mask's words. For tests: [`Self::mask`] does all in one.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    pub fn alone(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+        last: Step,
+    ) -> Result<Vec<u32>, Error> {
+        match self {
+            Self::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
+            Self::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
         }
     }
 

@@ -14,6 +14,7 @@ pub const PASS: Pass = Pass {
     wgsl: concat!(
         include_str!("../../shaders/shared/params.wgsl"),
         include_str!("../../shaders/ewma.wgsl"),
+        include_str!("../../shaders/alone/ewma.wgsl"),
     ),
     entry_points: &["block_statistics", "moving_average", "normalise"],
 };

@@ -11,8 +11,12 @@
 //! ```
 //!
 //! An *order key* is the score's own bit pattern, a *threshold key* the score normalised by its block's EWMA; both are
-//! integers, and `docs/algorithm.md` defines every bit of them. To add a pass: write both halves, add its row to
-//! [`PASSES`]; the shader tests iterate that slice.
+//! integers, and `docs/algorithm.md` defines every bit of them.
+//!
+//! `shaders/NAME.wgsl` has a pass's functions, `shaders/alone/NAME.wgsl` the entry points that run it by itself over stored
+//! keys: so it is tested and timed. What prunes is [`FUSED`]: the same functions, joined from the weight to the mask in
+//! one dispatch. To add a pass: write both halves, add its row to [`PASSES`] and its function to `shaders/fused.wgsl`; the
+//! shader tests iterate that slice.
 
 pub mod column_norm;
 pub mod ewma;
@@ -42,6 +46,22 @@ pub static PASSES: &[Pass] = &[
     select::PASS,
     n_of_m::PASS,
 ];
+
+/// The passes of a mask joined: from weights to mask words in one dispatch.
+pub static FUSED: Pass = Pass {
+    name: "fused",
+    summary: "mask of every row, without a stored key",
+    wgsl: concat!(
+        include_str!("../../shaders/shared/params.wgsl"),
+        include_str!("../../shaders/shared/decode.wgsl"),
+        include_str!("../../shaders/score.wgsl"),
+        include_str!("../../shaders/ewma.wgsl"),
+        include_str!("../../shaders/select.wgsl"),
+        include_str!("../../shaders/n_of_m.wgsl"),
+        include_str!("../../shaders/fused.wgsl"),
+    ),
+    entry_points: &["prune_rows", "prune_groups"],
+};
 
 /// The bits of the smallest live score. Up to 2^-126 (`0x0080_0000`) a score has vanished: below it is no normal f32,
 /// which a device may flush, and a product that only rounding lifts to it may be flushed before it is rounded.

@@ -11,6 +11,7 @@ pub const PASS: Pass = Pass {
     wgsl: concat!(
         include_str!("../../shaders/shared/params.wgsl"),
         include_str!("../../shaders/n_of_m.wgsl"),
+        include_str!("../../shaders/alone/n_of_m.wgsl"),
     ),
     entry_points: &["n_of_m"],
 };

@@ -15,6 +15,7 @@ pub const PASS: Pass = Pass {
         include_str!("../../shaders/shared/params.wgsl"),
         include_str!("../../shaders/shared/decode.wgsl"),
         include_str!("../../shaders/score.wgsl"),
+        include_str!("../../shaders/alone/score.wgsl"),
     ),
     entry_points: &["score"],
 };

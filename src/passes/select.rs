@@ -13,6 +13,7 @@ pub const PASS: Pass = Pass {
     wgsl: concat!(
         include_str!("../../shaders/shared/params.wgsl"),
         include_str!("../../shaders/select.wgsl"),
+        include_str!("../../shaders/alone/select.wgsl"),
     ),
     entry_points: &["smallest_k", "below_lambda"],
 };
