@@ -1,21 +1,23 @@
-//! What a mask costs on each device beside a memcpy of the same bytes, and a whole file beside a plain copy.
+//! Every pass, alone and joined, beside a copy of the same bytes, and a whole file beside a plain copy; under criterion,
+//! which compares a run with the last one. `swiftprune-wgpu bench` measures the same for a record to share.
 //!
 //! ```text
 //! cargo bench                                           the CPU, and hardware adapters
 //! SWIFTPRUNE_BENCH_DEVICES=cpu,llvmpipe cargo bench     devices by name, as for --device
-//! cargo bench -- mask/cpu                               some of it
+//! cargo bench -- pass/cpu                               some of it
 //! ```
 //!
-//! Results are compared with the last run's by criterion; nothing here fails because it is slow.
+//! Nothing here fails because it is slow.
 
-use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use swiftprune_wgpu::Dtype;
+use swiftprune_wgpu::bench::synthetic::generate;
+use swiftprune_wgpu::bench::{self, MATRICES, weights};
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
-use swiftprune_wgpu::device::{Device, DeviceChoice, Factors, Recipe, Rows, devices};
+use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, Rows, devices};
 use swiftprune_wgpu::norms::Norms;
 use swiftprune_wgpu::passes::ewma::Ewma;
 use swiftprune_wgpu::passes::n_of_m::Pattern;
@@ -23,63 +25,45 @@ use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
 use swiftprune_wgpu::selection::Selection;
 
-#[path = "../examples/generate_checkpoint.rs"]
-#[expect(dead_code, reason = "the example's main")]
-mod generate_checkpoint;
-
-/// `[out_features, in_features]`: LLaMA-2-7B's attention and MLP, LLaMA-3-8B's down_proj, and a narrow and a wide row.
-const SHAPES: [[usize; 2]; 5] = [
-    [1024, 4096],
-    [1024, 11008],
-    [512, 14336],
-    [8192, 512],
-    [64, 53248],
-];
-
 /// Layers of the generated checkpoints: 350 MB and 2.2 GB.
 const LAYERS: [usize; 2] = [1, 22];
 
-criterion_group!(benches, masks, files);
+criterion_group!(benches, passes, files);
 criterion_main!(benches);
 
-/// Every rule and the sums, on every device, by dtype and shape.
-fn masks(c: &mut Criterion) {
+/// Every pass on every device, by dtype and shape; one thread on the CPU.
+fn passes(c: &mut Criterion) {
     for (name, device) in chosen() {
+        let is_software = device.info().kind == DeviceKind::Software;
         for dtype in Dtype::ALL {
-            for [rows, in_features] in SHAPES {
+            for (_, rows, in_features) in MATRICES {
+                // A sixteenth of a matrix; a software adapter needs seconds for more than a few rows.
+                let rows = if is_software { 64 } else { rows / 16 };
                 let bytes = weights(dtype, rows * in_features);
                 let weights = Rows {
                     dtype,
                     in_features,
                     bytes: &bytes,
                 };
-                let mut group = c.benchmark_group(format!("mask/{name}"));
+                let mut group = c.benchmark_group(format!("pass/{name}"));
                 group
-                    .throughput(Throughput::Bytes(bytes.len() as u64))
+                    .throughput(Throughput::ElementsAndBytes {
+                        elements: (rows * in_features) as u64,
+                        bytes: bytes.len() as u64,
+                    })
                     .sample_size(10)
-                    .warm_up_time(Duration::from_millis(500))
-                    .measurement_time(Duration::from_secs(1));
-                let case = format!("{}-{rows}x{in_features}", dtype.name());
-                let mut copy = bytes.clone();
-                group.bench_function(BenchmarkId::new("memcpy", &case), |b| {
-                    b.iter(|| copy.copy_from_slice(black_box(&bytes)))
-                });
-                group.bench_function(BenchmarkId::new("column_norm", &case), |b| {
-                    b.iter(|| device.sums(black_box(weights)).expect("the device works"))
-                });
-                for (rule, selection) in rules() {
-                    let recipe = Recipe {
-                        selection,
-                        factors: Factors {
-                            column: (0..in_features).map(|j| 1.0 / (1 + j % 7) as f32).collect(),
-                            terms: None,
-                        },
-                    };
-                    group.bench_function(BenchmarkId::new(rule, &case), |b| {
-                        b.iter(|| {
-                            device
-                                .mask(black_box(weights), 0, &recipe)
-                                .expect("the device works")
+                    .warm_up_time(Duration::from_millis(200))
+                    .measurement_time(Duration::from_millis(500));
+                for (what, timed, recipe) in bench::passes(in_features) {
+                    let case = format!("{}-{rows}x{in_features}", dtype.name());
+                    let mut timer = device
+                        .timer(timed, weights, &recipe)
+                        .expect("the device works");
+                    group.bench_function(BenchmarkId::new(what, case), |b| {
+                        b.iter_custom(|repetitions| {
+                            let repetitions = u32::try_from(repetitions).unwrap_or(u32::MAX);
+                            let elapsed = timer.run(repetitions).expect("the device works");
+                            elapsed.device.unwrap_or(elapsed.wall)
                         })
                     });
                 }
@@ -97,7 +81,7 @@ fn files(c: &mut Criterion) {
         let dir = dir.join(format!("tinyllama-{layers}"));
         let model = dir.join("model.safetensors");
         if !model.exists() {
-            generate_checkpoint::generate(&dir, layers).expect("there is room for the checkpoint");
+            generate(&dir, layers).expect("there is room for the checkpoint");
         }
         let norms = Norms::read(&dir.join("norms.safetensors")).expect("just generated");
         let out = dir.join("out.safetensors");
@@ -168,23 +152,4 @@ fn chosen() -> Vec<(String, Device)> {
         (format!("{} {}", info.backend, info.name), device)
     };
     names.into_iter().map(open).collect()
-}
-
-/// Finite weights of about the size that models have, the same each time.
-fn weights(dtype: Dtype, count: usize) -> Vec<u8> {
-    let mut state = 0x5eed_u32;
-    let value = move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32 * 0.08 - 0.04
-    };
-    let values = std::iter::repeat_with(value).take(count);
-    match dtype {
-        Dtype::Bf16 => values
-            .flat_map(|v| ((v.to_bits() >> 16) as u16).to_ne_bytes())
-            .collect(),
-        Dtype::F16 => values
-            .flat_map(|v| half::f16::from_f32(v).to_bits().to_ne_bytes())
-            .collect(),
-        Dtype::F32 => values.flat_map(|v| v.to_bits().to_ne_bytes()).collect(),
-    }
 }

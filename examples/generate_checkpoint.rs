@@ -4,19 +4,11 @@
 //! cargo run --release --example generate_checkpoint -- DIR [LAYERS]
 //! ```
 //!
-//! 22 layers (the default) are 2.2 GB. Weights are near enough to a normal distribution for every pass to do its usual
-//! work; the same bytes come out each time.
+//! 22 layers (the default) are 2.2 GB.
 
-use std::fs::File;
-use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use swiftprune_wgpu::norms::{Format, Norms, Provenance};
-
-const HIDDEN: usize = 2048;
-const INTERMEDIATE: usize = 5632;
-const KEY_VALUE: usize = 256;
-const VOCABULARY: usize = 32000;
+use swiftprune_wgpu::bench::synthetic::generate;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -28,96 +20,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bytes = generate(&dir, layers)?;
     println!("{}: {bytes} bytes", dir.join("model.safetensors").display());
     Ok(())
-}
-
-/// Writes `model.safetensors` and `norms.safetensors` into `dir`; returns the model's bytes.
-pub fn generate(dir: &Path, layers: usize) -> Result<usize, Box<dyn std::error::Error>> {
-    std::fs::create_dir_all(dir)?;
-
-    let mut tensors = vec![(
-        "model.embed_tokens.weight".to_owned(),
-        vec![VOCABULARY, HIDDEN],
-    )];
-    for layer in 0..layers {
-        let linears = [
-            ("self_attn.q_proj", HIDDEN, HIDDEN),
-            ("self_attn.k_proj", KEY_VALUE, HIDDEN),
-            ("self_attn.v_proj", KEY_VALUE, HIDDEN),
-            ("self_attn.o_proj", HIDDEN, HIDDEN),
-            ("mlp.gate_proj", INTERMEDIATE, HIDDEN),
-            ("mlp.up_proj", INTERMEDIATE, HIDDEN),
-            ("mlp.down_proj", HIDDEN, INTERMEDIATE),
-        ];
-        tensors.push((
-            format!("model.layers.{layer}.input_layernorm.weight"),
-            vec![HIDDEN],
-        ));
-        for (name, out_features, in_features) in linears {
-            tensors.push((
-                format!("model.layers.{layer}.{name}.weight"),
-                vec![out_features, in_features],
-            ));
-        }
-    }
-    tensors.push(("model.norm.weight".to_owned(), vec![HIDDEN]));
-    tensors.push(("lm_head.weight".to_owned(), vec![VOCABULARY, HIDDEN]));
-
-    let mut random = Random(0x5eed);
-    let mut norms = Norms::new(Provenance {
-        path: dir.join("norms.safetensors"),
-        format: Format::Measured,
-        tokens: None,
-        metadata: [(
-            "source".to_owned(),
-            "random, by generate_checkpoint".to_owned(),
-        )]
-        .into(),
-    });
-    let mut header = serde_json::Map::new();
-    header.insert(
-        "__metadata__".to_owned(),
-        serde_json::json!({ "format": "pt" }),
-    );
-    let mut offset = 0;
-    for (name, shape) in &tensors {
-        let bytes = 2 * shape.iter().product::<usize>();
-        header.insert(
-            name.clone(),
-            serde_json::json!({ "dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + bytes] }),
-        );
-        offset += bytes;
-        if name.ends_with("_proj.weight") {
-            let squares = (0..shape[1]).map(|_| (4.0 * random.normal()).exp() as f32);
-            norms.insert(name.clone(), squares.collect())?;
-        }
-    }
-    norms.write(&dir.join("norms.safetensors"))?;
-
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(dir.join("model.safetensors"))?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    for _ in 0..offset / 2 {
-        let weight = 0.02 * random.normal() as f32;
-        file.write_all(&((weight.to_bits() >> 16) as u16).to_le_bytes())?;
-    }
-    file.flush()?;
-    Ok(8 + header.len() + offset)
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    /// About normal: the sum of four 16-bit uniform numbers.
-    fn normal(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        let sum: u64 = (0..4).map(|i| (z >> (16 * i)) & 0xffff).sum();
-        (sum as f64 / 65536.0 - 2.0) * 3.0_f64.sqrt()
-    }
 }

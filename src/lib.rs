@@ -26,6 +26,7 @@
 // A test that unwraps fails with a message; a library that does so crashes.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
 pub mod device;

@@ -31,6 +31,15 @@ pub enum Selection {
 }
 
 impl Selection {
+    /// The moving average, of the rules that have one.
+    #[must_use]
+    pub const fn ewma(&self) -> Option<Ewma> {
+        match *self {
+            Self::Ewma { ewma, .. } | Self::Lambda { ewma, .. } => Some(ewma),
+            Self::Exact { .. } | Self::Pattern(_) => None,
+        }
+    }
+
     /// Weights to prune in a row of `in_features`; `None` for the open loop and for patterns.
     #[must_use]
     pub fn k(&self, in_features: usize) -> Option<usize> {

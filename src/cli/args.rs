@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::calibration::DEFAULT_TOKENS;
 use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::passes::ewma::Ewma;
@@ -49,6 +50,8 @@ pub(super) enum Command {
     Eval(Eval),
     /// List the adapters this machine has, and which one `auto` takes
     Devices(Devices),
+    /// Measure what a device reaches, or compare two measurements
+    Bench(Bench),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -228,6 +231,51 @@ pub(super) struct Eval {
     /// Write JSON to stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// Measure what a device reaches: its own copy, every pass, the passes joined, a whole file, a calibration.
+///
+/// Medians with the distance of their quartiles; outliers are counted. Times are the device's own where it has a clock.
+/// Records say the device, driver, back end, processor, operating system and version.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu bench
+  swiftprune-wgpu bench --device all --json > mine.json
+  swiftprune-wgpu bench --compare mine.json theirs.json")]
+pub(super) struct Bench {
+    /// A small part of every matrix, one layer and few tokens
+    #[arg(long)]
+    pub quick: bool,
+    /// Samples a case
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub samples: u16,
+    /// How weights are stored; more than once for more
+    #[arg(long, value_name = "DTYPE", value_parser = dtype, default_value = "bf16")]
+    pub dtype: Vec<Dtype>,
+    /// Where to put a temporary checkpoint of 0.6 GB and its copies [default: the system's place]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave out what needs the temporary checkpoint: whole files and calibration
+    #[arg(long, conflicts_with = "dir")]
+    pub no_files: bool,
+    /// Write the records as JSON to stdout
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// Write tables for a Markdown document to stdout
+    #[arg(long)]
+    pub markdown: bool,
+    /// Compare two files of records instead
+    #[arg(long, value_names = ["A", "B"], num_args = 2)]
+    pub compare: Vec<PathBuf>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+}
+
+fn dtype(name: &str) -> Result<Dtype, String> {
+    let found = Dtype::ALL
+        .into_iter()
+        .find(|dtype| dtype.name().eq_ignore_ascii_case(name));
+    found.ok_or_else(|| "bf16, f16 or f32".to_owned())
 }
 
 /// Where to compute.

@@ -1,6 +1,7 @@
 //! From arguments to exit code. Humans and progress go to stderr, data to stdout.
 
 mod args;
+mod bench;
 mod calibrate;
 mod device;
 mod devices;
@@ -68,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
+        Command::Bench(bench) => bench::run(&bench, terminal),
     };
     match result {
         Ok(()) => ExitCode::from(DONE),

@@ -49,7 +49,7 @@ impl fmt::Display for DeviceChoice {
 }
 
 /// What kind of device it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DeviceKind {
@@ -92,7 +92,7 @@ impl fmt::Display for DeviceKind {
 }
 
 /// What a device is called and what drives it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct DeviceInfo {
     /// Its number for `--device`; the CPU has none.

@@ -3,7 +3,7 @@
 use super::{DeviceInfo, DeviceKind, Recipe, Rows, Step, Sums};
 use crate::dtype::{Dtype, Weight, with_weights};
 use crate::mask::{Counts, Mask};
-use crate::passes::ewma::{self, Ewma};
+use crate::passes::ewma;
 use crate::passes::select::{self, Cut};
 use crate::passes::{column_norm, n_of_m, score};
 use crate::selection::{Selection, lambda_key};
@@ -53,8 +53,14 @@ pub(crate) struct Scratch {
     order_keys: Vec<u32>,
     threshold_keys: Vec<i16>,
     pruned: Vec<bool>,
-    near_threshold: i16,
-    near_order: i32,
+    near: Near,
+}
+
+/// Where the last row was cut.
+#[derive(Debug, Default)]
+struct Near {
+    threshold: i16,
+    order: i32,
 }
 
 /// What was decided of a row; the keys it refers to are in the [`Scratch`].
@@ -64,51 +70,84 @@ enum Decision {
     Pruned,
 }
 
+impl Near {
+    /// Cuts a row of threshold keys.
+    #[inline(always)]
+    fn cut_threshold(&mut self, keys: &[i16], selection: &Selection) -> Cut<i16> {
+        if let Selection::Lambda { lambda, .. } = *selection {
+            return select::below(lambda_key(lambda));
+        }
+        let k = selection.k(keys.len()).unwrap_or(0);
+        let cut = select::smallest_k(keys, k, self.threshold);
+        self.threshold = cut.threshold;
+        cut
+    }
+
+    /// Cuts a row of order keys.
+    #[inline(always)]
+    fn cut_order(&mut self, keys: &[u32], selection: &Selection) -> Cut<i32> {
+        let k = selection.k(keys.len()).unwrap_or(0);
+        let cut = select::smallest_k(bytemuck::cast_slice(keys), k, self.order);
+        self.order = cut.threshold;
+        cut
+    }
+
+    /// The mask of a row of order keys.
+    #[inline(always)]
+    fn record_order(
+        &mut self,
+        keys: &[u32],
+        selection: &Selection,
+        pruned: &mut Vec<bool>,
+        words: &mut [u32],
+    ) {
+        if let Selection::Pattern(pattern) = *selection {
+            pruned.resize(keys.len(), false);
+            n_of_m::row(keys, pattern, pruned);
+            pack(pruned, words, |_, pruned| pruned);
+        } else {
+            let cut = self.cut_order(keys, selection);
+            record_cut(cut, bytemuck::cast_slice(keys), words);
+        }
+    }
+}
+
+/// The order keys of one row.
+#[inline(always)]
+fn score_row<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, keys: &mut [u32]) {
+    let factors = &recipe.factors;
+    match &factors.terms {
+        None => score::row(weights, &factors.column, keys),
+        Some(terms) => {
+            score::row_with_terms(
+                weights,
+                &factors.column,
+                &terms.column,
+                terms.row[row],
+                keys,
+            );
+        }
+    }
+}
+
 impl Scratch {
     #[inline(always)]
     fn decide<W: Weight>(&mut self, weights: &[W], row: usize, recipe: &Recipe) -> Decision {
         let in_features = weights.len();
         self.order_keys.resize(in_features, 0);
-        match &recipe.factors.terms {
-            None => score::row(weights, &recipe.factors.column, &mut self.order_keys),
-            Some(terms) => score::row_with_terms(
-                weights,
-                &recipe.factors.column,
-                &terms.column,
-                terms.row[row],
-                &mut self.order_keys,
-            ),
+        score_row(weights, row, recipe, &mut self.order_keys);
+        let selection = &recipe.selection;
+        if let Some(ewma) = selection.ewma() {
+            self.threshold_keys.resize(in_features, 0);
+            ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
+            return Decision::Threshold(self.near.cut_threshold(&self.threshold_keys, selection));
         }
-        let k = recipe.selection.k(in_features).unwrap_or(0);
-        match recipe.selection {
-            Selection::Ewma { ewma, .. } => {
-                self.threshold_keys(ewma);
-                let cut = select::smallest_k(&self.threshold_keys, k, self.near_threshold);
-                self.near_threshold = cut.threshold;
-                Decision::Threshold(cut)
-            }
-            Selection::Lambda { lambda, ewma } => {
-                self.threshold_keys(ewma);
-                Decision::Threshold(select::below(lambda_key(lambda)))
-            }
-            Selection::Exact { .. } => {
-                let keys = bytemuck::cast_slice::<_, i32>(&self.order_keys);
-                let cut = select::smallest_k(keys, k, self.near_order);
-                self.near_order = cut.threshold;
-                Decision::Order(cut)
-            }
-            Selection::Pattern(pattern) => {
-                self.pruned.resize(in_features, false);
-                n_of_m::row(&self.order_keys, pattern, &mut self.pruned);
-                Decision::Pruned
-            }
+        if let Selection::Pattern(pattern) = *selection {
+            self.pruned.resize(in_features, false);
+            n_of_m::row(&self.order_keys, pattern, &mut self.pruned);
+            return Decision::Pruned;
         }
-    }
-
-    #[inline(always)]
-    fn threshold_keys(&mut self, ewma: Ewma) {
-        self.threshold_keys.resize(self.order_keys.len(), 0);
-        ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
+        Decision::Order(self.near.cut_order(&self.order_keys, selection))
     }
 
     /// Prunes one row in place.
@@ -245,35 +284,101 @@ pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
     mask
 }
 
+/// What the passes leave of some rows, each by itself.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    order_keys: Vec<u32>,
+    threshold_keys: Vec<i16>,
+    words: Vec<u32>,
+}
+
+impl Keys {
+    /// Runs one pass over all rows, on what the passes before it have left. A recipe without threshold keys has no EWMA.
+    pub(super) fn run(&mut self, rows: Rows<'_>, first_row: usize, recipe: &Recipe, step: Step) {
+        let (count, in_features) = (rows.rows(), rows.in_features);
+        if in_features == 0 {
+            return;
+        }
+        let ewma = recipe.selection.ewma();
+        match step {
+            Step::Score => {
+                self.order_keys.resize(count * in_features, 0);
+                let order_keys = self.order_keys.chunks_exact_mut(in_features);
+                with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
+                    let weights = weights.chunks_exact(in_features);
+                    widest(
+                        #[inline(always)]
+                        || {
+                            for ((row, weights), keys) in (first_row..).zip(weights).zip(order_keys)
+                            {
+                                score_row(weights, row, recipe, keys);
+                            }
+                        },
+                    );
+                });
+            }
+            Step::Ewma => {
+                let Some(ewma) = ewma else { return };
+                self.threshold_keys.resize(count * in_features, 0);
+                let order_keys = self.order_keys.chunks_exact(in_features);
+                let threshold_keys = self.threshold_keys.chunks_exact_mut(in_features);
+                widest(
+                    #[inline(always)]
+                    || {
+                        for (order_keys, threshold_keys) in order_keys.zip(threshold_keys) {
+                            ewma::row(order_keys, ewma, threshold_keys);
+                        }
+                    },
+                );
+            }
+            Step::Select => {
+                let words = Mask::words_per_row(in_features);
+                self.words.resize(count * words, 0);
+                let words = self.words.chunks_exact_mut(words);
+                let order_keys = self.order_keys.chunks_exact(in_features);
+                let threshold_keys = self.threshold_keys.chunks_exact(in_features);
+                let mut near = Near::default();
+                let mut pruned = Vec::new();
+                widest(
+                    #[inline(always)]
+                    || match ewma {
+                        Some(_) => {
+                            for (keys, words) in threshold_keys.zip(words) {
+                                record_cut(
+                                    near.cut_threshold(keys, &recipe.selection),
+                                    keys,
+                                    words,
+                                );
+                            }
+                        }
+                        None => {
+                            for (keys, words) in order_keys.zip(words) {
+                                near.record_order(keys, &recipe.selection, &mut pruned, words);
+                            }
+                        }
+                    },
+                );
+            }
+        }
+    }
+}
+
 /// What the passes give one by one, up to and with `last`.
 pub(super) fn alone(rows: Rows<'_>, first_row: usize, recipe: &Recipe, last: Step) -> Vec<u32> {
-    if last == Step::Select {
-        return mask(rows, first_row, recipe).words;
+    let mut keys = Keys::default();
+    for step in [Step::Score, Step::Ewma, Step::Select] {
+        if step <= last {
+            keys.run(rows, first_row, recipe, step);
+        }
     }
-    let has_threshold_keys = matches!(
-        recipe.selection,
-        Selection::Ewma { .. } | Selection::Lambda { .. }
-    );
-    let mut keys = Vec::new();
-    let mut scratch = Scratch::default();
-    if rows.in_features > 0 {
-        with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
-            for (row, weights) in weights.chunks_exact(rows.in_features).enumerate() {
-                scratch.decide(weights, first_row + row, recipe);
-                if last == Step::Ewma && has_threshold_keys {
-                    keys.extend(
-                        scratch
-                            .threshold_keys
-                            .iter()
-                            .map(|&key| select::Key::rank(key)),
-                    );
-                } else {
-                    keys.extend(&scratch.order_keys);
-                }
-            }
-        });
+    match last {
+        Step::Select => keys.words,
+        Step::Ewma if recipe.selection.ewma().is_some() => {
+            let ranks = keys.threshold_keys.iter();
+            ranks.map(|&key| select::Key::rank(key)).collect()
+        }
+        _ => keys.order_keys,
     }
-    keys
 }
 
 /// The sums of `|W|` over these rows.

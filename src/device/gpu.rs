@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::context::{Context, Mapping, Pipelines};
-use super::work::{Binding, Work, bindings};
+use super::work::{Binding, Dispatch, Work, bindings};
 use super::{Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Step, Sums};
 use crate::mask::Mask;
 use crate::passes::{FUSED, PASSES, Params};
@@ -30,16 +30,47 @@ pub struct Gpu {
 
 /// The buffers of one chunk in flight; they only ever grow.
 #[derive(Debug, Default)]
-struct Slot {
+pub(super) struct Slot {
     upload: Option<wgpu::Buffer>,
     weights: Option<wgpu::Buffer>,
     factors: Option<wgpu::Buffer>,
     averages: Option<wgpu::Buffer>,
     order_keys: Option<wgpu::Buffer>,
-    keys: Option<wgpu::Buffer>,
+    threshold_keys: Option<wgpu::Buffer>,
     result: Option<wgpu::Buffer>,
     download: Option<wgpu::Buffer>,
     params: Option<wgpu::Buffer>,
+}
+
+/// The slot's buffers for one piece of work.
+pub(super) struct Buffers {
+    upload: wgpu::Buffer,
+    /// Bytes of weights, padded to a word.
+    uploaded: u64,
+    download: wgpu::Buffer,
+    params: wgpu::Buffer,
+    weights: wgpu::Buffer,
+    factors: wgpu::Buffer,
+    averages: wgpu::Buffer,
+    result: wgpu::Buffer,
+    order_keys: wgpu::Buffer,
+    threshold_keys: wgpu::Buffer,
+    has_threshold_keys: bool,
+}
+
+impl Buffers {
+    pub(super) fn bound(&self, binding: Binding) -> &wgpu::Buffer {
+        match binding {
+            Binding::Params => &self.params,
+            Binding::Weights => &self.weights,
+            Binding::Factors => &self.factors,
+            Binding::Averages => &self.averages,
+            Binding::Result => &self.result,
+            Binding::Keys if self.has_threshold_keys => &self.threshold_keys,
+            // The order keys are selected on, where there are no threshold keys.
+            Binding::OrderKeys | Binding::Keys => &self.order_keys,
+        }
+    }
 }
 
 /// A chunk on the device.
@@ -192,11 +223,6 @@ impl Gpu {
 
     /// Uploads a chunk, records its dispatches and the copy of their result, and submits them.
     fn dispatch(&self, rows: Rows<'_>, work: &Work, factors: &[f32]) -> Result<Pending, Error> {
-        debug_assert!(
-            rows.in_features <= MAX_IN_FEATURES,
-            "the planner refuses longer rows"
-        );
-        use wgpu::BufferUsages as Usage;
         let _turn = self.context.turn();
         let mut slot = self
             .idle
@@ -204,106 +230,23 @@ impl Gpu {
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
             .unwrap_or_default();
-        let bytes = rows.bytes.len() as u64;
-        let padded = bytes.next_multiple_of(4);
-        let upload = self.grow(
-            &mut slot.upload,
-            "upload",
-            padded,
-            Usage::MAP_WRITE | Usage::COPY_SRC,
-        );
-        let device_weights = self.grow(
-            &mut slot.weights,
-            "weights",
-            padded,
-            Usage::STORAGE | Usage::COPY_DST,
-        );
-        let device_factors = self.grow(
-            &mut slot.factors,
-            "factors",
-            factors.len() as u64 * 4,
-            Usage::STORAGE | Usage::COPY_DST,
-        );
-        let between = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let averages = work.bytes(Binding::Averages);
-        let averages = self.grow(&mut slot.averages, "averages", averages, Usage::STORAGE);
-        let order_keys = work.bytes(Binding::OrderKeys);
-        let order_keys = self.grow(&mut slot.order_keys, "order keys", order_keys, between);
-        // What is selected on: the order keys, where there are no threshold keys.
-        let keys = match work.params.key_bits {
-            32 => order_keys.clone(),
-            _ => self.grow(&mut slot.keys, "keys", work.bytes(Binding::Keys), between),
-        };
-        let result_bytes = work.result_bytes;
-        let result = self.grow(&mut slot.result, "result", result_bytes, between);
-        let download = self.grow(
-            &mut slot.download,
-            "download",
-            result_bytes,
-            Usage::MAP_READ | Usage::COPY_DST,
-        );
-        let uniform = self.grow(
-            &mut slot.params,
-            "params",
-            size_of::<Params>() as u64,
-            Usage::UNIFORM | Usage::COPY_DST,
-        );
-        self.context.check()?;
-
-        {
-            let mut view = upload
-                .get_mapped_range_mut(..padded)
-                .map_err(|error| self.context.failed(error.to_string()))?;
-            view.slice(..rows.bytes.len()).copy_from_slice(rows.bytes);
-            view.slice(rows.bytes.len()..).fill(0);
-        }
-        upload.unmap();
-        self.context
-            .queue
-            .write_buffer(&uniform, 0, bytemuck::bytes_of(&work.params));
-        self.context
-            .queue
-            .write_buffer(&device_factors, 0, bytemuck::cast_slice(factors));
-
-        let mut encoder = self
-            .context
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(&upload, 0, &device_weights, 0, padded);
-        let buffers = [
-            &uniform,
-            &device_weights,
-            &device_factors,
-            &averages,
-            &result,
-            &order_keys,
-            &keys,
-        ];
-        let result = buffers[work.result as usize];
-        // Nothing pruned, should a dispatch be lost without an error: the caller's count of zeros tells.
-        encoder.clear_buffer(result, 0, Some(result_bytes));
+        let buffers = self.fill(&mut slot, rows, work, factors)?;
+        let mut encoder = self.encoder();
+        self.upload(&mut encoder, &buffers, work);
         {
             let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for &(entry_point, (x, y)) in &work.dispatches {
-                let bound: Vec<_> = bindings(entry_point)
-                    .iter()
-                    .map(|&binding| (binding as u32, buffers[binding as usize]))
-                    .collect();
-                let pipeline = &self.pipelines[entry_point];
-                compute.set_pipeline(pipeline);
-                compute.set_bind_group(0, &self.context.bind(pipeline, entry_point, &bound), &[]);
-                compute.dispatch_workgroups(x, y, 1);
-            }
+            self.record(&mut compute, &buffers, &work.dispatches);
         }
-        encoder.copy_buffer_to_buffer(result, 0, &download, 0, result_bytes);
+        let result = buffers.bound(work.result);
+        encoder.copy_buffer_to_buffer(result, 0, &buffers.download, 0, work.result_bytes);
         let submission = self.context.queue.submit([encoder.finish()]);
 
         // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
         let mapping = self.context.map(
             submission,
             &[
-                (&download, wgpu::MapMode::Read),
-                (&upload, wgpu::MapMode::Write),
+                (&buffers.download, wgpu::MapMode::Read),
+                (&buffers.upload, wgpu::MapMode::Write),
             ],
         );
         self.context.check()?;
@@ -312,8 +255,123 @@ impl Gpu {
             mapping,
             rows: rows.rows(),
             in_features: rows.in_features,
-            result_bytes,
+            result_bytes: work.result_bytes,
         })
+    }
+
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor::default();
+        self.context.device.create_command_encoder(&descriptor)
+    }
+
+    /// Makes the slot's buffers large enough, and fills those that the host fills.
+    pub(super) fn fill(
+        &self,
+        slot: &mut Slot,
+        rows: Rows<'_>,
+        work: &Work,
+        factors: &[f32],
+    ) -> Result<Buffers, Error> {
+        use wgpu::BufferUsages as Usage;
+        debug_assert!(
+            rows.in_features <= MAX_IN_FEATURES,
+            "the planner refuses longer rows"
+        );
+        let between = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let padded = (rows.bytes.len() as u64).next_multiple_of(4);
+        let buffers = Buffers {
+            upload: self.grow(
+                &mut slot.upload,
+                "upload",
+                padded,
+                Usage::MAP_WRITE | Usage::COPY_SRC,
+            ),
+            uploaded: padded,
+            download: self.grow(
+                &mut slot.download,
+                "download",
+                work.result_bytes,
+                Usage::MAP_READ | Usage::COPY_DST,
+            ),
+            params: self.grow(
+                &mut slot.params,
+                "params",
+                size_of::<Params>() as u64,
+                Usage::UNIFORM | Usage::COPY_DST,
+            ),
+            weights: self.grow(&mut slot.weights, "weights", padded, between),
+            factors: self.grow(
+                &mut slot.factors,
+                "factors",
+                factors.len() as u64 * 4,
+                Usage::STORAGE | Usage::COPY_DST,
+            ),
+            averages: self.grow(
+                &mut slot.averages,
+                "averages",
+                work.bytes(Binding::Averages),
+                Usage::STORAGE,
+            ),
+            result: self.grow(&mut slot.result, "result", work.result_bytes, between),
+            order_keys: self.grow(
+                &mut slot.order_keys,
+                "order keys",
+                work.bytes(Binding::OrderKeys),
+                between,
+            ),
+            threshold_keys: self.grow(
+                &mut slot.threshold_keys,
+                "threshold keys",
+                work.bytes(Binding::Keys),
+                between,
+            ),
+            has_threshold_keys: work.params.key_bits == 16,
+        };
+        self.context.check()?;
+        {
+            let mut view = buffers
+                .upload
+                .get_mapped_range_mut(..padded)
+                .map_err(|error| self.context.failed(error.to_string()))?;
+            view.slice(..rows.bytes.len()).copy_from_slice(rows.bytes);
+            view.slice(rows.bytes.len()..).fill(0);
+        }
+        buffers.upload.unmap();
+        let queue = &self.context.queue;
+        queue.write_buffer(&buffers.params, 0, bytemuck::bytes_of(&work.params));
+        queue.write_buffer(&buffers.factors, 0, bytemuck::cast_slice(factors));
+        Ok(buffers)
+    }
+
+    /// Records the weights' copy to the device.
+    pub(super) fn upload(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        buffers: &Buffers,
+        work: &Work,
+    ) {
+        encoder.copy_buffer_to_buffer(&buffers.upload, 0, &buffers.weights, 0, buffers.uploaded);
+        // Nothing pruned, should a dispatch be lost without an error: the caller's count of zeros tells.
+        encoder.clear_buffer(buffers.bound(work.result), 0, Some(work.result_bytes));
+    }
+
+    /// Records dispatches.
+    pub(super) fn record(
+        &self,
+        compute: &mut wgpu::ComputePass<'_>,
+        buffers: &Buffers,
+        dispatches: &[Dispatch],
+    ) {
+        for &(entry_point, (x, y)) in dispatches {
+            let bound: Vec<_> = bindings(entry_point)
+                .iter()
+                .map(|&binding| (binding as u32, buffers.bound(binding)))
+                .collect();
+            let pipeline = &self.pipelines[entry_point];
+            compute.set_pipeline(pipeline);
+            compute.set_bind_group(0, &self.context.bind(pipeline, entry_point, &bound), &[]);
+            compute.dispatch_workgroups(x, y, 1);
+        }
     }
 
     /// Waits for a chunk. Its result's words are returned as a mask's; `column_norm`'s caller reads them as sums.
@@ -367,7 +425,7 @@ impl Gpu {
 }
 
 /// Column factors, then RIA's column terms and the row terms of this chunk, as `score.wgsl` reads them.
-fn chunk_factors(factors: &Factors, first_row: usize, rows: usize) -> Vec<f32> {
+pub(super) fn chunk_factors(factors: &Factors, first_row: usize, rows: usize) -> Vec<f32> {
     let mut all = factors.column.clone();
     if let Some(terms) = &factors.terms {
         all.extend(&terms.column);

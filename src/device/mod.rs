@@ -9,6 +9,7 @@ mod choice;
 pub(crate) mod context;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
+pub mod timing;
 mod work;
 
 pub use choice::{DeviceChoice, DeviceInfo, DeviceKind, devices};

@@ -1,0 +1,172 @@
+//! An adapter's timer: repetitions are dispatches of one submission, between two timestamps where there are any.
+
+use std::time::{Duration, Instant};
+
+use super::{Elapsed, Timed};
+use crate::device::gpu::{Buffers, Gpu, Slot, chunk_factors};
+use crate::device::work::{Binding, Dispatch, Work};
+use crate::device::{Error, Recipe, Rows, Step};
+
+pub(super) struct Timer<'a> {
+    gpu: &'a Gpu,
+    buffers: Buffers,
+    what: What,
+    timestamps: Option<Timestamps>,
+}
+
+enum What {
+    /// Bytes from one buffer to another.
+    Copy(wgpu::Buffer, u64),
+    Dispatches(Vec<Dispatch>),
+}
+
+/// Two timestamps, and where they are read.
+struct Timestamps {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    read: wgpu::Buffer,
+}
+
+impl<'a> Timer<'a> {
+    pub(super) fn new(
+        gpu: &'a Gpu,
+        timed: Timed,
+        rows: Rows<'a>,
+        recipe: &Recipe,
+    ) -> Result<Self, Error> {
+        let context = gpu.context();
+        let _turn = context.turn();
+        let work = match timed {
+            Timed::Copy | Timed::Mask => Work::fused(rows, recipe),
+            Timed::ColumnNorm => Work::sums(rows, true),
+            Timed::Alone(last) => Work::alone(rows, recipe, last),
+        };
+        // What the timed pass rests on runs once.
+        let before = match timed {
+            Timed::Alone(Step::Ewma) => Work::alone(rows, recipe, Step::Score).dispatches,
+            Timed::Alone(Step::Select) => Work::alone(rows, recipe, Step::Ewma).dispatches,
+            _ => Vec::new(),
+        };
+        let factors = chunk_factors(&recipe.factors, 0, rows.rows());
+        let buffers = gpu.fill(&mut Slot::default(), rows, &work, &factors)?;
+        let mut encoder = gpu.encoder();
+        gpu.upload(&mut encoder, &buffers, &work);
+        {
+            let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            gpu.record(&mut compute, &buffers, &before);
+        }
+        context.queue.submit([encoder.finish()]);
+        let what = match timed {
+            Timed::Copy => {
+                let bytes = buffers.bound(Binding::Weights).size();
+                What::Copy(
+                    context.device.create_buffer(&wgpu::BufferDescriptor {
+                        label: Some("copy"),
+                        size: bytes,
+                        usage: wgpu::BufferUsages::COPY_DST,
+                        mapped_at_creation: false,
+                    }),
+                    (rows.bytes.len() as u64).next_multiple_of(4),
+                )
+            }
+            _ => What::Dispatches(work.dispatches[before.len()..].to_vec()),
+        };
+        let has_timestamps = context
+            .device
+            .features()
+            .contains(wgpu::Features::TIMESTAMP_QUERY);
+        let timer = Self {
+            gpu,
+            buffers,
+            what,
+            timestamps: has_timestamps.then(|| Timestamps::new(&context.device)),
+        };
+        context.check()?;
+        Ok(timer)
+    }
+
+    pub(super) fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
+        let context = self.gpu.context();
+        let _turn = context.turn();
+        let mut encoder = self.gpu.encoder();
+        let mut has_timestamps = false;
+        match &self.what {
+            // A copy has no timestamps of its own without a further feature.
+            What::Copy(to, bytes) => {
+                for _ in 0..repetitions {
+                    let from = self.buffers.bound(Binding::Weights);
+                    encoder.copy_buffer_to_buffer(from, 0, to, 0, *bytes);
+                }
+            }
+            What::Dispatches(dispatches) => {
+                has_timestamps = self.timestamps.is_some();
+                let timestamp_writes = self.timestamps.as_ref().map(Timestamps::writes);
+                let descriptor = wgpu::ComputePassDescriptor {
+                    label: Some("timed"),
+                    timestamp_writes,
+                };
+                let mut compute = encoder.begin_compute_pass(&descriptor);
+                for _ in 0..repetitions {
+                    self.gpu.record(&mut compute, &self.buffers, dispatches);
+                }
+            }
+        }
+        let timestamps = self.timestamps.as_ref().filter(|_| has_timestamps);
+        if let Some(timestamps) = timestamps {
+            timestamps.resolve(&mut encoder);
+        }
+        let commands = encoder.finish();
+        let start = Instant::now();
+        let submission = context.queue.submit([commands]);
+        let read = timestamps.map(|timestamps| (&timestamps.read, wgpu::MapMode::Read));
+        let mapping = context.map(submission, read.as_slice());
+        context.wait(mapping)?;
+        let wall = start.elapsed();
+        let device = match timestamps {
+            Some(timestamps) => {
+                let ticks: Vec<u64> = context.take_words(&timestamps.read, 16)?;
+                let ticks = ticks[1].saturating_sub(ticks[0]);
+                let nanoseconds = ticks as f64 * f64::from(context.queue.get_timestamp_period());
+                Some(Duration::from_nanos(nanoseconds as u64))
+            }
+            None => None,
+        };
+        Ok(Elapsed { wall, device })
+    }
+}
+
+impl Timestamps {
+    fn new(device: &wgpu::Device) -> Self {
+        use wgpu::BufferUsages as Usage;
+        let buffer = |label, usage| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: 256,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        Self {
+            queries: device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            }),
+            resolved: buffer("timestamps", Usage::QUERY_RESOLVE | Usage::COPY_SRC),
+            read: buffer("timestamps read", Usage::MAP_READ | Usage::COPY_DST),
+        }
+    }
+
+    fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        }
+    }
+
+    fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
+        encoder.resolve_query_set(&self.queries, 0..2, &self.resolved, 0);
+        encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.read, 0, 16);
+    }
+}
