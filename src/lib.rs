@@ -42,6 +42,7 @@ pub mod prune;
 pub mod report;
 pub mod scores;
 pub mod selection;
+pub mod selftest;
 pub mod targets;
 pub mod text;
 

@@ -17,10 +17,9 @@ use swiftprune_wgpu::device::{
     Device, DeviceChoice, DeviceInfo, MAX_IN_FEATURES, Recipe, Step, Sums, devices,
 };
 use swiftprune_wgpu::mask::Mask;
-use swiftprune_wgpu::passes::ewma::Ewma;
-use swiftprune_wgpu::passes::n_of_m::Pattern;
 use swiftprune_wgpu::scores::Score;
 use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::selftest::{self, SHAPES, WIDE};
 
 /// A comma-separated list of back ends that must be here.
 const REQUIRED: &str = "SWIFTPRUNE_REQUIRE_ADAPTERS";
@@ -37,6 +36,10 @@ fn main() -> std::process::ExitCode {
         &Shared::new(common::cpu()),
         &golden,
     );
+    for threads in [1, 2] {
+        let cpu = Shared::new(common::cpu().with_threads(Some(threads)));
+        selftest_trials(&mut trials, &format!("cpu/{threads}"), &cpu);
+    }
     for info in &infos {
         let label = label(Some(info), &infos);
         let index = info.index.expect("an adapter has an index");
@@ -45,6 +48,7 @@ fn main() -> std::process::ExitCode {
                 let device = Shared::new(device);
                 golden_trials(&mut trials, &label, &device, &golden);
                 twin_trials(&mut trials, &label, &device, index);
+                selftest_trials(&mut trials, &label, &device);
             }
             // An adapter that cannot run the passes is a failure, whoever is to blame: it is listed to users too.
             Err(error) => trials.push(Trial::test(format!("{label}/opens"), move || {
@@ -255,53 +259,32 @@ fn golden_case(device: &Device, case: &golden::Case, score: &str) -> Result<(), 
 
 /// The selections that differ in the dispatches they take.
 fn selections() -> [(&'static str, Selection); 5] {
-    let ewma = Ewma::default();
-    let small = Ewma::new(16, 1).expect("the smallest block");
-    let pattern = |n, m| Selection::Pattern(Pattern::new(n, m).expect("a pattern"));
-    let sparsity = 0.5;
-    [
-        ("ewma", Selection::Ewma { sparsity, ewma }),
-        ("exact", Selection::Exact { sparsity: 0.7 }),
-        (
-            "lambda",
-            Selection::Lambda {
-                lambda: -0.25,
-                ewma: small,
-            },
-        ),
-        ("2:4", pattern(2, 4)),
-        ("3:7", pattern(3, 7)),
-    ]
+    selftest::rules().map(|rule| (rule.name, rule.selection))
 }
 
-/// Shapes on either side of every boundary: a mask word, a workgroup, a block, a half word of bf16.
-const SMALL: [(usize, usize); 17] = [
-    (0, 5),
-    (1, 1),
-    (1, 2),
-    (1, 333),
-    (65, 1),
-    (257, 1),
-    (3, 31),
-    (3, 32),
-    (3, 33),
-    (5, 63),
-    (3, 127),
-    (3, 128),
-    (3, 129),
-    (2, 255),
-    (2, 257),
-    (7, 1000),
-    (2, 8224), // more than the 256 mask words that a workgroup scans at once
-];
-/// LLaMA-3-405B's `down_proj`.
-const WIDE: (usize, usize) = (3, 53_248);
 /// More rows than a dispatch has workgroups in a dimension.
 const TALL: (usize, usize) = (70_000, 8);
 /// Four chunks, 64 MiB of keys.
 const LARGE: (usize, usize) = (4096, 4096);
 /// A little more than a chunk: both sets of buffers that a device keeps are used.
 const TWO_CHUNKS: (usize, usize) = (4200, 1000);
+
+/// The cases that `selftest` runs on users' machines, a trial each.
+fn selftest_trials(trials: &mut Vec<Trial>, label: &str, device: &Shared) {
+    for case in selftest::cases() {
+        let device = device.clone();
+        let name = format!("{label}/selftest/{case}");
+        trials.push(Trial::test(name, move || {
+            device.with(|device| {
+                let got = case.sum(device)?;
+                if case.expected() == Some(got.as_str()) {
+                    return Ok(());
+                }
+                Err(format!("{got} and not {:?}", case.expected()).into())
+            })
+        }));
+    }
+}
 
 /// A trial's body.
 type Twin = fn(&Device, Selection, Dtype) -> Result<(), Failed>;
@@ -371,7 +354,7 @@ fn twin(
 }
 
 fn small(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
-    for (seed, (rows, in_features)) in (1..).zip(SMALL) {
+    for (seed, (rows, in_features)) in (1..).zip(SHAPES) {
         for non_finite in [false, true] {
             let tensor = Tensor::random(seed, dtype, rows, in_features, non_finite);
             twin(device, &tensor, selection, seed, &["swiftprune", "ria"])?;
@@ -383,7 +366,7 @@ fn small(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
 /// Each pass by itself leaves what its CPU twin does: every key, not only the mask that follows from it.
 fn alone(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
     let cpu = common::cpu();
-    let shapes = SMALL.into_iter().chain([(40, 1000)]);
+    let shapes = SHAPES.into_iter().chain([(40, 1000)]);
     for (seed, (rows, in_features)) in (20..).zip(shapes) {
         let tensor = Tensor::random(seed, dtype, rows, in_features, true);
         let norms = random_norms(seed, in_features);
@@ -481,7 +464,7 @@ fn parts(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
 /// The device's sums of |W| are the CPU's.
 fn sums(device: &Device, _: Selection, dtype: Dtype) -> Result<(), Failed> {
     let cpu = common::cpu();
-    for (seed, (rows, in_features)) in (7..).zip(SMALL.into_iter().chain([WIDE, TALL])) {
+    for (seed, (rows, in_features)) in (7..).zip(SHAPES.into_iter().chain([WIDE, TALL])) {
         let tensor = Tensor::random(seed, dtype, rows, in_features, true);
         let expected = cpu.sums(tensor.view())?;
         let got = device.sums(tensor.view())?;

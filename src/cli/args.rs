@@ -50,6 +50,8 @@ pub(super) enum Command {
     Eval(Eval),
     /// List the adapters this machine has, and which one `auto` takes
     Devices(Devices),
+    /// Check that a device gives the bits that every device must
+    Selftest(Selftest),
     /// Measure what a device reaches, or compare two measurements
     Bench(Bench),
 }
@@ -231,6 +233,27 @@ pub(super) struct Eval {
     /// Write JSON to stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// Check that a device gives the bits that every device must.
+///
+/// Every pass by itself and all joined, every dtype, score and rule, on awkward shapes, then a small model from file to
+/// file: the SHA-256 of each must be the one in this program. A line for each device, then a text to paste into a report.
+/// Exit code 3 says that a device differs.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu selftest
+  swiftprune-wgpu selftest --device vulkan --json")]
+pub(super) struct Selftest {
+    /// all, cpu, gpu, or an adapter's index or part of its name (see `devices`)
+    #[arg(long, value_name = "DEVICE", default_value = "all")]
+    pub device: DeviceChoice,
+    /// Write JSON to stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Print one device's sums, as sha256sum does, and compare nothing
+    #[arg(long, conflicts_with = "json")]
+    pub sums: bool,
 }
 
 /// Measure what a device reaches: its own copy, every pass, the passes joined, a whole file, a calibration.

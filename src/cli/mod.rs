@@ -10,6 +10,7 @@ mod eval;
 mod output;
 mod progress;
 mod prune;
+mod selftest;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -65,6 +66,12 @@ pub(crate) fn main() -> ExitCode {
         verbose: args.verbose,
     };
     let result = match args.command {
+        Command::Selftest(selftest) => match selftest::run(&selftest, terminal) {
+            Ok(selftest::Verdict::AllAlike) => Ok(()),
+            Ok(selftest::Verdict::Different) => return ExitCode::from(NOT_MET),
+            Ok(selftest::Verdict::Failed) => return ExitCode::from(FAILED),
+            Err(error) => Err(error),
+        },
         Command::Prune(prune) => prune::run(&prune, terminal),
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),

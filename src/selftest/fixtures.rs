@@ -1,0 +1,183 @@
+//! Weights and norms that are the same on every machine, and awkward: made of integers, from a seed.
+
+use crate::device::Rows;
+use crate::dtype::Dtype;
+
+/// A matrix of weights in memory that is aligned for every dtype.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// How a weight is stored.
+    pub dtype: Dtype,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub in_features: usize,
+    words: Vec<u32>,
+}
+
+impl Tensor {
+    /// A matrix of these stored weights, the low bits of each word.
+    pub fn new(
+        dtype: Dtype,
+        rows: usize,
+        in_features: usize,
+        weights: impl IntoIterator<Item = u32>,
+    ) -> Self {
+        let mut words = vec![0; (rows * in_features * dtype.size()).div_ceil(4)];
+        let weights = weights.into_iter().take(rows * in_features);
+        if dtype == Dtype::F32 {
+            for (word, bits) in words.iter_mut().zip(weights) {
+                *word = bits;
+            }
+        } else {
+            let halves = bytemuck::cast_slice_mut::<u32, u16>(&mut words);
+            for (half, bits) in halves.iter_mut().zip(weights) {
+                *half = bits as u16;
+            }
+        }
+        Self {
+            dtype,
+            rows,
+            in_features,
+            words,
+        }
+    }
+
+    /// A matrix of these little-endian bytes.
+    pub fn from_bytes(dtype: Dtype, rows: usize, in_features: usize, bytes: &[u8]) -> Self {
+        assert_eq!(bytes.len(), rows * in_features * dtype.size());
+        let mut tensor = Self::new(dtype, rows, in_features, []);
+        tensor.bytes_mut().copy_from_slice(bytes);
+        tensor
+    }
+
+    /// Random weights: uniform ones of either sign, and among them what is awkward: zeros of both signs, subnormals,
+    /// equal weights, the largest and, if asked for, NaN and infinities.
+    pub fn random(
+        seed: u64,
+        dtype: Dtype,
+        rows: usize,
+        in_features: usize,
+        non_finite: bool,
+    ) -> Self {
+        let mut random = Random::new(seed);
+        let weights =
+            std::iter::repeat_with(move || random_weight(random.draw(), dtype, non_finite));
+        Self::new(dtype, rows, in_features, weights)
+    }
+
+    /// All its rows.
+    pub fn view(&self) -> Rows<'_> {
+        self.part(0, self.rows)
+    }
+
+    /// Some of its rows.
+    pub fn part(&self, first: usize, end: usize) -> Rows<'_> {
+        let row = self.in_features * self.dtype.size();
+        Rows {
+            dtype: self.dtype,
+            in_features: self.in_features,
+            bytes: &self.bytes()[first * row..end * row],
+        }
+    }
+
+    /// The stored bytes.
+    pub fn bytes(&self) -> &[u8] {
+        let len = self.rows * self.in_features * self.dtype.size();
+        &bytemuck::cast_slice(&self.words)[..len]
+    }
+
+    /// The stored bytes, to change.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = self.rows * self.in_features * self.dtype.size();
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..len]
+    }
+
+    /// The bits of every `|w|`, widened to f32 by the half crate.
+    pub fn magnitudes(&self) -> Vec<f32> {
+        match self.dtype {
+            Dtype::F32 => bytemuck::cast_slice::<u8, f32>(self.bytes())
+                .iter()
+                .map(|w| w.abs())
+                .collect(),
+            Dtype::F16 => bytemuck::cast_slice::<u8, half::f16>(self.bytes())
+                .iter()
+                .map(|w| w.to_f32().abs())
+                .collect(),
+            Dtype::Bf16 => bytemuck::cast_slice::<u8, half::bf16>(self.bytes())
+                .iter()
+                .map(|w| w.to_f32().abs())
+                .collect(),
+        }
+    }
+}
+
+/// One stored weight from 64 random bits.
+fn random_weight(bits: u64, dtype: Dtype, non_finite: bool) -> u32 {
+    let (width, exponent_bits) = match dtype {
+        Dtype::Bf16 => (16, 8),
+        Dtype::F16 => (16, 5),
+        Dtype::F32 => (32, 8),
+    };
+    let fraction_bits = width - 1 - exponent_bits;
+    let infinity = ((1 << exponent_bits) - 1) << fraction_bits;
+    let sign = (bits as u32 & 1) << (width - 1);
+    let fraction = (bits >> 32) as u32 & ((1 << fraction_bits) - 1);
+    let magnitude = match bits >> 1 & 63 {
+        0 | 1 => 0,
+        2 => fraction, // a subnormal
+        3 => 1 << fraction_bits,
+        4 => infinity - 1,
+        5 | 6 => (((1 << (exponent_bits - 1)) - 4) << fraction_bits) + 1, // the same weight again
+        7 if non_finite => infinity,
+        8 if non_finite => infinity + 1 + fraction / 2,
+        // Each binade half as likely as the next: a uniform number.
+        _ => {
+            let below = (bits >> 7 | 1 << 12).trailing_zeros();
+            let exponent =
+                (1 << (exponent_bits - 1)) - 3 - below.min((1 << (exponent_bits - 1)) - 4);
+            exponent << fraction_bits | fraction
+        }
+    };
+    sign | magnitude
+}
+
+/// Column norms: most within a few orders of magnitude, some zero, one that carries much of the sum.
+pub fn random_norms(seed: u64, in_features: usize) -> Vec<f32> {
+    let mut random = Random::new(seed ^ 0x6E6F_726D_7300_0000);
+    let mut norms: Vec<f32> = (0..in_features)
+        .map(|_| {
+            let bits = random.draw();
+            let scale = 2f32.powi((bits & 15) as i32 - 8);
+            if bits >> 4 & 31 == 0 {
+                0.0
+            } else {
+                scale * (1.0 + (bits >> 40) as f32 / 16_777_216.0)
+            }
+        })
+        .collect();
+    if in_features > 2 {
+        norms[in_features / 2] = in_features as f32 * 64.0;
+    }
+    norms
+}
+
+/// xorshift64*: the same numbers everywhere.
+pub struct Random(u64);
+
+impl Random {
+    /// Any seed will do.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// 64 random bits.
+    pub fn draw(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
+        // The lowest bits of the product are the weakest.
+        bits ^ bits >> 29
+    }
+}

@@ -1,0 +1,275 @@
+//! `selftest`: does a device give the bits that every device must?
+//!
+//! One list of cases, each a SHA-256 of what a device computes; what they must be is in `sums.txt`, made by the CPU twins,
+//! which the golden tests hold to an independent oracle. The tests run the same list on every adapter they find.
+//!
+//! Each pass by itself and all joined, every dtype, score and rule, over shapes on either side of every boundary; then a
+//! whole checkpoint, the example model, from file to file.
+
+pub mod fixtures;
+mod model;
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::device::{Device, Factors, Recipe, Step, Terms};
+use crate::dtype::Dtype;
+use crate::passes::ewma::Ewma;
+use crate::passes::n_of_m::Pattern;
+use crate::scores::{self, SCORES, Score};
+use crate::selection::Selection;
+use crate::{checkpoint, device, norms, plan, prune};
+
+use fixtures::{Tensor, random_norms};
+
+/// What every case must give: a SHA-256 and a case's name a line, as `sha256sum` writes them.
+const SUMS: &str = include_str!("sums.txt");
+
+/// Shapes on either side of every boundary: a mask word, a workgroup, a block, a half word of bf16.
+pub const SHAPES: [(usize, usize); 17] = [
+    (0, 5),
+    (1, 1),
+    (1, 2),
+    (1, 333),
+    (65, 1),
+    (257, 1),
+    (3, 31),
+    (3, 32),
+    (3, 33),
+    (5, 63),
+    (3, 127),
+    (3, 128),
+    (3, 129),
+    (2, 255),
+    (2, 257),
+    (7, 1000),
+    (2, 8224), // more than the 256 mask words that a workgroup scans at once
+];
+
+/// LLaMA-3-405B's `down_proj`.
+pub const WIDE: (usize, usize) = (3, 53_248);
+
+/// Why a case could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The example model could not be pruned.
+    #[error("the example model: {_0}")]
+    Model(String),
+}
+
+macro_rules! model_errors {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Model(error.to_string())
+            }
+        })*
+    };
+}
+model_errors!(
+    std::io::Error,
+    checkpoint::Error,
+    norms::Error,
+    plan::Error,
+    prune::Error
+);
+
+/// One thing that every device must do alike.
+#[derive(Clone, Copy, Debug)]
+pub enum Case {
+    /// The sums of `|W|`, over columns and rows.
+    ColumnNorm(Dtype),
+    /// A pass by itself.
+    Alone(Step, Dtype, &'static Score, Rule),
+    /// From weights to the mask.
+    Mask(Dtype, &'static Score, Rule),
+    /// The example model, from file to file.
+    Model(&'static Score, Rule),
+}
+
+/// A selection with a name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// As it is called in a case's name.
+    pub name: &'static str,
+    /// The rule.
+    pub selection: Selection,
+}
+
+/// Five rules: 50 % by the moving average, 70 % exactly, a fixed lambda with the smallest blocks, two patterns.
+#[must_use]
+pub fn rules() -> [Rule; 5] {
+    let pattern = |n, m| match Pattern::new(n, m) {
+        Some(pattern) => Selection::Pattern(pattern),
+        None => unreachable!("N is less than M"),
+    };
+    let small = Ewma::new(16, 1).unwrap_or_default();
+    [
+        (
+            "ewma",
+            Selection::Ewma {
+                sparsity: 0.5,
+                ewma: Ewma::default(),
+            },
+        ),
+        ("exact", Selection::Exact { sparsity: 0.7 }),
+        (
+            "lambda",
+            Selection::Lambda {
+                lambda: -0.25,
+                ewma: small,
+            },
+        ),
+        ("2:4", pattern(2, 4)),
+        ("3:7", pattern(3, 7)),
+    ]
+    .map(|(name, selection)| Rule { name, selection })
+}
+
+/// Every case.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = Dtype::ALL.map(Case::ColumnNorm).into();
+    let rules = rules();
+    let [ewma, ..] = rules;
+    for dtype in Dtype::ALL {
+        for score in SCORES {
+            cases.push(Case::Alone(Step::Score, dtype, score, ewma));
+        }
+        // The later passes see keys; what these were made of is the score's business.
+        let score = &SCORES[0];
+        for rule in rules {
+            if rule.selection.ewma().is_some() {
+                cases.push(Case::Alone(Step::Ewma, dtype, score, rule));
+            }
+            cases.push(Case::Alone(Step::Select, dtype, score, rule));
+        }
+        for score in SCORES {
+            cases.extend(rules.map(|rule| Case::Mask(dtype, score, rule)));
+        }
+    }
+    for score in SCORES {
+        cases.extend(rules.map(|rule| Case::Model(score, rule)));
+    }
+    cases
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dtype = |dtype: &Dtype| dtype.name().to_lowercase();
+        match self {
+            Self::ColumnNorm(of) => write!(f, "column_norm/{}", dtype(of)),
+            Self::Alone(Step::Score, of, score, _) => {
+                write!(f, "score/{}/{}", dtype(of), score.name)
+            }
+            Self::Alone(Step::Ewma, of, _, rule) => write!(f, "ewma/{}/{}", dtype(of), rule.name),
+            Self::Alone(Step::Select, of, _, rule) => {
+                write!(f, "select/{}/{}", dtype(of), rule.name)
+            }
+            Self::Mask(of, score, rule) => {
+                write!(f, "mask/{}/{}/{}", dtype(of), score.name, rule.name)
+            }
+            Self::Model(score, rule) => write!(f, "model/{}/{}", score.name, rule.name),
+        }
+    }
+}
+
+impl Case {
+    /// What every device must give; `None` for a case that `sums.txt` does not have.
+    #[must_use]
+    pub fn expected(&self) -> Option<&'static str> {
+        let name = self.to_string();
+        SUMS.lines()
+            .filter_map(|line| line.split_once("  "))
+            .find(|(_, of)| *of == name)
+            .map(|(sum, _)| sum)
+    }
+
+    /// What `device` gives: a SHA-256 in hexadecimal.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`].
+    pub fn sum(&self, device: &Device) -> Result<String, Error> {
+        let mut hash = Sha256::new();
+        let (dtype, score, rule) = match *self {
+            Self::Model(score, rule) => return model::sum(device, score, rule.selection),
+            Self::ColumnNorm(dtype) => (dtype, &SCORES[0], rules()[0]),
+            Self::Alone(_, dtype, score, rule) | Self::Mask(dtype, score, rule) => {
+                (dtype, score, rule)
+            }
+        };
+        for (seed, (rows, in_features)) in (1..).zip(SHAPES.into_iter().chain([WIDE])) {
+            let tensor = Tensor::random(seed, dtype, rows, in_features, true);
+            let words: Vec<u32> = if let Self::ColumnNorm(_) = self {
+                let sums = device.sums(tensor.view())?;
+                let sums = sums.column.iter().chain(&sums.row);
+                sums.flat_map(|&sum| [sum as u32, (sum >> 32) as u32])
+                    .collect()
+            } else {
+                let norms = random_norms(seed, in_features);
+                let recipe = recipe(device, &tensor, score, &norms, rule.selection)?;
+                match *self {
+                    Self::Alone(step, ..) => device.alone(tensor.view(), 0, &recipe, step)?,
+                    _ => device.mask(tensor.view(), 0, &recipe)?.words,
+                }
+            };
+            words
+                .iter()
+                .for_each(|word| hash.update(word.to_le_bytes()));
+        }
+        Ok(hexadecimal(&hash.finalize()))
+    }
+}
+
+/// The recipe of a whole tensor, with the device's own sums.
+fn recipe(
+    device: &Device,
+    tensor: &Tensor,
+    score: &Score,
+    norms: &[f32],
+    selection: Selection,
+) -> Result<Recipe, Error> {
+    let terms = if score.sums_of_weights {
+        let sums = device.sums(tensor.view())?;
+        Some(Terms {
+            column: scores::reciprocal_terms(&sums.column),
+            row: scores::reciprocal_terms(&sums.row),
+        })
+    } else {
+        None
+    };
+    Ok(Recipe {
+        selection,
+        factors: Factors {
+            column: score.column_factors(Some(norms), tensor.in_features),
+            terms,
+        },
+    })
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_has_one_sum_and_every_sum_a_case() {
+        let names: Vec<String> = cases().iter().map(ToString::to_string).collect();
+        let in_table: Vec<&str> = SUMS
+            .lines()
+            .map(|line| line.split_once("  ").expect("a sum and a name").1)
+            .collect();
+        assert_eq!(
+            names, in_table,
+            "`swiftprune-wgpu selftest --device cpu --sums > src/selftest/sums.txt` writes the table"
+        );
+    }
+}
