@@ -153,6 +153,32 @@ fn every_entry_point_becomes_spirv() {
     });
 }
 
+/// What must hold of the text for Metal and DX12, which cannot be run on every machine that tests: no type that a back
+/// end lacks, and no integer division by a number that is only known later without the guard against 0.
+fn check_text(what: &str, text: &str, module: &Module) {
+    for ty in ["half", "half2", "bfloat", "double", "float16_t", "int64_t"] {
+        let is_word = |word: &str| word == ty;
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(!words.any(is_word), "{what}: {ty}");
+    }
+    let mut divides = false;
+    each_expression(module, |arena, expression| {
+        use naga::BinaryOperator::{Divide, Modulo};
+        if let Expression::Binary {
+            op: Divide | Modulo,
+            right,
+            ..
+        } = *expression
+        {
+            let is_number = |handle| matches!(arena[handle], Expression::Literal(_));
+            divides |=
+                !is_number(right) && !text.contains("naga_div(") && !text.contains("naga_mod(");
+        }
+    });
+    let is_integer = PASSES.iter().any(|pass| what.starts_with(pass.name));
+    assert!(!(divides && is_integer), "{what}: an unguarded division");
+}
+
 #[test]
 fn every_entry_point_becomes_metal() {
     each_entry_point(|what, module, info, index, entry| {
@@ -172,6 +198,9 @@ fn every_entry_point_becomes_metal() {
             let name = name.unwrap_or_else(|| panic!("{what}, {index}: none was written"));
             let name = name.as_ref().unwrap_or_else(|e| panic!("{what}: {e}"));
             assert!(text.contains(&format!("kernel void {name}(")), "{what}");
+            check_text(what, &text, module);
+            let buffers = text.matches("[[buffer(").count();
+            assert!(buffers <= 31, "{what}: {buffers} buffers, and Metal has 31");
         }
     });
 }
@@ -196,6 +225,7 @@ fn every_entry_point_becomes_hlsl() {
                 .write(module, info, None)
                 .unwrap_or_else(|error| panic!("{what}, {shader_model:?}: {error}"));
             assert!(text.contains(&format!("void {entry}(")), "{what}:\n{text}");
+            check_text(what, &text, module);
         }
     });
 }
@@ -254,6 +284,86 @@ fn no_shader_shifts_by_32_or_divides_by_0() {
         let wgsl = format!("fn f(x: u32, y: u32) -> u32 {{ return {expression}; }}");
         let module = naga::front::wgsl::parse_str(&wgsl).expect("WGSL");
         assert_eq!(undefined_arithmetic(&module).len(), wrong, "{expression}");
+    }
+}
+
+/// Float operations of the passes that a compiler may round otherwise than one by one: fused, reassociated, by an
+/// approximate division. Metal compiles with fast arithmetic, the others may contract a product and a sum.
+fn rearrangeable(module: &Module, info: &ModuleInfo) -> Vec<String> {
+    use naga::BinaryOperator::{Add, Divide, Modulo, Multiply, Subtract};
+
+    let mut found = Vec::new();
+    let functions = module
+        .functions
+        .iter()
+        .map(|(handle, function)| (function, &info[handle]));
+    let entry_points = module.entry_points.iter().enumerate();
+    let entry_points =
+        entry_points.map(|(index, entry)| (&entry.function, info.get_entry_point(index)));
+    for (function, info) in functions.chain(entry_points) {
+        let is_float = |handle: naga::Handle<Expression>| {
+            let kind = info[handle].ty.inner_with(&module.types).scalar_kind();
+            kind == Some(naga::ScalarKind::Float)
+        };
+        // Scaling by a power of two rounds nothing, so it may go anywhere.
+        let is_power_of_two = |handle: naga::Handle<Expression>| match function.expressions[handle]
+        {
+            Expression::Literal(naga::Literal::F32(x)) => x.to_bits() & 0x007f_ffff == 0,
+            Expression::As {
+                expr,
+                convert: None,
+                ..
+            } => literal(&function.expressions, expr).is_some_and(|bits| bits & 0x007f_ffff == 0),
+            _ => false,
+        };
+        let rounds = |handle: naga::Handle<Expression>| match function.expressions[handle] {
+            Expression::Binary { op, left, right } if is_float(handle) => {
+                let is_scaling = is_power_of_two(left) || is_power_of_two(right);
+                !(op == Multiply && is_scaling)
+            }
+            _ => false,
+        };
+        for (handle, expression) in function.expressions.iter() {
+            match *expression {
+                _ if !is_float(handle) => {}
+                Expression::Binary {
+                    op: Divide | Modulo,
+                    ..
+                } => {
+                    found.push("a float division".to_owned());
+                }
+                Expression::Binary {
+                    op: Add | Subtract | Multiply,
+                    left,
+                    right,
+                } if rounds(left) || rounds(right) => {
+                    found.push("a float operation on the result of another".to_owned());
+                }
+                Expression::Math { fun, .. } => found.push(format!("{fun:?} of a float")),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_passes_leave_no_float_operation_to_fuse_or_reorder() {
+    for pass in PASSES.iter().chain([&FUSED]) {
+        let (module, info) = module(pass);
+        assert_eq!(rearrangeable(&module, &info), [""; 0], "{}", pass.name);
+    }
+    for (expression, wrong) in [
+        ("x * y", 0),
+        ("x * (y * 0.25)", 0),
+        ("x * y + 1.0", 1),
+        ("x * (y * 0.3)", 1),
+        ("x / y", 1),
+        ("sqrt(x)", 1),
+    ] {
+        let wgsl = format!("fn f(x: f32, y: f32) -> f32 {{ return {expression}; }}");
+        let (module, info) = parse(&wgsl).expect("WGSL");
+        assert_eq!(rearrangeable(&module, &info).len(), wrong, "{expression}");
     }
 }
 

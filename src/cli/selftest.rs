@@ -51,7 +51,7 @@ pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<Verdict
     let cases = cases();
     let mut stdout = std::io::stdout().lock();
     if args.sums {
-        let device = Device::open(&args.device)?;
+        let device = Device::open_untried(&args.device)?;
         for case in &cases {
             writeln!(stdout, "{}  {case}", case.sum(&device)?)?;
         }
@@ -89,10 +89,10 @@ type Opened = Result<Device, String>;
 /// The devices to test: one, or with `all` the CPU with one thread and with all, and every adapter.
 fn opened(choice: &DeviceChoice) -> anyhow::Result<Vec<(DeviceInfo, Opened)>> {
     if !matches!(choice, DeviceChoice::Name(name) if name == "all") {
-        let device = Device::open(choice)?;
+        let device = Device::open_untried(choice)?;
         return Ok(vec![(device.info().clone(), Ok(device))]);
     }
-    let cpu = || Device::open(&DeviceChoice::Cpu);
+    let cpu = || Device::open_untried(&DeviceChoice::Cpu);
     let mut opened = Vec::new();
     for device in [cpu()?.with_threads(Some(1)), cpu()?] {
         opened.push((device.info().clone(), Ok(device)));
@@ -100,7 +100,7 @@ fn opened(choice: &DeviceChoice) -> anyhow::Result<Vec<(DeviceInfo, Opened)>> {
     for info in devices() {
         let device = info
             .index
-            .map(|index| Device::open(&DeviceChoice::Index(index)));
+            .map(|index| Device::open_untried(&DeviceChoice::Index(index)));
         if let Some(device) = device {
             opened.push((info, device.map_err(|error| error.to_string())));
         }

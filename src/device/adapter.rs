@@ -1,7 +1,7 @@
 //! Adapters: what wgpu finds on this machine, and how one is opened.
 
 use super::context::Context;
-use super::{DeviceInfo, DeviceKind, Error, MAX_IN_FEATURES};
+use super::{DeviceInfo, DeviceKind, Error, probe};
 
 /// An adapter that is not opened yet.
 pub(super) struct Adapter {
@@ -67,7 +67,7 @@ impl Adapter {
     pub(super) fn open(self) -> Result<Context, Error> {
         let Self { info, adapter } = self;
         let limits = adapter.limits();
-        fits(&limits).map_err(|reason| Error::Unfit {
+        probe::limits(&limits).map_err(|reason| Error::Unfit {
             device: info.to_string(),
             reason,
         })?;
@@ -85,45 +85,5 @@ impl Adapter {
             reason: error.to_string(),
         })?;
         Ok(Context::new(info, device, queue, limits))
-    }
-}
-
-/// What the shaders need of an adapter; `tests/shaders.rs` holds them to no more.
-fn fits(limits: &wgpu::Limits) -> Result<(), String> {
-    let need = [
-        (
-            "invocations a workgroup",
-            u64::from(limits.max_compute_invocations_per_workgroup),
-            256,
-        ),
-        (
-            "workgroup size",
-            u64::from(limits.max_compute_workgroup_size_x),
-            256,
-        ),
-        (
-            "bytes of workgroup memory",
-            u64::from(limits.max_compute_workgroup_storage_size),
-            16 << 10,
-        ),
-        (
-            "storage buffers a stage",
-            u64::from(limits.max_storage_buffers_per_shader_stage),
-            4,
-        ),
-        (
-            "workgroups a dimension",
-            u64::from(limits.max_compute_workgroups_per_dimension),
-            65535,
-        ),
-        (
-            "bytes a storage binding",
-            limits.max_storage_buffer_binding_size,
-            MAX_IN_FEATURES as u64 * 16,
-        ),
-    ];
-    match need.iter().find(|(_, has, needs)| has < needs) {
-        Some((what, has, needs)) => Err(format!("it offers {has} {what}, and {needs} are needed")),
-        None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Device, Error, adapter, cpu, gpu};
+use super::{Device, Error, adapter, cpu, gpu, probe};
 
 /// What a user asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub(crate) fn preferred(infos: &[DeviceInfo]) -> Option<usize> {
         .map(|(position, _)| position)
 }
 
-pub(super) fn open(choice: &DeviceChoice) -> Result<Device, Error> {
+pub(super) fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     if *choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu(cpu::Cpu::new()));
     }
@@ -177,7 +177,11 @@ pub(super) fn open(choice: &DeviceChoice) -> Result<Device, Error> {
         }
     };
     let context = adapters.swap_remove(position).open()?;
-    Ok(Device::Gpu(Box::new(gpu::Gpu::new(context)?)))
+    let gpu = gpu::Gpu::new(context)?;
+    if probe {
+        probe::arithmetic(&gpu)?;
+    }
+    Ok(Device::Gpu(Box::new(gpu)))
 }
 
 /// The position of the chosen adapter, `None` for the CPU, or what there was instead.

@@ -9,6 +9,7 @@ mod choice;
 pub(crate) mod context;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
+mod probe;
 pub mod timing;
 mod work;
 
@@ -133,12 +134,20 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens what was chosen.
+    /// Opens what was chosen. An adapter computes a few awkward rows first, and is refused if they differ from the CPU's.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when nothing fits, [`Error::Unfit`] or [`Error::Failed`] when the adapter does not come up.
     pub fn open(choice: &DeviceChoice) -> Result<Self, Error> {
-        choice::open(choice)
+        choice::open(choice, true)
+    }
+
+    /// As [`Self::open`] without the rows: to find out where an adapter differs.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_untried(choice: &DeviceChoice) -> Result<Self, Error> {
+        choice::open(choice, false)
     }
 
     /// The CPU with so many threads; an adapter, or `None`, is left as it is.

@@ -13,7 +13,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::device::{Device, Factors, Recipe, Step, Terms};
+use crate::device::{Device, Factors, Recipe, Step, Sums, Terms};
 use crate::dtype::Dtype;
 use crate::passes::ewma::Ewma;
 use crate::passes::n_of_m::Pattern;
@@ -212,7 +212,8 @@ impl Case {
                     .collect()
             } else {
                 let norms = random_norms(seed, in_features);
-                let recipe = recipe(device, &tensor, score, &norms, rule.selection)?;
+                let sums = device.sums(tensor.view())?;
+                let recipe = recipe(sums, &tensor, score, &norms, rule.selection);
                 match *self {
                     Self::Alone(step, ..) => device.alone(tensor.view(), 0, &recipe, step)?,
                     _ => device.mask(tensor.view(), 0, &recipe)?.words,
@@ -226,30 +227,24 @@ impl Case {
     }
 }
 
-/// The recipe of a whole tensor, with the device's own sums.
-fn recipe(
-    device: &Device,
+/// The recipe of a whole tensor, of which `sums` are the sums.
+pub(crate) fn recipe(
+    sums: Sums,
     tensor: &Tensor,
     score: &Score,
     norms: &[f32],
     selection: Selection,
-) -> Result<Recipe, Error> {
-    let terms = if score.sums_of_weights {
-        let sums = device.sums(tensor.view())?;
-        Some(Terms {
-            column: scores::reciprocal_terms(&sums.column),
-            row: scores::reciprocal_terms(&sums.row),
-        })
-    } else {
-        None
-    };
-    Ok(Recipe {
+) -> Recipe {
+    Recipe {
         selection,
         factors: Factors {
             column: score.column_factors(Some(norms), tensor.in_features),
-            terms,
+            terms: score.sums_of_weights.then(|| Terms {
+                column: scores::reciprocal_terms(&sums.column),
+                row: scores::reciprocal_terms(&sums.row),
+            }),
         },
-    })
+    }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -1,0 +1,91 @@
+//! Start-up: what an adapter has and how it computes, held against what the shaders assume, before it gets a model.
+
+use super::gpu::Gpu;
+use super::{Error, MAX_IN_FEATURES, Step, cpu};
+use crate::scores::SCORES;
+use crate::selftest;
+use crate::selftest::fixtures::{Tensor, random_norms};
+
+/// What the shaders need of an adapter; `tests/shaders.rs` holds them to no more.
+pub(super) fn limits(limits: &wgpu::Limits) -> Result<(), String> {
+    let need = [
+        (
+            "invocations a workgroup",
+            u64::from(limits.max_compute_invocations_per_workgroup),
+            256,
+        ),
+        (
+            "workgroup size",
+            u64::from(limits.max_compute_workgroup_size_x),
+            256,
+        ),
+        (
+            "bytes of workgroup memory",
+            u64::from(limits.max_compute_workgroup_storage_size),
+            16 << 10,
+        ),
+        (
+            "storage buffers a stage",
+            u64::from(limits.max_storage_buffers_per_shader_stage),
+            4,
+        ),
+        (
+            "workgroups a dimension",
+            u64::from(limits.max_compute_workgroups_per_dimension),
+            65535,
+        ),
+        (
+            "bytes a storage binding",
+            limits.max_storage_buffer_binding_size,
+            MAX_IN_FEATURES as u64 * 16,
+        ),
+    ];
+    match need.iter().find(|(_, has, needs)| has < needs) {
+        Some((what, has, needs)) => Err(format!("it offers {has} {what}, and {needs} are needed")),
+        None => Ok(()),
+    }
+}
+
+/// Computes a few awkward rows on the adapter and on the CPU, by every pass.
+///
+/// A compiler may flush what is small, fuse a multiplication with an addition or take a division by zero as it likes. The
+/// shaders leave it no room to, as far as anybody knows; here an adapter that finds some is refused in time.
+pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
+    let unfit = |what: &str| Error::Unfit {
+        device: gpu.context().info.to_string(),
+        reason: format!(
+            "its {what} differs from the CPU's on the rows that are tried at start-up; `swiftprune-wgpu selftest` says more"
+        ),
+    };
+    let (rows, in_features) = (3, 301);
+    for (seed, dtype) in (1..).zip(crate::Dtype::ALL) {
+        let tensor = Tensor::random(seed, dtype, rows, in_features, true);
+        let norms = random_norms(seed, in_features);
+        if gpu.sums(tensor.view())? != cpu::sums(tensor.view()) {
+            return Err(unfit("column norm"));
+        }
+        for score in SCORES.iter().filter(|score| score.sums_of_weights) {
+            for rule in selftest::rules() {
+                let recipe = selftest::recipe(
+                    cpu::sums(tensor.view()),
+                    &tensor,
+                    score,
+                    &norms,
+                    rule.selection,
+                );
+                // Every key, as a mask shows few of the ways to differ; then the mask of the passes joined.
+                if rule.selection.ewma().is_some() {
+                    let expected = cpu::alone(tensor.view(), 0, &recipe, Step::Ewma);
+                    if gpu.alone(tensor.view(), 0, &recipe, Step::Ewma)? != expected {
+                        return Err(unfit(&format!("moving average by {}", rule.name)));
+                    }
+                }
+                let expected = cpu::mask(tensor.view(), 0, &recipe);
+                if gpu.mask(tensor.view(), 0, &recipe)? != expected {
+                    return Err(unfit(&format!("mask by {} ({})", rule.name, score.name)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
