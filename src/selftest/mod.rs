@@ -264,7 +264,7 @@ mod tests {
             .collect();
         assert_eq!(
             names, in_table,
-            "`swiftprune-wgpu selftest --device cpu --sums > src/selftest/sums.txt` writes the table"
+            "docs/testing.md says how the table is written"
         );
     }
 }
