@@ -112,21 +112,19 @@ impl Near {
     }
 }
 
-/// The order keys of one row.
+/// The order keys of one row, and whether they are known to be live.
 #[inline(always)]
-fn score_row<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, keys: &mut [u32]) {
+fn score_row<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, keys: &mut [u32]) -> bool {
     let factors = &recipe.factors;
     match &factors.terms {
         None => score::row(weights, &factors.column, keys),
-        Some(terms) => {
-            score::row_with_terms(
-                weights,
-                &factors.column,
-                &terms.column,
-                terms.row[row],
-                keys,
-            );
-        }
+        Some(terms) => score::row_with_terms(
+            weights,
+            &factors.column,
+            &terms.column,
+            terms.row[row],
+            keys,
+        ),
     }
 }
 
@@ -135,11 +133,16 @@ impl Scratch {
     fn decide<W: Weight>(&mut self, weights: &[W], row: usize, recipe: &Recipe) -> Decision {
         let in_features = weights.len();
         self.order_keys.resize(in_features, 0);
-        score_row(weights, row, recipe, &mut self.order_keys);
+        let row_is_live = score_row(weights, row, recipe, &mut self.order_keys);
         let selection = &recipe.selection;
         if let Some(ewma) = selection.ewma() {
             self.threshold_keys.resize(in_features, 0);
-            ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
+            ewma::row(
+                &self.order_keys,
+                row_is_live,
+                ewma,
+                &mut self.threshold_keys,
+            );
             return Decision::Threshold(self.near.cut_threshold(&self.threshold_keys, selection));
         }
         if let Selection::Pattern(pattern) = *selection {
@@ -326,7 +329,7 @@ impl Keys {
                     #[inline(always)]
                     || {
                         for (order_keys, threshold_keys) in order_keys.zip(threshold_keys) {
-                            ewma::row(order_keys, ewma, threshold_keys);
+                            ewma::row(order_keys, false, ewma, threshold_keys);
                         }
                     },
                 );

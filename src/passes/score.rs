@@ -20,17 +20,31 @@ pub const PASS: Pass = Pass {
     entry_points: &["score"],
 };
 
-/// Writes the order key of each weight of one row: `keys[j]` from `weights[j]` and `factors[j]`.
+/// Writes the order key of each weight of one row: `keys[j]` from `weights[j]` and `factors[j]`; returns whether all are
+/// live.
 ///
 /// The slices are equally long.
 #[inline(always)]
-pub(crate) fn row<W: Weight>(weights: &[W], factors: &[f32], keys: &mut [u32]) {
+pub(crate) fn row<W: Weight>(weights: &[W], factors: &[f32], keys: &mut [u32]) -> bool {
+    // Nearly every row of a model that was not pruned before has live weights only, whose scores' bits are their keys.
+    // Whatever else there is leaves the live range: a NaN, of either sign, an infinity, or too small a score.
+    let (mut lowest, mut highest) = (i32::MAX, i32::MIN);
+    for ((key, &weight), &factor) in keys.iter_mut().zip(weights).zip(factors) {
+        let score = f32::from_bits(weight.magnitude_bits()) * factor;
+        *key = score.to_bits();
+        lowest = lowest.min(*key as i32);
+        highest = highest.max(*key as i32);
+    }
+    if lowest >= SMALLEST_LIVE as i32 && highest < NON_FINITE as i32 {
+        return true;
+    }
     for ((key, &weight), &factor) in keys.iter_mut().zip(weights).zip(factors) {
         *key = order_key(weight.magnitude_bits(), factor);
     }
+    false
 }
 
-/// As [`row`], for a score with a row factor (RIA): `(row_term + column_terms[j]) * factors[j]`.
+/// As [`row`] but for what it returns, for a score with a row factor (RIA): `(row_term + column_terms[j]) * factors[j]`.
 #[inline(always)]
 pub(crate) fn row_with_terms<W: Weight>(
     weights: &[W],
@@ -38,13 +52,15 @@ pub(crate) fn row_with_terms<W: Weight>(
     column_terms: &[f32],
     row_term: f32,
     keys: &mut [u32],
-) {
+) -> bool {
     for (((key, &weight), &factor), &column_term) in
         keys.iter_mut().zip(weights).zip(factors).zip(column_terms)
     {
         let combined = flush((row_term + column_term) * factor);
         *key = order_key(weight.magnitude_bits(), combined);
     }
+    // Not known, without another look.
+    false
 }
 
 /// The order key of a weight whose magnitude has these bits.
@@ -99,6 +115,27 @@ mod tests {
         assert!(ordered.is_sorted_by(|a, b| a < b), "{ordered:x?}");
         assert_eq!(key(0.0, 1.0), 0);
         assert_eq!(key(f32::NEG_INFINITY, 1.0), NON_FINITE);
+    }
+
+    #[test]
+    fn a_row_has_the_same_keys_whatever_else_is_in_it() {
+        let weights = [0.5, 3.0, 1e-3].map(|w: f32| F32(w.to_bits()));
+        let odd = [0.0, f32::NAN, -f32::NAN, f32::INFINITY, 1e-38, f32::MAX];
+        let factors = [1.0, 0.25, 1.0];
+        let mut expected = [0; 3];
+        assert!(row(&weights, &factors, &mut expected));
+        for (odd, factor) in odd
+            .into_iter()
+            .flat_map(|w| [(w, 1.0), (w, 0.0), (w, 1e-3)])
+        {
+            let with = [weights[0], weights[1], weights[2], F32(odd.to_bits())];
+            let factors = [1.0, 0.25, 1.0, factor];
+            let mut keys = [0; 4];
+            let all_live = row(&with, &factors, &mut keys);
+            assert_eq!(keys[..3], expected, "{odd} * {factor}");
+            assert_eq!(keys[3], order_key(odd.to_bits() & 0x7fff_ffff, factor));
+            assert_eq!(all_live, (SMALLEST_LIVE..NON_FINITE).contains(&keys[3]));
+        }
     }
 
     #[test]
