@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, D, Device, InplaceOp1, InplaceOp2, Layout, Tensor}
 use candle_nn::{ops, rotary_emb};
 use rayon::prelude::*;
 
-use super::weights::Weights;
+use super::weights::{BlockWeights, Weights};
 use super::{Engine, Error, Partial, SiteNorms};
 use super::{capture, exp};
 use crate::model::{
@@ -26,19 +26,10 @@ pub(super) struct Cpu<'a> {
 }
 
 /// One block's tensors as f32.
-pub(super) struct CpuBlock {
-    attention_norm: Norm,
-    projections: Vec<Matrix>,
-    head_norms: Option<[Norm; 2]>,
-    output: Matrix,
-    mlp_norm: Norm,
-    up: Vec<Matrix>,
-    down: Matrix,
-    window: Option<usize>,
-}
+type CpuBlock = BlockWeights<Matrix, Norm>;
 
 /// A linear layer: `x W^T + b`.
-struct Matrix {
+pub(super) struct Matrix {
     weight: Tensor,
     bias: Option<Tensor>,
 }
@@ -236,25 +227,8 @@ impl Engine for Cpu<'_> {
 
     fn load(&self, weights: &Weights<'_>, block: &Block) -> Result<CpuBlock, Error> {
         self.pool.install(|| {
-            let matrix = |linear: &Linear| matrix(weights, linear);
-            let head_norms = match &block.head_norms {
-                Some([q, k]) => Some([self.norm(weights, q)?, self.norm(weights, k)?]),
-                None => None,
-            };
-            Ok(CpuBlock {
-                attention_norm: self.norm(weights, &block.attention_norm)?,
-                projections: block
-                    .projections
-                    .iter()
-                    .map(matrix)
-                    .collect::<Result<_, _>>()?,
-                head_norms,
-                output: matrix(&block.output)?,
-                mlp_norm: self.norm(weights, &block.mlp_norm)?,
-                up: block.up.iter().map(matrix).collect::<Result<_, _>>()?,
-                down: matrix(&block.down)?,
-                window: block.window,
-            })
+            let norm = |norm: &NormTensors| self.norm(weights, norm);
+            BlockWeights::load(block, |linear| matrix(weights, linear), norm)
         })
     }
 

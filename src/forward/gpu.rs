@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use wgpu::BufferUsages as Usage;
 
 use super::kernels::{self, KERNELS};
-use super::weights::Weights;
+use super::weights::{BlockWeights, Weights};
 use super::{Engine, Error, Partial, SiteNorms};
 use crate::device::context::{Context, Pipelines};
 use crate::dtype::Dtype;
@@ -57,19 +57,10 @@ struct Activations {
 }
 
 /// One block's weights, as they are stored; norms and biases as f32.
-pub(super) struct GpuBlock {
-    attention_norm: Norm,
-    projections: Vec<Matrix>,
-    head_norms: Option<[Norm; 2]>,
-    output: Matrix,
-    mlp_norm: Norm,
-    up: Vec<Matrix>,
-    down: Matrix,
-    window: Option<usize>,
-}
+type GpuBlock = BlockWeights<Matrix, Norm>;
 
 /// A linear layer, in pieces that can be bound.
-struct Matrix {
+pub(super) struct Matrix {
     pieces: Vec<Piece>,
     bias: Option<wgpu::Buffer>,
     in_features: usize,
@@ -606,25 +597,11 @@ impl Engine for Gpu<'_> {
     }
 
     fn load(&self, weights: &Weights<'_>, block: &Block) -> Result<GpuBlock, Error> {
-        let matrix = |linear: &Linear| self.matrix(weights, linear);
-        let head_norms = match &block.head_norms {
-            Some([q, k]) => Some([self.norm(weights, q)?, self.norm(weights, k)?]),
-            None => None,
-        };
-        let block = GpuBlock {
-            attention_norm: self.norm(weights, &block.attention_norm)?,
-            projections: block
-                .projections
-                .iter()
-                .map(matrix)
-                .collect::<Result<_, _>>()?,
-            head_norms,
-            output: matrix(&block.output)?,
-            mlp_norm: self.norm(weights, &block.mlp_norm)?,
-            up: block.up.iter().map(matrix).collect::<Result<_, _>>()?,
-            down: matrix(&block.down)?,
-            window: block.window,
-        };
+        let block = BlockWeights::load(
+            block,
+            |linear| self.matrix(weights, linear),
+            |norm| self.norm(weights, norm),
+        )?;
         self.context.check()?;
         Ok(block)
     }

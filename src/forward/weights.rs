@@ -10,12 +10,50 @@ use rayon::prelude::*;
 use super::Error;
 use crate::checkpoint::{self, Checkpoint, Tensor, positional};
 use crate::dtype::Dtype;
+use crate::model::{Block, Linear, NormTensors};
 
 /// The open files of a checkpoint, and where each tensor lies in them.
 pub(super) struct Weights<'a> {
     checkpoint: &'a Checkpoint,
     files: Vec<File>,
     by_name: HashMap<&'a str, (usize, &'a Tensor)>,
+}
+
+/// One block's weights on a device: matrices `M`, norms `N`.
+pub(super) struct BlockWeights<M, N> {
+    pub(super) attention_norm: N,
+    pub(super) projections: Vec<M>,
+    pub(super) head_norms: Option<[N; 2]>,
+    pub(super) output: M,
+    pub(super) mlp_norm: N,
+    pub(super) up: Vec<M>,
+    pub(super) down: M,
+    pub(super) window: Option<usize>,
+}
+
+impl<M, N> BlockWeights<M, N> {
+    /// Brings each tensor to the device.
+    pub(super) fn load(
+        block: &Block,
+        matrix: impl Fn(&Linear) -> Result<M, Error>,
+        norm: impl Fn(&NormTensors) -> Result<N, Error>,
+    ) -> Result<Self, Error> {
+        let matrices =
+            |linears: &[Linear]| -> Result<Vec<M>, Error> { linears.iter().map(&matrix).collect() };
+        Ok(Self {
+            attention_norm: norm(&block.attention_norm)?,
+            projections: matrices(&block.projections)?,
+            head_norms: match &block.head_norms {
+                Some([q, k]) => Some([norm(q)?, norm(k)?]),
+                None => None,
+            },
+            output: matrix(&block.output)?,
+            mlp_norm: norm(&block.mlp_norm)?,
+            up: matrices(&block.up)?,
+            down: matrix(&block.down)?,
+            window: block.window,
+        })
+    }
 }
 
 impl<'a> Weights<'a> {
