@@ -1,7 +1,7 @@
 //! Samples of a time: median, quartiles, outliers, and how sure a ratio of two medians is.
 
 /// What some samples say.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// The middle one.
     pub median: f64,
@@ -10,7 +10,7 @@ pub struct Summary {
     /// A quarter is above.
     pub upper_quartile: f64,
     /// Samples further outside the quartiles than 1.5 times their distance (Tukey's fences).
-    pub outliers: usize,
+    pub outliers: Vec<f64>,
 }
 
 /// The summary of some samples; `None` if there are none.
@@ -24,7 +24,7 @@ pub fn summary(samples: &[f64]) -> Option<Summary> {
         median: quantile(&sorted, 0.5),
         lower_quartile,
         upper_quartile,
-        outliers: sorted.iter().filter(is_outlier).count(),
+        outliers: sorted.iter().filter(is_outlier).copied().collect(),
     })
 }
 
@@ -77,7 +77,7 @@ mod tests {
         let summary = summary(&[9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 100.0]).unwrap();
         assert_eq!(summary.median, 4.0);
         assert_eq!((summary.lower_quartile, summary.upper_quartile), (2.5, 7.0));
-        assert_eq!(summary.outliers, 1);
+        assert_eq!(summary.outliers, [100.0]);
         assert_eq!(super::summary(&[]), None);
     }
 

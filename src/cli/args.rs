@@ -258,7 +258,8 @@ pub(super) struct Selftest {
 
 /// Measure what a device reaches: its own copy, every pass, the passes joined, a whole file, a calibration.
 ///
-/// Medians with the distance of their quartiles; outliers are counted. Times are the device's own where it has a clock.
+/// Medians with the distance of their quartiles, and outliers as multiples of the median. Times are the device's own where it
+/// has a clock.
 /// Records say the device, driver, back end, processor, operating system and version.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:

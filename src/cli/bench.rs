@@ -110,12 +110,16 @@ fn heading(record: &Record) -> String {
 /// The cells of one case: what, time, spread, GB/s, weights/s or tokens/s, share of the copy.
 fn cells(record: &Record, case: &Case) -> [String; 6] {
     let summary = case.summary();
-    let spread = summary.map_or_else(String::new, |s| {
+    let spread = summary.as_ref().map_or_else(String::new, |s| {
         let spread = 100.0 * (s.upper_quartile - s.lower_quartile) / s.median;
-        match s.outliers {
-            0 => format!("{spread:.0} %"),
-            1 => format!("{spread:.0} %, 1 outlier"),
-            n => format!("{spread:.0} %, {n} outliers"),
+        let outliers: Vec<String> = s
+            .outliers
+            .iter()
+            .map(|outlier| format!("{:.1}x", outlier / s.median))
+            .collect();
+        match outliers.is_empty() {
+            true => format!("{spread:.0} %"),
+            false => format!("{spread:.0} %, also {}", outliers.join(" ")),
         }
     });
     let rate = |amount| case.rate(amount);
