@@ -90,21 +90,22 @@ fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
     Ok(records.records)
 }
 
-/// Where and when: what every record's heading says.
+/// Which device, then where and when, on a line of their own: what every record's heading says.
 fn heading(record: &Record) -> String {
-    let machine = &record.machine;
-    output::printable(&format!(
-        "{} ({}, {}; {}), {} cores of {}, {}, swiftprune-wgpu {}, {}",
-        record.device.name,
-        record.device.backend,
-        record.device.kind,
-        record.device.driver,
-        machine.cores,
-        machine.cpu,
-        machine.os,
-        record.version,
-        record.date
-    ))
+    let Record {
+        device, machine, ..
+    } = record;
+    let device = format!(
+        "{} ({}, {}; {})",
+        device.name, device.backend, device.kind, device.driver
+    );
+    let machine = format!(
+        "   {} cores of {}, {}, swiftprune-wgpu {}, {}",
+        machine.cores, machine.cpu, machine.os, record.version, record.date
+    );
+    [device, machine]
+        .map(|line| output::printable(&line))
+        .join("\n")
 }
 
 /// The cells of one case: what, time, spread, GB/s, weights/s or tokens/s, share of the copy.

@@ -87,6 +87,36 @@ pub(super) struct GpuHidden {
     tokens: usize,
 }
 
+/// Where a product goes: the features of each token's row from `first` on.
+struct Destination<'b> {
+    buffer: &'b wgpu::Buffer,
+    /// Features a row.
+    stride: usize,
+    first: usize,
+    /// Add to what is there, the residual.
+    add: bool,
+}
+
+impl<'b> Destination<'b> {
+    /// Rows of their own.
+    fn rows(buffer: &'b wgpu::Buffer, stride: usize) -> Self {
+        Self {
+            buffer,
+            stride,
+            first: 0,
+            add: false,
+        }
+    }
+
+    /// Added to the hidden state.
+    fn residual(buffer: &'b wgpu::Buffer, stride: usize) -> Self {
+        Self {
+            add: true,
+            ..Self::rows(buffer, stride)
+        }
+    }
+}
+
 /// Kernels on their way to the device.
 struct Recording<'g> {
     gpu: &'g Gpu<'g>,
@@ -334,15 +364,8 @@ impl<'a> Gpu<'a> {
         self.submit(
             |recording| {
                 let rows = head_rows.out_features;
-                recording.product(
-                    head_rows,
-                    &hidden.buffer,
-                    hidden.tokens,
-                    logits,
-                    rows,
-                    0,
-                    false,
-                );
+                let to = Destination::rows(logits, rows);
+                recording.product(head_rows, &hidden.buffer, hidden.tokens, to);
                 then(recording);
             },
             |_| {},
@@ -388,19 +411,8 @@ impl Recording<'_> {
         self.pass.dispatch_workgroups(x as u32, y as u32, 1);
     }
 
-    /// `x W^T + b` into the features of `y` from `out_first` on, whose rows are `out_stride` long; added to them if
-    /// `add`.
-    #[allow(clippy::too_many_arguments)]
-    fn product(
-        &mut self,
-        matrix: &Matrix,
-        x: &wgpu::Buffer,
-        tokens: usize,
-        y: &wgpu::Buffer,
-        out_stride: usize,
-        out_first: usize,
-        add: bool,
-    ) {
+    /// `x W^T + b` to where it goes.
+    fn product(&mut self, matrix: &Matrix, x: &wgpu::Buffer, tokens: usize, to: Destination<'_>) {
         let gpu = self.gpu;
         let mut first = 0;
         for piece in &matrix.pieces {
@@ -409,15 +421,15 @@ impl Recording<'_> {
                 in_features: matrix.in_features as u32,
                 out_features: piece.rows as u32,
                 dtype: matrix.dtype as u32,
-                out_stride: out_stride as u32,
-                out_first: (out_first + first) as u32,
+                out_stride: to.stride as u32,
+                out_first: (to.first + first) as u32,
                 biased: u32::from(matrix.bias.is_some()),
                 bias_first: first as u32,
-                add: u32::from(add),
+                add: u32::from(to.add),
             };
             let bias = matrix.bias.as_ref().unwrap_or(&gpu.nothing);
             let tiles = (piece.rows.div_ceil(64), tokens.div_ceil(64));
-            let buffers = [(1, &piece.weights), (2, x), (3, bias), (4, y)];
+            let buffers = [(1, &piece.weights), (2, x), (3, bias), (4, to.buffer)];
             self.dispatch("product", &block, &buffers, tiles);
             first += piece.rows;
         }
@@ -453,7 +465,11 @@ impl Recording<'_> {
         let to = &gpu.activations.heads;
         let mut first = 0;
         for projection in &block.projections {
-            self.product(projection, x, tokens, to, token_stride, first, false);
+            let part = Destination {
+                first,
+                ..Destination::rows(to, token_stride)
+            };
+            self.product(projection, x, tokens, part);
             first += projection.out_features;
         }
         let (stride, keys, values) = match gpu.architecture.projections {
@@ -521,11 +537,11 @@ impl Recording<'_> {
             },
             row: features as u32,
         };
-        self.product(&block.up[0], x, tokens, gate, features, 0, false);
+        self.product(&block.up[0], x, tokens, Destination::rows(gate, features));
         let groups = (features.div_ceil(256), tokens);
         match gpu.architecture.mlp {
             Mlp::Gated => {
-                self.product(&block.up[1], x, tokens, up, features, 0, false);
+                self.product(&block.up[1], x, tokens, Destination::rows(up, features));
                 self.dispatch("gated", &activation, &[(1, gate), (2, up)], groups);
             }
             Mlp::Plain => self.dispatch("plain", &activation, &[(1, gate)], groups),
@@ -565,12 +581,22 @@ impl Recording<'_> {
         if gpu.architecture.parallel {
             self.norm(&block.mlp_norm, x, tokens, mlp);
         }
-        self.product(&block.output, found, tokens, x, hidden_size, 0, true);
+        self.product(
+            &block.output,
+            found,
+            tokens,
+            Destination::residual(x, hidden_size),
+        );
         if !gpu.architecture.parallel {
             self.norm(&block.mlp_norm, x, tokens, mlp);
         }
         self.mlp(block, mlp, tokens);
-        self.product(&block.down, gate, tokens, x, hidden_size, 0, true);
+        self.product(
+            &block.down,
+            gate,
+            tokens,
+            Destination::residual(x, hidden_size),
+        );
         let mut first = first_norm;
         for (x, features) in [attention, found, mlp, gate]
             .into_iter()
