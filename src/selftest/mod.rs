@@ -212,8 +212,9 @@ impl Case {
                     .collect()
             } else {
                 let norms = random_norms(seed, in_features);
-                let sums = device.sums(tensor.view())?;
-                let recipe = recipe(sums, &tensor, score, &norms, rule.selection);
+                let sums = score.sums_of_weights.then(|| device.sums(tensor.view()));
+                let sums = sums.transpose()?;
+                let recipe = recipe(sums.as_ref(), &norms, score, rule.selection);
                 match *self {
                     Self::Alone(step, ..) => device.alone(tensor.view(), 0, &recipe, step)?,
                     _ => device.mask(tensor.view(), 0, &recipe)?.words,
@@ -227,19 +228,18 @@ impl Case {
     }
 }
 
-/// The recipe of a whole tensor, of which `sums` are the sums.
+/// The recipe of a whole tensor with these norms, and with these sums if the score wants them.
 pub(crate) fn recipe(
-    sums: Sums,
-    tensor: &Tensor,
-    score: &Score,
+    sums: Option<&Sums>,
     norms: &[f32],
+    score: &Score,
     selection: Selection,
 ) -> Recipe {
     Recipe {
         selection,
         factors: Factors {
-            column: score.column_factors(Some(norms), tensor.in_features),
-            terms: score.sums_of_weights.then(|| Terms {
+            column: score.column_factors(Some(norms), norms.len()),
+            terms: sums.map(|sums| Terms {
                 column: scores::reciprocal_terms(&sums.column),
                 row: scores::reciprocal_terms(&sums.row),
             }),
