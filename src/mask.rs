@@ -128,6 +128,20 @@ impl Counts {
         }
     }
 
+    /// Zeroes the weights that are `pruned`, of a row without zeros and non-finite weights, and counts.
+    #[inline(always)]
+    pub(crate) fn zero_live<W: Weight>(&mut self, weights: &mut [W], pruned: &[bool]) {
+        self.weights += weights.len() as u64;
+        for (weights, pruned) in weights.chunks_mut(128).zip(pruned.chunks(128)) {
+            let mut zeros = 0_u16;
+            for (weight, &goes) in weights.iter_mut().zip(pruned) {
+                zeros += u16::from(goes);
+                *weight = if goes { W::zeroed() } else { *weight };
+            }
+            self.zeros += u64::from(zeros);
+        }
+    }
+
     #[inline(always)]
     fn add_squares<W: Weight, K: Copy>(
         &mut self,

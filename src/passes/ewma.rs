@@ -74,29 +74,71 @@ impl Default for Ewma {
 }
 
 /// Mean and mean absolute deviation of the scores' logarithms, with 7 fraction bits.
-#[derive(Clone, Copy, Default)]
-struct Average {
-    mean: i32,
-    deviation: i32,
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Average {
+    pub(crate) mean: i32,
+    pub(crate) deviation: i32,
 }
 
-/// Writes the threshold keys of one row from its order keys; the slices are equally long. `row_is_live` says that all keys
-/// are known to be live; otherwise it is looked up, block by block.
+impl Average {
+    /// Of so many live weights, from the sum of their logarithms and of their distances from the [`centre`].
+    #[inline(always)]
+    pub(crate) fn of(count: i32, sum: i32, distance: i32) -> Self {
+        Self {
+            mean: fixed_mean(sum, count),
+            deviation: fixed_mean(distance, count),
+        }
+    }
+
+    /// The average with one more block.
+    #[inline(always)]
+    pub(crate) fn follow(before: Option<Self>, block: Self, gain_shift: u32) -> Self {
+        match before {
+            None => block,
+            Some(before) => Self {
+                mean: before.mean + ((block.mean - before.mean) >> gain_shift),
+                deviation: before.deviation + ((block.deviation - before.deviation) >> gain_shift),
+            },
+        }
+    }
+}
+
+/// The whole number nearest to the mean of so many logarithms, from which distances are taken.
 #[inline(always)]
-pub(crate) fn row(order_keys: &[u32], row_is_live: bool, ewma: Ewma, threshold_keys: &mut [i16]) {
+pub(crate) fn centre(sum: i32, count: i32) -> i32 {
+    (fixed_mean(sum, count) + 64) >> 7
+}
+
+/// What a normalised score is scaled by: `floor(0xFFFFFFFF / max(deviation, 256)) / 2^19`.
+#[inline(always)]
+pub(crate) fn scale(deviation: i32) -> f32 {
+    const SHIFT: f64 = (1_u64 << 52) as f64;
+    // The quotient is below 2^24 and, where it is no whole number, at least 2^-25 below the next, which is more than f64
+    // rounds by: rounded down it is the integer division, which does not vectorise. See `whole` for how it is rounded.
+    let quotient = f64::from(u32::MAX) / f64::from(deviation.max(256));
+    let shifted = quotient + SHIFT;
+    let nearest = shifted.to_bits() as i32;
+    let reciprocal = nearest - i32::from(shifted - SHIFT > quotient);
+    reciprocal as f32 * f32::from_bits((127 - 19) << 23)
+}
+
+/// The normalised score of a live weight before it becomes a whole number; it never falls where the logarithm rises.
+///
+/// `origin` is the average's mean with 5 fraction bits.
+#[inline(always)]
+pub(crate) fn normalised(log: i32, origin: i32, scale: f32) -> f32 {
+    (32 * log - origin) as f32 * scale
+}
+
+/// Writes the threshold keys of one row from its order keys; the slices are equally long.
+#[inline(always)]
+pub(crate) fn row(order_keys: &[u32], ewma: Ewma, threshold_keys: &mut [i16]) {
     let mut average: Option<Average> = None;
     let blocks = order_keys.chunks(ewma.block_size);
     for (order, threshold) in blocks.zip(threshold_keys.chunks_mut(ewma.block_size)) {
-        let all_live = row_is_live || all_live(order);
+        let all_live = all_live(order);
         if let Some(block) = block_statistics(order, all_live) {
-            average = Some(match average {
-                None => block,
-                Some(before) => Average {
-                    mean: before.mean + ((block.mean - before.mean) >> ewma.gain_shift),
-                    deviation: before.deviation
-                        + ((block.deviation - before.deviation) >> ewma.gain_shift),
-                },
-            });
+            average = Some(Average::follow(average, block, ewma.gain_shift));
         }
         // A block without live weights has no key that would read the average.
         normalise(order, average.unwrap_or_default(), all_live, threshold);
@@ -127,8 +169,7 @@ fn block_statistics(keys: &[u32], all_live: bool) -> Option<Average> {
     if count == 0 {
         return None;
     }
-    let mean = fixed_mean(sum, count);
-    let centre = (mean + 64) >> 7;
+    let centre = centre(sum, count);
     let mut distance = 0_i32;
     if all_live {
         for &key in keys {
@@ -139,10 +180,7 @@ fn block_statistics(keys: &[u32], all_live: bool) -> Option<Average> {
             distance += ((key >> 13) as i32 - centre).abs() & -i32::from(is_live(key));
         }
     }
-    Some(Average {
-        mean,
-        deviation: fixed_mean(distance, count),
-    })
+    Some(Average::of(count, sum, distance))
 }
 
 /// Whether every key is live: nearly every block of a model that was not pruned before, and then a third of the work.
@@ -169,11 +207,9 @@ fn fixed_mean(sum: i32, count: i32) -> i32 {
 
 #[inline(always)]
 fn normalise(order_keys: &[u32], average: Average, all_live: bool, threshold_keys: &mut [i16]) {
-    let reciprocal = u32::MAX / average.deviation.max(256) as u32;
-    let scale = reciprocal as f32 * f32::from_bits((127 - 19) << 23);
-    let centre = average.mean >> 2;
+    let (origin, scale) = (average.mean >> 2, scale(average.deviation));
     let normalised = |key: u32| {
-        let z = (32 * (key >> 13) as i32 - centre) as f32 * scale;
+        let z = normalised((key >> 13) as i32, origin, scale);
         let distance = whole(z.abs().min(32766.0));
         (if z < 0.0 { -distance } else { distance }) as i16
     };
@@ -208,12 +244,7 @@ mod tests {
 
     fn thresholds(order: &[u32], ewma: Ewma) -> Vec<i16> {
         let mut out = vec![12345; order.len()];
-        row(order, false, ewma, &mut out);
-        if order.iter().all(|&key| is_live(key)) {
-            let mut known = vec![-12345; order.len()];
-            row(order, true, ewma, &mut known);
-            assert_eq!(out, known, "what is known beforehand changes nothing");
-        }
+        row(order, ewma, &mut out);
         out
     }
 
@@ -243,6 +274,18 @@ mod tests {
                 let expected = (sum / count) * 128 + (sum % count) * 128 / count;
                 assert_eq!(fixed_mean(sum, count), expected, "{sum} / {count}");
             }
+        }
+    }
+
+    #[test]
+    fn the_scale_is_that_of_the_integer_division() {
+        for deviation in (0..1 << 16)
+            .chain((1 << 16..1 << 25).step_by(37))
+            .chain([(1 << 25) - 1])
+        {
+            let reciprocal = u32::MAX / deviation.max(256) as u32;
+            let expected = f64::from(reciprocal) / f64::from(1 << 19);
+            assert_eq!(f64::from(scale(deviation)), expected, "{deviation}");
         }
     }
 

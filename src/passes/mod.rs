@@ -18,8 +18,10 @@
 //! one dispatch. To add a pass: write both halves, add its row to [`PASSES`] and its function to `shaders/fused.wgsl`; the
 //! shader tests iterate that slice.
 
+mod bounds;
 pub mod column_norm;
 pub mod ewma;
+pub(crate) mod fused;
 pub mod n_of_m;
 pub mod score;
 pub mod select;

@@ -28,14 +28,14 @@ pub(crate) trait Key: Copy + Ord + Send {
     fn rank(self) -> u32;
     /// The inverse of [`Self::rank`].
     fn from_rank(rank: u32) -> Self;
-    /// How far, in ranks, the cuts of two neighbouring rows usually lie apart: a guess that only time depends on.
-    const NEIGHBOURHOOD: u32;
+    /// Ranks that most of a row's keys spread over: a guess that only the time of the first rows depends on.
+    const SPREAD: f64;
 }
 
 impl Key for i16 {
     const ZERO: Self = ewma::ZERO_WEIGHT;
     const NON_FINITE: Self = ewma::NON_FINITE_WEIGHT;
-    const NEIGHBOURHOOD: u32 = 1 << 7;
+    const SPREAD: f64 = (1 << 13) as f64;
 
     fn rank(self) -> u32 {
         (i32::from(self) + 32768) as u32
@@ -50,7 +50,7 @@ impl Key for i16 {
 impl Key for i32 {
     const ZERO: Self = 0;
     const NON_FINITE: Self = NON_FINITE as Self;
-    const NEIGHBOURHOOD: u32 = 1 << 18;
+    const SPREAD: f64 = (1 << 25) as f64;
 
     fn rank(self) -> u32 {
         self as u32
@@ -75,26 +75,50 @@ impl<K: Key> Cut<K> {
     }
 }
 
-/// The cut that prunes the `k` smallest keys, and every weight that is zero, but no non-finite one.
-///
-/// `near` is where to look first, such as the threshold of the row before; the cut does not depend on it.
-#[inline(always)]
-pub(crate) fn smallest_k<K: Key>(keys: &[K], k: usize, near: K) -> Cut<K> {
-    if k == 0 {
-        return Cut {
-            threshold: K::ZERO,
-            tie_end: keys.len(),
-        };
+/// Where the rows before were cut, and how densely their keys lay there: where to look first. No cut depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Near {
+    rank: f64,
+    /// Share of a row's keys that a rank has.
+    density: f64,
+    rows: u32,
+}
+
+impl Near {
+    /// Follows the cuts with one more row.
+    #[inline(always)]
+    fn follow(&mut self, rank: u32, density: Option<f64>) {
+        // A mean of the first rows, then a moving average.
+        self.rows = (self.rows + 1).min(8);
+        let gain = 1.0 / f64::from(self.rows);
+        self.rank += (f64::from(rank) - self.rank) * gain;
+        if let Some(density) = density {
+            self.density += (density - self.density) * gain;
+        }
     }
-    let (threshold, below) = kth_smallest(keys, k.min(keys.len()), near);
-    let tie_end = if threshold == K::ZERO {
+}
+
+/// The cut that prunes the `k` smallest keys, and every weight that is zero, but no non-finite one.
+#[inline(always)]
+pub(crate) fn smallest_k<K: Key>(keys: &[K], k: usize, near: &mut Near) -> Cut<K> {
+    let kth = kth_smallest(
+        keys.len(),
+        k.min(keys.len()),
+        near,
+        #[inline(always)]
+        |key| count_below(keys, key),
+    );
+    let tie_end = if kth.key == K::ZERO {
         keys.len()
-    } else if threshold == K::NON_FINITE {
+    } else if kth.key == K::NON_FINITE || kth.ties == 0 {
         0
     } else {
-        column_after_ties(keys, threshold, k - below)
+        column_after_ties(keys, kth.key, kth.ties)
     };
-    Cut { threshold, tie_end }
+    Cut {
+        threshold: kth.key,
+        tie_end,
+    }
 }
 
 /// The open-loop cut: every key below `threshold`.
@@ -105,39 +129,99 @@ pub(crate) const fn below<K: Key>(threshold: K) -> Cut<K> {
     }
 }
 
-/// The `k`-th smallest key (from 1) and how many are smaller.
+/// A place that `k` keys of a row lie before: those below `key`, and the first `ties` of those equal to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kth<K> {
+    pub(crate) key: K,
+    /// Keys that are smaller.
+    pub(crate) below: usize,
+    /// `k - below`.
+    pub(crate) ties: usize,
+}
+
+/// Finds where the `k` smallest of `len` keys end (`k <= len`), given how many keys are below one.
 ///
-/// Each step counts the keys below a rank. The first steps bracket the answer around `near`; then interpolation, which
-/// is close where keys lie evenly, takes turns with bisection, which never fails: about 6 counts for a 16-bit key where
+/// Each step counts the keys below a rank, and a rank with exactly `k` below it ends the search. It starts where the rows
+/// before were cut and goes on by how dense their keys were; once the answer is bracketed, interpolation, which is close
+/// where keys lie evenly, takes turns with bisection, which never fails. About 4 counts a row (`docs/benchmarks.md`), where
 /// bisection alone takes 16.
 #[inline(always)]
-fn kth_smallest<K: Key>(keys: &[K], k: usize, near: K) -> (K, usize) {
+pub(crate) fn kth_smallest<K: Key>(
+    len: usize,
+    k: usize,
+    near: &mut Near,
+    mut count_below: impl FnMut(K) -> usize,
+) -> Kth<K> {
+    const OPEN_STEPS: u32 = 4;
+    if k == 0 {
+        return Kth {
+            key: K::ZERO,
+            below: 0,
+            ties: 0,
+        };
+    }
+    let (lowest, highest) = (K::ZERO.rank(), K::NON_FINITE.rank());
     // Invariant: `below` keys, fewer than k, are below `low`, and `up_to` keys, at least k, are at or below `high`.
-    let (mut low, mut high) = (K::ZERO.rank(), K::NON_FINITE.rank());
-    let (mut below, mut up_to) = (0, keys.len());
+    let (mut low, mut high) = (lowest, highest);
+    let (mut below, mut up_to) = (0, len);
+    let mut next = if near.rows == 0 {
+        lowest + (highest - lowest) / 2
+    } else {
+        near.rank as u32
+    };
+    let density = if near.rows == 0 {
+        len as f64 / K::SPREAD
+    } else {
+        near.density * len as f64
+    };
+    let mut first: Option<(u32, usize)> = None;
+    let mut seen = None;
     let mut step = 0_u32;
     while low < high {
-        let span = high - low;
-        let ahead = match step {
-            0 => near.rank().saturating_sub(low),
-            // On from where the first steps led, further each time.
-            1 | 2 if low == K::ZERO.rank() => {
-                span.saturating_sub(K::NEIGHBOURHOOD << (3 * (step - 1)))
-            }
-            1 | 2 if high == K::NON_FINITE.rank() => K::NEIGHBOURHOOD << (3 * (step - 1)),
-            _ if step % 3 == 2 => span.div_ceil(2),
-            _ => (u64::from(span) * (k - below) as u64 / (up_to - below) as u64) as u32,
-        };
-        let middle = low + ahead.clamp(1, span);
-        let count = count_below(keys, K::from_rank(middle));
+        let middle = next.clamp(low + 1, high);
+        let count = count_below(K::from_rank(middle));
+        if let (Some((rank, before)), None) = (first, seen) {
+            seen =
+                Some(before.abs_diff(count) as f64 / f64::from(rank.abs_diff(middle)) / len as f64);
+        }
+        first = first.or(Some((middle, count)));
+        if count == k {
+            near.follow(middle, seen);
+            return Kth {
+                key: K::from_rank(middle),
+                below: k,
+                ties: 0,
+            };
+        }
         if count < k {
             (low, below) = (middle, count);
         } else {
             (high, up_to) = (middle - 1, count);
         }
         step += 1;
+        let span = high - low;
+        let is_open = low == lowest || high == highest;
+        next = if is_open && step <= OPEN_STEPS {
+            let ahead = (count.abs_diff(k) as f64 + 0.5) / density;
+            let ahead = (ahead as u32).saturating_add(1);
+            if high == highest {
+                low.saturating_add(ahead)
+            } else {
+                (high + 1).saturating_sub(ahead)
+            }
+        } else if step == 5 || (step > 8 && step.is_multiple_of(2)) {
+            low + span.div_ceil(2)
+        } else {
+            let share = (k - below) as f64 / (up_to - below) as f64;
+            low + (f64::from(span) * share) as u32
+        };
     }
-    (K::from_rank(low), below)
+    near.follow(low, seen);
+    Kth {
+        key: K::from_rank(low),
+        below,
+        ties: k - below,
+    }
 }
 
 #[inline(always)]
@@ -207,10 +291,12 @@ mod tests {
                 3 => any::<i16>(), 3 => -4..4_i16, 1 => Just(i16::ZERO), 1 => Just(i16::NON_FINITE)
             ], 0..700),
             share in 0.0..=1.0_f64,
-            near in any::<i16>(),
+            rank in 0.0..65535.0_f64,
+            density in prop_oneof![Just(0.0), 1e-9..1.0_f64],
         ) {
             let k = (share * keys.len() as f64 + 0.5) as usize;
-            let cut = smallest_k(&keys, k.min(keys.len()), near);
+            let mut near = Near { rank, density, rows: 8 };
+            let cut = smallest_k(&keys, k.min(keys.len()), &mut near);
             let got: Vec<bool> = keys.iter().enumerate().map(|(j, &t)| cut.prunes(j, t)).collect();
             prop_assert_eq!(got, by_sorting(&keys, k));
         }
@@ -218,10 +304,12 @@ mod tests {
         #[test]
         fn thirty_two_bit_keys_are_cut_the_same_way(
             keys in prop::collection::vec(0..=NON_FINITE as i32, 1..300),
-            near in 0..=NON_FINITE as i32,
+            rank in 0.0..f64::from(NON_FINITE),
+            density in prop_oneof![Just(0.0), 1e-12..1.0_f64],
         ) {
             let k = keys.len() / 3;
-            let cut = smallest_k(&keys, k, near);
+            let mut near = Near { rank, density, rows: 8 };
+            let cut = smallest_k(&keys, k, &mut near);
             let got = keys.iter().enumerate().filter(|&(j, &key)| cut.prunes(j, key)).count();
             let zeros = keys.iter().filter(|&&key| key == 0).count();
             prop_assert_eq!(got, k.max(zeros));

@@ -9,7 +9,8 @@ use super::single_writer::SingleWriter;
 use super::work::{Chunk, Matrix, Piece};
 use super::{Error, Run, Stage};
 use crate::device::Rows;
-use crate::device::cpu::{self, Scratch};
+use crate::device::cpu;
+use crate::passes::fused::Scratch;
 use crate::plan::Plan;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.

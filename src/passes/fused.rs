@@ -1,0 +1,265 @@
+//! The passes joined, row by row, so that what is known of a row stays in the core's cache: the twin of
+//! `shaders/fused.wgsl`, and what prunes.
+//!
+//! A row whose scores lie within 64 octaves, which is nearly every row there is, is cut by bounds on their 16-bit
+//! logarithms ([`super::bounds`]); any other, and N:M patterns, by the keys of the passes alone. Both are the same cut.
+
+use super::bounds::{Bounds, Scales};
+use super::score::{Logs, Window};
+use super::select::{self, Cut, Key, Near};
+use super::{ewma, n_of_m, score};
+use crate::device::Recipe;
+use crate::dtype::Weight;
+use crate::mask::Counts;
+use crate::selection::{Selection, lambda_key};
+
+/// What is known of one row: kept from row to row, the memory to be used again, the cut to look near it.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    logs: Vec<i16>,
+    scales: Scales,
+    bounds: Bounds,
+    order_keys: Vec<u32>,
+    threshold_keys: Vec<i16>,
+    pruned: Vec<bool>,
+    /// Of the bounds, and of the keys of rows that have none.
+    near: Near,
+    near_keys: Near,
+}
+
+/// What was decided of a row; what it refers to is in the [`Scratch`].
+enum Decision {
+    /// `bounds` on `logs`.
+    Bounds(Logs),
+    /// A cut of `threshold_keys`.
+    Threshold(Cut<i16>),
+    /// A cut of `order_keys`.
+    Order(Cut<i32>),
+    /// `pruned`.
+    Pruned { is_live: bool },
+}
+
+/// A tensor's recipe, and what its rows have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule<'a> {
+    recipe: &'a Recipe,
+    largest_factor: f32,
+    /// 0 where the score has no terms.
+    largest_term: f32,
+}
+
+impl<'a> Rule<'a> {
+    pub(crate) fn new(recipe: &'a Recipe) -> Self {
+        let largest = |of: &[f32]| of.iter().copied().fold(0.0, f32::max);
+        let factors = &recipe.factors;
+        Self {
+            recipe,
+            largest_factor: largest(&factors.column),
+            largest_term: factors.terms.as_ref().map_or(0.0, |t| largest(&t.column)),
+        }
+    }
+
+    /// Where the scores of a row are looked for.
+    #[inline(always)]
+    fn window(&self, row: usize) -> Window {
+        let terms = self.recipe.factors.terms.as_ref();
+        Window::below(terms.map_or(self.largest_factor, |terms| {
+            (terms.row[row] + self.largest_term) * self.largest_factor
+        }))
+    }
+}
+
+/// The order keys of one row, and whether all are live.
+#[inline(always)]
+pub(crate) fn score_row<W: Weight>(
+    weights: &[W],
+    row: usize,
+    recipe: &Recipe,
+    keys: &mut [u32],
+) -> bool {
+    let factors = &recipe.factors.column;
+    match &recipe.factors.terms {
+        None => score::row(weights, factors.iter().copied(), keys),
+        Some(terms) => {
+            let multipliers = score::with_terms(factors, &terms.column, terms.row[row]);
+            score::row(weights, multipliers, keys)
+        }
+    }
+}
+
+/// The order key of one weight.
+#[inline(always)]
+fn order_key<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, column: usize) -> u32 {
+    let factor = recipe.factors.column[column];
+    let multiplier = recipe.factors.terms.as_ref().map_or(factor, |terms| {
+        score::with_term(factor, terms.column[column], terms.row[row])
+    });
+    score::order_key(weights[column].magnitude_bits(), multiplier)
+}
+
+/// The logarithms of one row.
+#[inline(always)]
+fn logs<W: Weight>(weights: &[W], row: usize, rule: Rule<'_>, logs: &mut [i16]) -> Option<Logs> {
+    let factors = &rule.recipe.factors.column;
+    match &rule.recipe.factors.terms {
+        None => score::logs(weights, factors.iter().copied(), rule.window(row), logs),
+        Some(terms) => {
+            let multipliers = score::with_terms(factors, &terms.column, terms.row[row]);
+            score::logs(weights, multipliers, rule.window(row), logs)
+        }
+    }
+}
+
+/// Cuts a row of threshold keys.
+#[inline(always)]
+pub(crate) fn cut_threshold(keys: &[i16], selection: &Selection, near: &mut Near) -> Cut<i16> {
+    if let Selection::Lambda { lambda, .. } = *selection {
+        return select::below(lambda_key(lambda));
+    }
+    select::smallest_k(keys, selection.k(keys.len()).unwrap_or(0), near)
+}
+
+/// Cuts a row of order keys.
+#[inline(always)]
+pub(crate) fn cut_order(keys: &[u32], selection: &Selection, near: &mut Near) -> Cut<i32> {
+    let k = selection.k(keys.len()).unwrap_or(0);
+    select::smallest_k(bytemuck::cast_slice(keys), k, near)
+}
+
+impl Scratch {
+    #[inline(always)]
+    fn decide<W: Weight>(&mut self, weights: &[W], row: usize, rule: Rule<'_>) -> Decision {
+        let in_features = weights.len();
+        let selection = &rule.recipe.selection;
+        if !matches!(selection, Selection::Pattern(_)) {
+            self.logs.resize(in_features, 0);
+            if let Some(kind) = logs(weights, row, rule, &mut self.logs) {
+                self.bound(weights, row, rule, kind);
+                return Decision::Bounds(kind);
+            }
+        }
+        self.order_keys.resize(in_features, 0);
+        let is_live = score_row(weights, row, rule.recipe, &mut self.order_keys);
+        if let Some(ewma) = selection.ewma() {
+            self.threshold_keys.resize(in_features, 0);
+            ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
+            let near = &mut self.near_keys;
+            return Decision::Threshold(cut_threshold(&self.threshold_keys, selection, near));
+        }
+        if let Selection::Pattern(pattern) = *selection {
+            self.pruned.resize(in_features, false);
+            n_of_m::row(&self.order_keys, is_live, pattern, &mut self.pruned);
+            return Decision::Pruned { is_live };
+        }
+        Decision::Order(cut_order(&self.order_keys, selection, &mut self.near_keys))
+    }
+
+    /// Decides by the row's logarithms.
+    #[inline(always)]
+    fn bound<W: Weight>(&mut self, weights: &[W], row: usize, rule: Rule<'_>, kind: Logs) {
+        let selection = &rule.recipe.selection;
+        let k = selection.k(self.logs.len()).unwrap_or(0);
+        let Some(ewma) = selection.ewma() else {
+            let order_key = |column| order_key(weights, row, rule.recipe, column);
+            self.bounds
+                .cut_exactly(&self.logs, kind, k, &mut self.near, order_key);
+            return;
+        };
+        self.scales.measure(&self.logs, kind, ewma);
+        if let Selection::Lambda { lambda, .. } = *selection {
+            self.scales.bound(lambda_key(lambda), &mut self.bounds);
+            self.bounds.count(&self.logs);
+        } else {
+            self.scales
+                .cut(&self.logs, k, &mut self.near, &mut self.bounds);
+        }
+    }
+
+    /// Prunes one row in place.
+    #[inline(always)]
+    pub(crate) fn prune<W: Weight>(
+        &mut self,
+        weights: &mut [W],
+        row: usize,
+        rule: Rule<'_>,
+        squares: bool,
+        counts: &mut Counts,
+    ) {
+        match self.decide(weights, row, rule) {
+            Decision::Bounds(Logs::Live) if !squares => {
+                self.bounds.zero_live(&self.logs, weights, counts);
+            }
+            Decision::Bounds(_) => {
+                self.pruned.resize(weights.len(), false);
+                self.bounds.mark(&self.logs, &mut self.pruned);
+                counts.zero(weights, &self.pruned, squares, |pruned| pruned);
+            }
+            Decision::Threshold(cut) => {
+                apply_cut(cut, &self.threshold_keys, weights, squares, counts)
+            }
+            Decision::Order(cut) => {
+                let keys = bytemuck::cast_slice(&self.order_keys);
+                apply_cut(cut, keys, weights, squares, counts);
+            }
+            Decision::Pruned { is_live: true } if !squares => {
+                counts.zero_live(weights, &self.pruned)
+            }
+            Decision::Pruned { .. } => {
+                counts.zero(weights, &self.pruned, squares, |pruned| pruned);
+            }
+        }
+    }
+
+    /// Writes to the words of a mask's row what [`Self::prune`] would zero.
+    #[inline(always)]
+    pub(crate) fn record<W: Weight>(
+        &mut self,
+        weights: &[W],
+        row: usize,
+        rule: Rule<'_>,
+        words: &mut [u32],
+    ) {
+        match self.decide(weights, row, rule) {
+            Decision::Bounds(_) => {
+                self.pruned.resize(weights.len(), false);
+                self.bounds.mark(&self.logs, &mut self.pruned);
+                pack(&self.pruned, words, |_, pruned| pruned);
+            }
+            Decision::Threshold(cut) => record_cut(cut, &self.threshold_keys, words),
+            Decision::Order(cut) => record_cut(cut, bytemuck::cast_slice(&self.order_keys), words),
+            Decision::Pruned { .. } => pack(&self.pruned, words, |_, pruned| pruned),
+        }
+    }
+}
+
+/// Writes to the words of a mask's row what a cut prunes.
+#[inline(always)]
+pub(crate) fn record_cut<K: Key>(cut: Cut<K>, keys: &[K], words: &mut [u32]) {
+    pack(keys, words, |column, key| cut.prunes(column, key));
+}
+
+/// One bit for each key, the first column in the lowest.
+#[inline(always)]
+pub(crate) fn pack<K: Copy>(keys: &[K], words: &mut [u32], prunes: impl Fn(usize, K) -> bool) {
+    for (index, (keys, word)) in keys.chunks(32).zip(words).enumerate() {
+        *word = 0;
+        for (bit, &key) in keys.iter().enumerate() {
+            *word |= u32::from(prunes(index * 32 + bit, key)) << bit;
+        }
+    }
+}
+
+/// Zeroes what a cut prunes: two stretches, each with one plain comparison.
+#[inline(always)]
+fn apply_cut<W: Weight, K: Key>(
+    cut: Cut<K>,
+    keys: &[K],
+    weights: &mut [W],
+    squares: bool,
+    counts: &mut Counts,
+) {
+    let (keys_ties, keys_rest) = keys.split_at(cut.tie_end);
+    let (weights_ties, weights_rest) = weights.split_at_mut(cut.tie_end);
+    counts.zero(weights_ties, keys_ties, squares, |key| key <= cut.threshold);
+    counts.zero(weights_rest, keys_rest, squares, |key| key < cut.threshold);
+}
