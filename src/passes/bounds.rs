@@ -466,7 +466,7 @@ mod tests {
             scales.measure(&row.logs, kind, ewma);
 
             scales.cut(&row.logs, k, &mut near, &mut bounds);
-            let cut = select::smallest_k(&threshold_keys, k, &mut Near::default());
+            let cut = smallest_k(&threshold_keys, k, &mut Near::default());
             prop_assert_eq!(marked(&row, &bounds), cut_by_keys(cut, &threshold_keys), "ewma, {}", k);
 
             scales.bound(threshold, &mut bounds);
@@ -476,7 +476,7 @@ mod tests {
 
             bounds.cut_exactly(&row.logs, kind, k, &mut near, |j| row.order_keys[j]);
             let order_keys: &[i32] = bytemuck::cast_slice(&row.order_keys);
-            let cut = select::smallest_k(order_keys, k, &mut Near::default());
+            let cut = smallest_k(order_keys, k, &mut Near::default());
             prop_assert_eq!(marked(&row, &bounds), cut_by_keys(cut, order_keys), "exact, {}", k);
         }
 
