@@ -56,17 +56,17 @@ impl std::fmt::Display for Pattern {
 /// known to be live.
 #[inline(always)]
 pub(crate) fn row(order_keys: &[u32], is_live: bool, pattern: Pattern, pruned: &mut [bool]) {
-    match (pattern.n, pattern.m) {
-        // The patterns hardware knows, with sizes the compiler can unroll.
-        (2, 4) => fixed_groups::<2, 4>(order_keys, is_live, pattern, pruned),
-        (4, 8) => fixed_groups::<4, 8>(order_keys, is_live, pattern, pruned),
-        (1, 4) => fixed_groups::<1, 4>(order_keys, is_live, pattern, pruned),
+    // Sizes that hardware knows, for the compiler to unroll.
+    match pattern.m {
+        2 => fixed_groups::<2>(order_keys, is_live, pattern, pruned),
+        4 => fixed_groups::<4>(order_keys, is_live, pattern, pruned),
+        8 => fixed_groups::<8>(order_keys, is_live, pattern, pruned),
         _ => any_groups(order_keys, pattern, pruned),
     }
 }
 
 #[inline(always)]
-fn fixed_groups<const N: usize, const M: usize>(
+fn fixed_groups<const M: usize>(
     keys: &[u32],
     is_live: bool,
     pattern: Pattern,
@@ -76,13 +76,13 @@ fn fixed_groups<const N: usize, const M: usize>(
     let (pruned_groups, pruned_tail) = pruned.as_chunks_mut::<M>();
     if is_live {
         for (keys, pruned) in groups.iter().zip(pruned_groups) {
-            *pruned = ahead(keys).map(|ahead| ahead >= N as u32);
+            *pruned = ahead(keys).map(|ahead| ahead >= pattern.n);
         }
     } else {
         for (keys, pruned) in groups.iter().zip(pruned_groups) {
             let ahead = ahead(keys);
             for (j, pruned) in pruned.iter_mut().enumerate() {
-                *pruned = goes(keys[j], ahead[j], N as u32);
+                *pruned = goes(keys[j], ahead[j], pattern.n);
             }
         }
     }
@@ -181,7 +181,7 @@ mod tests {
                        keys[at] = key;
                    }
                }
-               for (n, m) in [(2, 4), (4, 8), (1, 4)] {
+               for (n, m) in [(1, 2), (2, 4), (1, 4), (3, 4), (4, 8), (7, 8)] {
                    let pattern = Pattern::new(n, m).unwrap();
                    let (mut fast, mut plain) = (vec![false; keys.len()], vec![true; keys.len()]);
                    let live = |&key: &u32| (SMALLEST_LIVE..NON_FINITE).contains(&key);
