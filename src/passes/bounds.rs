@@ -5,6 +5,8 @@
 //! `t` it tries, it computes the blocks' bounds and counts 16-bit logarithms below them. The cut is the one that
 //! [`super::ewma::row`] and [`super::select::smallest_k`] find, bit for bit; a test holds them together.
 
+use std::ops::Range;
+
 use super::ewma::{Average, Ewma, ZERO_SCORE, ZERO_WEIGHT, centre, normalised, scale};
 use super::score::Logs;
 use super::select::{Kth, Near, kth_smallest, smallest_k};
@@ -113,8 +115,8 @@ impl Bounds {
         if kth.ties == 0 || self.below[0] != kth.key {
             return;
         }
-        let columns = (0..).zip(logs).filter(|&(_, &log)| log == kth.key);
-        self.ties.extend(columns.map(|(column, _)| column));
+        let equal = kth.key..kth.key + 1;
+        push_columns(logs, 0, equal, logs.len(), &mut self.ties);
         let keys: Vec<i32> = self.ties.iter().map(|&j| order_key(j) as i32).collect();
         let cut = smallest_k(&keys, kth.ties, &mut Near::default());
         let mut keys = keys.iter().enumerate();
@@ -163,6 +165,33 @@ fn count_under(logs: &[i16], bound: i16) -> usize {
         total += usize::from(count);
     }
     total
+}
+
+/// Pushes the columns, the first of which is `start`, of logarithms in the range, until there are `limit` columns.
+#[inline(always)]
+fn push_columns(
+    logs: &[i16],
+    start: usize,
+    range: Range<i16>,
+    limit: usize,
+    columns: &mut Vec<usize>,
+) {
+    // Few logarithms are: a vectorised look tells where.
+    for (logs, start) in logs.chunks(64).zip((start..).step_by(64)) {
+        let mut any = false;
+        for &log in logs {
+            any |= (log >= range.start) & (log < range.end);
+        }
+        if !any {
+            continue;
+        }
+        for (column, _) in (start..).zip(logs).filter(|(_, log)| range.contains(log)) {
+            if columns.len() == limit {
+                return;
+            }
+            columns.push(column);
+        }
+    }
 }
 
 /// How the scores of each block of a row are measured: the EWMA along the row.
@@ -258,21 +287,9 @@ impl Scales {
             if from == to {
                 continue;
             }
-            for (logs, start) in logs.chunks(32).zip((start..).step_by(32)) {
-                let mut any = false;
-                for &log in logs {
-                    any |= (log >= from) & (log < to);
-                }
-                if !any {
-                    continue;
-                }
-                let columns = (start..).zip(logs);
-                for (column, _) in columns.filter(|&(_, log)| (from..to).contains(log)) {
-                    bounds.ties.push(column);
-                    if bounds.ties.len() == kth.ties {
-                        return;
-                    }
-                }
+            push_columns(logs, start, from..to, kth.ties, &mut bounds.ties);
+            if bounds.ties.len() == kth.ties {
+                return;
             }
         }
     }
