@@ -130,28 +130,31 @@ impl Scratch {
     #[inline(always)]
     fn decide<W: Weight>(&mut self, weights: &[W], row: usize, rule: Rule<'_>) -> Decision {
         let in_features = weights.len();
-        let selection = &rule.recipe.selection;
-        if !matches!(selection, Selection::Pattern(_)) {
-            self.logs.resize(in_features, 0);
-            if let Some(kind) = logs(weights, row, rule, &mut self.logs) {
-                self.bound(weights, row, rule, kind);
-                return Decision::Bounds(kind);
-            }
-        }
-        self.order_keys.resize(in_features, 0);
-        let is_live = score_row(weights, row, rule.recipe, &mut self.order_keys);
-        if let Some(ewma) = selection.ewma() {
-            self.threshold_keys.resize(in_features, 0);
-            ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
-            let near = &mut self.near_keys;
-            return Decision::Threshold(cut_threshold(&self.threshold_keys, selection, near));
-        }
-        if let Selection::Pattern(pattern) = *selection {
+        let recipe = rule.recipe;
+        if let Selection::Pattern(pattern) = recipe.selection {
+            self.order_keys.resize(in_features, 0);
             self.pruned.resize(in_features, false);
+            let is_live = score_row(weights, row, recipe, &mut self.order_keys);
             n_of_m::row(&self.order_keys, is_live, pattern, &mut self.pruned);
             return Decision::Pruned { is_live };
         }
-        Decision::Order(cut_order(&self.order_keys, selection, &mut self.near_keys))
+        self.logs.resize(in_features, 0);
+        if let Some(kind) = logs(weights, row, rule, &mut self.logs) {
+            self.bound(weights, row, rule, kind);
+            return Decision::Bounds(kind);
+        }
+        self.order_keys.resize(in_features, 0);
+        score_row(weights, row, recipe, &mut self.order_keys);
+        let near = &mut self.near_keys;
+        match recipe.selection.ewma() {
+            Some(ewma) => {
+                self.threshold_keys.resize(in_features, 0);
+                ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
+                let keys = &self.threshold_keys;
+                Decision::Threshold(cut_threshold(keys, &recipe.selection, near))
+            }
+            None => Decision::Order(cut_order(&self.order_keys, &recipe.selection, near)),
+        }
     }
 
     /// Decides by the row's logarithms.
