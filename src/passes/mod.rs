@@ -15,8 +15,9 @@
 //!
 //! `shaders/NAME.wgsl` has a pass's functions, `shaders/alone/NAME.wgsl` the entry points that run it by itself over stored
 //! keys: so it is tested and timed. What prunes is [`FUSED`]: the same functions, joined from the weight to the mask in
-//! one dispatch. To add a pass: write both halves, add its row to [`PASSES`] and its function to `shaders/fused.wgsl`; the
-//! shader tests iterate that slice.
+//! one dispatch. Its twin is `fused.rs`, with `bounds.rs` for the passes that need no stored keys there. To add a pass: write
+//! both halves, add its row to [`PASSES`] and its function to `shaders/fused.wgsl` and `fused.rs`; the shader tests iterate
+//! that slice.
 
 mod bounds;
 pub mod column_norm;
