@@ -101,7 +101,6 @@ impl Bounds {
         near: &mut Near,
         order_key: impl Fn(usize) -> u32,
     ) {
-        let zeros = i16::from(kind == Logs::WithGaps);
         let kth = kth_smallest(
             logs.len(),
             k,
@@ -109,10 +108,15 @@ impl Bounds {
             #[inline(always)]
             |bound| count_under(logs, bound),
         );
-        // However few are asked for, every weight that is zero goes.
-        self.set(logs.len(), kth.key.max(i16::MIN + zeros));
-        self.count(logs);
-        if kth.ties == 0 || self.below[0] != kth.key {
+        if kind == Logs::WithGaps && kth.key == i16::MIN {
+            // However few are asked for, every weight that is zero goes.
+            self.set(logs.len(), i16::MIN + 1);
+            self.count(logs);
+            return;
+        }
+        self.set(logs.len(), kth.key);
+        self.count = kth.below;
+        if kth.ties == 0 {
             return;
         }
         let equal = kth.key..kth.key + 1;
@@ -250,14 +254,13 @@ impl Scales {
     /// The cut of the `k` smallest threshold keys, and every weight that is zero.
     #[inline(always)]
     pub(crate) fn cut(&self, logs: &[i16], k: usize, near: &mut Near, bounds: &mut Bounds) {
-        let mut tried = None;
+        // A search that ends without ties ends at the key it tried last.
         let kth = kth_smallest(
             logs.len(),
             k,
             near,
             #[inline(always)]
             |key| {
-                tried = Some(key);
                 self.bound(key, bounds);
                 bounds.count(logs)
             },
@@ -268,9 +271,6 @@ impl Scales {
             bounds.count(logs);
         } else if kth.ties > 0 {
             self.find_ties(logs, kth, bounds);
-        } else if tried != Some(kth.key) {
-            self.bound(kth.key, bounds);
-            bounds.count(logs);
         }
     }
 

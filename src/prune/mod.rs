@@ -183,7 +183,7 @@ pub fn prune(
 pub fn memory(plan: &Plan, device: &Device) -> u64 {
     let chunk = plan.pruned().map(|(tensor, target)| {
         let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
-        // A chunk holds one row at least; its keys take up to seven bytes a weight.
+        // A chunk holds one row at least; its keys take up to nine bytes a weight.
         match device {
             // One chunk in hand, three being written or waiting for it.
             Device::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
