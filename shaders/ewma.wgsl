@@ -92,13 +92,18 @@ fn follow(average: vec4<u32>, here: vec4<u32>) -> vec4<u32> {
     return vec4<u32>(1u, u32(mean), u32(deviation), reciprocal(deviation));
 }
 
+// The threshold keys of live scores whose logarithms, as the average was made of them, are given.
+fn normalised(logs: vec4<u32>, average: vec4<u32>) -> vec4<u32> {
+    // Both factors are exact in f32; the scale is the reciprocal times 2^-19.
+    let scale = f32(average.w) * bitcast<f32>(0x36000000u);
+    let difference = vec4<i32>(32u * logs) - (i32(average.y) >> 2u);
+    let z = vec4<i32>(vec4<f32>(difference) * scale);
+    return vec4<u32>(clamp(z, vec4<i32>(-32766), vec4<i32>(32766)) + 32768);
+}
+
 fn threshold_key(key: u32, average: vec4<u32>) -> u32 {
     if is_live(key) {
-        // Both factors are exact in f32; the scale is the reciprocal times 2^-19.
-        let scale = f32(average.w) * bitcast<f32>(0x36000000u);
-        let difference = i32(32u * (key >> 13u)) - (i32(average.y) >> 2u);
-        let z = i32(f32(difference) * scale);
-        return u32(clamp(z, -32766, 32766) + 32768);
+        return normalised(vec4<u32>(key >> 13u), average).x;
     }
     if key >= NON_FINITE {
         return 65535u;

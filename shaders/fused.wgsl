@@ -1,7 +1,8 @@
-// From weights to the mask in one dispatch: the passes' own functions, joined where the passes alone store their keys.
+// From a row's weights to its mask in one dispatch: the passes joined. Twin: src/passes/fused.rs.
 //
-// No key is stored. Each is computed again from the weight where it is needed: the row is in the device's cache by
-// then, and a key takes a few operations, where one stored and read back takes 8 bytes of memory's bandwidth.
+// A row whose scores lie within the window, which is nearly every row there is, is read once and kept as logarithms
+// (logs/). Any other is pruned by keys: each is computed again from the weight where it is needed, as the row is in the
+// device's cache by then, and a key takes a few operations, where one stored and read back takes 8 bytes of bandwidth.
 
 fn key(row: u32, column: u32) -> u32 {
     let key = order_key(row, column);
@@ -11,10 +12,8 @@ fn key(row: u32, column: u32) -> u32 {
     return threshold_key(key, averages[row * params.blocks + (column >> params.block_shift)]);
 }
 
-// Row by row: EWMA if the keys are threshold keys, then the selection. A workgroup a row.
-@compute @workgroup_size(256)
-fn prune_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = group.x;
+// For 256 invocations.
+fn prune_by_keys(row: u32, lane: u32) {
     if params.key_bits == 16u {
         var average = average_of_nothing();
         for (var first = 0u; first < params.blocks; first += BATCH) {
@@ -38,11 +37,15 @@ fn prune_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
 }
 
-// N:M: an invocation a word of the mask; workgroup y is the row.
-@compute @workgroup_size(64)
-fn prune_groups(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let word = group.x * 64u + lane;
-    if word < params.mask_words {
-        mask[group.y * params.mask_words + word] = word_of_groups(group.y, word);
+// Prunes a row. For 256 invocations.
+fn prune_row(row: u32, lane: u32) {
+    // The host gives no window where a row of logarithms does not fit.
+    if params.window != 0u {
+        let kind = store_logs(row, lane);
+        if kind != ODD {
+            prune_by_logs(row, kind, lane);
+            return;
+        }
     }
+    prune_by_keys(row, lane);
 }

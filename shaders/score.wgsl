@@ -5,20 +5,25 @@
 
 // The bits go through an integer select between two float operations, so that no compiler reorders or fuses them,
 // and a result that a device may flush is zero everywhere.
-fn flush(value: f32) -> f32 {
-    let bits = bitcast<u32>(value);
-    return bitcast<f32>(select(bits, 0u, bits < SMALLEST_LIVE));
+fn flush(values: vec4<f32>) -> vec4<f32> {
+    let bits = bitcast<vec4<u32>>(values);
+    return bitcast<vec4<f32>>(select(bits, vec4<u32>(0u), bits < vec4<u32>(SMALLEST_LIVE)));
+}
+
+// What |w| is multiplied by when params.row_scored is 1.
+fn with_terms(column_factors: vec4<f32>, column_terms: vec4<f32>, row: u32) -> vec4<f32> {
+    let row_term = factors[2u * params.in_features + row];
+    return flush(flush(row_term + column_terms) * column_factors);
 }
 
 fn order_key(row: u32, column: u32) -> u32 {
-    var factor = factors[column];
+    var multiplier = factors[column];
     if params.row_scored != 0u {
         let column_term = factors[params.in_features + column];
-        let row_term = factors[2u * params.in_features + row];
-        factor = flush(flush(row_term + column_term) * factor);
+        multiplier = with_terms(vec4<f32>(multiplier), vec4<f32>(column_term), row).x;
     }
     let magnitude = magnitude_bits(row * params.in_features + column);
-    let score_bits = bitcast<u32>(bitcast<f32>(magnitude) * factor);
+    let score_bits = bitcast<u32>(bitcast<f32>(magnitude) * multiplier);
     var key = score_bits;
     if score_bits < SMALLEST_LIVE {
         key = select(1u, 0u, magnitude == 0u);

@@ -7,14 +7,54 @@
 // One bit a weight, 1 = pruned; params.mask_words words a row, the bits past the last column 0.
 @group(0) @binding(4) var<storage, read_write> mask: array<u32>;
 
+// Of a round's 256 bins how many keys; at the end, of 256 words how many ties.
 var<workgroup> histogram: array<atomic<u32>, 256>;
-var<workgroup> scan: array<u32, 256>;
+var<workgroup> sums_of_16: array<u32, 16>;
 var<workgroup> found_bin: u32;
 var<workgroup> found_below: u32;
 
 // The key of a weight that is zero is 0 in either width; that of a non-finite one is the largest.
 fn largest_key() -> u32 {
     return select(65535u, NON_FINITE, params.key_bits == 32u);
+}
+
+// Leaves in found_bin the histogram's bin that the k-th smallest lies in, `below` being smaller than all of its keys, and
+// in found_below how many lie before that bin. For 256 invocations.
+fn find_bin(below: u32, lane: u32) {
+    let first = lane * 16u;
+    sum_16s(lane);
+    if lane < 16u {
+        var smaller = below;
+        for (var other = 0u; other < lane; other += 1u) {
+            smaller += sums_of_16[other];
+        }
+        let is_reached = lane == 15u || smaller + sums_of_16[lane] >= params.k;
+        if is_reached && (lane == 0u || smaller < params.k) {
+            var bin = first;
+            var is_before = true;
+            for (var step = 0u; step < 15u; step += 1u) {
+                let count = atomicLoad(&histogram[first + step]);
+                is_before = is_before && smaller + count < params.k;
+                smaller += select(0u, count, is_before);
+                bin += select(0u, 1u, is_before);
+            }
+            found_bin = bin;
+            found_below = smaller;
+        }
+    }
+    workgroupBarrier();
+}
+
+// Adds up the histogram by 16. For 256 invocations.
+fn sum_16s(lane: u32) {
+    if lane < 16u {
+        var sum = 0u;
+        for (var i = 0u; i < 16u; i += 1u) {
+            sum += atomicLoad(&histogram[lane * 16u + i]);
+        }
+        sums_of_16[lane] = sum;
+    }
+    workgroupBarrier();
 }
 
 // For 256 invocations.
@@ -35,21 +75,7 @@ fn prune_smallest_k(row: u32, lane: u32) {
             }
         }
         workgroupBarrier();
-        if lane == 0u {
-            var bin = 0u;
-            var smaller = below;
-            loop {
-                let count = atomicLoad(&histogram[bin]);
-                if bin == 255u || smaller + count >= params.k {
-                    break;
-                }
-                smaller += count;
-                bin += 1u;
-            }
-            found_bin = bin;
-            found_below = smaller;
-        }
-        workgroupBarrier();
+        find_bin(below, lane);
         prefix = (prefix << 8u) | found_bin;
         below = found_below;
         workgroupBarrier();
@@ -76,34 +102,47 @@ fn prune_smallest_k(row: u32, lane: u32) {
                 equal_bits |= select(0u, 1u, own == threshold) << bit;
             }
         }
-        // Inclusive prefix sum of the ties over the workgroup's 256 words.
-        scan[lane] = countOneBits(equal_bits);
-        workgroupBarrier();
-        for (var step = 1u; step < 256u; step <<= 1u) {
-            var left = 0u;
-            if lane >= step {
-                left = scan[lane - step];
-            }
-            workgroupBarrier();
-            scan[lane] += left;
-            workgroupBarrier();
-        }
-        let before = ties_before + scan[lane] - countOneBits(equal_bits);
-        ties_before += scan[255];
-        workgroupBarrier();
-        // The lowest of this word's ties, as many as are left.
-        var left = ties - min(before, ties);
-        var bits = smaller_bits;
-        for (var bit = 0u; bit < 32u; bit += 1u) {
-            let tie = (equal_bits >> bit) & 1u;
-            let goes = min(tie, left);
-            bits |= goes << bit;
-            left -= goes;
-        }
+        let bits = smaller_bits | first_ties(equal_bits, ties - min(ties_before, ties), lane);
+        ties_before += ties_of_all();
         if word < params.mask_words {
             mask[row * params.mask_words + word] = bits;
         }
+        workgroupBarrier();
     }
+}
+
+// Of the ties in 256 words, an invocation's each, the first `ties`: those in this invocation's word. For 256 invocations.
+fn first_ties(equal_bits: u32, ties: u32, lane: u32) -> u32 {
+    atomicStore(&histogram[lane], countOneBits(equal_bits));
+    workgroupBarrier();
+    sum_16s(lane);
+    if equal_bits == 0u {
+        return 0u;
+    }
+    var before = 0u;
+    for (var other = 0u; other < lane / 16u; other += 1u) {
+        before += sums_of_16[other];
+    }
+    for (var other = lane & ~15u; other < lane; other += 1u) {
+        before += atomicLoad(&histogram[other]);
+    }
+    var bits = 0u;
+    var rest = equal_bits;
+    for (var left = ties - min(before, ties); left > 0u && rest != 0u; left -= 1u) {
+        let lowest = rest & (~rest + 1u);
+        bits |= lowest;
+        rest ^= lowest;
+    }
+    return bits;
+}
+
+// After first_ties: how many ties the 256 words have.
+fn ties_of_all() -> u32 {
+    var sum = 0u;
+    for (var other = 0u; other < 16u; other += 1u) {
+        sum += sums_of_16[other];
+    }
+    return sum;
 }
 
 // The mask of 32 columns, from word * 32 on, by params.below.

@@ -3,7 +3,7 @@
 @group(0) @binding(4) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(5) var<storage, read> order_keys: array<u32>;
 
-fn order_key(row: u32, column: u32) -> u32 {
+fn group_key(row: u32, column: u32) -> u32 {
     return order_keys[row * params.in_features + column];
 }
 

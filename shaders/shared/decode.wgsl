@@ -11,15 +11,17 @@ fn magnitude_bits(index: u32) -> u32 {
         return weights[index] & 0x7fffffffu;
     }
     let half_bits = (weights[index >> 1u] >> ((index & 1u) * 16u)) & 0x7fffu;
+    return magnitudes_of_halves(vec4<u32>(half_bits)).x;
+}
+
+// Of the 15 bits that 16-bit floats have beside their sign.
+fn magnitudes_of_halves(half_bits: vec4<u32>) -> vec4<u32> {
     if params.dtype == BF16 {
-        return half_bits << 16u;
+        return half_bits << vec4<u32>(16u);
     }
-    if half_bits < 0x0400u {
-        // Subnormal: integer mantissa times 2^-24, a normal f32.
-        return bitcast<u32>(f32(half_bits) * bitcast<f32>(0x33800000u));
-    }
-    if half_bits < 0x7c00u {
-        return (half_bits << 13u) + 0x38000000u;
-    }
-    return (half_bits << 13u) | NON_FINITE;
+    // Subnormal: integer mantissa times 2^-24, a normal f32.
+    let subnormal = bitcast<vec4<u32>>(vec4<f32>(half_bits) * bitcast<f32>(0x33800000u));
+    let shifted = half_bits << vec4<u32>(13u);
+    let finite = select(shifted + 0x38000000u, subnormal, half_bits < vec4<u32>(0x0400u));
+    return select(finite, shifted | vec4<u32>(NON_FINITE), half_bits >= vec4<u32>(0x7c00u));
 }

@@ -18,7 +18,8 @@ struct Params {
     terms_per_tile: u32,
     sum_stride: u32,
     term_stride: u32,
-    padding: vec2<u32>,
+    window: u32,
+    padding: u32,
 }
 
 // Keys with a meaning of their own; src/passes/mod.rs and docs/algorithm.md say more.

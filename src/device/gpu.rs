@@ -5,13 +5,15 @@
 //! read the next chunk, and write the last, while one is on the device.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::context::{Context, Mapping, Pipelines};
 use super::work::{Binding, Dispatch, Work, bindings};
 use super::{Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Step, Sums};
 use crate::mask::Mask;
-use crate::passes::{FUSED, PASSES, Params};
+use crate::passes::{
+    CAPACITY, GROUPS, PASSES, Params, ROWS, WIDE_CAPACITY, WIDE_ROWS, WIDE_WORKGROUP_BYTES,
+};
 
 /// Weights a chunk at most: 8 MiB of bf16.
 const CHUNK_WEIGHTS: usize = 4 << 20;
@@ -24,6 +26,10 @@ pub(crate) const CHUNKS_IN_FLIGHT: usize = 2;
 pub struct Gpu {
     context: Context,
     pipelines: Pipelines,
+    /// Of wide rows, once there are some: it takes as long to compile as all others together.
+    wide_rows: OnceLock<Pipelines>,
+    /// Columns of a row that can be kept in workgroup memory.
+    capacity: usize,
     /// Sets of buffers that are not on the device now.
     idle: Mutex<Vec<Slot>>,
 }
@@ -87,13 +93,21 @@ impl Gpu {
     /// Compiles the passes.
     pub(super) fn new(context: Context) -> Result<Self, Error> {
         let mut pipelines = HashMap::new();
-        for pass in PASSES.iter().chain([&FUSED]) {
+        let has_wide_rows =
+            context.limits.max_compute_workgroup_storage_size >= WIDE_WORKGROUP_BYTES;
+        for pass in PASSES.iter().chain([&ROWS, &GROUPS]) {
             pipelines.extend(context.compile(pass));
         }
         context.check()?;
         Ok(Self {
             context,
             pipelines,
+            wide_rows: OnceLock::new(),
+            capacity: if has_wide_rows {
+                WIDE_CAPACITY
+            } else {
+                CAPACITY
+            },
             idle: Mutex::default(),
         })
     }
@@ -187,7 +201,12 @@ impl Gpu {
         recipe: &Recipe,
     ) -> Result<Pending, Error> {
         let factors = chunk_factors(&recipe.factors, first_row, rows.rows());
-        self.dispatch(rows, &Work::fused(rows, recipe), &factors)
+        self.dispatch(rows, &self.fused(rows, first_row, recipe), &factors)
+    }
+
+    /// From weights to the mask in one dispatch.
+    pub(super) fn fused(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Work {
+        Work::fused(rows, first_row, recipe, self.capacity)
     }
 
     pub(crate) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
@@ -355,6 +374,15 @@ impl Gpu {
         encoder.clear_buffer(buffers.bound(work.result), 0, Some(work.result_bytes));
     }
 
+    fn pipeline(&self, entry_point: &str) -> &wgpu::ComputePipeline {
+        self.pipelines.get(entry_point).unwrap_or_else(|| {
+            let wide_rows = self
+                .wide_rows
+                .get_or_init(|| self.context.compile(&WIDE_ROWS));
+            &wide_rows[entry_point]
+        })
+    }
+
     /// Records dispatches.
     pub(super) fn record(
         &self,
@@ -367,7 +395,7 @@ impl Gpu {
                 .iter()
                 .map(|&binding| (binding as u32, buffers.bound(binding)))
                 .collect();
-            let pipeline = &self.pipelines[entry_point];
+            let pipeline = self.pipeline(entry_point);
             compute.set_pipeline(pipeline);
             compute.set_bind_group(0, &self.context.bind(pipeline, entry_point, &bound), &[]);
             compute.dispatch_workgroups(x, y, 1);

@@ -4,7 +4,7 @@ use super::gpu::Gpu;
 use super::{Error, MAX_IN_FEATURES, Step, cpu};
 use crate::scores::SCORES;
 use crate::selftest;
-use crate::selftest::fixtures::{Tensor, random_norms};
+use crate::selftest::fixtures::{Tensor, random_norms, trained_norms};
 
 /// What the shaders need of an adapter; `tests/shaders.rs` holds them to no more.
 pub(super) fn limits(limits: &wgpu::Limits) -> Result<(), String> {
@@ -46,7 +46,7 @@ pub(super) fn limits(limits: &wgpu::Limits) -> Result<(), String> {
     }
 }
 
-/// Computes a few awkward rows on the adapter and on the CPU, by every pass.
+/// Computes a few rows on the adapter and on the CPU, by every pass: awkward ones, and such as a model has.
 ///
 /// A compiler may flush what is small, fuse a multiplication with an addition or take a division by zero as it likes. The
 /// shaders leave it no room to, as far as anybody knows; here an adapter that finds some is refused in time.
@@ -58,9 +58,15 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
         ),
     };
     let (rows, in_features) = (3, 301);
-    for (seed, dtype) in (1..).zip(crate::Dtype::ALL) {
-        let tensor = Tensor::random(seed, dtype, rows, in_features, true);
-        let norms = random_norms(seed, in_features);
+    let tensors = (1..).zip(crate::Dtype::ALL).flat_map(|(seed, dtype)| {
+        let awkward = Tensor::random(seed, dtype, rows, in_features, true);
+        let trained = Tensor::trained(seed, dtype, rows, in_features);
+        [
+            (awkward, random_norms(seed, in_features)),
+            (trained, trained_norms(seed, in_features)),
+        ]
+    });
+    for (tensor, norms) in tensors {
         let sums = cpu::sums(tensor.view());
         if gpu.sums(tensor.view())? != sums {
             return Err(unfit("column norm"));

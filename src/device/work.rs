@@ -2,7 +2,8 @@
 
 use super::{Recipe, Rows, Step};
 use crate::mask::Mask;
-use crate::passes::Params;
+use crate::passes::fused::Rule;
+use crate::passes::{CAPACITY, MAX_BLOCKS, Params};
 use crate::selection::{Selection, lambda_key};
 
 /// Terms one invocation of `column_norm` adds up.
@@ -45,7 +46,7 @@ pub(super) fn bindings(entry_point: &str) -> &'static [Binding] {
         "normalise" => &[Params, Averages, OrderKeys, Keys],
         "smallest_k" | "below_lambda" => &[Params, Result, Keys],
         "n_of_m" => &[Params, Result, OrderKeys],
-        "prune_rows" => &[Params, Weights, Factors, Averages, Result],
+        "prune_rows" | "prune_wide_rows" => &[Params, Weights, Factors, Averages, Result],
         "prune_groups" => &[Params, Weights, Factors, Result],
         _ => &[],
     }
@@ -53,13 +54,35 @@ pub(super) fn bindings(entry_point: &str) -> &'static [Binding] {
 
 impl Work {
     /// From weights to the mask in one dispatch.
-    pub(super) fn fused(rows: Rows<'_>, recipe: &Recipe) -> Self {
-        let params = params(rows, recipe);
+    ///
+    /// `first_row` is where the rows lie in the recipe's tensor, `capacity` how long they may be to be kept in workgroup
+    /// memory.
+    pub(super) fn fused(
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+        capacity: usize,
+    ) -> Self {
+        let mut params = params(rows, recipe);
+        let fits = rows.in_features <= capacity
+            && (params.key_bits == 32 || params.block_shift >= 5 && params.blocks <= MAX_BLOCKS);
         let dispatch = match recipe.selection {
             Selection::Pattern(_) => (
                 "prune_groups",
                 (params.mask_words.div_ceil(64), params.rows),
             ),
+            _ if fits => {
+                let rule = Rule::new(recipe);
+                let windows = (first_row..first_row + rows.rows()).map(|row| rule.window(row).base);
+                params.window = windows.max().unwrap_or(0);
+                let is_wide = rows.in_features > CAPACITY;
+                let entry_point = if is_wide {
+                    "prune_wide_rows"
+                } else {
+                    "prune_rows"
+                };
+                (entry_point, (params.rows, 1))
+            }
             _ => ("prune_rows", (params.rows, 1)),
         };
         Self::new(params, vec![dispatch], Binding::Result)

@@ -61,7 +61,7 @@ impl<'a> Rule<'a> {
 
     /// Where the scores of a row are looked for.
     #[inline(always)]
-    fn window(&self, row: usize) -> Window {
+    pub(crate) fn window(&self, row: usize) -> Window {
         let terms = self.recipe.factors.terms.as_ref();
         Window::below(terms.map_or(self.largest_factor, |terms| {
             (terms.row[row] + self.largest_term) * self.largest_factor

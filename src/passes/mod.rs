@@ -14,8 +14,9 @@
 //! integers, and `docs/algorithm.md` defines every bit of them.
 //!
 //! `shaders/NAME.wgsl` has a pass's functions, `shaders/alone/NAME.wgsl` the entry points that run it by itself over stored
-//! keys: so it is tested and timed. What prunes is [`FUSED`]: the same functions, joined from the weight to the mask in
-//! one dispatch. Its twin is `fused.rs`, with `bounds.rs` for the passes that need no stored keys there. To add a pass: write
+//! keys: so it is tested and timed. What prunes is [`FUSED`]: from the weight to the mask in one dispatch, by
+//! the same functions or, for nearly every row there is, by those of `shaders/logs`, which keep the row as 16-bit logarithms in
+//! workgroup memory. Its twin is `fused.rs`, with `bounds.rs` for the logarithms. To add a pass: write
 //! both halves, add its row to [`PASSES`] and its function to `shaders/fused.wgsl` and `fused.rs`; the shader tests iterate
 //! that slice.
 
@@ -50,21 +51,67 @@ pub static PASSES: &[Pass] = &[
     n_of_m::PASS,
 ];
 
-/// The passes of a mask joined: from weights to mask words in one dispatch.
-pub static FUSED: Pass = Pass {
-    name: "fused",
-    summary: "mask of every row, without a stored key",
+/// The shaders of a mask by threshold, up to the entry point's.
+macro_rules! joined_by {
+    ($entry_point:literal) => {
+        concat!(
+            include_str!("../../shaders/shared/params.wgsl"),
+            include_str!("../../shaders/shared/decode.wgsl"),
+            include_str!("../../shaders/score.wgsl"),
+            include_str!("../../shaders/ewma.wgsl"),
+            include_str!("../../shaders/select.wgsl"),
+            include_str!("../../shaders/logs/score.wgsl"),
+            include_str!("../../shaders/logs/ewma.wgsl"),
+            include_str!("../../shaders/logs/select.wgsl"),
+            include_str!("../../shaders/fused.wgsl"),
+            include_str!(concat!("../../shaders/fused/", $entry_point, ".wgsl")),
+        )
+    };
+}
+
+/// The passes of a mask joined, from weights to mask words in one dispatch: by their names `shaders/fused/NAME.wgsl`.
+pub static FUSED: &[&Pass] = &[&ROWS, &WIDE_ROWS, &GROUPS];
+
+/// Thresholds, with rows of up to [`CAPACITY`] columns in workgroup memory.
+pub(crate) static ROWS: Pass = Pass {
+    name: "rows",
+    summary: "mask of every row, of up to 4096 columns in workgroup memory",
+    wgsl: joined_by!("rows"),
+    entry_points: &["prune_rows"],
+};
+
+/// Thresholds, with rows of up to [`WIDE_CAPACITY`] columns in [`WIDE_WORKGROUP_BYTES`] of workgroup memory.
+pub(crate) static WIDE_ROWS: Pass = Pass {
+    name: "wide_rows",
+    summary: "mask of every row, of up to 14336 columns in workgroup memory",
+    wgsl: joined_by!("wide_rows"),
+    entry_points: &["prune_wide_rows"],
+};
+
+/// N:M.
+pub(crate) static GROUPS: Pass = Pass {
+    name: "groups",
+    summary: "mask that keeps the N largest of every M columns",
     wgsl: concat!(
         include_str!("../../shaders/shared/params.wgsl"),
         include_str!("../../shaders/shared/decode.wgsl"),
         include_str!("../../shaders/score.wgsl"),
-        include_str!("../../shaders/ewma.wgsl"),
-        include_str!("../../shaders/select.wgsl"),
         include_str!("../../shaders/n_of_m.wgsl"),
-        include_str!("../../shaders/fused.wgsl"),
+        include_str!("../../shaders/fused/groups.wgsl"),
     ),
-    entry_points: &["prune_rows", "prune_groups"],
+    entry_points: &["prune_groups"],
 };
+
+/// Workgroup memory of the widest rows, in bytes. Where an adapter has less, these are pruned by keys.
+pub const WIDE_WORKGROUP_BYTES: u32 = 32 << 10;
+
+/// Columns of a row that [`ROWS`] keeps: `CAPACITY` of its shader.
+pub(crate) const CAPACITY: usize = 4096;
+/// Columns of a row that [`WIDE_ROWS`] keeps: `CAPACITY` of its shader.
+pub(crate) const WIDE_CAPACITY: usize = 14336;
+
+/// EWMA blocks a row that they keep: `MAX_BLOCKS` of `shaders/logs/ewma.wgsl`; a block has 32 columns at least.
+pub(crate) const MAX_BLOCKS: u32 = 256;
 
 /// The bits of the smallest live score. Up to 2^-126 (`0x0080_0000`) a score has vanished: below it is no normal f32,
 /// which a device may flush, and a product that only rounding lifts to it may be flushed before it is rounded.
@@ -127,8 +174,10 @@ pub(crate) struct Params {
     pub sum_stride: u32,
     /// `column_norm`: distance, in weights, between two terms of one sum.
     pub term_stride: u32,
+    /// The least order key that a row of logarithms has room for; 0 where rows are pruned by keys.
+    pub window: u32,
     /// Uniform blocks are a multiple of 16 bytes.
-    pub padding: [u32; 2],
+    pub padding: u32,
 }
 
 /// Where every field of the uniform block lies in bytes, in order, and the size of the whole.
@@ -163,6 +212,7 @@ pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
         terms_per_tile,
         sum_stride,
         term_stride,
+        window,
         padding,
     ];
     (fields, size_of::<Params>())
@@ -172,6 +222,18 @@ pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn rows_are_kept_up_to_what_the_shaders_have_room_for() {
+        for (pass, capacity) in [(&ROWS, CAPACITY), (&WIDE_ROWS, WIDE_CAPACITY)] {
+            for constant in [
+                format!("const CAPACITY: u32 = {capacity}u;"),
+                format!("const MAX_BLOCKS: u32 = {MAX_BLOCKS}u;"),
+            ] {
+                assert!(pass.wgsl.contains(&constant), "{}: {constant}", pass.name);
+            }
+        }
+    }
 
     proptest! {
         #[test]

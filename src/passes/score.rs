@@ -66,7 +66,7 @@ pub(crate) fn with_term(factor: f32, column_term: f32, row_term: f32) -> f32 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     /// The bits of its lowest score, a multiple of 2^13.
-    base: u32,
+    pub(crate) base: u32,
 }
 
 impl Window {

@@ -66,6 +66,15 @@ impl Tensor {
         Self::new(dtype, rows, in_features, weights)
     }
 
+    /// Random weights as a trained model has them, within a few octaves: of every three rows one of which nothing else can
+    /// be said, one with zeros and subnormals, one of few different weights.
+    pub fn trained(seed: u64, dtype: Dtype, rows: usize, in_features: usize) -> Self {
+        let mut random = Random::new(seed);
+        let kinds = (0..rows).flat_map(|row| std::iter::repeat_n(row % 3, in_features));
+        let weights = kinds.map(move |kind| trained_weight(random.draw(), dtype, kind));
+        Self::new(dtype, rows, in_features, weights)
+    }
+
     /// All its rows.
     pub fn view(&self) -> Rows<'_> {
         self.part(0, self.rows)
@@ -112,13 +121,38 @@ impl Tensor {
     }
 }
 
-/// One stored weight from 64 random bits.
-fn random_weight(bits: u64, dtype: Dtype, non_finite: bool) -> u32 {
-    let (width, exponent_bits) = match dtype {
+/// Bits of a stored weight, and of its exponent.
+const fn widths(dtype: Dtype) -> (u32, u32) {
+    match dtype {
         Dtype::Bf16 => (16, 8),
         Dtype::F16 => (16, 5),
         Dtype::F32 => (32, 8),
+    }
+}
+
+/// One stored weight of a row of this kind, from 64 random bits.
+fn trained_weight(bits: u64, dtype: Dtype, kind: usize) -> u32 {
+    let (width, exponent_bits) = widths(dtype);
+    let fraction_bits = width - 1 - exponent_bits;
+    let sign = (bits as u32 & 1) << (width - 1);
+    let fraction = (bits >> 32) as u32 & ((1 << fraction_bits) - 1);
+    let below = (bits >> 7 | 1 << 10).trailing_zeros();
+    let (below, fraction) = match (kind, bits >> 1 & 15) {
+        (1, 0 | 1) => return sign,
+        (1, 2) => return sign | fraction,
+        (2, _) => (
+            below.min(2),
+            fraction >> (fraction_bits - 2) << (fraction_bits - 2),
+        ),
+        _ => (below, fraction),
     };
+    let exponent = (1 << (exponent_bits - 1)) - 3 - below;
+    sign | exponent << fraction_bits | fraction
+}
+
+/// One stored weight from 64 random bits.
+fn random_weight(bits: u64, dtype: Dtype, non_finite: bool) -> u32 {
+    let (width, exponent_bits) = widths(dtype);
     let fraction_bits = width - 1 - exponent_bits;
     let infinity = ((1 << exponent_bits) - 1) << fraction_bits;
     let sign = (bits as u32 & 1) << (width - 1);
@@ -160,6 +194,14 @@ pub fn random_norms(seed: u64, in_features: usize) -> Vec<f32> {
         norms[in_features / 2] = in_features as f32 * 64.0;
     }
     norms
+}
+
+/// Column norms within eight octaves.
+pub fn trained_norms(seed: u64, in_features: usize) -> Vec<f32> {
+    let mut random = Random::new(seed ^ 0x6E6F_726D_7300_0000);
+    let norm =
+        |bits: u64| 2f32.powi((bits & 7) as i32 - 4) * (1.0 + (bits >> 40) as f32 / 16_777_216.0);
+    (0..in_features).map(|_| norm(random.draw())).collect()
 }
 
 /// xorshift64*: the same numbers everywhere.

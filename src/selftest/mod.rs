@@ -3,8 +3,8 @@
 //! One list of cases, each a SHA-256 of what a device computes; what they must be is in `sums.txt`, made by the CPU twins,
 //! which the golden tests hold to an independent oracle. The tests run the same list on every adapter they find.
 //!
-//! Each pass by itself and all joined, every dtype, score and rule, over shapes on either side of every boundary; then a
-//! whole checkpoint, the example model, from file to file.
+//! Each pass by itself and all joined, every dtype, score and rule, over shapes on either side of every boundary, with
+//! weights as awkward as can be and, joined, with such as a model has; then a whole checkpoint, the example model, from file to file.
 
 pub mod fixtures;
 mod model;
@@ -21,7 +21,7 @@ use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
 use crate::{checkpoint, device, norms, plan, prune};
 
-use fixtures::{Tensor, random_norms};
+use fixtures::{Tensor, random_norms, trained_norms};
 
 /// What every case must give: a SHA-256 and a case's name a line, as `sha256sum` writes them.
 const SUMS: &str = include_str!("sums.txt");
@@ -46,6 +46,9 @@ pub const SHAPES: [(usize, usize); 17] = [
     (7, 1000),
     (2, 8224), // more than the 256 mask words that a workgroup scans at once
 ];
+
+/// Shapes on either side of what an adapter keeps of a row in its workgroup memory, two sizes of it.
+pub const KEPT: [(usize, usize); 5] = [(4, 4096), (3, 4097), (3, 8200), (3, 14_336), (3, 14_337)];
 
 /// LLaMA-3-405B's `down_proj`.
 pub const WIDE: (usize, usize) = (3, 53_248);
@@ -88,6 +91,8 @@ pub enum Case {
     Alone(Step, Dtype, &'static Score, Rule),
     /// From weights to the mask.
     Mask(Dtype, &'static Score, Rule),
+    /// From weights such as a model has to the mask: their rows are read once and kept, where awkward ones may not be.
+    Trained(Dtype, &'static Score, Rule),
     /// The example model, from file to file.
     Model(&'static Score, Rule),
 }
@@ -131,6 +136,24 @@ pub fn rules() -> [Rule; 5] {
     .map(|(name, selection)| Rule { name, selection })
 }
 
+/// Rules for weights such as a model has: small and large blocks, few and many pruned.
+fn trained_rules() -> [Rule; 5] {
+    let ewma = |block_size, gain_shift| Ewma::new(block_size, gain_shift).unwrap_or_default();
+    let closed = |sparsity, ewma| Selection::Ewma { sparsity, ewma };
+    let lambda = Selection::Lambda {
+        lambda: -0.25,
+        ewma: ewma(64, 2),
+    };
+    [
+        ("ewma", closed(0.5, Ewma::default())),
+        ("ewma-32", closed(0.3, ewma(32, 1))),
+        ("ewma-1024", closed(0.9, ewma(1024, 4))),
+        ("lambda-64", lambda),
+        ("exact", Selection::Exact { sparsity: 0.5 }),
+    ]
+    .map(|(name, selection)| Rule { name, selection })
+}
+
 /// Every case.
 #[must_use]
 pub fn cases() -> Vec<Case> {
@@ -151,6 +174,12 @@ pub fn cases() -> Vec<Case> {
         }
         for score in SCORES {
             cases.extend(rules.map(|rule| Case::Mask(dtype, score, rule)));
+        }
+        // One score with terms, and one without.
+        for with_terms in [false, true] {
+            let score = SCORES.iter().find(|s| s.sums_of_weights == with_terms);
+            let trained = |score| trained_rules().map(|rule| Case::Trained(dtype, score, rule));
+            cases.extend(score.into_iter().flat_map(trained));
         }
     }
     for score in SCORES {
@@ -173,6 +202,9 @@ impl fmt::Display for Case {
             }
             Self::Mask(of, score, rule) => {
                 write!(f, "mask/{}/{}/{}", dtype(of), score.name, rule.name)
+            }
+            Self::Trained(of, score, rule) => {
+                write!(f, "trained/{}/{}/{}", dtype(of), score.name, rule.name)
             }
             Self::Model(score, rule) => write!(f, "model/{}/{}", score.name, rule.name),
         }
@@ -199,19 +231,29 @@ impl Case {
         let (dtype, score, rule) = match *self {
             Self::Model(score, rule) => return model::sum(device, score, rule.selection),
             Self::ColumnNorm(dtype) => (dtype, &SCORES[0], rules()[0]),
-            Self::Alone(_, dtype, score, rule) | Self::Mask(dtype, score, rule) => {
-                (dtype, score, rule)
-            }
+            Self::Alone(_, dtype, score, rule)
+            | Self::Mask(dtype, score, rule)
+            | Self::Trained(dtype, score, rule) => (dtype, score, rule),
         };
-        for (seed, (rows, in_features)) in (1..).zip(SHAPES.into_iter().chain([WIDE])) {
-            let tensor = Tensor::random(seed, dtype, rows, in_features, true);
+        let is_trained = matches!(self, Self::Trained(..));
+        let more_shapes: &[_] = if is_trained { &KEPT } else { &[WIDE] };
+        for (seed, &(rows, in_features)) in (1..).zip(SHAPES.iter().chain(more_shapes)) {
+            let tensor = if is_trained {
+                Tensor::trained(seed, dtype, rows, in_features)
+            } else {
+                Tensor::random(seed, dtype, rows, in_features, true)
+            };
             let words: Vec<u32> = if let Self::ColumnNorm(_) = self {
                 let sums = device.sums(tensor.view())?;
                 let sums = sums.column.iter().chain(&sums.row);
                 sums.flat_map(|&sum| [sum as u32, (sum >> 32) as u32])
                     .collect()
             } else {
-                let norms = random_norms(seed, in_features);
+                let norms = if is_trained {
+                    trained_norms(seed, in_features)
+                } else {
+                    random_norms(seed, in_features)
+                };
                 let sums = score.sums_of_weights.then(|| device.sums(tensor.view()));
                 let sums = sums.transpose()?;
                 let recipe = recipe(sums.as_ref(), &norms, score, rule.selection);

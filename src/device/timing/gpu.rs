@@ -37,7 +37,7 @@ impl<'a> Timer<'a> {
         let context = gpu.context();
         let _turn = context.turn();
         let work = match timed {
-            Timed::Copy | Timed::Mask => Work::fused(rows, recipe),
+            Timed::Copy | Timed::Mask => gpu.fused(rows, 0, recipe),
             Timed::ColumnNorm => Work::sums(rows, true),
             Timed::Alone(last) => Work::alone(rows, recipe, last),
         };
