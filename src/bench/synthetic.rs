@@ -19,16 +19,17 @@ pub const VOCABULARY: usize = 32000;
 pub const LAYER_WEIGHTS: usize =
     2 * HIDDEN * HIDDEN + 2 * KEY_VALUE * HIDDEN + 3 * INTERMEDIATE * HIDDEN;
 
-/// Writes `model.safetensors`, `config.json` and `norms.safetensors` into `dir`; returns the model's bytes.
+/// Writes `model.safetensors`, `config.json` and `norms.safetensors` into `dir`; returns the model's bytes. `vocabulary` is
+/// TinyLlama's [`VOCABULARY`], or another where as large a share of a larger or smaller model is not to be pruned.
 ///
 /// # Errors
 /// When there is no room, or `dir` cannot be written.
-pub fn generate(dir: &Path, layers: usize) -> io::Result<usize> {
+pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usize> {
     std::fs::create_dir_all(dir)?;
 
     let mut tensors = vec![(
         "model.embed_tokens.weight".to_owned(),
-        vec![VOCABULARY, HIDDEN],
+        vec![vocabulary, HIDDEN],
     )];
     for layer in 0..layers {
         let linears = [
@@ -56,7 +57,7 @@ pub fn generate(dir: &Path, layers: usize) -> io::Result<usize> {
         }
     }
     tensors.push(("model.norm.weight".to_owned(), vec![HIDDEN]));
-    tensors.push(("lm_head.weight".to_owned(), vec![VOCABULARY, HIDDEN]));
+    tensors.push(("lm_head.weight".to_owned(), vec![vocabulary, HIDDEN]));
 
     let mut random = Random(0x5eed);
     let mut norms = Norms::new(Provenance {
@@ -88,7 +89,7 @@ pub fn generate(dir: &Path, layers: usize) -> io::Result<usize> {
     norms
         .write(&dir.join("norms.safetensors"))
         .map_err(io::Error::other)?;
-    std::fs::write(dir.join("config.json"), config(layers).to_string())?;
+    std::fs::write(dir.join("config.json"), config(layers, vocabulary).to_string())?;
 
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');
@@ -103,7 +104,7 @@ pub fn generate(dir: &Path, layers: usize) -> io::Result<usize> {
     Ok(8 + header.len() + offset)
 }
 
-fn config(layers: usize) -> serde_json::Value {
+fn config(layers: usize, vocabulary: usize) -> serde_json::Value {
     serde_json::json!({
         "model_type": "llama",
         "hidden_size": HIDDEN,
@@ -111,7 +112,7 @@ fn config(layers: usize) -> serde_json::Value {
         "num_attention_heads": HEADS,
         "num_key_value_heads": KEY_VALUE * HEADS / HIDDEN,
         "num_hidden_layers": layers,
-        "vocab_size": VOCABULARY,
+        "vocab_size": vocabulary,
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": false,
     })
