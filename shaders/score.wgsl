@@ -23,13 +23,12 @@ fn order_key(row: u32, column: u32) -> u32 {
         multiplier = with_terms(vec4<f32>(multiplier), vec4<f32>(column_term), row).x;
     }
     let magnitude = magnitude_bits(row * params.in_features + column);
-    let score_bits = bitcast<u32>(bitcast<f32>(magnitude) * multiplier);
-    var key = score_bits;
-    if score_bits < SMALLEST_LIVE {
-        key = select(1u, 0u, magnitude == 0u);
-    }
-    if magnitude >= NON_FINITE {
-        key = NON_FINITE;
-    }
-    return key;
+    return order_keys_of(vec4<u32>(magnitude), vec4<f32>(multiplier)).x;
+}
+
+fn order_keys_of(magnitudes: vec4<u32>, multipliers: vec4<f32>) -> vec4<u32> {
+    let score_bits = bitcast<vec4<u32>>(bitcast<vec4<f32>>(magnitudes) * multipliers);
+    let of_vanished = select(vec4<u32>(1u), vec4<u32>(0u), magnitudes == vec4<u32>(0u));
+    let finite = select(score_bits, of_vanished, score_bits < vec4<u32>(SMALLEST_LIVE));
+    return select(finite, vec4<u32>(NON_FINITE), magnitudes >= vec4<u32>(NON_FINITE));
 }

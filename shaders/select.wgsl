@@ -10,17 +10,24 @@
 // Of a round's 256 bins how many keys; at the end, of 256 words how many ties.
 var<workgroup> histogram: array<atomic<u32>, 256>;
 var<workgroup> sums_of_16: array<u32, 16>;
-var<workgroup> found_bin: u32;
-var<workgroup> found_below: u32;
+var<workgroup> kth_bin: Bin;
+
+// A bin of the histogram, how many keys lie before it, how many in it.
+struct Bin {
+    index: u32,
+    below: u32,
+    count: u32,
+}
 
 // The key of a weight that is zero is 0 in either width; that of a non-finite one is the largest.
 fn largest_key() -> u32 {
     return select(65535u, NON_FINITE, params.key_bits == 32u);
 }
 
-// Leaves in found_bin the histogram's bin that the k-th smallest lies in, `below` being smaller than all of its keys, and
-// in found_below how many lie before that bin. For 256 invocations.
-fn find_bin(below: u32, lane: u32) {
+// The histogram's bin that the k-th smallest lies in, `below` being smaller than all of its keys; the histogram is
+// empty again. For 256 invocations.
+fn find_bin(below: u32, lane: u32) -> Bin {
+    workgroupBarrier();
     let first = lane * 16u;
     sum_16s(lane);
     if lane < 16u {
@@ -38,11 +45,14 @@ fn find_bin(below: u32, lane: u32) {
                 smaller += select(0u, count, is_before);
                 bin += select(0u, 1u, is_before);
             }
-            found_bin = bin;
-            found_below = smaller;
+            kth_bin = Bin(bin, smaller, atomicLoad(&histogram[bin]));
         }
     }
+    // A load that every compiler knows to be the same for all invocations: barriers may depend on it.
+    let bin = workgroupUniformLoad(&kth_bin);
+    atomicStore(&histogram[lane], 0u);
     workgroupBarrier();
+    return bin;
 }
 
 // Adds up the histogram by 16. For 256 invocations.
@@ -63,10 +73,10 @@ fn prune_smallest_k(row: u32, lane: u32) {
     var prefix = 0u;
     var below = 0u;
     var shift = params.key_bits;
+    atomicStore(&histogram[lane], 0u);
+    workgroupBarrier();
     while shift > 0u {
         shift -= 8u;
-        atomicStore(&histogram[lane], 0u);
-        workgroupBarrier();
         for (var column = lane; column < params.in_features; column += 256u) {
             let shifted = key(row, column) >> shift;
             // Shifting twice, because a shift by 32 is not defined.
@@ -74,11 +84,9 @@ fn prune_smallest_k(row: u32, lane: u32) {
                 atomicAdd(&histogram[shifted & 255u], 1u);
             }
         }
-        workgroupBarrier();
-        find_bin(below, lane);
-        prefix = (prefix << 8u) | found_bin;
-        below = found_below;
-        workgroupBarrier();
+        let bin = find_bin(below, lane);
+        prefix = (prefix << 8u) | bin.index;
+        below = bin.below;
     }
     let threshold = prefix;
     // Of the keys equal to the threshold, how many go: all zeros, no non-finite weight.
@@ -116,22 +124,21 @@ fn first_ties(equal_bits: u32, ties: u32, lane: u32) -> u32 {
     atomicStore(&histogram[lane], countOneBits(equal_bits));
     workgroupBarrier();
     sum_16s(lane);
-    if equal_bits == 0u {
-        return 0u;
-    }
-    var before = 0u;
-    for (var other = 0u; other < lane / 16u; other += 1u) {
-        before += sums_of_16[other];
-    }
-    for (var other = lane & ~15u; other < lane; other += 1u) {
-        before += atomicLoad(&histogram[other]);
-    }
     var bits = 0u;
-    var rest = equal_bits;
-    for (var left = ties - min(before, ties); left > 0u && rest != 0u; left -= 1u) {
-        let lowest = rest & (~rest + 1u);
-        bits |= lowest;
-        rest ^= lowest;
+    if equal_bits != 0u {
+        var before = 0u;
+        for (var other = 0u; other < lane / 16u; other += 1u) {
+            before += sums_of_16[other];
+        }
+        for (var other = lane & ~15u; other < lane; other += 1u) {
+            before += atomicLoad(&histogram[other]);
+        }
+        var rest = equal_bits;
+        for (var left = ties - min(before, ties); left > 0u && rest != 0u; left -= 1u) {
+            let lowest = rest & (~rest + 1u);
+            bits |= lowest;
+            rest ^= lowest;
+        }
     }
     return bits;
 }

@@ -38,46 +38,30 @@ const EVERY: u32 = 0xffffffffu;
 
 // The cut of the k smallest, once the histogram has the upper bytes. For 256 invocations.
 fn find_cut(row: u32, lane: u32) -> Cut {
-    workgroupBarrier();
-    find_bin(0u, lane);
-    let upper = found_bin;
-    var below = found_below;
-    workgroupBarrier();
-    atomicStore(&histogram[lane], 0u);
-    workgroupBarrier();
+    let upper = find_bin(0u, lane);
     for (var eight = lane; eight < params.mask_words * 4u; eight += 256u) {
         let packed = logs[eight];
-        count_lower_bytes(packed.x, upper);
-        count_lower_bytes(packed.y, upper);
-        count_lower_bytes(packed.z, upper);
-        count_lower_bytes(packed.w, upper);
+        count_lower_bytes(packed.x, upper.index);
+        count_lower_bytes(packed.y, upper.index);
+        count_lower_bytes(packed.z, upper.index);
+        count_lower_bytes(packed.w, upper.index);
     }
-    workgroupBarrier();
-    find_bin(below, lane);
-    var cut = Cut((upper << 8u) | found_bin, 0u, EVERY);
-    below = found_below;
-    let equal = atomicLoad(&histogram[found_bin]);
-    workgroupBarrier();
+    var bin = find_bin(upper.below, lane);
+    var cut = Cut((upper.index << 8u) | bin.index, 0u, EVERY);
     // However few are asked for, every weight that is zero goes.
-    if cut.threshold == 0u || below + equal <= params.k {
-        return cut;
-    }
-    if params.key_bits == 32u {
-        // The 8 bits below the logarithm's, then the last 5.
-        var next = EVERY;
-        for (var round = 0u; round < 2u; round += 1u) {
-            atomicStore(&histogram[lane], 0u);
-            workgroupBarrier();
-            count_low_bits(row, cut.threshold, next, lane);
-            workgroupBarrier();
-            find_bin(below, lane);
-            next = found_bin;
-            cut.low_bits = (cut.low_bits << 5u) | next;
-            below = found_below;
-            workgroupBarrier();
+    if cut.threshold != 0u && bin.below + bin.count > params.k {
+        if params.key_bits == 32u {
+            // The 8 bits below the logarithm's, then the last 5.
+            var next = EVERY;
+            for (var round = 0u; round < 2u; round += 1u) {
+                count_low_bits(row, cut.threshold, next, lane);
+                bin = find_bin(bin.below, lane);
+                next = bin.index;
+                cut.low_bits = (cut.low_bits << 5u) | next;
+            }
         }
+        cut.ties = params.k - min(bin.below, params.k);
     }
-    cut.ties = params.k - min(below, params.k);
     return cut;
 }
 
@@ -173,8 +157,8 @@ fn prune_by_logs(row: u32, kind: u32, lane: u32) {
             count_upper_bytes(logs[eight]);
         }
     }
+    workgroupBarrier();
     if params.below != 0u {
-        workgroupBarrier();
         write_mask(row, Cut(params.below - 1u, 0u, EVERY), lane);
     } else {
         write_mask(row, find_cut(row, lane), lane);
