@@ -17,6 +17,8 @@ struct Bin {
     index: u32,
     below: u32,
     count: u32,
+    // Some drivers lay variables out as closely as they can: 16 bytes leave a neighbour of vectors aligned.
+    padding: u32,
 }
 
 // The key of a weight that is zero is 0 in either width; that of a non-finite one is the largest.
@@ -45,7 +47,7 @@ fn find_bin(below: u32, lane: u32) -> Bin {
                 smaller += select(0u, count, is_before);
                 bin += select(0u, 1u, is_before);
             }
-            kth_bin = Bin(bin, smaller, atomicLoad(&histogram[bin]));
+            kth_bin = Bin(bin, smaller, atomicLoad(&histogram[bin]), 0u);
         }
     }
     // A load that every compiler knows to be the same for all invocations: barriers may depend on it.
