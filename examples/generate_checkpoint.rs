@@ -17,7 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .ok_or("usage: generate_checkpoint DIR [LAYERS [VOCABULARY]]")?,
     );
     let layers: usize = args.next().map_or(Ok(22), |layers| layers.parse())?;
-    let vocabulary = args.next().map_or(Ok(VOCABULARY), |tokens| tokens.parse())?;
+    let vocabulary = args
+        .next()
+        .map_or(Ok(VOCABULARY), |tokens| tokens.parse())?;
     let bytes = generate(&dir, layers, vocabulary)?;
     println!("{}: {bytes} bytes", dir.join("model.safetensors").display());
     Ok(())

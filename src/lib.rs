@@ -45,5 +45,6 @@ pub mod selection;
 pub mod selftest;
 pub mod targets;
 pub mod text;
+mod vectors;
 
 pub use dtype::Dtype;

@@ -2,6 +2,7 @@
 
 use crate::dtype::{Dtype, Weight, with_weights};
 use crate::passes::NON_FINITE;
+use crate::vectors::widest;
 
 /// One bit a weight, 1 = pruned; rows start on a u32 word, the first column in the lowest bit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,26 +46,31 @@ impl Mask {
 
     /// Zeroes the pruned weights in `bytes` (`[rows, in_features]`, aligned to the dtype) and counts.
     pub fn apply(&self, dtype: Dtype, bytes: &mut [u8], squares: bool) -> Counts {
-        with_weights!(dtype, bytes, cast_slice_mut, |weights| self
-            .apply_to(weights, squares))
-    }
-
-    fn apply_to<W: Weight>(&self, weights: &mut [W], squares: bool) -> Counts {
         let mut counts = Counts::default();
-        if self.in_features == 0 {
-            return counts;
-        }
-        let mut pruned = vec![false; self.in_features];
-        let words = self.words.chunks(Self::words_per_row(self.in_features));
-        for (row, words) in weights.chunks_mut(self.in_features).zip(words) {
-            for (bits, &word) in pruned.chunks_mut(32).zip(words) {
-                for (bit, pruned) in bits.iter_mut().enumerate() {
-                    *pruned = (word >> bit) & 1 == 1;
-                }
-            }
-            counts.zero(row, &pruned, squares, |goes| goes);
+        if self.in_features > 0 {
+            with_weights!(dtype, bytes, cast_slice_mut, |weights| {
+                widest(
+                    #[inline(always)]
+                    || self.apply_to(weights, squares, &mut counts),
+                );
+            });
         }
         counts
+    }
+
+    #[inline(always)]
+    fn apply_to<W: Weight>(&self, weights: &mut [W], squares: bool, counts: &mut Counts) {
+        let words_per_row = Self::words_per_row(self.in_features);
+        let mut pruned = vec![false; 32 * words_per_row];
+        let words = self.words.chunks(words_per_row);
+        for (row, words) in weights.chunks_mut(self.in_features).zip(words) {
+            for (pruned, word) in pruned.as_chunks_mut::<32>().0.iter_mut().zip(words) {
+                // Bytes compared with bits of their own vectorise, where shifts by different amounts do not.
+                let bytes = word.to_le_bytes();
+                *pruned = std::array::from_fn(|bit| bytes[bit / 8] & 1 << (bit % 8) != 0);
+            }
+            counts.zero(row, &pruned[..row.len()], squares, |goes| goes);
+        }
     }
 }
 

@@ -344,6 +344,8 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome, command: Vec<
         seconds: outcome.elapsed.as_secs_f64(),
         stages: [
             ("read", stages.read),
+            ("upload", stages.upload),
+            ("wait", stages.wait),
             ("prune", stages.prune),
             ("write", stages.write),
             ("copy", stages.copy),

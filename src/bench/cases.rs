@@ -206,7 +206,8 @@ fn files(
         .prefix("swiftprune-bench-")
         .tempdir_in(dir)
         .map_err(temporary)?;
-    let bytes = synthetic::generate(dir.path(), layers, synthetic::VOCABULARY).map_err(temporary)? as u64;
+    let bytes =
+        synthetic::generate(dir.path(), layers, synthetic::VOCABULARY).map_err(temporary)? as u64;
     let model = dir.path().join("model.safetensors");
     let copy = dir.path().join("copy.safetensors");
     let out = dir.path().join("out.safetensors");

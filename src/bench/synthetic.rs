@@ -89,7 +89,10 @@ pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usiz
     norms
         .write(&dir.join("norms.safetensors"))
         .map_err(io::Error::other)?;
-    std::fs::write(dir.join("config.json"), config(layers, vocabulary).to_string())?;
+    std::fs::write(
+        dir.join("config.json"),
+        config(layers, vocabulary).to_string(),
+    )?;
 
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');

@@ -7,6 +7,7 @@ use crate::passes::fused::{self, Rule, Scratch};
 use crate::passes::select::{self, Near};
 use crate::passes::{column_norm, ewma, n_of_m};
 use crate::selection::Selection;
+use crate::vectors::widest;
 
 /// This machine's cores.
 #[derive(Debug)]
@@ -72,24 +73,6 @@ pub(crate) fn prune(
         });
     }
     counts
-}
-
-/// Runs the same code compiled for the widest vectors this CPU has.
-///
-/// What is called inside must be inlined into it to be compiled so. Rust neither fuses nor reorders floating-point
-/// operations, so the width changes no bit.
-#[inline(always)]
-fn widest(work: impl FnOnce()) {
-    struct Work<F>(F);
-    impl<F: FnOnce()> pulp::NullaryFnOnce for Work<F> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            (self.0)();
-        }
-    }
-    pulp::Arch::new().dispatch(Work(work));
 }
 
 /// The mask of these rows.

@@ -1,5 +1,5 @@
-//! A run on a GPU: a reader, the device and a writer work at the same time, over channels that hold a few chunks; copies
-//! have a thread of their own.
+//! A run on a GPU: a reader, the device, a pruner that zeroes by the device's masks and a writer work at the same time, over
+//! channels that hold a few chunks; copies have a thread of their own.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,6 +13,9 @@ use crate::mask::Mask;
 
 /// Chunks that wait between two stages.
 const WAITING: usize = 2;
+
+/// Chunks that go round: those that wait, those on the device, and one in each stage's hands.
+pub(super) const CHUNKS: usize = 3 * WAITING + CHUNKS_IN_FLIGHT + 3;
 
 /// Rows that were read: to sum, or to prune.
 struct Read {
@@ -30,22 +33,31 @@ struct Decided {
     mask: Mask,
 }
 
+/// Rows that are as they will be written.
+struct Pruned {
+    matrix: usize,
+    rows: Range<usize>,
+    chunk: Chunk,
+}
+
 pub(super) fn run(run: &Run<'_>, gpu: &Gpu) {
     let (to_device, from_reader) = sync_channel(WAITING);
-    let (to_writer, from_device) = sync_channel(WAITING);
+    let (to_pruner, from_device) = sync_channel(WAITING);
+    let (to_writer, from_pruner) = sync_channel(WAITING);
     // Chunks go round, so that their memory is used again.
-    let (to_reader, used) = sync_channel(2 * WAITING + CHUNKS_IN_FLIGHT + 2);
+    let (to_reader, used) = sync_channel(CHUNKS);
     let to_reader_again = to_reader.clone();
     std::thread::scope(|scope| {
         // A stage that fails drops its ends of the channels, and so ends the others.
         scope.spawn(|| settle(run, copies(run)));
         scope.spawn(move || settle(run, read(run, &to_device, &used)));
-        scope.spawn(move || settle(run, write(run, &from_device, &to_reader)));
+        scope.spawn(move || settle(run, prune(run, &from_device, &to_writer)));
+        scope.spawn(move || settle(run, write(run, &from_pruner, &to_reader)));
         settle(
             run,
-            decide(run, gpu, &from_reader, &to_writer, &to_reader_again),
+            decide(run, gpu, &from_reader, &to_pruner, &to_reader_again),
         );
-        drop((from_reader, to_writer, to_reader_again));
+        drop((from_reader, to_pruner, to_reader_again));
     });
 }
 
@@ -96,17 +108,17 @@ fn decide(
     run: &Run<'_>,
     gpu: &Gpu,
     from_reader: &Receiver<Read>,
-    to_writer: &SyncSender<Decided>,
+    to_pruner: &SyncSender<Decided>,
     to_reader: &SyncSender<Chunk>,
 ) -> Result<(), Error> {
     let mut in_flight: VecDeque<(Pending, usize, Range<usize>, Chunk)> = VecDeque::new();
     let finish = |(pending, matrix, rows, chunk)| -> Result<(), Error> {
         let mask = {
-            let _clock = run.clocks.run(Stage::Prune);
+            let _clock = run.clocks.run(Stage::Wait);
             gpu.wait(pending)?
         };
-        // A writer that is gone has reported why.
-        let _ = to_writer.send(Decided {
+        // A thread that is gone has reported why.
+        let _ = to_pruner.send(Decided {
             matrix,
             rows,
             chunk,
@@ -132,7 +144,7 @@ fn decide(
         };
         if sum {
             let sums = {
-                let _clock = run.clocks.run(Stage::Prune);
+                let _clock = run.clocks.run(Stage::Wait);
                 gpu.sums(weights)?
             };
             matrix.add_sums(run.plan, rows, &sums);
@@ -147,19 +159,22 @@ fn decide(
         {
             finish(oldest)?;
         }
-        let pending = gpu.submit(weights, rows.start, &recipe)?;
+        let pending = {
+            let _clock = run.clocks.run(Stage::Upload);
+            gpu.submit(weights, rows.start, &recipe)?
+        };
         in_flight.push_back((pending, index, rows, chunk));
     }
     in_flight.into_iter().try_for_each(finish)
 }
 
-fn write(
+fn prune(
     run: &Run<'_>,
     from_device: &Receiver<Decided>,
-    to_reader: &SyncSender<Chunk>,
+    to_writer: &SyncSender<Pruned>,
 ) -> Result<(), Error> {
     for Decided {
-        matrix,
+        matrix: index,
         rows,
         mut chunk,
         mask,
@@ -168,7 +183,7 @@ fn write(
         if run.is_stopped() {
             break;
         }
-        let matrix = &run.matrices[matrix];
+        let matrix = &run.matrices[index];
         let counts = {
             let _clock = run.clocks.run(Stage::Prune);
             mask.apply(
@@ -178,7 +193,33 @@ fn write(
             )
         };
         run.count(matrix, rows.clone(), counts)?;
-        run.write(matrix, rows, &mut chunk)?;
+        let pruned = Pruned {
+            matrix: index,
+            rows,
+            chunk,
+        };
+        if to_writer.send(pruned).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn write(
+    run: &Run<'_>,
+    from_pruner: &Receiver<Pruned>,
+    to_reader: &SyncSender<Chunk>,
+) -> Result<(), Error> {
+    for Pruned {
+        matrix,
+        rows,
+        mut chunk,
+    } in from_pruner
+    {
+        if run.is_stopped() {
+            break;
+        }
+        run.write(&run.matrices[matrix], rows, &mut chunk)?;
         let _ = to_reader.try_send(chunk);
     }
     Ok(())

@@ -17,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{self, Finished, Output, shown, shown_path};
+use crate::device::gpu::CHUNKS_IN_FLIGHT;
 use crate::device::{self, Device};
 use crate::mask::Counts;
 use crate::plan::Plan;
@@ -99,7 +100,11 @@ pub struct Outcome {
 pub struct Stages {
     /// Reading rows.
     pub read: Duration,
-    /// Deciding and zeroing; with a GPU, the wait for it and the host's part.
+    /// With a GPU: copying rows to where it gets them from, and submitting its work.
+    pub upload: Duration,
+    /// With a GPU: waiting for it.
+    pub wait: Duration,
+    /// Deciding and zeroing; with a GPU, zeroing by its masks.
     pub prune: Duration,
     /// Writing rows.
     pub write: Duration,
@@ -183,11 +188,14 @@ pub fn prune(
 pub fn memory(plan: &Plan, device: &Device) -> u64 {
     let chunk = plan.pruned().map(|(tensor, target)| {
         let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
-        // A chunk holds one row at least; its keys take up to nine bytes a weight.
         match device {
-            // One chunk in hand, three being written or waiting for it.
+            // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being written or waiting for it.
             Device::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
-            Device::Gpu(gpu) => gpu.chunk_rows(target.in_features) as u64 * row * 10,
+            // The chunks that go round, and the staging memory of those on the device.
+            Device::Gpu(gpu) => {
+                let chunk = gpu.chunk_rows(target.in_features) as u64 * row;
+                (gpu::CHUNKS + CHUNKS_IN_FLIGHT) as u64 * chunk
+            }
         }
     });
     let program = match device {
@@ -377,6 +385,8 @@ impl Run<'_> {
 #[derive(Clone, Copy)]
 enum Stage {
     Read,
+    Upload,
+    Wait,
     Prune,
     Write,
     Copy,
@@ -384,7 +394,7 @@ enum Stage {
 
 /// Nanoseconds per stage.
 #[derive(Default)]
-struct Clocks([AtomicU64; 4]);
+struct Clocks([AtomicU64; 6]);
 
 impl Clocks {
     fn run(&self, stage: Stage) -> Clock<'_> {
@@ -395,10 +405,12 @@ impl Clocks {
     }
 
     fn read(&self) -> Stages {
-        let [read, prune, write, copy] = [0, 1, 2, 3]
+        let [read, upload, wait, prune, write, copy] = [0, 1, 2, 3, 4, 5]
             .map(|stage: usize| Duration::from_nanos(self.0[stage].load(Ordering::Relaxed)));
         Stages {
             read,
+            upload,
+            wait,
             prune,
             write,
             copy,
