@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 rounds=${1:-7}
 shift || true
 [ $# -gt 0 ] || set -- 1 4 8
-dir=${BENCH_DIR:-/dev/shm}/swiftprune-sizes out=${BENCH_DIR:-/dev/shm}/swiftprune-sizes/out.safetensors
-filler=target/filler results=$(mktemp)
+dir=${BENCH_DIR:-/dev/shm}/swiftprune-sizes
+model=$dir/model.safetensors out=$dir/out.safetensors filler=target/filler results=$(mktemp)
 trap 'rm -rf "$dir" "$filler" "$results"' EXIT
 cargo build --release --quiet
 mkdir -p "$dir"
@@ -24,7 +24,7 @@ fill() {
     cat "$filler" >/dev/null
 }
 for gb in "$@"; do
-    layers=$((10 * gb)) vocabulary=$((14545 * gb)) model=$dir/model.safetensors
+    layers=$((10 * gb)) vocabulary=$((14545 * gb))
     rm -rf "$dir" && mkdir -p "$dir"
     cargo run --release --quiet --example generate_checkpoint -- "$dir" "$layers" "$vocabulary" >/dev/null
     bytes=$(wc -c <"$model")

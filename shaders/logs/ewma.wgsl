@@ -18,6 +18,11 @@ fn total(parts: vec4<u32>) -> u32 {
     return parts.x + parts.y + parts.z + parts.w;
 }
 
+// The block that a word's 32 columns lie in: the host gives a window only where blocks are no smaller.
+fn block_of(word: u32) -> u32 {
+    return word >> (params.block_shift - 5u);
+}
+
 // Whether all 32 columns of a word have live scores.
 fn is_live_word(word: u32, kind: u32) -> bool {
     return kind == LIVE && word * 32u + 32u <= params.in_features;
@@ -29,12 +34,11 @@ fn distances(logs: vec4<u32>, centre: i32) -> vec4<u32> {
 
 // Leaves the averages of each block: means and deviations. For 256 invocations.
 fn measure(kind: u32, lane: u32) {
-    let words_a_block = 1u << (params.block_shift - 5u);
     atomicStore(&block_means[lane], 0u);
     atomicStore(&block_deviations[lane], 0u);
     workgroupBarrier();
     for (var word = lane; word < params.mask_words; word += 256u) {
-        let block = word >> (params.block_shift - 5u);
+        let block = block_of(word);
         var sum = vec4<u32>(0u);
         if is_live_word(word, kind) {
             for (var i = 0u; i < 4u; i += 1u) {
@@ -58,6 +62,7 @@ fn measure(kind: u32, lane: u32) {
 
     var count = 0u;
     if lane < params.blocks {
+        let words_a_block = 1u << (params.block_shift - 5u);
         let words = min(words_a_block, params.mask_words - lane * words_a_block);
         count = words * 32u - atomicLoad(&block_deviations[lane]);
         atomicStore(&block_means[lane], fixed_mean(atomicLoad(&block_means[lane]), max(count, 1u)));
@@ -65,7 +70,7 @@ fn measure(kind: u32, lane: u32) {
     }
     workgroupBarrier();
     for (var word = lane; word < params.mask_words; word += 256u) {
-        let block = word >> (params.block_shift - 5u);
+        let block = block_of(word);
         let centre = i32((atomicLoad(&block_means[block]) + 64u) >> 7u);
         var sum = vec4<u32>(0u);
         if is_live_word(word, kind) {
@@ -113,7 +118,7 @@ fn threshold_keys(logs: vec4<u32>, average: vec4<u32>, is_live: bool) -> vec4<u3
 // Turns the row's logarithms into threshold keys, and adds their upper bytes to the histogram. For 256 invocations.
 fn normalise_logs(kind: u32, lane: u32) {
     for (var word = lane; word < params.mask_words; word += 256u) {
-        let block = word >> (params.block_shift - 5u);
+        let block = block_of(word);
         let mean = atomicLoad(&block_means[block]);
         let deviation = atomicLoad(&block_deviations[block]);
         let average = vec4<u32>(1u, mean, deviation, reciprocal(i32(deviation)));

@@ -14,11 +14,10 @@
 //! integers, and `docs/algorithm.md` defines every bit of them.
 //!
 //! `shaders/NAME.wgsl` has a pass's functions, `shaders/alone/NAME.wgsl` the entry points that run it by itself over stored
-//! keys: so it is tested and timed. What prunes is [`FUSED`]: from the weight to the mask in one dispatch, by
-//! the same functions or, for nearly every row there is, by those of `shaders/logs`, which keep the row as 16-bit logarithms in
-//! workgroup memory. Its twin is `fused.rs`, with `bounds.rs` for the logarithms. To add a pass: write
-//! both halves, add its row to [`PASSES`] and its function to `shaders/fused.wgsl` and `fused.rs`; the shader tests iterate
-//! that slice.
+//! keys: so it is tested and timed. What prunes is [`FUSED`]: from the weight to the mask in one dispatch, by the same
+//! functions or, for nearly every row there is, by those of `shaders/logs`, which keep the row as 16-bit logarithms in
+//! workgroup memory. Its twin is `fused.rs`, with `bounds.rs` for the logarithms. To add a pass: write both halves, add its
+//! row to [`PASSES`] and its function to `shaders/fused.wgsl` and `fused.rs`; the shader tests iterate that slice.
 
 mod bounds;
 pub mod column_norm;

@@ -189,7 +189,8 @@ pub fn memory(plan: &Plan, device: &Device) -> u64 {
     let chunk = plan.pruned().map(|(tensor, target)| {
         let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
         match device {
-            // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being written or waiting for it.
+            // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being
+            // written or waiting for it.
             Device::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
             // The chunks that go round, and the staging memory of those on the device.
             Device::Gpu(gpu) => {

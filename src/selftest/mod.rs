@@ -4,7 +4,8 @@
 //! which the golden tests hold to an independent oracle. The tests run the same list on every adapter they find.
 //!
 //! Each pass by itself and all joined, every dtype, score and rule, over shapes on either side of every boundary, with
-//! weights as awkward as can be and, joined, with such as a model has; then a whole checkpoint, the example model, from file to file.
+//! weights as awkward as can be and, joined, with such as a model has; then a whole checkpoint, the example model, from
+//! file to file.
 
 pub mod fixtures;
 mod model;
