@@ -108,15 +108,14 @@ fn files(c: &mut Criterion) {
 
 fn whole_file(model: &Path, out: &PathBuf, norms: &Norms, selection: Selection, threads: usize) {
     std::fs::remove_file(out).ok();
-    let mut options = Options::new(selection);
-    options.norms = Some(norms.clone());
+    let options = Options::new(selection);
     let checkpoint =
         Checkpoint::open(model.to_str().expect("a path in UTF-8")).expect("a checkpoint");
-    let plan = Plan::new(checkpoint, options).expect("norms that fit");
+    let plan = Plan::new(checkpoint, options, Some(norms.clone())).expect("norms that fit");
     let device = Device::open(&DeviceChoice::Cpu)
         .expect("the CPU is there")
         .with_threads(Some(threads));
-    let output = Output::create(&plan.checkpoint, out, true).expect("room for the output");
+    let output = Output::create(plan.checkpoint(), out, true).expect("room for the output");
     prune(&plan, &device, output, false, &|_| ()).expect("finite weights");
 }
 

@@ -19,7 +19,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let checkpoint = Checkpoint::open(model)?;
     let output = Output::create(&checkpoint, Path::new(out), false)?;
-    let plan = Plan::new(checkpoint, Options::new(Selection::Pattern(two_of_four)))?;
+    let plan = Plan::new(
+        checkpoint,
+        Options::new(Selection::Pattern(two_of_four)),
+        None,
+    )?;
     let device = Device::open(&DeviceChoice::Auto)?;
     let outcome = prune(&plan, &device, output, false, &|_| ())?;
 

@@ -1,10 +1,13 @@
 //! Calibration: the column norms of a model's activations on some text, with where they come from.
 
+use std::collections::BTreeMap;
+
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceKind};
+use crate::error::Kind;
 use crate::forward::{self, Forward, Progress};
 use crate::model::{self, Architecture};
-use crate::norms::{self, Format, Norms, Provenance};
+use crate::norms::{self, Coverage, Format, Norms, Provenance};
 use crate::text::{self, Text};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
@@ -31,7 +34,7 @@ pub enum Error {
     Norms(#[from] norms::Error),
     /// Windows longer than the model was made for.
     #[error(
-        "--context {context} is longer than the {max} tokens this model was made for (max_position_embeddings)"
+        "a window of {context} tokens is longer than the {max} that this model was made for (max_position_embeddings)"
     )]
     Context {
         /// What was asked.
@@ -42,6 +45,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the error means for whoever asked.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Context { .. } => Kind::Usage,
+            _ => Kind::Failed,
+        }
+    }
+
     /// Whether the model is one that nobody could calibrate here: of another architecture, or without a tokenizer. Any
     /// other error is of the user's making, or of the files'.
     #[must_use]
@@ -136,20 +148,19 @@ impl Calibration {
         Ok(norms)
     }
 
-    /// Norms of the right names and lengths that are all one: what a plan is checked with before the real ones are there.
-    ///
-    /// # Errors
-    /// [`Error::Norms`], which would be an error of this program.
-    pub fn pending(&self, checkpoint: &Checkpoint) -> Result<Norms, Error> {
-        let mut norms = Norms::new(self.provenance(checkpoint));
+    /// What it will measure, so that a plan can be checked before it runs.
+    #[must_use]
+    pub fn coverage(&self, checkpoint: &Checkpoint) -> Coverage {
+        let mut in_features = BTreeMap::new();
         for block in (0..self.architecture.blocks).map(|index| self.architecture.block(index)) {
             for site in model::Site::ALL {
                 for linear in block.readers(site) {
-                    norms.insert(linear.weight.clone(), vec![1.0; linear.in_features])?;
+                    in_features.insert(linear.weight.clone(), linear.in_features);
                 }
             }
         }
-        Ok(norms)
+        let model = checkpoint.source.weights().path().to_path_buf();
+        Coverage::new(model, in_features)
     }
 
     fn provenance(&self, checkpoint: &Checkpoint) -> Provenance {

@@ -30,7 +30,9 @@ pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
 pub mod device;
+
 mod dtype;
+pub mod error;
 pub mod evaluation;
 pub mod forward;
 pub mod mask;
@@ -40,6 +42,7 @@ pub mod passes;
 pub mod plan;
 pub mod prune;
 pub mod report;
+pub mod run;
 pub mod scores;
 pub mod selection;
 pub mod selftest;

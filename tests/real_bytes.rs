@@ -46,7 +46,7 @@ fn run(model: &Path, out: &Path, selection: Selection, score: Option<&str>) {
     let output = Output::create(&checkpoint, out, false).unwrap();
     let mut options = Options::new(selection);
     options.score = score.map(|name| Score::by_name(name).unwrap());
-    let plan = Plan::new(checkpoint, options).unwrap();
+    let plan = Plan::new(checkpoint, options, None).unwrap();
     let device = Device::open(&DeviceChoice::Cpu).unwrap();
     prune(&plan, &device, output, false, &|_| ()).unwrap();
 }

@@ -223,9 +223,8 @@ fn files(
         let [ewma, _, pattern] = selections();
         let mut plans = Vec::new();
         for selection in [ewma, pattern] {
-            let mut options = PruneOptions::new(selection);
-            options.norms = Some(norms.clone());
-            plans.push(Plan::new(open()?, options)?);
+            let options = PruneOptions::new(selection);
+            plans.push(Plan::new(open()?, options, Some(norms.clone()))?);
         }
         let mut wall = [const { Vec::new() }; 3];
         for round in 0..=options.samples {
@@ -236,7 +235,7 @@ fn files(
             std::fs::remove_file(&copy).map_err(temporary)?;
             for (plan, took) in plans.iter().zip(&mut took[1..]) {
                 let start = Instant::now();
-                let output = Output::create(&plan.checkpoint, &out, true)?;
+                let output = Output::create(plan.checkpoint(), &out, true)?;
                 prune(plan, device, output, false, &|_| ())?;
                 *took = start.elapsed().as_secs_f64();
                 std::fs::remove_file(&out).map_err(temporary)?;

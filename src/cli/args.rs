@@ -105,7 +105,7 @@ pub(super) struct Prune {
         default_value = "ewma",
         help_heading = "Which weights"
     )]
-    pub selection: Rule,
+    pub selection: RuleName,
     /// Columns a block of the moving average: a power of two from 16 to 4096
     #[arg(
         long,
@@ -334,7 +334,7 @@ impl std::str::FromStr for TextChoice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Rule {
+pub(super) enum RuleName {
     /// Against the block-wise moving average
     Ewma,
     /// The lowest scores of each row

@@ -7,10 +7,10 @@ use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
 use swiftprune_wgpu::device::Device;
+use swiftprune_wgpu::run::Devices;
 use swiftprune_wgpu::text::Text;
 
 use super::args::Calibrate;
-use super::device::{Devices, named};
 use super::progress::Pass;
 use super::{Terminal, output};
 
@@ -41,8 +41,8 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         }
     }
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;
-    let devices = Devices::open(&args.on)?;
-    let device = devices.of_model();
+    let devices = Devices::open(&args.on.device, args.on.threads.map(usize::from))?;
+    let device = devices.forward();
     let weights = checkpoint.source.weights();
     let weights = output::printable(&weights.path().to_string_lossy());
     terminal.say(format_args!("model   {weights}"));
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let norms = calibration.run(&checkpoint, device, &|at| pass.at(at));
     pass.finish();
     norms?.write(&args.output)?;
-    terminal.say(done(&calibration, start.elapsed()));
+    terminal.say(done(calibration.tokens(), start.elapsed()));
     terminal.say(output::printable(&args.output.to_string_lossy()));
     Ok(())
 }
@@ -64,16 +64,16 @@ pub(super) fn setting(calibration: &Calibration, device: &Device) -> String {
         output::printable(&calibration.text().name),
         output::count(calibration.tokens() as u64),
         calibration.context(),
-        named(device.info())
+        output::device(device.info())
     )
 }
 
 /// What was measured, and how fast.
-pub(super) fn done(calibration: &Calibration, elapsed: Duration) -> String {
+pub(super) fn done(tokens: usize, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     format!(
         "calibrated on {} tokens in {seconds:.1} s ({:.0} tokens/s)",
-        output::count(calibration.tokens() as u64),
-        calibration.tokens() as f64 / seconds
+        output::count(tokens as u64),
+        tokens as f64 / seconds
     )
 }

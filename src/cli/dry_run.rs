@@ -4,8 +4,9 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use swiftprune_wgpu::device::DeviceInfo;
-use swiftprune_wgpu::plan::{Action, Plan};
+use swiftprune_wgpu::plan::Action;
 use swiftprune_wgpu::report::SelectionReport;
+use swiftprune_wgpu::run::Prepared;
 
 use super::{Terminal, output};
 
@@ -33,16 +34,12 @@ struct Row<'a> {
     copied_because: Option<String>,
 }
 
-pub(super) fn print(
-    plan: &Plan,
-    device: &DeviceInfo,
-    memory_bytes: u64,
-    estimated_seconds: Option<f64>,
-    json: bool,
-    terminal: Terminal,
-) -> anyhow::Result<()> {
-    let tensors: Vec<Row<'_>> = plan
-        .tensors
+pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyhow::Result<()> {
+    let (draft, device) = (prepared.draft(), prepared.devices().pruning().info());
+    let estimate = prepared.estimate()?;
+    let estimated_seconds = estimate.time.map(|time| time.as_secs_f64());
+    let tensors: Vec<Row<'_>> = draft
+        .tensors()
         .iter()
         .map(|tensor| Row {
             name: &tensor.name,
@@ -60,14 +57,14 @@ pub(super) fn print(
     if json {
         let plan = DryRun {
             device,
-            score: plan.score.name,
-            selection: (&plan.options.selection).into(),
-            bytes: plan.bytes_total(),
-            bytes_pruned: plan.bytes_pruned(),
-            memory_bytes,
+            score: draft.score().name,
+            selection: (&draft.options().selection).into(),
+            bytes: draft.bytes_total(),
+            bytes_pruned: draft.bytes_pruned(),
+            memory_bytes: estimate.memory,
             estimated_seconds,
             tensors,
-            warnings: &plan.warnings,
+            warnings: prepared.warnings(),
         };
         serde_json::to_writer_pretty(&mut stdout, &plan)?;
         writeln!(stdout)?;
@@ -91,15 +88,15 @@ pub(super) fn print(
         ]);
     }
     stdout.write_all(output::table(&rows, &[3]).as_bytes())?;
-    let pruned = plan.pruned().count();
+    let pruned = draft.pruned().count();
     terminal.say(format_args!(
         "{pruned} of {} tensors would be pruned: {} of {}. Memory: about {}.{} Nothing was written.",
-        plan.tensors.len(),
-        output::bytes(plan.bytes_pruned()),
-        output::bytes(plan.bytes_total()),
-        output::bytes(memory_bytes),
+        draft.tensors().len(),
+        output::bytes(draft.bytes_pruned()),
+        output::bytes(draft.bytes_total()),
+        output::bytes(estimate.memory),
         estimated_seconds.map_or_else(String::new, |seconds| format!(
-            " Computing: about {seconds:.1} s on {device}, measured on a sample; the disk comes on top."
+            " Computing: about {seconds:.1} s on {device}, measured on a sample; plus time for the disk."
         ))
     ));
     Ok(())

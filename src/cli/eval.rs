@@ -7,10 +7,10 @@ use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
+use swiftprune_wgpu::run::Devices;
 use swiftprune_wgpu::text::Text;
 
 use super::args::Eval;
-use super::device::{Devices, named};
 use super::progress::Pass;
 use super::{Terminal, output};
 
@@ -36,8 +36,8 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     let windows = |checkpoint| Windows::new(checkpoint, &text, args.context, args.tokens);
     let of_first = windows(&checkpoint)?;
     let of_second = against.as_ref().map(windows).transpose()?;
-    let devices = Devices::open(&args.on)?;
-    let device = devices.of_model();
+    let devices = Devices::open(&args.on.device, args.on.threads.map(usize::from))?;
+    let device = devices.forward();
     let first = measure(&of_first, &checkpoint, device, terminal)?;
     let second = match (&of_second, &against) {
         (Some(windows), Some(checkpoint)) => Some(measure(windows, checkpoint, device, terminal)?),
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
 }
 
 /// Runs one checkpoint over the windows, with progress.
-pub(super) fn measure(
+fn measure(
     windows: &Windows,
     checkpoint: &Checkpoint,
     device: &Device,
@@ -82,7 +82,7 @@ pub(super) fn lines(evaluation: &EvaluationReport) -> String {
         output::count(evaluation.windows as u64),
         evaluation.context,
         evaluation.tokens_per_second,
-        named(&evaluation.device),
+        output::device(&evaluation.device),
     );
     let perplexity = evaluation.perplexity;
     let Some(against) = &evaluation.against else {

@@ -3,19 +3,24 @@
 mod args;
 mod bench;
 mod calibrate;
-mod device;
 mod devices;
 mod dry_run;
 mod eval;
+mod hints;
 mod output;
 mod progress;
 mod prune;
 mod selftest;
+mod settings;
+mod summary;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+use swiftprune_wgpu::error::Kind;
+use swiftprune_wgpu::{calibration, run, targets};
 
 use args::{Args, Command, When};
 
@@ -84,31 +89,34 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             let label = terminal.paint("31;1", "error:");
             eprintln!("{label} {error:#}");
+            if let Some(hint) = hints::hint(&error) {
+                eprintln!("{} {hint}", terminal.paint("36;1", "help:"));
+            }
             ExitCode::from(exit_code(&error))
         }
     }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    use swiftprune_wgpu::{calibration, plan, prune, targets};
-    if let Some(error) = error.downcast_ref::<plan::Error>() {
-        return match error {
-            plan::Error::OutOfRange { .. }
-            | plan::Error::NormsRequired { .. }
-            | plan::Error::GlobMatchesNothing { .. } => USAGE,
-            _ => FAILED,
-        };
-    }
-    if let Some(calibration::Error::Context { .. }) = error.downcast_ref() {
-        return USAGE;
-    }
-    if error.is::<targets::Error>() {
-        return USAGE;
-    }
-    match error.downcast_ref::<prune::Error>() {
-        Some(prune::Error::TooFewZeros { .. }) => NOT_MET,
+    match kind(error) {
+        Kind::Usage => USAGE,
+        Kind::NotMet => NOT_MET,
         _ => FAILED,
     }
+}
+
+/// What the library makes of its error; anything else has failed.
+fn kind(error: &anyhow::Error) -> Kind {
+    if let Some(error) = error.downcast_ref::<run::Error>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<calibration::Error>() {
+        return error.kind();
+    }
+    if error.is::<targets::Error>() {
+        return Kind::Usage;
+    }
+    Kind::Failed
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

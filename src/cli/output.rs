@@ -1,4 +1,6 @@
-//! How things look: tables, numbers and a stranger's names.
+//! How things look: tables, numbers, devices and untrusted text.
+
+use swiftprune_wgpu::device::{DeviceInfo, DeviceKind};
 
 /// Rows as aligned columns, two spaces apart; the columns in `right` are aligned to the right.
 pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
@@ -74,6 +76,14 @@ pub(super) fn printable(text: &str) -> String {
         }
     }
     shown
+}
+
+/// A device in a sentence.
+pub(super) fn device(info: &DeviceInfo) -> String {
+    match info.kind {
+        DeviceKind::Cpu => "the CPU".to_owned(),
+        _ => printable(&info.to_string()),
+    }
 }
 
 #[cfg(test)]

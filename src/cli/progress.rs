@@ -1,14 +1,15 @@
-//! Progress on stderr: one live line on a terminal, one line a tensor when piped.
+//! Progress on stderr: one live line on a terminal, a line for each tensor when piped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use swiftprune_wgpu::forward;
-use swiftprune_wgpu::plan::Plan;
-use swiftprune_wgpu::prune::Event;
+use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::run::{self, Prepared, Stage};
+use swiftprune_wgpu::{forward, prune};
 
-use super::{Terminal, output};
+use super::{Terminal, calibrate, output};
 
 /// A forward pass: how far it is, tokens a second, time left.
 pub(super) struct Pass {
@@ -50,18 +51,81 @@ impl Pass {
     }
 }
 
-pub(super) struct Progress<'a> {
-    plan: &'a Plan,
+/// The progress of a whole run: a bar for the stage that is under way, a line for each tensor that is done.
+pub(super) struct Progress {
+    /// Tokens that are calibrated on.
+    tokens: usize,
+    /// Bytes of the output.
+    bytes: u64,
     terminal: Terminal,
-    bar: ProgressBar,
+    bar: Mutex<Option<Bar>>,
     done: AtomicUsize,
     to_do: usize,
 }
 
-impl<'a> Progress<'a> {
-    pub(super) fn new(plan: &'a Plan, terminal: Terminal) -> Self {
-        let bar = if terminal.live {
-            ProgressBar::new(plan.bytes_total())
+enum Bar {
+    Pass(Pass),
+    Pruning(ProgressBar),
+}
+
+impl Progress {
+    pub(super) fn new(prepared: &Prepared, terminal: Terminal) -> Self {
+        Self {
+            tokens: prepared.calibration().map_or(0, Calibration::tokens),
+            bytes: prepared.draft().bytes_total(),
+            terminal,
+            bar: Mutex::default(),
+            done: AtomicUsize::new(0),
+            to_do: prepared.draft().pruned().count(),
+        }
+    }
+
+    pub(super) fn event(&self, event: run::Event<'_>) {
+        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            run::Event::Started(stage) => *bar = Some(self.bar_of(stage)),
+            run::Event::Finished { stage, elapsed } => {
+                clear(bar.take());
+                if stage == Stage::Calibrate {
+                    self.terminal.say(calibrate::done(self.tokens, elapsed));
+                }
+            }
+            run::Event::Forward(at) => {
+                if let Some(Bar::Pass(pass)) = &*bar {
+                    pass.at(at);
+                }
+            }
+            run::Event::Prune(event) => {
+                if let Some(Bar::Pruning(bar)) = &*bar {
+                    self.pruned(bar, event);
+                }
+            }
+            run::Event::Warning(warning) => self.terminal.warn(warning),
+            _ => {}
+        }
+    }
+
+    /// Clears what a stage that failed has left.
+    pub(super) fn close(&self) {
+        clear(
+            self.bar
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+
+    fn bar_of(&self, stage: Stage) -> Bar {
+        match stage {
+            Stage::Calibrate => Bar::Pass(Pass::new("calibrating", self.terminal)),
+            Stage::Prune => Bar::Pruning(self.pruning()),
+            _ => Bar::Pass(Pass::new("evaluating", self.terminal)),
+        }
+    }
+
+    fn pruning(&self) -> ProgressBar {
+        let bar = if self.terminal.live {
+            ProgressBar::new(self.bytes)
         } else {
             ProgressBar::hidden()
         };
@@ -69,20 +133,13 @@ impl<'a> Progress<'a> {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self {
-            plan,
-            terminal,
-            bar,
-            done: AtomicUsize::new(0),
-            to_do: plan.pruned().count(),
-        }
+        bar
     }
 
-    pub(super) fn event(&self, event: Event) {
+    fn pruned(&self, bar: &ProgressBar, event: prune::Event<'_>) {
         match event {
-            Event::Written(bytes) => self.bar.inc(bytes),
-            Event::Tensor { index, counts } => {
-                let tensor = &self.plan.tensors[index];
+            prune::Event::Written(bytes) => bar.inc(bytes),
+            prune::Event::Tensor { tensor, counts } => {
                 let name = output::printable(&tensor.name);
                 let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
                 if !self.terminal.quiet && (self.terminal.verbose || !self.terminal.live) {
@@ -93,15 +150,19 @@ impl<'a> Progress<'a> {
                         tensor.shape,
                         output::percent(counts.sparsity())
                     );
-                    self.bar.suspend(|| eprintln!("{line}"));
+                    bar.suspend(|| eprintln!("{line}"));
                 }
-                self.bar.set_message(name);
+                bar.set_message(name);
             }
             _ => {}
         }
     }
+}
 
-    pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
+fn clear(bar: Option<Bar>) {
+    match bar {
+        Some(Bar::Pass(pass)) => pass.finish(),
+        Some(Bar::Pruning(bar)) => bar.finish_and_clear(),
+        None => {}
     }
 }

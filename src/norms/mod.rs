@@ -22,6 +22,7 @@
 //! **Trust.** The files are strangers': bounded by [`MAX_FILE`], every length checked against the file before anything is
 //! allocated, every value finite and not negative, names escaped in messages.
 
+mod coverage;
 mod cursor;
 mod dat;
 mod error;
@@ -35,6 +36,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use coverage::Coverage;
 pub use error::Error;
 use error::printable;
 

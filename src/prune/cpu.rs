@@ -5,13 +5,16 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::chunk::Chunk;
+use super::clocks::Stage;
+use super::error::Error;
+use super::job::Job;
+use super::matrix::Matrix;
+use super::pieces::Piece;
 use super::single_writer::SingleWriter;
-use super::work::{Chunk, Matrix, Piece};
-use super::{Error, Run, Stage};
 use crate::device::Rows;
 use crate::device::cpu;
 use crate::passes::fused::Scratch;
-use crate::plan::Plan;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -20,7 +23,7 @@ const CHUNK_BYTES: usize = 512 << 10;
 const TRANSPOSED_CHUNK_BYTES: usize = 4 << 20;
 
 pub(super) fn chunk_rows(matrix: &Matrix<'_>) -> usize {
-    let bytes = if Plan::is_transposed(matrix.target) {
+    let bytes = if matrix.is_transposed() {
         TRANSPOSED_CHUNK_BYTES
     } else {
         CHUNK_BYTES
@@ -45,16 +48,16 @@ enum Write<'a> {
 
 /// What the threads share: the next piece, the one who writes, and chunks to be used again.
 struct Shared<'a> {
-    run: &'a Run<'a>,
+    job: &'a Job<'a>,
     next: AtomicUsize,
     writer: SingleWriter<Write<'a>>,
     free: Mutex<Vec<Chunk>>,
 }
 
-pub(super) fn run(run: &Run<'_>, threads: usize) {
-    let threads = threads.clamp(1, run.pieces.len().max(1));
+pub(super) fn run(job: &Job<'_>, threads: usize) {
+    let threads = threads.clamp(1, job.pieces.len().max(1));
     let shared = Shared {
-        run,
+        job,
         next: AtomicUsize::new(0),
         writer: SingleWriter::new(WAITING_CHUNKS * (threads - 1)),
         free: Mutex::default(),
@@ -63,11 +66,11 @@ pub(super) fn run(run: &Run<'_>, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut scratch = Scratch::default();
-                while !run.is_stopped()
-                    && let Some(piece) = run.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
+                while !job.is_stopped()
+                    && let Some(piece) = job.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
                 {
                     if let Err(error) = shared.one(piece, &mut scratch) {
-                        run.fail(error);
+                        job.fail(error);
                     }
                 }
             });
@@ -77,45 +80,45 @@ pub(super) fn run(run: &Run<'_>, threads: usize) {
 
 impl<'a> Shared<'a> {
     fn one(&self, piece: &Piece, scratch: &mut Scratch) -> Result<(), Error> {
-        let run = self.run;
+        let job = self.job;
         match piece {
             Piece::Copy { shard, span } => self.write(Write::Copy {
                 shard: *shard,
                 span: span.clone(),
             }),
             Piece::Sums { matrix, rows } => {
-                let matrix = &run.matrices[*matrix];
+                let matrix = &job.matrices[*matrix];
                 let mut chunk = self.chunk();
-                run.read(matrix, rows.clone(), &mut chunk)?;
-                let _clock = run.clocks.run(Stage::Prune);
+                job.read(matrix, rows.clone(), &mut chunk)?;
+                let _clock = job.clocks.run(Stage::Prune);
                 let sums = cpu::sums(Rows {
                     dtype: matrix.dtype,
                     in_features: matrix.target.in_features,
                     bytes: chunk.bytes(),
                 });
-                matrix.add_sums(run.plan, rows.clone(), &sums);
+                job.add_sums(matrix, rows.clone(), &sums)?;
                 self.give_back(chunk);
             }
             Piece::Prune { matrix, rows } => {
-                let matrix = &run.matrices[*matrix];
-                let Some(recipe) = matrix.recipe(run.plan, rows.len()) else {
+                let matrix = &job.matrices[*matrix];
+                let Some(recipe) = job.recipe(matrix, rows.len())? else {
                     return Ok(());
                 };
                 let mut chunk = self.chunk();
-                run.read(matrix, rows.clone(), &mut chunk)?;
+                job.read(matrix, rows.clone(), &mut chunk)?;
                 let counts = {
-                    let _clock = run.clocks.run(Stage::Prune);
+                    let _clock = job.clocks.run(Stage::Prune);
                     cpu::prune(
                         matrix.dtype,
                         matrix.target.in_features,
                         chunk.bytes_mut(),
                         rows.start,
                         &recipe,
-                        run.plan.options.squared_error,
+                        job.plan.options().squared_error,
                         scratch,
                     )
                 };
-                run.count(matrix, rows.clone(), counts)?;
+                job.count(matrix, rows.clone(), counts)?;
                 self.write(Write::Rows {
                     matrix,
                     rows: rows.clone(),
@@ -128,24 +131,24 @@ impl<'a> Shared<'a> {
 
     fn write(&self, piece: Write<'a>) {
         self.writer.write(piece, |piece| {
-            let run = self.run;
-            if run.is_stopped() {
+            let job = self.job;
+            if job.is_stopped() {
                 return;
             }
             let written = match piece {
-                Write::Copy { shard, span } => run.copy(shard, span),
+                Write::Copy { shard, span } => job.copy(shard, span),
                 Write::Rows {
                     matrix,
                     rows,
                     mut chunk,
                 } => {
-                    let written = run.write(matrix, rows, &mut chunk);
+                    let written = job.write(matrix, rows, &mut chunk);
                     self.give_back(chunk);
                     written
                 }
             };
             if let Err(error) = written {
-                run.fail(error);
+                job.fail(error);
             }
         });
     }

@@ -5,8 +5,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::work::{Chunk, Piece};
-use super::{Error, Run, Stage};
+use super::chunk::Chunk;
+use super::clocks::Stage;
+use super::error::Error;
+use super::job::Job;
+use super::pieces::Piece;
 use crate::device::Rows;
 use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu, Pending};
 use crate::mask::Mask;
@@ -40,7 +43,7 @@ struct Pruned {
     chunk: Chunk,
 }
 
-pub(super) fn run(run: &Run<'_>, gpu: &Gpu) {
+pub(super) fn run(job: &Job<'_>, gpu: &Gpu) {
     let (to_device, from_reader) = sync_channel(WAITING);
     let (to_pruner, from_device) = sync_channel(WAITING);
     let (to_writer, from_pruner) = sync_channel(WAITING);
@@ -49,46 +52,46 @@ pub(super) fn run(run: &Run<'_>, gpu: &Gpu) {
     let to_reader_again = to_reader.clone();
     std::thread::scope(|scope| {
         // A stage that fails drops its ends of the channels, and so ends the others.
-        scope.spawn(|| settle(run, copies(run)));
-        scope.spawn(move || settle(run, read(run, &to_device, &used)));
-        scope.spawn(move || settle(run, prune(run, &from_device, &to_writer)));
-        scope.spawn(move || settle(run, write(run, &from_pruner, &to_reader)));
+        scope.spawn(|| settle(job, copies(job)));
+        scope.spawn(move || settle(job, read(job, &to_device, &used)));
+        scope.spawn(move || settle(job, prune(job, &from_device, &to_writer)));
+        scope.spawn(move || settle(job, write(job, &from_pruner, &to_reader)));
         settle(
-            run,
-            decide(run, gpu, &from_reader, &to_pruner, &to_reader_again),
+            job,
+            decide(job, gpu, &from_reader, &to_pruner, &to_reader_again),
         );
         drop((from_reader, to_pruner, to_reader_again));
     });
 }
 
-fn settle(run: &Run<'_>, result: Result<(), Error>) {
+fn settle(job: &Job<'_>, result: Result<(), Error>) {
     if let Err(error) = result {
-        run.fail(error);
+        job.fail(error);
     }
 }
 
-fn copies(run: &Run<'_>) -> Result<(), Error> {
-    for piece in &run.pieces {
+fn copies(job: &Job<'_>) -> Result<(), Error> {
+    for piece in &job.pieces {
         if let Piece::Copy { shard, span } = piece {
-            if run.is_stopped() {
+            if job.is_stopped() {
                 break;
             }
-            run.copy(*shard, span.clone())?;
+            job.copy(*shard, span.clone())?;
         }
     }
     Ok(())
 }
 
-fn read(run: &Run<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> Result<(), Error> {
-    for piece in &run.pieces {
+fn read(job: &Job<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> Result<(), Error> {
+    for piece in &job.pieces {
         let (matrix, rows, sum) = match piece {
             Piece::Copy { .. } => continue,
             Piece::Sums { matrix, rows } => (*matrix, rows.clone(), true),
             Piece::Prune { matrix, rows } => (*matrix, rows.clone(), false),
         };
         let mut chunk = used.try_recv().unwrap_or_default();
-        run.read(&run.matrices[matrix], rows.clone(), &mut chunk)?;
-        if run.is_stopped()
+        job.read(&job.matrices[matrix], rows.clone(), &mut chunk)?;
+        if job.is_stopped()
             || to_device
                 .send(Read {
                     matrix,
@@ -105,7 +108,7 @@ fn read(run: &Run<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> 
 }
 
 fn decide(
-    run: &Run<'_>,
+    job: &Job<'_>,
     gpu: &Gpu,
     from_reader: &Receiver<Read>,
     to_pruner: &SyncSender<Decided>,
@@ -114,7 +117,7 @@ fn decide(
     let mut in_flight: VecDeque<(Pending, usize, Range<usize>, Chunk)> = VecDeque::new();
     let finish = |(pending, matrix, rows, chunk)| -> Result<(), Error> {
         let mask = {
-            let _clock = run.clocks.run(Stage::Wait);
+            let _clock = job.clocks.run(Stage::Wait);
             gpu.wait(pending)?
         };
         // A thread that is gone has reported why.
@@ -133,10 +136,10 @@ fn decide(
         chunk,
     } in from_reader
     {
-        if run.is_stopped() {
+        if job.is_stopped() {
             break;
         }
-        let matrix = &run.matrices[index];
+        let matrix = &job.matrices[index];
         let weights = Rows {
             dtype: matrix.dtype,
             in_features: matrix.target.in_features,
@@ -144,14 +147,14 @@ fn decide(
         };
         if sum {
             let sums = {
-                let _clock = run.clocks.run(Stage::Wait);
+                let _clock = job.clocks.run(Stage::Wait);
                 gpu.sums(weights)?
             };
-            matrix.add_sums(run.plan, rows, &sums);
+            job.add_sums(matrix, rows, &sums)?;
             let _ = to_reader.try_send(chunk);
             continue;
         }
-        let Some(recipe) = matrix.recipe(run.plan, rows.len()) else {
+        let Some(recipe) = job.recipe(matrix, rows.len())? else {
             break;
         };
         if in_flight.len() == CHUNKS_IN_FLIGHT
@@ -160,7 +163,7 @@ fn decide(
             finish(oldest)?;
         }
         let pending = {
-            let _clock = run.clocks.run(Stage::Upload);
+            let _clock = job.clocks.run(Stage::Upload);
             gpu.submit(weights, rows.start, &recipe)?
         };
         in_flight.push_back((pending, index, rows, chunk));
@@ -169,7 +172,7 @@ fn decide(
 }
 
 fn prune(
-    run: &Run<'_>,
+    job: &Job<'_>,
     from_device: &Receiver<Decided>,
     to_writer: &SyncSender<Pruned>,
 ) -> Result<(), Error> {
@@ -180,19 +183,19 @@ fn prune(
         mask,
     } in from_device
     {
-        if run.is_stopped() {
+        if job.is_stopped() {
             break;
         }
-        let matrix = &run.matrices[index];
+        let matrix = &job.matrices[index];
         let counts = {
-            let _clock = run.clocks.run(Stage::Prune);
+            let _clock = job.clocks.run(Stage::Prune);
             mask.apply(
                 matrix.dtype,
                 chunk.bytes_mut(),
-                run.plan.options.squared_error,
+                job.plan.options().squared_error,
             )
         };
-        run.count(matrix, rows.clone(), counts)?;
+        job.count(matrix, rows.clone(), counts)?;
         let pruned = Pruned {
             matrix: index,
             rows,
@@ -206,7 +209,7 @@ fn prune(
 }
 
 fn write(
-    run: &Run<'_>,
+    job: &Job<'_>,
     from_pruner: &Receiver<Pruned>,
     to_reader: &SyncSender<Chunk>,
 ) -> Result<(), Error> {
@@ -216,10 +219,10 @@ fn write(
         mut chunk,
     } in from_pruner
     {
-        if run.is_stopped() {
+        if job.is_stopped() {
             break;
         }
-        run.write(&run.matrices[matrix], rows, &mut chunk)?;
+        job.write(&job.matrices[matrix], rows, &mut chunk)?;
         let _ = to_reader.try_send(chunk);
     }
     Ok(())

@@ -44,10 +44,9 @@ pub(super) fn sum(
     }
     let mut options = Options::new(selection);
     options.score = Some(score);
-    options.norms = Some(norms);
-    let plan = Plan::new(checkpoint, options)?;
+    let plan = Plan::new(checkpoint, options, Some(norms))?;
     let out = dir.path().join("out.safetensors");
-    let output = Output::create(&plan.checkpoint, &out, false)?;
+    let output = Output::create(plan.checkpoint(), &out, false)?;
     prune(&plan, device, output, false, &|_| ())?;
     Ok(hexadecimal(&Sha256::digest(fs::read(&out)?)))
 }

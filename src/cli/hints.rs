@@ -1,0 +1,68 @@
+//! The way on after an error, in flags. The library says what is wrong; what to type is said here.
+
+use swiftprune_wgpu::{calibration, plan, prune, run};
+
+use super::output::printable;
+
+/// What to try next, where a flag helps.
+pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<run::Error>() {
+        return match error {
+            run::Error::Plan(error) => of_plan(error),
+            run::Error::Prune(error) => of_prune(error),
+            run::Error::Calibration(error) => of_calibration(error)
+                .or_else(|| Some("--calibration none prunes by the weights alone".to_owned())),
+            run::Error::Evaluation(_) => Some("leave --eval out to prune without it".to_owned()),
+            run::Error::Report { .. } => Some("give a new name to --report".to_owned()),
+            _ => None,
+        };
+    }
+    error
+        .downcast_ref::<calibration::Error>()
+        .and_then(of_calibration)
+}
+
+fn of_plan(error: &plan::Error) -> Option<String> {
+    Some(match error {
+        plan::Error::NormsRequired { .. } => {
+            "let the model be calibrated (--calibration builtin), give --norms FILE (from `calibrate`, or a llama.cpp \
+             importance matrix), or take --score ria, which works without"
+                .to_owned()
+        }
+        plan::Error::NormsMissing { .. } => {
+            "leave the tensor out with --exclude, or take --calibration none and --score ria".to_owned()
+        }
+        plan::Error::UnsupportedDtype { tensor, .. } | plan::Error::RowTooLong { tensor, .. } => {
+            format!("--exclude '{}' leaves it out", printable(tensor))
+        }
+        plan::Error::GlobMatchesNothing { .. } => {
+            "--dry-run lists every tensor, and what would happen to it".to_owned()
+        }
+        plan::Error::NothingToPrune { .. } => {
+            "--dry-run says why for each tensor, --include GLOB overrides".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn of_prune(error: &prune::Error) -> Option<String> {
+    Some(match error {
+        prune::Error::NonFinite { tensor, .. } => format!(
+            "--keep-non-finite leaves such weights alone, --exclude '{}' the whole tensor",
+            printable(tensor)
+        ),
+        prune::Error::TooFewZeros { .. } => {
+            "--device cpu gives the right result; `swiftprune-wgpu selftest` checks the device"
+                .to_owned()
+        }
+        prune::Error::Plan(error) => return of_plan(error),
+        _ => return None,
+    })
+}
+
+fn of_calibration(error: &calibration::Error) -> Option<String> {
+    match error {
+        calibration::Error::Context { max, .. } => Some(format!("--context {max} at most")),
+        _ => None,
+    }
+}

@@ -1,0 +1,83 @@
+//! What a run will do, for humans: every setting that the result depends on.
+
+use swiftprune_wgpu::plan::{Draft, NormsSource};
+use swiftprune_wgpu::run::Prepared;
+use swiftprune_wgpu::scores::Norms;
+use swiftprune_wgpu::selection::Selection;
+
+use super::{calibrate, output};
+
+/// A line each: model, rule, score, norms, device.
+pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
+    let draft = prepared.draft();
+    let score = draft.score();
+    let is_without_norms = matches!(draft.norms_source(), NormsSource::None);
+    let weights = draft.checkpoint().source.weights();
+    vec![
+        format!(
+            "model   {}",
+            output::printable(&weights.path().to_string_lossy())
+        ),
+        format!("prune   {}", rule(&draft.options().selection)),
+        format!(
+            "score   {}: {}{}",
+            score.name,
+            score.formula,
+            if is_without_norms && score.norms != Norms::Unused {
+                ", with n = 1"
+            } else {
+                ""
+            }
+        ),
+        format!("norms   {}", norms(prepared, draft)),
+        format!("device  {}", prepared.devices().pruning().info()),
+    ]
+}
+
+fn norms(prepared: &Prepared, draft: &Draft) -> String {
+    match (draft.norms_source(), prepared.calibration()) {
+        (NormsSource::ToMeasure(_), Some(calibration)) => {
+            calibrate::setting(calibration, prepared.devices().forward())
+        }
+        (NormsSource::Read(norms), _) if draft.uses_norms() => {
+            let tokens = norms
+                .source
+                .tokens
+                .map_or_else(String::new, |n| format!(", {} tokens", output::count(n)));
+            let path = norms.source.path.to_string_lossy();
+            format!(
+                "{} ({}{tokens})",
+                output::printable(&path),
+                norms.source.format
+            )
+        }
+        _ => "none".to_owned(),
+    }
+}
+
+fn rule(selection: &Selection) -> String {
+    match *selection {
+        Selection::Ewma { sparsity, ewma } => {
+            format!(
+                "{} of each row, EWMA (block {}, gain 1/{})",
+                output::percent(sparsity),
+                ewma.block_size(),
+                1 << ewma.gain_shift()
+            )
+        }
+        Selection::Exact { sparsity } => {
+            format!("{} of each row, exact", output::percent(sparsity))
+        }
+        Selection::Lambda { lambda, ewma } => {
+            format!(
+                "lambda {lambda}, EWMA (block {}, gain 1/{})",
+                ewma.block_size(),
+                1 << ewma.gain_shift()
+            )
+        }
+        Selection::Pattern(pattern) => {
+            format!("{pattern} ({} kept of every {})", pattern.n(), pattern.m())
+        }
+        _ => String::new(),
+    }
+}

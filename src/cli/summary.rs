@@ -1,0 +1,65 @@
+//! What a run did, for humans: the table of kinds and the closing lines.
+
+use swiftprune_wgpu::report::{Report, Row};
+
+use super::{eval, output};
+
+/// The table of kinds and the closing lines.
+pub(super) fn summary(report: &Report) -> String {
+    let squares = report.prunable.squared_error.is_some();
+    let mut head = vec!["KIND", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
+    if squares {
+        head.push("ERROR");
+    }
+    let line = |row: &Row| {
+        let mut cells = vec![
+            output::printable(&row.kind),
+            output::count(row.tensors as u64),
+            output::count(row.weights),
+            output::count(row.zeros),
+            output::percent(row.sparsity),
+            row.asked.map_or_else(|| "-".to_owned(), output::percent),
+        ];
+        if squares {
+            cells.push(
+                row.squared_error
+                    .map_or_else(|| "-".to_owned(), output::percent),
+            );
+        }
+        cells
+    };
+    let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
+    rows.extend(
+        report
+            .kinds
+            .iter()
+            .chain([&report.prunable, &report.all_weights])
+            .map(line),
+    );
+    let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
+    let kept = report.prunable.non_finite;
+    if kept > 0 {
+        text += &format!(
+            "{} NaN or infinite weights were left alone\n",
+            output::count(kept)
+        );
+    }
+    for (name, reason) in &report.left_out {
+        text += &format!("left out {}: {reason}\n", output::printable(name));
+    }
+    for (name, sum) in report.sha256.iter().flatten() {
+        text += &format!("sha256 {sum}  {}\n", output::printable(name));
+    }
+    if let Some(evaluation) = &report.evaluation {
+        text += &eval::lines(evaluation);
+    }
+    text += &format!(
+        "{}: {} in {:.2} s ({:.2} GB/s) on {}\n",
+        output::printable(&report.output.to_string_lossy()),
+        output::bytes(report.bytes),
+        report.seconds,
+        report.bytes as f64 / 1e9 / report.seconds,
+        report.device
+    );
+    text
+}

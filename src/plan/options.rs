@@ -1,0 +1,48 @@
+//! What is asked of a plan.
+
+use crate::norms::{Coverage, Norms};
+use crate::scores::Score;
+use crate::selection::Selection;
+use crate::targets;
+
+/// What to prune, by which score and rule.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// How many weights go, and by which rule.
+    pub selection: Selection,
+    /// The score; `None` takes `swiftprune` where there are norms and `ria` where there are none.
+    pub score: Option<&'static Score>,
+    /// Which tensors.
+    pub targets: targets::Selection,
+    /// Leave NaN and infinities alone instead of refusing them.
+    pub keep_non_finite: bool,
+    /// Also add up `sum dW^2` and `sum W^2`.
+    pub squared_error: bool,
+}
+
+impl Options {
+    /// The defaults: the best score for the norms there are, on the linear weights of the decoder blocks.
+    #[must_use]
+    pub fn new(selection: Selection) -> Self {
+        Self {
+            selection,
+            score: None,
+            targets: targets::Selection::default(),
+            keep_non_finite: false,
+            squared_error: false,
+        }
+    }
+}
+
+/// Where the column norms of a plan come from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NormsSource {
+    /// There are none: the score uses the weights alone.
+    None,
+    /// They were read from a file, or measured before.
+    Read(Norms),
+    /// They will be measured once the plan is drawn up.
+    ToMeasure(Coverage),
+}

@@ -1,0 +1,64 @@
+//! The rows of a plan: a tensor each, with what happens to it.
+
+use crate::dtype::Dtype;
+use crate::selection::Selection;
+use crate::targets::{Reason, Target};
+
+/// What happens to a tensor.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// It is pruned.
+    Prune {
+        /// Its matrices and how they lie.
+        target: Target,
+        /// How its weights are stored.
+        dtype: Dtype,
+        /// How many of its weights go, and by which rule.
+        selection: Selection,
+    },
+    /// Its bytes are copied.
+    Copy(Reason),
+}
+
+/// One tensor of the plan.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PlannedTensor {
+    /// The shard that holds it.
+    pub shard: usize,
+    /// Its name. It is a stranger's text: escape it before printing.
+    pub name: String,
+    /// Its dtype as safetensors names it.
+    pub dtype: safetensors::Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its first byte in the shard's file.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// What happens to it.
+    pub action: Action,
+}
+
+impl PlannedTensor {
+    /// Its matrices, if it is pruned.
+    #[must_use]
+    pub const fn target(&self) -> Option<&Target> {
+        match &self.action {
+            Action::Prune { target, .. } => Some(target),
+            Action::Copy(_) => None,
+        }
+    }
+
+    /// The sparsity that is asked of it: 0 for a copied tensor, `None` where a fixed lambda decides.
+    #[must_use]
+    pub fn asked(&self) -> Option<f64> {
+        match &self.action {
+            Action::Prune {
+                target, selection, ..
+            } => selection.target(target.in_features),
+            Action::Copy(_) => Some(0.0),
+        }
+    }
+}

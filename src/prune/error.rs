@@ -1,0 +1,64 @@
+//! Why a run was given up.
+
+use std::ops::Range;
+
+use crate::checkpoint::{self, shown, shown_path};
+use crate::error::Kind;
+use crate::{device, plan};
+
+/// Why a run was given up; the output did not appear.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The norms do not fit the plan.
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    /// A target holds NaN or infinity.
+    #[error(
+        "{}: tensor {} holds NaN or infinity ({count} in rows {}..{}): the checkpoint is damaged, or was saved from a \
+         diverged run",
+        shown_path(file), shown(tensor), rows.start, rows.end
+    )]
+    NonFinite {
+        /// The file.
+        file: std::path::PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// How many in these rows.
+        count: u64,
+        /// Where they were found first.
+        rows: Range<usize>,
+    },
+    /// The device pruned fewer weights than were asked for: a driver that loses work without saying so.
+    #[error(
+        "tensor {}: {got} zeros came back where at least {asked} were asked for, so the device's work cannot be trusted: \
+         use another device",
+        shown(tensor)
+    )]
+    TooFewZeros {
+        /// The tensor.
+        tensor: String,
+        /// Zeros that were asked for.
+        asked: u64,
+        /// Zeros there are.
+        got: u64,
+    },
+}
+
+impl Error {
+    /// What the error means for whoever asked.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::TooFewZeros { .. } => Kind::NotMet,
+            Self::Plan(error) => error.kind(),
+            _ => Kind::Failed,
+        }
+    }
+}

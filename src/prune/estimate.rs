@@ -1,0 +1,101 @@
+//! What a run would take: memory, and the device's time.
+
+use std::time::{Duration, Instant};
+
+use super::chunk::Chunk;
+use super::error::Error;
+use super::gpu::CHUNKS;
+use super::matrix::Matrix;
+use super::pieces;
+use crate::checkpoint;
+use crate::device::gpu::CHUNKS_IN_FLIGHT;
+use crate::device::{self, Device, Factors, Recipe, Sums, Terms};
+use crate::plan::Draft;
+use crate::scores;
+
+/// About how much memory a run takes: its chunks, buffers and keys.
+#[must_use]
+pub fn memory(draft: &Draft, device: &Device) -> u64 {
+    let chunk = draft.pruned().map(|(tensor, target)| {
+        let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
+        match device {
+            // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being
+            // written or waiting for it.
+            Device::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
+            // The chunks that go round, and the staging memory of those on the device.
+            Device::Gpu(gpu) => {
+                let chunk = gpu.chunk_rows(target.in_features) as u64 * row;
+                (CHUNKS + CHUNKS_IN_FLIGHT) as u64 * chunk
+            }
+        }
+    });
+    let program = match device {
+        Device::Cpu(_) => 16 << 20,
+        Device::Gpu(_) => 128 << 20,
+    };
+    program + chunk.max().unwrap_or(0)
+}
+
+/// How long the device would compute, measured by deciding one chunk of the plan's largest matrix; `None` for a plan
+/// without weights.
+///
+/// # Errors
+/// When the sample cannot be read, or the device fails.
+pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
+    const SAMPLE_BYTES: usize = 4 << 20;
+    let (matrices, _) = pieces::cut(draft, |_| usize::MAX);
+    let Some(matrix) = matrices
+        .iter()
+        .max_by_key(|matrix| matrix.target.out_features * matrix.row_bytes())
+    else {
+        return Ok(None);
+    };
+    let shard = &draft.checkpoint().shards[matrix.shard];
+    let (file, _) = checkpoint::open_regular(&shard.path)?;
+    let rows =
+        0..(SAMPLE_BYTES / matrix.row_bytes().max(1)).clamp(1, matrix.target.out_features.max(1));
+    let mut chunk = Chunk::default();
+    matrix
+        .read(&file, rows.clone(), &mut chunk)
+        .map_err(|source| checkpoint::Error::Io {
+            action: "read",
+            path: shard.path.clone(),
+            source,
+        })?;
+    let weights = device::Rows {
+        dtype: matrix.dtype,
+        in_features: matrix.target.in_features,
+        bytes: chunk.bytes(),
+    };
+    let recipe = sample_recipe(draft, matrix);
+    device.mask(weights, 0, &recipe)?; // compiles the shaders
+    let start = Instant::now();
+    device.mask(weights, 0, &recipe)?;
+    let sampled = start.elapsed().as_secs_f64() / chunk.bytes().len().max(1) as f64;
+    let threads = match device {
+        Device::Cpu(cpu) => cpu.threads() as f64,
+        Device::Gpu(_) => 1.0,
+    };
+    Ok(Some(Duration::from_secs_f64(
+        sampled * draft.bytes_pruned() as f64 / threads,
+    )))
+}
+
+/// A recipe of the right form for timing one chunk, with factors that need no norms and terms that need no sums.
+fn sample_recipe(draft: &Draft, matrix: &Matrix<'_>) -> Recipe {
+    let in_features = matrix.target.in_features;
+    let ones = Sums {
+        column: vec![1; in_features],
+        row: vec![1; matrix.target.out_features],
+    };
+    Recipe {
+        selection: matrix.selection,
+        factors: Factors {
+            column: draft.score().column_factors(None, in_features),
+            terms: draft.score().sums_of_weights.then(|| Terms {
+                column: scores::reciprocal_terms(&ones.column),
+                row: scores::reciprocal_terms(&ones.row),
+            }),
+        },
+    }
+}

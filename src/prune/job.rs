@@ -1,0 +1,241 @@
+//! What the threads of a run share: the plan, the files, and what has been counted and timed.
+use std::fs::File;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::chunk::Chunk;
+use super::clocks::{Clocks, Stage, Stages};
+use super::error::Error;
+use super::matrix::Matrix;
+use super::outcome::Event;
+use super::pieces::{self, Piece};
+use super::tally::Tally;
+use crate::checkpoint::{self, Output};
+use crate::device::{Factors, Recipe, Sums, Terms};
+use crate::mask::Counts;
+use crate::plan::Plan;
+use crate::scores;
+
+/// What the threads of a run share.
+pub(super) struct Job<'a> {
+    pub(super) plan: &'a Plan,
+    output: &'a Output,
+    /// The input, one handle a shard.
+    files: Vec<File>,
+    pub(super) matrices: Vec<Matrix<'a>>,
+    pub(super) pieces: Vec<Piece>,
+    /// Per tensor of the plan; `None` for a copied one.
+    tallies: Vec<Option<Mutex<Tally>>>,
+    counts: Mutex<Vec<Option<Counts>>>,
+    progress: &'a (dyn Fn(Event<'_>) + Sync),
+    stopped: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    pub(super) clocks: Clocks,
+}
+
+impl<'a> Job<'a> {
+    /// Opens the input and cuts the plan; `chunk_rows` says how many rows of a matrix go together.
+    pub(super) fn new(
+        plan: &'a Plan,
+        output: &'a Output,
+        chunk_rows: impl Fn(&Matrix<'_>) -> usize,
+        progress: &'a (dyn Fn(Event<'_>) + Sync),
+    ) -> Result<Self, Error> {
+        let files = plan
+            .checkpoint()
+            .shards
+            .iter()
+            .map(|shard| checkpoint::open_regular(&shard.path).map(|(file, _)| file))
+            .collect::<checkpoint::Result<Vec<_>>>()?;
+        let (matrices, pieces) = pieces::cut(plan, chunk_rows);
+        let tally = |target| Mutex::new(Tally::new(target));
+        Ok(Self {
+            plan,
+            output,
+            files,
+            matrices,
+            pieces,
+            tallies: plan
+                .tensors()
+                .iter()
+                .map(|tensor| tensor.target().map(tally))
+                .collect(),
+            counts: Mutex::new(vec![None; plan.tensors().len()]),
+            progress,
+            stopped: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            clocks: Clocks::default(),
+        })
+    }
+
+    /// What was counted and timed, or the first failure.
+    pub(super) fn finish(self) -> Result<(Vec<Option<Counts>>, Stages), Error> {
+        let failure = self
+            .failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(error) => Err(error),
+            None => Ok((
+                self.counts
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
+                self.clocks.read(),
+            )),
+        }
+    }
+
+    /// Adds the sums of some rows of a matrix to those that its recipe waits for.
+    pub(super) fn add_sums(
+        &self,
+        matrix: &Matrix<'_>,
+        rows: Range<usize>,
+        part: &Sums,
+    ) -> Result<(), Error> {
+        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
+        matrix.recipe.add_sums(rows, part, make)
+    }
+
+    /// The recipe of some rows of a matrix; `None` when the run was given up.
+    pub(super) fn recipe(
+        &self,
+        matrix: &Matrix<'_>,
+        rows: usize,
+    ) -> Result<Option<Arc<Recipe>>, Error> {
+        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
+        matrix.recipe.take(rows, make)
+    }
+
+    fn make_recipe(&self, matrix: &Matrix<'_>, sums: Option<&Sums>) -> Result<Recipe, Error> {
+        let name = &self.plan.tensors()[matrix.tensor].name;
+        let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
+        Ok(Recipe {
+            selection: matrix.selection,
+            factors: Factors {
+                column: self
+                    .plan
+                    .score()
+                    .column_factors(norms, matrix.target.in_features),
+                terms: sums.map(|sums| Terms {
+                    column: scores::reciprocal_terms(&sums.column),
+                    row: scores::reciprocal_terms(&sums.row),
+                }),
+            },
+        })
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the first failure and stops every thread.
+    pub(super) fn fail(&self, error: Error) {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.stopped.store(true, Ordering::Relaxed);
+        for matrix in &self.matrices {
+            matrix.recipe.abandon();
+        }
+    }
+
+    pub(super) fn read(
+        &self,
+        matrix: &Matrix<'_>,
+        rows: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), Error> {
+        let _clock = self.clocks.run(Stage::Read);
+        matrix
+            .read(&self.files[matrix.shard], rows, chunk)
+            .map_err(|source| {
+                let path = self.plan.checkpoint().shards[matrix.shard].path.clone();
+                Error::Checkpoint(if source.kind() == std::io::ErrorKind::UnexpectedEof {
+                    checkpoint::Error::Changed { path }
+                } else {
+                    checkpoint::Error::Io {
+                        action: "read",
+                        path,
+                        source,
+                    }
+                })
+            })
+    }
+
+    pub(super) fn write(
+        &self,
+        matrix: &Matrix<'_>,
+        rows: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), Error> {
+        {
+            let _clock = self.clocks.run(Stage::Write);
+            matrix.write(rows, chunk, |bytes, offset| {
+                self.output.write_at(matrix.shard, bytes, offset)
+            })?;
+        }
+        (self.progress)(Event::Written(chunk.bytes().len() as u64));
+        Ok(())
+    }
+
+    pub(super) fn copy(&self, shard: usize, span: Range<u64>) -> Result<(), Error> {
+        let bytes = span.end - span.start;
+        {
+            let _clock = self.clocks.run(Stage::Copy);
+            self.output
+                .copy_range(shard, &self.files[shard], span.start, bytes)?;
+        }
+        (self.progress)(Event::Written(bytes));
+        Ok(())
+    }
+
+    /// Checks and books what pruning some rows did.
+    pub(super) fn count(
+        &self,
+        matrix: &Matrix<'_>,
+        rows: Range<usize>,
+        counts: Counts,
+    ) -> Result<(), Error> {
+        let tensor = &self.plan.tensors()[matrix.tensor];
+        if counts.non_finite > 0 && !self.plan.options().keep_non_finite {
+            return Err(Error::NonFinite {
+                file: self.plan.checkpoint().shards[matrix.shard].path.clone(),
+                tensor: tensor.name.clone(),
+                count: counts.non_finite,
+                rows,
+            });
+        }
+        if let Some(target) = matrix.selection.target(matrix.target.in_features)
+            && counts.non_finite == 0
+        {
+            let a_row = (target * matrix.target.in_features as f64).round() as u64;
+            let asked = a_row * rows.len() as u64;
+            if counts.zeros < asked {
+                return Err(Error::TooFewZeros {
+                    tensor: tensor.name.clone(),
+                    asked,
+                    got: counts.zeros,
+                });
+            }
+        }
+        let Some(tally) = &self.tallies[matrix.tensor] else {
+            return Ok(());
+        };
+        let done =
+            tally
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(matrix.expert, rows, counts);
+        if let Some(counts) = done {
+            self.counts.lock().unwrap_or_else(PoisonError::into_inner)[matrix.tensor] =
+                Some(counts);
+            (self.progress)(Event::Tensor {
+                tensor: &self.plan.tensors()[matrix.tensor],
+                counts,
+            });
+        }
+        Ok(())
+    }
+}

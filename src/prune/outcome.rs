@@ -1,0 +1,37 @@
+//! What a run tells on its way and at its end.
+
+use std::time::Duration;
+
+use super::clocks::Stages;
+use crate::checkpoint::Finished;
+use crate::mask::Counts;
+use crate::plan::PlannedTensor;
+
+/// What happens during a run.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// So many more bytes of the output are written.
+    Written(u64),
+    /// A tensor is done.
+    Tensor {
+        /// Its row of the plan.
+        tensor: &'a PlannedTensor,
+        /// What pruning it did.
+        counts: Counts,
+    },
+}
+
+/// What a run did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Per tensor of the plan: what pruning did, `None` for a copied one.
+    pub counts: Vec<Option<Counts>>,
+    /// Wall time from the first read to the rename.
+    pub elapsed: Duration,
+    /// Where the time went.
+    pub stages: Stages,
+    /// The output and what came along.
+    pub finished: Finished,
+}

@@ -1,0 +1,107 @@
+//! The recipe of a matrix, shared by the threads that prune its rows: made once, when the sums it needs are complete, and
+//! dropped with the last row.
+
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::error::Error;
+use crate::device::{Recipe, Sums};
+use crate::targets::Target;
+
+#[derive(Debug)]
+pub(super) struct SharedRecipe {
+    in_features: usize,
+    out_features: usize,
+    state: Mutex<State>,
+    summed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Rows not summed yet; 0 where the score wants no sums.
+    rows_to_sum: usize,
+    sums: Option<Sums>,
+    /// Rows nobody has asked the recipe for yet.
+    rows_to_prune: usize,
+    recipe: Option<Arc<Recipe>>,
+    abandoned: bool,
+}
+
+impl SharedRecipe {
+    pub(super) fn new(target: &Target, wants_sums: bool) -> Self {
+        Self {
+            in_features: target.in_features,
+            out_features: target.out_features,
+            state: Mutex::new(State {
+                rows_to_sum: if wants_sums { target.out_features } else { 0 },
+                rows_to_prune: target.out_features,
+                ..State::default()
+            }),
+            summed: Condvar::new(),
+        }
+    }
+
+    /// Adds the sums of some rows; with the last of them, `make` turns them into the recipe.
+    pub(super) fn add_sums(
+        &self,
+        rows: Range<usize>,
+        part: &Sums,
+        make: impl FnOnce(Option<&Sums>) -> Result<Recipe, Error>,
+    ) -> Result<(), Error> {
+        let mut state = self.lock();
+        let sums = state.sums.get_or_insert_with(|| Sums {
+            column: vec![0; self.in_features],
+            row: vec![0; self.out_features],
+        });
+        for (sum, part) in sums.column.iter_mut().zip(&part.column) {
+            *sum += part;
+        }
+        sums.row[rows.clone()].copy_from_slice(&part.row);
+        let rows_left = state.rows_to_sum - rows.len();
+        if rows_left == 0 {
+            let sums = state.sums.take();
+            state.recipe = Some(Arc::new(make(sums.as_ref())?));
+            self.summed.notify_all();
+        }
+        state.rows_to_sum = rows_left;
+        Ok(())
+    }
+
+    /// The recipe for so many rows, after waiting for the sums where the score wants them; `None` when the run was given up
+    /// meanwhile. Each row is asked for once: after the last, the recipe lives only as long as it is in use.
+    pub(super) fn take(
+        &self,
+        rows: usize,
+        make: impl FnOnce(Option<&Sums>) -> Result<Recipe, Error>,
+    ) -> Result<Option<Arc<Recipe>>, Error> {
+        let mut state = self.lock();
+        while state.rows_to_sum > 0 && !state.abandoned {
+            state = self
+                .summed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.rows_to_sum > 0 {
+            return Ok(None);
+        }
+        let recipe = match state.recipe.take() {
+            Some(recipe) => recipe,
+            None => Arc::new(make(None)?),
+        };
+        state.rows_to_prune = state.rows_to_prune.saturating_sub(rows);
+        if state.rows_to_prune > 0 {
+            state.recipe = Some(Arc::clone(&recipe));
+        }
+        Ok(Some(recipe))
+    }
+
+    /// Wakes whoever waits for sums that will not come.
+    pub(super) fn abandon(&self) {
+        self.lock().abandoned = true;
+        self.summed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,47 @@
+//! The report's file: opened before the work, and removed again if there is nothing to report.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::Report;
+
+/// A file that a report will be written to.
+#[derive(Debug)]
+pub(crate) struct ReportFile {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl ReportFile {
+    /// Opens a new file: a report replaces nothing.
+    ///
+    /// # Errors
+    /// Also when there is something at `path`.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: Some(File::create_new(path)?),
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Writes the report as JSON.
+    pub(crate) fn write(mut self, report: &Report) -> io::Result<()> {
+        let mut json = serde_json::to_vec_pretty(report)?;
+        json.push(b'\n');
+        match &mut self.file {
+            Some(file) => file.write_all(&json)?,
+            None => unreachable!("a report is written once"),
+        }
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for ReportFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Why a run was given up: the errors of every room it goes through.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::shown_path;
+use crate::error::Kind;
+use crate::{calibration, checkpoint, device, norms, plan, prune};
+
+/// Why a run was given up; no output appeared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model, or the output.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The norms file.
+    #[error(transparent)]
+    Norms(#[from] norms::Error),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The model cannot be calibrated.
+    #[error("cannot calibrate: {_0}")]
+    Calibration(#[source] calibration::Error),
+    /// The model cannot be evaluated.
+    #[error("cannot evaluate: {_0}")]
+    Evaluation(#[source] calibration::Error),
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    /// Pruning.
+    #[error(transparent)]
+    Prune(#[from] prune::Error),
+    /// The report cannot be written.
+    #[error("cannot write the report {}: {source}", shown_path(path))]
+    Report {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The output cannot be read back to be hashed.
+    #[error("cannot read back {}: {source}", shown_path(path))]
+    Checksum {
+        /// The output.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// What the error means for whoever asked.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Calibration(error) | Self::Evaluation(error) => error.kind(),
+            Self::Plan(error) => error.kind(),
+            Self::Prune(error) => error.kind(),
+            _ => Kind::Failed,
+        }
+    }
+}

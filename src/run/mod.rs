@@ -1,0 +1,276 @@
+//! A whole run: calibrate, plan, prune, evaluate, report.
+//!
+//! [`prepare`] opens the model, drafts the plan and checks all that can be wrong with the request; nothing has been
+//! computed or written then, and the [`Prepared`] run can be shown. [`Prepared::run`] does the work and gives the
+//! [`Report`]. The command line is a [`Request`] and a way to print [`Event`]s; a program that wants a pruned model needs
+//! no more:
+//!
+//! ```no_run
+//! use swiftprune_wgpu::plan::Options;
+//! use swiftprune_wgpu::run::{Request, run};
+//! use swiftprune_wgpu::selection::{Pattern, Selection};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let two_of_four = Pattern::new(2, 4).ok_or("no such pattern")?;
+//! let request = Request::new("my-model", Options::new(Selection::Pattern(two_of_four)));
+//! let report = run(request, &|_| ())?;
+//! println!("{}: {:.1} % zeros", report.output.display(), 100.0 * report.prunable.sparsity);
+//! # Ok(())
+//! # }
+//! ```
+
+mod devices;
+mod error;
+mod event;
+mod request;
+
+use std::time::{Duration, Instant};
+
+pub use devices::Devices;
+pub use error::Error;
+pub use event::{Event, Stage};
+pub use request::{NormsRequest, Request};
+
+use crate::calibration::Calibration;
+use crate::checkpoint::{Checkpoint, Output};
+use crate::evaluation::{Evaluation, Windows};
+use crate::norms::Norms;
+use crate::plan::{Draft, NormsSource, Plan};
+use crate::prune;
+use crate::report::{self, EvaluationReport, Report, ReportFile};
+use crate::scores;
+use crate::text::Text;
+
+/// Prepares and runs.
+///
+/// # Errors
+/// Every variant of [`Error`].
+pub fn run(request: Request, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Report, Error> {
+    prepare(request)?.run(tell)
+}
+
+/// A run that is ready: everything that can be wrong with the request has been checked.
+#[derive(Debug)]
+pub struct Prepared {
+    request: Request,
+    draft: Draft,
+    calibration: Option<Calibration>,
+    devices: Devices,
+    evaluation: Option<(Text, Windows)>,
+    warnings: Vec<String>,
+}
+
+/// What a run would take.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// Bytes of memory while pruning.
+    pub memory: u64,
+    /// The device's time while pruning, measured on a sample; `None` for a plan without weights.
+    pub time: Option<Duration>,
+}
+
+/// Opens the model and drafts the plan. Nothing is computed or written.
+///
+/// # Errors
+/// Every variant of [`Error`] but those of pruning and of the report.
+pub fn prepare(request: Request) -> Result<Prepared, Error> {
+    let checkpoint = Checkpoint::open(&request.model)?;
+    let (norms, calibration, impossible) = norms_source(&request, &checkpoint)?;
+    let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
+    let devices = Devices::open(&request.device, request.threads)?;
+    let evaluation = match request.evaluate {
+        true => {
+            let text = Text::held_out();
+            let windows = Windows::new(draft.checkpoint(), &text, request.context, None);
+            Some((text, windows.map_err(Error::Evaluation)?))
+        }
+        false => None,
+    };
+    let warnings = impossible
+        .into_iter()
+        .chain(draft.warnings().iter().cloned())
+        .collect();
+    Ok(Prepared {
+        request,
+        draft,
+        calibration,
+        devices,
+        evaluation,
+        warnings,
+    })
+}
+
+/// Where the norms will come from; the calibration, if one is to be run; a warning, if one was asked for in vain.
+fn norms_source(
+    request: &Request,
+    checkpoint: &Checkpoint,
+) -> Result<(NormsSource, Option<Calibration>, Option<String>), Error> {
+    let is_unused = request
+        .options
+        .score
+        .is_some_and(|score| score.norms == scores::Norms::Unused);
+    let text = match &request.norms {
+        NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None, None)),
+        NormsRequest::Measure(text) if !is_unused => text.clone(),
+        NormsRequest::Measure(_) | NormsRequest::WeightsOnly => {
+            return Ok((NormsSource::None, None, None));
+        }
+    };
+    match Calibration::new(checkpoint, text, request.tokens, request.context) {
+        Ok(calibration) => {
+            let coverage = calibration.coverage(checkpoint);
+            Ok((NormsSource::ToMeasure(coverage), Some(calibration), None))
+        }
+        Err(error) if error.is_unsupported() => {
+            let warning = format!("cannot calibrate: {error}");
+            Ok((NormsSource::None, None, Some(warning)))
+        }
+        Err(error) => Err(Error::Calibration(error)),
+    }
+}
+
+impl Prepared {
+    /// What will happen to every tensor.
+    #[must_use]
+    pub const fn draft(&self) -> &Draft {
+        &self.draft
+    }
+
+    /// The calibration that will be run, if there is one.
+    #[must_use]
+    pub const fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// The devices that will be used.
+    #[must_use]
+    pub const fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// What a user should know before it runs.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What pruning would take.
+    ///
+    /// # Errors
+    /// When the sample cannot be read, or the device fails.
+    pub fn estimate(&self) -> Result<Estimate, Error> {
+        let device = self.devices.pruning();
+        Ok(Estimate {
+            memory: prune::memory(&self.draft, device),
+            time: prune::time(&self.draft, device)?,
+        })
+    }
+
+    /// Runs. The output appears whole, or not at all.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`].
+    pub fn run(self, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Report, Error> {
+        let Self {
+            request,
+            draft,
+            calibration,
+            devices,
+            evaluation,
+            mut warnings,
+        } = self;
+        // Opened before the work: a report that cannot be written should not cost a run.
+        let report_file = request.report.as_deref().map(ReportFile::create);
+        let report_file = report_file.transpose().map_err(report_error(&request))?;
+        let path = request
+            .output
+            .clone()
+            .unwrap_or_else(|| draft.checkpoint().default_output());
+        let output = Output::create(draft.checkpoint(), &path, request.overwrite)?;
+
+        let known = draft.warnings().len();
+        let plan = match &calibration {
+            Some(calibration) => {
+                let norms = timed(Stage::Calibrate, tell, || {
+                    let progress = |at| tell(Event::Forward(at));
+                    calibration.run(draft.checkpoint(), devices.forward(), &progress)
+                });
+                draft.measured(norms.map_err(Error::Calibration)?)?
+            }
+            None => draft.plan()?,
+        };
+        for warning in &plan.warnings()[known..] {
+            tell(Event::Warning(warning));
+            warnings.push(warning.clone());
+        }
+
+        let outcome = timed(Stage::Prune, tell, || {
+            let progress = |event: prune::Event<'_>| tell(Event::Prune(event));
+            prune::prune(&plan, devices.pruning(), output, request.sync, &progress)
+        })?;
+        let mut report = report::report(&plan, devices.pruning().info(), &outcome);
+        report.command.clone_from(&request.command);
+        report.warnings = warnings;
+        if request.checksum {
+            let sums = report::checksums(&plan, &outcome.finished.path);
+            report.sha256 = Some(sums.map_err(|source| Error::Checksum {
+                path: outcome.finished.path.clone(),
+                source,
+            })?);
+        }
+        if let Some((text, windows)) = &evaluation {
+            let (before, after) = evaluate(windows, &plan, &report, &devices, tell)?;
+            report.evaluation = Some(EvaluationReport::new(text, &before, Some(&after)));
+        }
+        if let Some(file) = report_file {
+            file.write(&report).map_err(report_error(&request))?;
+        }
+        Ok(report)
+    }
+}
+
+/// The perplexity of the original and of the output, on the same windows.
+fn evaluate(
+    windows: &Windows,
+    plan: &Plan,
+    report: &Report,
+    devices: &Devices,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<(Evaluation, Evaluation), Error> {
+    let mut pruned = Checkpoint::open(&report.output.to_string_lossy())?;
+    // Beside a single file there is no config.json, or another one's.
+    pruned.config.clone_from(&plan.checkpoint().config);
+    let measure = |stage, checkpoint| {
+        timed(stage, tell, || {
+            let progress = |at| tell(Event::Forward(at));
+            windows.run(checkpoint, devices.forward(), &progress)
+        })
+        .map_err(Error::Evaluation)
+    };
+    let before = measure(Stage::EvaluateBefore, plan.checkpoint())?;
+    let after = measure(Stage::EvaluateAfter, &pruned)?;
+    Ok((before, after))
+}
+
+/// Tells when a stage starts and when it has succeeded.
+fn timed<T, E>(
+    stage: Stage,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    tell(Event::Started(stage));
+    let start = Instant::now();
+    let done = work()?;
+    let elapsed = start.elapsed();
+    tell(Event::Finished { stage, elapsed });
+    Ok(done)
+}
+
+fn report_error(request: &Request) -> impl Fn(std::io::Error) -> Error {
+    let path = request.report.clone().unwrap_or_default();
+    move |source| Error::Report {
+        path: path.clone(),
+        source,
+    }
+}

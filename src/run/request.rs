@@ -1,0 +1,77 @@
+//! What is asked of a run.
+
+use std::path::PathBuf;
+
+use crate::calibration::DEFAULT_TOKENS;
+use crate::device::DeviceChoice;
+use crate::plan::Options;
+use crate::text::Text;
+
+/// A run as a user asks for it. [`Request::new`] has the defaults; every field can be set.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Request {
+    /// The model: a file, an index, a directory, or `org/name` in the local Hugging Face cache.
+    pub model: String,
+    /// Where to write; `None` is beside the model, with `-pruned` in its name.
+    pub output: Option<PathBuf>,
+    /// What to prune, by which score and rule.
+    pub options: Options,
+    /// Where the column norms come from.
+    pub norms: NormsRequest,
+    /// Tokens to calibrate on.
+    pub tokens: usize,
+    /// Tokens a window, of calibration and evaluation; `None` is 512, or what the model was made for.
+    pub context: Option<usize>,
+    /// The device.
+    pub device: DeviceChoice,
+    /// Threads of the CPU; `None` is all cores.
+    pub threads: Option<usize>,
+    /// Replace an existing output. The input is never written to.
+    pub overwrite: bool,
+    /// Flush the output to the disk before it gets its name.
+    pub sync: bool,
+    /// Measure the perplexity before and after, on the built-in held-out text.
+    pub evaluate: bool,
+    /// Add the SHA-256 of each weight file to the report.
+    pub checksum: bool,
+    /// A file to write the report to, as JSON.
+    pub report: Option<PathBuf>,
+    /// The command line, for the report.
+    pub command: Vec<String>,
+}
+
+/// Where the column norms of a run come from. A score that has no use for them skips the calibration.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NormsRequest {
+    /// The model is calibrated on this text.
+    Measure(Text),
+    /// They are read from a file.
+    Read(PathBuf),
+    /// The score uses the weights alone.
+    WeightsOnly,
+}
+
+impl Request {
+    /// Prunes `model` as `options` say, with norms measured on the built-in text, on the best device there is.
+    #[must_use]
+    pub fn new(model: impl Into<String>, options: Options) -> Self {
+        Self {
+            model: model.into(),
+            output: None,
+            options,
+            norms: NormsRequest::Measure(Text::calibration()),
+            tokens: DEFAULT_TOKENS,
+            context: None,
+            device: DeviceChoice::Auto,
+            threads: None,
+            overwrite: false,
+            sync: false,
+            evaluate: false,
+            checksum: false,
+            report: None,
+            command: Vec::new(),
+        }
+    }
+}
