@@ -7,9 +7,8 @@
 //! ```no_run
 //! use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
 //! use swiftprune_wgpu::device::{Device, DeviceChoice};
-//! use swiftprune_wgpu::passes::n_of_m::Pattern;
 //! use swiftprune_wgpu::plan::{Options, Plan};
-//! use swiftprune_wgpu::selection::Selection;
+//! use swiftprune_wgpu::selection::{Pattern, Selection};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let two_of_four = Pattern::new(2, 4).ok_or("no such pattern")?;
@@ -29,9 +28,11 @@
 pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
+pub mod counts;
 pub mod device;
 mod dtype;
 pub mod evaluation;
+pub mod fixtures;
 pub mod forward;
 pub mod mask;
 pub mod model;
@@ -39,12 +40,14 @@ pub mod norms;
 pub mod passes;
 pub mod plan;
 pub mod prune;
+pub mod recipe;
 pub mod report;
 pub mod scores;
 pub mod selection;
 pub mod selftest;
+pub mod shader;
+mod simd;
 pub mod targets;
 pub mod text;
-mod vectors;
 
 pub use dtype::Dtype;

@@ -4,9 +4,9 @@
 //! model, a glob that names nothing), so that a run which starts can only fail on the data itself or on the disk.
 
 use crate::checkpoint::{Checkpoint, shown};
-use crate::device::MAX_IN_FEATURES;
 use crate::dtype::Dtype;
 use crate::norms::{self, Lookup, Norms};
+use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
 use crate::targets::{self, Decision, Layout, Reason, Target};

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::counts::Counts;
 use crate::device::DeviceInfo;
 use crate::evaluation::Evaluation;
-use crate::mask::Counts;
 use crate::plan::{Action, Plan};
 use crate::prune::Outcome;
-use crate::selection::Selection;
+use crate::selection::{Ewma, Selection};
 use crate::text::Text;
 
 /// One run.
@@ -88,7 +88,7 @@ pub struct SelectionReport {
 
 impl From<&Selection> for SelectionReport {
     fn from(selection: &Selection) -> Self {
-        let of_ewma = |ewma: crate::passes::ewma::Ewma| Self {
+        let of_ewma = |ewma: Ewma| Self {
             block_size: Some(ewma.block_size()),
             gain: Some(format!("1/{}", 1 << ewma.gain_shift())),
             ..Self::default()

@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use super::single_writer::SingleWriter;
 use super::work::{Chunk, Matrix, Piece};
 use super::{Error, Run, Stage};
-use crate::device::Rows;
 use crate::device::cpu;
 use crate::passes::fused::Scratch;
 use crate::plan::Plan;
+use crate::recipe::Rows;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.
 const CHUNK_BYTES: usize = 512 << 10;

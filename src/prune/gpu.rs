@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::work::{Chunk, Piece};
 use super::{Error, Run, Stage};
-use crate::device::Rows;
 use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu, Pending};
 use crate::mask::Mask;
+use crate::recipe::Rows;
 
 /// Chunks that wait between two stages.
 const WAITING: usize = 2;

@@ -17,10 +17,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{self, Finished, Output, shown, shown_path};
+use crate::counts::Counts;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
-use crate::device::{self, Device};
-use crate::mask::Counts;
+use crate::device::{self, Device, Kind};
 use crate::plan::Plan;
+use crate::recipe::Rows;
 use work::{Chunk, Matrix, Piece, Tally};
 
 /// Why a run was given up; the output did not appear.
@@ -132,9 +133,9 @@ pub fn prune(
         .iter()
         .map(|shard| checkpoint::open_regular(&shard.path).map(|(file, _)| file))
         .collect::<checkpoint::Result<Vec<_>>>()?;
-    let chunk_rows = |matrix: &Matrix<'_>| match device {
-        Device::Cpu(_) => cpu::chunk_rows(matrix),
-        Device::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
+    let chunk_rows = |matrix: &Matrix<'_>| match device.kind() {
+        Kind::Cpu(_) => cpu::chunk_rows(matrix),
+        Kind::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
     };
     let (matrices, pieces) = work::cut(plan, chunk_rows);
     let tallies = plan
@@ -161,9 +162,9 @@ pub fn prune(
         failure: Mutex::new(None),
         clocks: Clocks::default(),
     };
-    match device {
-        Device::Cpu(cpu) => cpu::run(&run, cpu.threads()),
-        Device::Gpu(gpu) => gpu::run(&run, gpu),
+    match device.kind() {
+        Kind::Cpu(cpu) => cpu::run(&run, cpu.threads()),
+        Kind::Gpu(gpu) => gpu::run(&run, gpu),
     }
     let Run {
         counts,
@@ -188,20 +189,20 @@ pub fn prune(
 pub fn memory(plan: &Plan, device: &Device) -> u64 {
     let chunk = plan.pruned().map(|(tensor, target)| {
         let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
-        match device {
+        match device.kind() {
             // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being
             // written or waiting for it.
-            Device::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
+            Kind::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
             // The chunks that go round, and the staging memory of those on the device.
-            Device::Gpu(gpu) => {
+            Kind::Gpu(gpu) => {
                 let chunk = gpu.chunk_rows(target.in_features) as u64 * row;
                 (gpu::CHUNKS + CHUNKS_IN_FLIGHT) as u64 * chunk
             }
         }
     });
-    let program = match device {
-        Device::Cpu(_) => 16 << 20,
-        Device::Gpu(_) => 128 << 20,
+    let program = match device.kind() {
+        Kind::Cpu(_) => 16 << 20,
+        Kind::Gpu(_) => 128 << 20,
     };
     program + chunk.max().unwrap_or(0)
 }
@@ -232,7 +233,7 @@ pub fn estimate(plan: &Plan, device: &Device) -> Result<Option<Duration>, Error>
             path: shard.path.clone(),
             source,
         })?;
-    let weights = device::Rows {
+    let weights = Rows {
         dtype: matrix.dtype,
         in_features: matrix.target.in_features,
         bytes: chunk.bytes(),
@@ -242,9 +243,9 @@ pub fn estimate(plan: &Plan, device: &Device) -> Result<Option<Duration>, Error>
     let start = Instant::now();
     device.mask(weights, 0, &recipe)?;
     let sampled = start.elapsed().as_secs_f64() / chunk.bytes().len().max(1) as f64;
-    let threads = match device {
-        Device::Cpu(cpu) => cpu.threads() as f64,
-        Device::Gpu(_) => 1.0,
+    let threads = match device.kind() {
+        Kind::Cpu(cpu) => cpu.threads() as f64,
+        Kind::Gpu(_) => 1.0,
     };
     Ok(Some(Duration::from_secs_f64(
         sampled * plan.bytes_pruned() as f64 / threads,

@@ -5,12 +5,11 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::positional;
-use crate::device::{Factors, Recipe, Sums, Terms};
+use crate::counts::Counts;
 use crate::dtype::Dtype;
-use crate::mask::Counts;
 use crate::norms::Lookup;
 use crate::plan::{Action, Plan};
-use crate::scores;
+use crate::recipe::{Recipe, Sums};
 use crate::targets::Target;
 
 /// A copied span is cut at this, so that threads share the copying of a large embedding.
@@ -206,16 +205,8 @@ fn recipe(plan: &Plan, matrix: &Matrix<'_>, sums: Option<&Sums>) -> Recipe {
         .ok()
         .flatten()
         .and_then(Lookup::measured);
-    Recipe {
-        selection: plan.options.selection,
-        factors: Factors {
-            column: plan.score.column_factors(norms, matrix.target.in_features),
-            terms: sums.map(|sums| Terms {
-                column: scores::reciprocal_terms(&sums.column),
-                row: scores::reciprocal_terms(&sums.row),
-            }),
-        },
-    }
+    let in_features = matrix.target.in_features;
+    Recipe::new(plan.options.selection, plan.score, in_features, norms, sums)
 }
 
 /// A recipe of the right form for timing one chunk: the score's real factors, and any terms.
