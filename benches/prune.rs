@@ -17,13 +17,12 @@ use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::bench::synthetic::{VOCABULARY, generate};
 use swiftprune_wgpu::bench::{self, MATRICES, weights};
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
-use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, Rows, devices};
+use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, devices};
 use swiftprune_wgpu::norms::Norms;
-use swiftprune_wgpu::passes::ewma::Ewma;
-use swiftprune_wgpu::passes::n_of_m::Pattern;
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::recipe::Rows;
+use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
 
 /// Layers of the generated checkpoints: 350 MB and 2.2 GB.
 const LAYERS: [usize; 2] = [1, 22];

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
-use swiftprune_wgpu::passes::n_of_m::Pattern;
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::selection::{Pattern, Selection};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

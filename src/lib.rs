@@ -7,16 +7,15 @@
 //! ```no_run
 //! use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
 //! use swiftprune_wgpu::device::{Device, DeviceChoice};
-//! use swiftprune_wgpu::passes::n_of_m::Pattern;
 //! use swiftprune_wgpu::plan::{Options, Plan};
-//! use swiftprune_wgpu::selection::Selection;
+//! use swiftprune_wgpu::selection::{Pattern, Selection};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let two_of_four = Pattern::new(2, 4).ok_or("no such pattern")?;
 //! let checkpoint = Checkpoint::open("model.safetensors")?;
-//! let plan = Plan::new(checkpoint, Options::new(Selection::Pattern(two_of_four)))?;
+//! let plan = Plan::new(checkpoint, Options::new(Selection::Pattern(two_of_four)), None)?;
 //! let device = Device::open(&DeviceChoice::Auto)?;
-//! let output = Output::create(&plan.checkpoint, "model-2-4.safetensors".as_ref(), false)?;
+//! let output = Output::create(plan.checkpoint(), "model-2-4.safetensors".as_ref(), false)?;
 //! let outcome = swiftprune_wgpu::prune::prune(&plan, &device, output, false, &|_| ())?;
 //! println!("{} in {:?}", outcome.finished.path.display(), outcome.elapsed);
 //! # Ok(())
@@ -29,11 +28,13 @@
 pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
+pub mod counts;
 pub mod device;
 
 mod dtype;
 pub mod error;
 pub mod evaluation;
+pub mod fixtures;
 pub mod forward;
 pub mod mask;
 pub mod model;
@@ -41,13 +42,15 @@ pub mod norms;
 pub mod passes;
 pub mod plan;
 pub mod prune;
+pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod scores;
 pub mod selection;
 pub mod selftest;
+pub mod shader;
+mod simd;
 pub mod targets;
 pub mod text;
-mod vectors;
 
 pub use dtype::Dtype;

@@ -1,8 +1,8 @@
 //! The mask: one bit a weight, 1 = pruned, as a device returns it; and what applying it to the stored bytes counts.
 
+use crate::counts::Counts;
 use crate::dtype::{Dtype, Weight, with_weights};
-use crate::passes::NON_FINITE;
-use crate::vectors::widest;
+use crate::simd::widest;
 
 /// One bit a weight, 1 = pruned; rows start on a u32 word, the first column in the lowest bit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,119 +71,6 @@ impl Mask {
             }
             counts.zero(row, &pruned[..row.len()], squares, |goes| goes);
         }
-    }
-}
-
-/// What pruning some rows did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Counts {
-    /// Weights seen.
-    pub weights: u64,
-    /// Weights that are zero afterwards.
-    pub zeros: u64,
-    /// Weights that were zero before.
-    pub zeros_before: u64,
-    /// NaN and infinities.
-    pub non_finite: u64,
-    /// `sum W^2` over the finite weights; 0 when squares were not asked for.
-    pub squares: f64,
-    /// `sum W^2` over the pruned ones, the squared error `sum dW^2`; 0 when squares were not asked for.
-    pub squares_pruned: f64,
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.weights += other.weights;
-        self.zeros += other.zeros;
-        self.zeros_before += other.zeros_before;
-        self.non_finite += other.non_finite;
-        self.squares += other.squares;
-        self.squares_pruned += other.squares_pruned;
-    }
-}
-
-impl Counts {
-    /// Zeroes the weights whose key is `pruned`, and counts; the slices are equally long.
-    ///
-    /// Branch-free, in stretches short enough for 16-bit counters, so that it vectorises.
-    #[inline(always)]
-    pub(crate) fn zero<W: Weight, K: Copy>(
-        &mut self,
-        weights: &mut [W],
-        keys: &[K],
-        squares: bool,
-        pruned: impl Fn(K) -> bool,
-    ) {
-        if squares {
-            self.add_squares(weights, keys, &pruned);
-        }
-        self.weights += weights.len() as u64;
-        for (weights, keys) in weights.chunks_mut(128).zip(keys.chunks(128)) {
-            let (mut zeros, mut zeros_before, mut non_finite) = (0_u16, 0_u16, 0_u16);
-            for (weight, &key) in weights.iter_mut().zip(keys) {
-                let magnitude = weight.magnitude_bits();
-                let goes = pruned(key);
-                zeros_before += u16::from(magnitude == 0);
-                non_finite += u16::from(magnitude >= NON_FINITE);
-                zeros += u16::from(goes | (magnitude == 0));
-                *weight = if goes { W::zeroed() } else { *weight };
-            }
-            self.zeros += u64::from(zeros);
-            self.zeros_before += u64::from(zeros_before);
-            self.non_finite += u64::from(non_finite);
-        }
-    }
-
-    /// Zeroes the weights that are `pruned`, of a row without zeros and non-finite weights, and counts.
-    #[inline(always)]
-    pub(crate) fn zero_live<W: Weight>(&mut self, weights: &mut [W], pruned: &[bool]) {
-        self.weights += weights.len() as u64;
-        for (weights, pruned) in weights.chunks_mut(128).zip(pruned.chunks(128)) {
-            let mut zeros = 0_u16;
-            for (weight, &goes) in weights.iter_mut().zip(pruned) {
-                zeros += u16::from(goes);
-                *weight = if goes { W::zeroed() } else { *weight };
-            }
-            self.zeros += u64::from(zeros);
-        }
-    }
-
-    #[inline(always)]
-    fn add_squares<W: Weight, K: Copy>(
-        &mut self,
-        weights: &[W],
-        keys: &[K],
-        pruned: &impl Fn(K) -> bool,
-    ) {
-        let (mut all, mut gone) = (0.0, 0.0);
-        for (&weight, &key) in weights.iter().zip(keys) {
-            let magnitude = f64::from(f32::from_bits(weight.magnitude_bits()));
-            let square = if magnitude.is_finite() {
-                magnitude * magnitude
-            } else {
-                0.0
-            };
-            all += square;
-            gone += if pruned(key) { square } else { 0.0 };
-        }
-        self.squares += all;
-        self.squares_pruned += gone;
-    }
-
-    /// Zeros over all weights; 0 for none.
-    #[must_use]
-    pub fn sparsity(&self) -> f64 {
-        if self.weights == 0 {
-            0.0
-        } else {
-            self.zeros as f64 / self.weights as f64
-        }
-    }
-
-    /// `sum dW^2 / sum W^2`, when squares were asked for.
-    #[must_use]
-    pub fn squared_error(&self) -> Option<f64> {
-        (self.squares > 0.0).then(|| self.squares_pruned / self.squares)
     }
 }
 

@@ -1,8 +1,5 @@
 //! What is asked for: how many weights of a row go, and by which rule.
 
-use crate::passes::ewma::{Ewma, STEPS};
-use crate::passes::n_of_m::Pattern;
-
 /// How the weights of a row that go are chosen from their scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -65,6 +62,90 @@ impl Selection {
     }
 }
 
+/// The EWMA's two constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ewma {
+    block_size: usize,
+    gain_shift: u32,
+}
+
+impl Ewma {
+    /// Block sizes that the integer widths allow: powers of two in this range.
+    pub const BLOCK_SIZES: std::ops::RangeInclusive<usize> = 16..=4096;
+
+    /// Blocks of `block_size` columns and a gain of `1 / 2^gain_shift`; `None` outside what the widths allow
+    /// (a power of two in [`Self::BLOCK_SIZES`], a shift of at most 7).
+    #[must_use]
+    pub fn new(block_size: usize, gain_shift: u32) -> Option<Self> {
+        (block_size.is_power_of_two() && Self::BLOCK_SIZES.contains(&block_size) && gain_shift <= 7)
+            .then_some(Self {
+                block_size,
+                gain_shift,
+            })
+    }
+
+    /// Columns a block.
+    #[must_use]
+    pub const fn block_size(self) -> usize {
+        self.block_size
+    }
+
+    /// The gain is `1 / 2^gain_shift`.
+    #[must_use]
+    pub const fn gain_shift(self) -> u32 {
+        self.gain_shift
+    }
+}
+
+impl Default for Ewma {
+    /// Blocks of 128 columns, gain 1/8.
+    fn default() -> Self {
+        Self {
+            block_size: 128,
+            gain_shift: 3,
+        }
+    }
+}
+
+/// An N:M pattern: N kept of every M columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    n: u32,
+    m: u32,
+}
+
+impl Pattern {
+    /// The largest group.
+    pub const MAX_M: u32 = 32;
+
+    /// Keeps `n` of every `m` columns; `None` unless `1 <= n < m <= 32`.
+    #[must_use]
+    pub fn new(n: u32, m: u32) -> Option<Self> {
+        (n >= 1 && n < m && m <= Self::MAX_M).then_some(Self { n, m })
+    }
+
+    /// Weights kept of each group.
+    #[must_use]
+    pub const fn n(self) -> u32 {
+        self.n
+    }
+
+    /// Columns a group.
+    #[must_use]
+    pub const fn m(self) -> u32 {
+        self.m
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.n, self.m)
+    }
+}
+
+/// Steps of a threshold key in one mean absolute deviation.
+pub(crate) const STEPS: f64 = 2048.0;
+
 /// A lambda as a threshold key: above those of zero weights and vanished scores, at most that of a non-finite weight.
 pub(crate) fn lambda_key(lambda: f64) -> i16 {
     (lambda * STEPS).round().clamp(-32766.0, 32767.0) as i16
@@ -89,5 +170,20 @@ mod tests {
         let two_of_four = Selection::Pattern(Pattern::new(2, 4).unwrap());
         assert_eq!(two_of_four.target(8), Some(0.5));
         assert_eq!(two_of_four.target(6), Some(2.0 / 6.0));
+    }
+
+    #[test]
+    fn block_sizes_outside_the_widths_are_refused() {
+        for (block, shift) in [(0, 3), (8, 3), (100, 3), (8192, 3), (128, 8)] {
+            assert!(Ewma::new(block, shift).is_none(), "{block} {shift}");
+        }
+        assert_eq!(Ewma::new(128, 3), Some(Ewma::default()));
+    }
+
+    #[test]
+    fn patterns_that_keep_nothing_or_everything_are_refused() {
+        for (n, m) in [(0, 4), (4, 4), (5, 4), (1, 33), (1, 1)] {
+            assert!(Pattern::new(n, m).is_none(), "{n}:{m}");
+        }
     }
 }

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use common::{Tensor, difference, factors, mask_of, random_norms};
 use libtest_mimic::{Arguments, Failed, Trial};
 use swiftprune_wgpu::Dtype;
-use swiftprune_wgpu::device::{
-    Device, DeviceChoice, DeviceInfo, MAX_IN_FEATURES, Recipe, Step, Sums, devices,
-};
+use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
+use swiftprune_wgpu::fixtures::rules;
 use swiftprune_wgpu::mask::Mask;
+use swiftprune_wgpu::recipe::{MAX_IN_FEATURES, Recipe, Step, Sums};
 use swiftprune_wgpu::scores::Score;
 use swiftprune_wgpu::selection::Selection;
 use swiftprune_wgpu::selftest::{self, SHAPES, WIDE};
@@ -259,7 +259,7 @@ fn golden_case(device: &Device, case: &golden::Case, score: &str) -> Result<(), 
 
 /// The selections that differ in the dispatches they take.
 fn selections() -> [(&'static str, Selection); 5] {
-    selftest::rules().map(|rule| (rule.name, rule.selection))
+    rules().map(|rule| (rule.name, rule.selection))
 }
 
 /// More rows than a dispatch has workgroups in a dimension.

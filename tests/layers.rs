@@ -217,7 +217,10 @@ fn is_name(token: &str) -> bool {
 fn resolve(module: &[String], path: &[String], files: &Files) -> Option<Vec<String>> {
     let (mut base, mut rest) = match path[0].as_str() {
         "crate" | "swiftprune_wgpu" => (Vec::new(), &path[1..]),
-        "super" => (module[..module.len().saturating_sub(1)].to_vec(), &path[1..]),
+        "super" => (
+            module[..module.len().saturating_sub(1)].to_vec(),
+            &path[1..],
+        ),
         "self" => (module.to_vec(), &path[1..]),
         // A path that starts with a name may start with a child's.
         _ => {

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
-use swiftprune_wgpu::passes::ewma::Ewma;
-use swiftprune_wgpu::passes::n_of_m::Pattern;
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
 use swiftprune_wgpu::scores::Score;
-use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
 
 /// Linear weights of the example's four blocks.
 const PRUNED: usize = 28;

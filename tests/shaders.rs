@@ -6,7 +6,8 @@ use naga::proc::{BoundsCheckPolicies, Layouter};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Module, ShaderStage, TypeInner};
 use swiftprune_wgpu::forward::{KERNELS, Kernel};
-use swiftprune_wgpu::passes::{FUSED, PASSES, Pass, WIDE_WORKGROUP_BYTES, params_layout};
+use swiftprune_wgpu::passes::{FUSED, PASSES, WIDE_WORKGROUP_BYTES, params_layout};
+use swiftprune_wgpu::shader::{EntryPoint, Shader};
 
 /// What WebGPU promises of every adapter, and what the documentation of the passes does.
 const INVOCATIONS: u32 = 256;
@@ -23,15 +24,16 @@ fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
 }
 
 /// Every shader: those of the passes, alone and joined, then those of the forward pass.
-fn shaders() -> impl Iterator<Item = &'static Pass> {
+fn shaders() -> impl Iterator<Item = &'static Shader> {
     PASSES
         .iter()
-        .chain(FUSED.iter().copied())
-        .chain(KERNELS.iter().map(|kernel| &kernel.pass))
+        .chain(FUSED)
+        .copied()
+        .chain(KERNELS.iter().map(|kernel| &kernel.shader))
 }
 
 /// The module of a registered shader.
-fn module(pass: &Pass) -> (Module, ModuleInfo) {
+fn module(pass: &Shader) -> (Module, ModuleInfo) {
     parse(pass.wgsl).unwrap_or_else(|error| panic!("{}: {error}", pass.name))
 }
 
@@ -58,17 +60,58 @@ fn every_pass_names_the_entry_points_of_its_module_and_no_other() {
             .iter()
             .map(|entry| entry.name.as_str())
             .collect();
-        assert_eq!(found, pass.entry_points, "{}", pass.name);
+        let registered: Vec<&str> = pass.entry_points.iter().map(|entry| entry.name).collect();
+        assert_eq!(found, registered, "{}", pass.name);
         for entry in &module.entry_points {
             assert_eq!(entry.stage, ShaderStage::Compute, "{}", entry.name);
         }
     }
 }
 
+/// The numbers of the bindings that an entry point uses, in ascending order.
+fn bindings(module: &Module, info: &ModuleInfo, index: usize) -> Vec<u32> {
+    let entry = info.get_entry_point(index);
+    let variables = module.global_variables.iter();
+    let used = variables.filter(|(handle, _)| !entry[*handle].is_empty());
+    let bound = used.filter_map(|(_, variable)| variable.binding.as_ref());
+    let mut numbers: Vec<u32> = bound.map(|binding| binding.binding).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn every_entry_point_has_the_bindings_and_the_workgroup_size_of_its_row() {
+    for pass in shaders() {
+        let (module, info) = module(pass);
+        for (
+            index,
+            &EntryPoint {
+                name,
+                bindings: registered,
+                workgroup_size,
+                ..
+            },
+        ) in pass.entry_points.iter().copied().enumerate()
+        {
+            assert_eq!(bindings(&module, &info, index), registered, "{name}");
+            let found = module.entry_points[index].workgroup_size;
+            assert_eq!(found, [workgroup_size, 1, 1], "{name}");
+        }
+    }
+    // The comparison's own: a binding that an entry point does not use is not among its own.
+    let wgsl = "@group(0) @binding(7) var<storage, read_write> x: array<u32>;
+        @group(0) @binding(8) var<storage, read_write> y: array<u32>;
+        @compute @workgroup_size(1) fn first() { x[0] = 1u; }
+        @compute @workgroup_size(1) fn both() { x[0] = y[0]; }";
+    let (module, info) = parse(wgsl).expect("WGSL");
+    assert_eq!(bindings(&module, &info, 0), [7]);
+    assert_eq!(bindings(&module, &info, 1), [7, 8]);
+}
+
 #[test]
 fn entry_points_are_unique_over_all_passes() {
     let mut names: Vec<&str> = shaders()
-        .flat_map(|pass| pass.entry_points.iter().copied())
+        .flat_map(|pass| pass.entry_points.iter().map(|entry| entry.name))
         .collect();
     let all = names.len();
     names.sort_unstable();
@@ -83,7 +126,7 @@ fn entry_points_are_unique_over_all_passes() {
 #[test]
 fn every_shader_lies_where_the_registry_says_and_a_pass_has_its_twin() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let lies_in = |folder: &str, pass: &Pass| {
+    let lies_in = |folder: &str, pass: &Shader| {
         let shader = root.join(format!("{folder}/{}.wgsl", pass.name));
         let text = std::fs::read_to_string(&shader).expect("a shader of the registered name");
         assert!(pass.wgsl.contains(&text), "{}", shader.display());
@@ -95,14 +138,14 @@ fn every_shader_lies_where_the_registry_says_and_a_pass_has_its_twin() {
             lies_in("shaders/alone", pass);
             let functions = root.join(format!("shaders/{}.wgsl", pass.name));
             let functions = std::fs::read_to_string(functions).expect("read before");
-            let is_joined = |joined: &&Pass| joined.wgsl.contains(&functions);
+            let is_joined = |joined: &&Shader| joined.wgsl.contains(&functions);
             assert!(FUSED.iter().any(is_joined), "{} is not joined", pass.name);
         }
         let twin = root.join(format!("src/passes/{}.rs", pass.name));
         assert!(twin.is_file(), "{}", twin.display());
     }
     for kernel in KERNELS {
-        lies_in("shaders/forward", &kernel.pass);
+        lies_in("shaders/forward", &kernel.shader);
     }
     for joined in FUSED {
         lies_in("shaders/fused", joined);
@@ -178,7 +221,7 @@ fn check_text(what: &str, text: &str, module: &Module) {
                 !is_number(right) && !text.contains("naga_div(") && !text.contains("naga_mod(");
         }
     });
-    let mut integer = PASSES.iter().chain(FUSED.iter().copied());
+    let mut integer = PASSES.iter().chain(FUSED);
     let is_integer = integer.any(|pass| what.starts_with(pass.name));
     assert!(!(divides && is_integer), "{what}: an unguarded division");
 }
@@ -353,7 +396,7 @@ fn rearrangeable(module: &Module, info: &ModuleInfo) -> Vec<String> {
 
 #[test]
 fn the_passes_leave_no_float_operation_to_fuse_or_reorder() {
-    for pass in PASSES.iter().chain(FUSED.iter().copied()) {
+    for pass in PASSES.iter().chain(FUSED) {
         let (module, info) = module(pass);
         assert_eq!(rearrangeable(&module, &info), [""; 0], "{}", pass.name);
     }
@@ -547,7 +590,11 @@ fn params_are_the_same_in_wgsl_and_in_rust() {
     for joined in FUSED {
         compare_params(joined.wgsl, params_layout()).expect(joined.name);
     }
-    for Kernel { pass, layout } in KERNELS {
+    for Kernel {
+        shader: pass,
+        layout,
+    } in KERNELS
+    {
         let size = layout.last().map_or(0, |(_, offset)| offset + 4);
         compare_params(pass.wgsl, (layout, size))
             .unwrap_or_else(|error| panic!("{}: {error}", pass.name));

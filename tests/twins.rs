@@ -7,8 +7,9 @@ mod oracle;
 use common::{Tensor, cpu, difference, factors, mask_of, random_norms};
 use proptest::prelude::*;
 use swiftprune_wgpu::Dtype;
-use swiftprune_wgpu::device::{Device, Recipe};
+use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::mask::Mask;
+use swiftprune_wgpu::recipe::Recipe;
 use swiftprune_wgpu::scores::{Norms, SCORES, Score};
 
 /// A random tensor, its norms, a score with or without them and a selection.

@@ -4,20 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::error::Error;
 use super::record::{Case, Record};
-use super::{Error, synthetic};
+use super::synthetic;
 use crate::checkpoint::{Checkpoint, Output};
 use crate::device::timing::{Elapsed, Timed};
-use crate::device::{Device, DeviceKind, Factors, Recipe, Rows, Step};
+use crate::device::{Device, DeviceKind};
 use crate::dtype::Dtype;
 use crate::forward::Forward;
 use crate::model::Architecture;
 use crate::norms::Norms;
-use crate::passes::ewma::Ewma;
-use crate::passes::n_of_m::Pattern;
 use crate::plan::{Options as PruneOptions, Plan};
 use crate::prune::prune;
-use crate::selection::Selection;
+use crate::recipe::{Factors, Recipe, Rows, Step};
+use crate::selection::{Ewma, Pattern, Selection};
 
 /// Matrices of models: name, rows, in_features.
 pub const MATRICES: [(&str, usize, usize); 5] = [

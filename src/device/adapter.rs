@@ -1,7 +1,9 @@
 //! Adapters: what wgpu finds on this machine, and how one is opened.
 
 use super::context::Context;
-use super::{DeviceInfo, DeviceKind, Error, probe};
+use super::error::Error;
+use super::info::{DeviceInfo, DeviceKind};
+use super::probe;
 
 /// An adapter that is not opened yet.
 pub(super) struct Adapter {

@@ -1,9 +1,9 @@
-//! Which device: what `--device` may say, what there is, and which one `auto` takes.
+//! Which device: what a user may ask for, and which of those that are there it means.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Device, Error, adapter, cpu, gpu, probe};
+use super::info::{DeviceInfo, DeviceKind};
 
 /// What a user asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum DeviceChoice {
     Cpu,
     /// A hardware adapter, or an error.
     Gpu,
-    /// The adapter of this index in [`devices`].
+    /// The adapter of this index in [`devices`](super::devices).
     Index(usize),
     /// The one adapter whose back end, name or driver contains this, whatever its case.
     Name(String),
@@ -48,83 +48,6 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// What kind of device it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// This program's own CPU code.
-    Cpu,
-    /// A GPU with memory of its own.
-    Discrete,
-    /// A GPU that shares the machine's memory.
-    Integrated,
-    /// A GPU behind a hypervisor.
-    Virtual,
-    /// A driver that runs shaders on the CPU: for tests.
-    Software,
-    /// The driver does not say.
-    Other,
-}
-
-impl DeviceKind {
-    /// Whether `auto` and `gpu` may take it.
-    #[must_use]
-    pub const fn is_hardware(self) -> bool {
-        matches!(
-            self,
-            Self::Discrete | Self::Integrated | Self::Virtual | Self::Other
-        )
-    }
-}
-
-impl fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "cpu",
-            Self::Discrete => "discrete",
-            Self::Integrated => "integrated",
-            Self::Virtual => "virtual",
-            Self::Software => "software",
-            Self::Other => "other",
-        })
-    }
-}
-
-/// What a device is called and what drives it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[non_exhaustive]
-pub struct DeviceInfo {
-    /// Its number for `--device`; the CPU has none.
-    pub index: Option<usize>,
-    /// As the driver names it.
-    pub name: String,
-    /// `vulkan`, `metal`, `dx12`, `gl` or `cpu`.
-    pub backend: String,
-    /// Discrete, integrated, software ...
-    pub kind: DeviceKind,
-    /// Driver and version.
-    pub driver: String,
-}
-
-impl fmt::Display for DeviceInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            DeviceKind::Cpu => write!(f, "{} ({})", self.name, self.driver),
-            _ => write!(f, "{} ({})", self.name, self.backend),
-        }
-    }
-}
-
-/// Every adapter wgpu finds, in the order of their indices. The CPU, which is always there, is not among them.
-#[must_use]
-pub fn devices() -> Vec<DeviceInfo> {
-    adapter::adapters(true)
-        .into_iter()
-        .map(|adapter| adapter.info)
-        .collect()
-}
-
 /// The adapter `auto` and `gpu` take: hardware, a discrete one first, a native back end before GL.
 #[must_use]
 pub(crate) fn preferred(infos: &[DeviceInfo]) -> Option<usize> {
@@ -145,47 +68,8 @@ pub(crate) fn preferred(infos: &[DeviceInfo]) -> Option<usize> {
         .map(|(position, _)| position)
 }
 
-pub(super) fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
-    if *choice == DeviceChoice::Cpu {
-        return Ok(Device::Cpu(cpu::Cpu::new()));
-    }
-    let describe = |adapters: &[adapter::Adapter]| -> Vec<DeviceInfo> {
-        adapters
-            .iter()
-            .map(|adapter| adapter.info.clone())
-            .collect()
-    };
-    // GL is looked at when an adapter is asked for, or on a machine with a display that has nothing better; elsewhere it
-    // would only find again what a native back end has found, or software.
-    let named = !matches!(choice, DeviceChoice::Auto);
-    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some());
-    let mut adapters = adapter::adapters(named);
-    if !named && has_display && preferred(&describe(&adapters)).is_none() {
-        adapters = adapter::adapters(true);
-    }
-    let infos = describe(&adapters);
-    let position = match choose(choice, &infos) {
-        Ok(Some(position)) => position,
-        Ok(None) => return Ok(Device::Cpu(cpu::Cpu::new())),
-        Err(found) => {
-            return Err(Error::NoAdapter {
-                choice: choice.to_string(),
-                found,
-            });
-        }
-    };
-    let context = adapters.swap_remove(position).open()?;
-    let gpu = gpu::Gpu::new(context)?;
-    if probe {
-        probe::arithmetic(&gpu)?;
-    }
-    Ok(Device::Gpu(Box::new(gpu)))
-}
-
 /// The position of the chosen adapter, `None` for the CPU, or what there was instead.
-fn choose(choice: &DeviceChoice, infos: &[DeviceInfo]) -> Result<Option<usize>, String> {
+pub(super) fn choose(choice: &DeviceChoice, infos: &[DeviceInfo]) -> Result<Option<usize>, String> {
     match choice {
         DeviceChoice::Cpu => Ok(None),
         DeviceChoice::Auto => Ok(preferred(infos)),

@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{DeviceInfo, Error};
-use crate::passes::Pass;
+use super::error::Error;
+use super::info::DeviceInfo;
+use crate::shader::{EntryPoint, Shader};
 
 /// Entry point to pipeline.
 pub(crate) type Pipelines = HashMap<&'static str, wgpu::ComputePipeline>;
@@ -71,19 +72,19 @@ impl Context {
     }
 
     /// A pipeline for each entry point. What is wrong with a shader shows in the next [`check`](Self::check).
-    pub(crate) fn compile(&self, pass: &Pass) -> Pipelines {
+    pub(crate) fn compile(&self, shader: &Shader) -> Pipelines {
         let module = self
             .device
             .create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(pass.name),
-                source: wgpu::ShaderSource::Wgsl(pass.wgsl.into()),
+                label: Some(shader.name),
+                source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()),
             });
-        let pipeline = |&entry_point: &&'static str| {
+        let pipeline = |entry_point: &EntryPoint| {
             let descriptor = wgpu::ComputePipelineDescriptor {
-                label: Some(entry_point),
+                label: Some(entry_point.name),
                 layout: None,
                 module: &module,
-                entry_point: Some(entry_point),
+                entry_point: Some(entry_point.name),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     // Every kernel stores before it reads.
                     zero_initialize_workgroup_memory: false,
@@ -92,11 +93,11 @@ impl Context {
                 cache: None,
             };
             (
-                entry_point,
+                entry_point.name,
                 self.device.create_compute_pipeline(&descriptor),
             )
         };
-        pass.entry_points.iter().map(pipeline).collect()
+        shader.entry_points.iter().copied().map(pipeline).collect()
     }
 
     /// Buffers by their binding; an entry point's layout has only the bindings it uses.

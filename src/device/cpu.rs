@@ -1,13 +1,15 @@
 //! The CPU device: the twins of the passes, run row by row so that a row's keys stay in the cache.
 
-use super::{DeviceInfo, DeviceKind, Recipe, Rows, Step, Sums};
+use super::info::{DeviceInfo, DeviceKind};
+use crate::counts::Counts;
 use crate::dtype::{Dtype, with_weights};
-use crate::mask::{Counts, Mask};
+use crate::mask::Mask;
 use crate::passes::fused::{self, Rule, Scratch};
 use crate::passes::select::{self, Near};
 use crate::passes::{column_norm, ewma, n_of_m};
+use crate::recipe::{Recipe, Rows, Step, Sums};
 use crate::selection::Selection;
-use crate::vectors::widest;
+use crate::simd::widest;
 
 /// This machine's cores.
 #[derive(Debug)]

@@ -8,12 +8,16 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::context::{Context, Mapping, Pipelines};
-use super::work::{Binding, Dispatch, Work, bindings};
-use super::{Error, Factors, MAX_IN_FEATURES, Recipe, Rows, Step, Sums};
+use super::error::Error;
+use super::work::{Dispatch, Work};
 use crate::mask::Mask;
-use crate::passes::{
-    CAPACITY, GROUPS, PASSES, Params, ROWS, WIDE_CAPACITY, WIDE_ROWS, WIDE_WORKGROUP_BYTES,
+use crate::passes::PASSES;
+use crate::passes::fused::{
+    CAPACITY, GROUPS, ROWS, WIDE_CAPACITY, WIDE_ROWS, WIDE_WORKGROUP_BYTES,
 };
+use crate::passes::params::{Binding, Params};
+use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Step, Sums};
+use crate::shader::EntryPoint;
 
 /// Weights a chunk at most: 8 MiB of bf16.
 const CHUNK_WEIGHTS: usize = 4 << 20;
@@ -95,7 +99,7 @@ impl Gpu {
         let mut pipelines = HashMap::new();
         let has_wide_rows =
             context.limits.max_compute_workgroup_storage_size >= WIDE_WORKGROUP_BYTES;
-        for pass in PASSES.iter().chain([&ROWS, &GROUPS]) {
+        for pass in PASSES.iter().copied().chain([&ROWS, &GROUPS]) {
             pipelines.extend(context.compile(pass));
         }
         context.check()?;
@@ -374,12 +378,12 @@ impl Gpu {
         encoder.clear_buffer(buffers.bound(work.result), 0, Some(work.result_bytes));
     }
 
-    fn pipeline(&self, entry_point: &str) -> &wgpu::ComputePipeline {
-        self.pipelines.get(entry_point).unwrap_or_else(|| {
+    fn pipeline(&self, entry_point: &EntryPoint) -> &wgpu::ComputePipeline {
+        self.pipelines.get(entry_point.name).unwrap_or_else(|| {
             let wide_rows = self
                 .wide_rows
                 .get_or_init(|| self.context.compile(&WIDE_ROWS));
-            &wide_rows[entry_point]
+            &wide_rows[entry_point.name]
         })
     }
 
@@ -391,13 +395,18 @@ impl Gpu {
         dispatches: &[Dispatch],
     ) {
         for &(entry_point, (x, y)) in dispatches {
-            let bound: Vec<_> = bindings(entry_point)
+            let bound: Vec<_> = entry_point
+                .bindings
                 .iter()
-                .map(|&binding| (binding as u32, buffers.bound(binding)))
+                .map(|&number| (number, buffers.bound(Binding::ALL[number as usize])))
                 .collect();
             let pipeline = self.pipeline(entry_point);
             compute.set_pipeline(pipeline);
-            compute.set_bind_group(0, &self.context.bind(pipeline, entry_point, &bound), &[]);
+            compute.set_bind_group(
+                0,
+                &self.context.bind(pipeline, entry_point.name, &bound),
+                &[],
+            );
             compute.dispatch_workgroups(x, y, 1);
         }
     }

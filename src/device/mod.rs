@@ -1,136 +1,48 @@
 //! Devices: where rows of weights become masks. The CPU and every wgpu adapter answer the same question with the same
 //! bits.
 //!
-//! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu.rs` alone. Devices know nothing of files or
-//! models: they see [`Rows`] and a [`Recipe`].
+//! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu.rs` alone. Devices know nothing of
+//! files or models: they see [`Rows`] and a [`Recipe`].
 
 mod adapter;
 mod choice;
 pub(crate) mod context;
 pub(crate) mod cpu;
+mod error;
 pub(crate) mod gpu;
+mod info;
 mod probe;
 pub mod timing;
 mod work;
 
-pub use choice::{DeviceChoice, DeviceInfo, DeviceKind, devices};
+pub use choice::DeviceChoice;
+pub use error::Error;
+pub use info::{DeviceInfo, DeviceKind};
 
-use crate::dtype::Dtype;
 use crate::mask::Mask;
-use crate::selection::Selection;
-
-/// The most weights a row may have: what the sums' width and, with the smallest blocks, the dispatch sizes allow.
-pub const MAX_IN_FEATURES: usize = 1 << 19;
-
-/// What can go wrong with a device.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// No adapter fits the choice.
-    #[error(
-        "no device fits --device {choice}: {found}. `swiftprune-wgpu devices` lists them; --device cpu always works"
-    )]
-    NoAdapter {
-        /// What was asked for.
-        choice: String,
-        /// What there is.
-        found: String,
-    },
-    /// The adapter has less than the passes need.
-    #[error("{device} cannot run the passes: {reason}. Use --device cpu")]
-    Unfit {
-        /// The adapter.
-        device: String,
-        /// What it lacks.
-        reason: String,
-    },
-    /// The driver reported an error, ran out of memory or lost the device; nothing it returned is used.
-    #[error("{device} failed: {reason}. Nothing was written; --device cpu gives the same result")]
-    Failed {
-        /// The adapter.
-        device: String,
-        /// The driver's words.
-        reason: String,
-    },
-}
-
-/// Rows of weights: a whole matrix, or the part of one that fits a buffer.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
-    /// How a weight is stored.
-    pub dtype: Dtype,
-    /// Weights a row.
-    pub in_features: usize,
-    /// Whole rows, row-major; aligned to the dtype's size.
-    pub bytes: &'a [u8],
-}
-
-impl Rows<'_> {
-    /// How many rows there are.
-    #[must_use]
-    pub const fn rows(&self) -> usize {
-        let row = self.in_features * self.dtype.size();
-        match self.bytes.len().checked_div(row) {
-            Some(rows) => rows,
-            None => 0,
-        }
-    }
-}
-
-/// The host's part of the score of one tensor.
-#[derive(Clone, Debug, Default)]
-pub struct Factors {
-    /// `f_j`, `[in_features]`.
-    pub column: Vec<f32>,
-    /// RIA's terms.
-    pub terms: Option<Terms>,
-}
-
-/// RIA's reciprocal sums.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// `c_j`, `[in_features]`.
-    pub column: Vec<f32>,
-    /// `r_i`, one for each row of the tensor.
-    pub row: Vec<f32>,
-}
-
-/// How the rows of one tensor become a mask.
-#[derive(Clone, Debug)]
-pub struct Recipe {
-    /// The rule.
-    pub selection: Selection,
-    /// The score.
-    pub factors: Factors,
-}
-
-/// A pass of a recipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// Weights to order keys.
-    Score,
-    /// Order keys to threshold keys, for the recipes that have them.
-    Ewma,
-    /// Keys to the mask.
-    Select,
-}
-
-/// Fixed-point sums of `|W|`, in units of 2^-36.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sums {
-    /// Over the rows: `[in_features]`.
-    pub column: Vec<u64>,
-    /// Over the columns: one for each row.
-    pub row: Vec<u64>,
-}
+use crate::recipe::{Recipe, Rows, Step, Sums};
+use timing::{Timed, Timer};
 
 /// A device that is ready.
 #[derive(Debug)]
-pub enum Device {
+pub struct Device(Kind);
+
+/// What a device is, for the rooms that run on each in their own way.
+#[derive(Debug)]
+pub(crate) enum Kind {
     /// This machine's cores.
     Cpu(cpu::Cpu),
     /// An adapter through wgpu.
     Gpu(Box<gpu::Gpu>),
+}
+
+/// Every adapter wgpu finds, in the order of their indices. The CPU, which is always there, is not among them.
+#[must_use]
+pub fn devices() -> Vec<DeviceInfo> {
+    adapter::adapters(true)
+        .into_iter()
+        .map(|adapter| adapter.info)
+        .collect()
 }
 
 impl Device {
@@ -139,7 +51,7 @@ impl Device {
     /// # Errors
     /// [`Error::NoAdapter`] when nothing fits, [`Error::Unfit`] or [`Error::Failed`] when the adapter does not come up.
     pub fn open(choice: &DeviceChoice) -> Result<Self, Error> {
-        choice::open(choice, true)
+        open(choice, true)
     }
 
     /// As [`Self::open`] without the rows: to find out where an adapter differs.
@@ -147,24 +59,28 @@ impl Device {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_untried(choice: &DeviceChoice) -> Result<Self, Error> {
-        choice::open(choice, false)
+        open(choice, false)
     }
 
     /// The CPU with so many threads; an adapter, or `None`, is left as it is.
     #[must_use]
     pub fn with_threads(self, threads: Option<usize>) -> Self {
-        match (self, threads) {
-            (Self::Cpu(_), Some(threads)) => Self::Cpu(cpu::Cpu::with_threads(threads)),
-            (device, _) => device,
+        match (&self.0, threads) {
+            (Kind::Cpu(_), Some(threads)) => Self(Kind::Cpu(cpu::Cpu::with_threads(threads))),
+            _ => self,
         }
+    }
+
+    pub(crate) const fn kind(&self) -> &Kind {
+        &self.0
     }
 
     /// Its name, back end, kind and driver.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
-        match self {
-            Self::Cpu(cpu) => cpu.info(),
-            Self::Gpu(gpu) => &gpu.context().info,
+        match &self.0 {
+            Kind::Cpu(cpu) => cpu.info(),
+            Kind::Gpu(gpu) => &gpu.context().info,
         }
     }
 
@@ -173,9 +89,9 @@ impl Device {
     /// # Errors
     /// [`Error::Failed`] when the driver fails. The CPU does not.
     pub fn mask(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Mask, Error> {
-        match self {
-            Self::Cpu(_) => Ok(cpu::mask(rows, first_row, recipe)),
-            Self::Gpu(gpu) => gpu.mask(rows, first_row, recipe),
+        match &self.0 {
+            Kind::Cpu(_) => Ok(cpu::mask(rows, first_row, recipe)),
+            Kind::Gpu(gpu) => gpu.mask(rows, first_row, recipe),
         }
     }
 
@@ -191,9 +107,9 @@ impl Device {
         recipe: &Recipe,
         last: Step,
     ) -> Result<Vec<u32>, Error> {
-        match self {
-            Self::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
-            Self::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
+        match &self.0 {
+            Kind::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
+            Kind::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
         }
     }
 
@@ -202,9 +118,80 @@ impl Device {
     /// # Errors
     /// As [`Self::mask`].
     pub fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
-        match self {
-            Self::Cpu(_) => Ok(cpu::sums(rows)),
-            Self::Gpu(gpu) => gpu.sums(rows),
+        match &self.0 {
+            Kind::Cpu(_) => Ok(cpu::sums(rows)),
+            Kind::Gpu(gpu) => gpu.sums(rows),
         }
     }
+
+    /// Brings the weights to the device and runs, once, what `timed` rests on.
+    ///
+    /// The CPU's threads share the rows.
+    ///
+    /// # Errors
+    /// As [`Self::mask`]; and where `rows` do not fit one of the adapter's buffers.
+    pub fn timer<'a>(
+        &'a self,
+        timed: Timed,
+        rows: Rows<'a>,
+        recipe: &'a Recipe,
+    ) -> Result<Timer<'a>, Error> {
+        match &self.0 {
+            Kind::Cpu(cpu) => Ok(Timer::on_cpu(cpu, timed, rows, recipe)),
+            Kind::Gpu(gpu) => Timer::on_gpu(gpu, timed, rows, recipe),
+        }
+    }
+
+    /// Whether [`Self::timer`] can take so many rows: an adapter's buffers have a largest size.
+    #[must_use]
+    pub fn can_time(&self, rows: usize, in_features: usize) -> bool {
+        match &self.0 {
+            Kind::Cpu(_) => true,
+            Kind::Gpu(gpu) => {
+                let context = gpu.context();
+                let groups = context.limits.max_compute_workgroups_per_dimension as usize;
+                // Keys are 4 bytes a weight.
+                rows <= groups && 4 * (rows * in_features) as u64 <= context.largest_buffer()
+            }
+        }
+    }
+}
+
+fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
+    if *choice == DeviceChoice::Cpu {
+        return Ok(Device(Kind::Cpu(cpu::Cpu::new())));
+    }
+    let describe = |adapters: &[adapter::Adapter]| -> Vec<DeviceInfo> {
+        adapters
+            .iter()
+            .map(|adapter| adapter.info.clone())
+            .collect()
+    };
+    // GL is looked at when an adapter is asked for, or on a machine with a display that has nothing better; elsewhere it
+    // would only find again what a native back end has found, or software.
+    let named = !matches!(choice, DeviceChoice::Auto);
+    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
+    let mut adapters = adapter::adapters(named);
+    if !named && has_display && choice::preferred(&describe(&adapters)).is_none() {
+        adapters = adapter::adapters(true);
+    }
+    let infos = describe(&adapters);
+    let position = match choice::choose(choice, &infos) {
+        Ok(Some(position)) => position,
+        Ok(None) => return Ok(Device(Kind::Cpu(cpu::Cpu::new()))),
+        Err(found) => {
+            return Err(Error::NoAdapter {
+                choice: choice.to_string(),
+                found,
+            });
+        }
+    };
+    let context = adapters.swap_remove(position).open()?;
+    let gpu = gpu::Gpu::new(context)?;
+    if probe {
+        probe::arithmetic(&gpu)?;
+    }
+    Ok(Device(Kind::Gpu(Box::new(gpu))))
 }

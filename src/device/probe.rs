@@ -1,10 +1,11 @@
 //! Start-up: what an adapter has and how it computes, held against what the shaders assume, before it gets a model.
 
+use super::cpu;
+use super::error::Error;
 use super::gpu::Gpu;
-use super::{Error, MAX_IN_FEATURES, Step, cpu};
+use crate::fixtures::{Tensor, random_norms, rules, trained_norms};
+use crate::recipe::{MAX_IN_FEATURES, Recipe, Step};
 use crate::scores::SCORES;
-use crate::selftest;
-use crate::selftest::fixtures::{Tensor, random_norms, trained_norms};
 
 /// What the shaders need of an adapter; `tests/shaders.rs` holds them to no more.
 pub(super) fn limits(limits: &wgpu::Limits) -> Result<(), String> {
@@ -72,8 +73,14 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
             return Err(unfit("column norm"));
         }
         for score in SCORES.iter().filter(|score| score.sums_of_weights) {
-            for rule in selftest::rules() {
-                let recipe = selftest::recipe(Some(&sums), &norms, score, rule.selection);
+            for rule in rules() {
+                let recipe = Recipe::new(
+                    rule.selection,
+                    score,
+                    in_features,
+                    Some(&norms),
+                    Some(&sums),
+                );
                 // Every key, as a mask shows few of the ways to differ; then the mask of the passes joined.
                 if rule.selection.ewma().is_some() {
                     let expected = cpu::alone(tensor.view(), 0, &recipe, Step::Ewma);

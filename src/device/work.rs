@@ -1,30 +1,22 @@
 //! What a chunk is put through on an adapter: the uniform block, the dispatches, and which buffer holds the result.
 
-use super::{Recipe, Rows, Step};
 use crate::mask::Mask;
-use crate::passes::fused::Rule;
-use crate::passes::{CAPACITY, MAX_BLOCKS, Params};
+use crate::passes::column_norm::COLUMN_NORM;
+use crate::passes::ewma::{BATCH, BLOCK_STATISTICS, MOVING_AVERAGE, NORMALISE};
+use crate::passes::fused::{CAPACITY, MAX_BLOCKS, PRUNE_GROUPS, PRUNE_ROWS, PRUNE_WIDE_ROWS, Rule};
+use crate::passes::n_of_m::N_OF_M;
+use crate::passes::params::{Binding, Params};
+use crate::passes::score::SCORE;
+use crate::passes::select::{BELOW_LAMBDA, SMALLEST_K};
+use crate::recipe::{Recipe, Rows, Step};
 use crate::selection::{Selection, lambda_key};
+use crate::shader::EntryPoint;
 
 /// Terms one invocation of `column_norm` adds up.
 const TERMS_PER_TILE: usize = 256;
 
-/// A binding of the passes' shaders: the same number is the same thing in all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Binding {
-    Params = 0,
-    Weights = 1,
-    Factors = 2,
-    Averages = 3,
-    /// The mask, or the sums.
-    Result = 4,
-    OrderKeys = 5,
-    /// What is selected on: threshold keys, or order keys again.
-    Keys = 6,
-}
-
 /// A dispatch: the entry point, and how many workgroups.
-pub(super) type Dispatch = (&'static str, (u32, u32));
+pub(super) type Dispatch = (&'static EntryPoint, (u32, u32));
 
 /// What a chunk is put through.
 #[derive(Clone, Debug)]
@@ -33,23 +25,6 @@ pub(super) struct Work {
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) result: Binding,
     pub(super) result_bytes: u64,
-}
-
-/// The bindings an entry point uses: its pipeline's layout has these and no others.
-pub(super) fn bindings(entry_point: &str) -> &'static [Binding] {
-    use Binding::{Averages, Factors, Keys, OrderKeys, Params, Result, Weights};
-    match entry_point {
-        "column_norm" => &[Params, Weights, Result],
-        "score" => &[Params, Weights, Factors, OrderKeys],
-        "block_statistics" => &[Params, Averages, OrderKeys],
-        "moving_average" => &[Params, Averages],
-        "normalise" => &[Params, Averages, OrderKeys, Keys],
-        "smallest_k" | "below_lambda" => &[Params, Result, Keys],
-        "n_of_m" => &[Params, Result, OrderKeys],
-        "prune_rows" | "prune_wide_rows" => &[Params, Weights, Factors, Averages, Result],
-        "prune_groups" => &[Params, Weights, Factors, Result],
-        _ => &[],
-    }
 }
 
 impl Work {
@@ -68,8 +43,8 @@ impl Work {
             && (params.key_bits == 32 || params.block_shift >= 5 && params.blocks <= MAX_BLOCKS);
         let dispatch = match recipe.selection {
             Selection::Pattern(_) => (
-                "prune_groups",
-                (params.mask_words.div_ceil(64), params.rows),
+                &PRUNE_GROUPS,
+                (PRUNE_GROUPS.groups(params.mask_words), params.rows),
             ),
             _ if fits => {
                 let rule = Rule::new(recipe);
@@ -77,13 +52,13 @@ impl Work {
                 params.window = windows.max().unwrap_or(0);
                 let is_wide = rows.in_features > CAPACITY;
                 let entry_point = if is_wide {
-                    "prune_wide_rows"
+                    &PRUNE_WIDE_ROWS
                 } else {
-                    "prune_rows"
+                    &PRUNE_ROWS
                 };
                 (entry_point, (params.rows, 1))
             }
-            _ => ("prune_rows", (params.rows, 1)),
+            _ => (&PRUNE_ROWS, (params.rows, 1)),
         };
         Self::new(params, vec![dispatch], Binding::Result)
     }
@@ -92,22 +67,22 @@ impl Work {
     pub(super) fn alone(rows: Rows<'_>, recipe: &Recipe, last: Step) -> Self {
         let params = params(rows, recipe);
         let (rows, in_features) = (params.rows, params.in_features);
-        let mut dispatches = vec![("score", (in_features.div_ceil(256), rows))];
+        let mut dispatches = vec![(&SCORE, (SCORE.groups(in_features), rows))];
         let mut result = Binding::OrderKeys;
         if last >= Step::Ewma && params.key_bits == 16 {
             dispatches.extend([
-                ("block_statistics", (params.blocks.div_ceil(8), rows)),
-                ("moving_average", (rows.div_ceil(64), 1)),
-                ("normalise", (in_features.div_ceil(256), rows)),
+                (&BLOCK_STATISTICS, (params.blocks.div_ceil(BATCH), rows)),
+                (&MOVING_AVERAGE, (MOVING_AVERAGE.groups(rows), 1)),
+                (&NORMALISE, (NORMALISE.groups(in_features), rows)),
             ]);
             result = Binding::Keys;
         }
         if last >= Step::Select {
-            let words = (params.mask_words.div_ceil(64), rows);
+            let words = params.mask_words;
             dispatches.push(match recipe.selection {
-                Selection::Pattern(_) => ("n_of_m", words),
-                Selection::Lambda { .. } => ("below_lambda", words),
-                _ => ("smallest_k", (rows, 1)),
+                Selection::Pattern(_) => (&N_OF_M, (N_OF_M.groups(words), rows)),
+                Selection::Lambda { .. } => (&BELOW_LAMBDA, (BELOW_LAMBDA.groups(words), rows)),
+                _ => (&SMALLEST_K, (rows, 1)),
             });
             result = Binding::Result;
         }
@@ -133,7 +108,10 @@ impl Work {
                 term_stride: term_stride as u32,
                 ..Params::default()
             },
-            dispatches: vec![("column_norm", (sums.div_ceil(64) as u32, tiles as u32))],
+            dispatches: vec![(
+                &COLUMN_NORM,
+                (COLUMN_NORM.groups(sums as u32), tiles as u32),
+            )],
             result: Binding::Result,
             result_bytes: (tiles * sums * 8) as u64,
         }
@@ -155,7 +133,7 @@ impl Work {
     /// Bytes of what the passes leave for each other.
     pub(super) fn bytes(&self, binding: Binding) -> u64 {
         let uses = |binding| {
-            let of = |(entry_point, _): &Dispatch| bindings(entry_point).contains(&binding);
+            let of = |(entry_point, _): &Dispatch| entry_point.bindings.contains(&(binding as u32));
             self.dispatches.iter().any(of)
         };
         let rows = u64::from(self.params.rows);

@@ -175,7 +175,7 @@ impl<'a> Gpu<'a> {
             context,
             pipelines: KERNELS
                 .iter()
-                .flat_map(|kernel| context.compile(&kernel.pass))
+                .flat_map(|kernel| context.compile(&kernel.shader))
                 .collect(),
             turns: filled(context, "turns", &turns),
             activations: Activations {

@@ -2,13 +2,13 @@
 //!
 //! To add one: write the shader, declare its block, add a row to [`KERNELS`]; the shader tests iterate that slice.
 
-use crate::passes::Pass;
+use crate::shader::{EntryPoint, Shader};
 
 /// One kernel, as the device and the shader tests see it.
 #[derive(Debug)]
 pub struct Kernel {
     /// Its shader.
-    pub pass: Pass,
+    pub shader: Shader,
     /// The uniform block in Rust: where each field lies in bytes, in order.
     pub layout: &'static [(&'static str, usize)],
 }
@@ -90,16 +90,20 @@ block!(
 );
 
 macro_rules! kernel {
-    ($name:literal, $block:ident, $summary:literal, $entry_points:expr $(, with $shared:literal)?) => {
+    ($name:literal, $block:ident, $summary:literal, [$($entry_point:literal: $workgroup_size:literal, $bindings:expr);+] $(, with $shared:literal)?) => {
         Kernel {
-            pass: Pass {
+            shader: Shader {
                 name: $name,
                 summary: $summary,
                 wgsl: concat!(
                     $(include_str!(concat!("../../shaders/shared/", $shared, ".wgsl")),)?
                     include_str!(concat!("../../shaders/forward/", $name, ".wgsl")),
                 ),
-                entry_points: &$entry_points,
+                entry_points: &[$(&EntryPoint {
+                    name: $entry_point,
+                    bindings: &$bindings,
+                    workgroup_size: $workgroup_size,
+                }),+],
             },
             layout: $block::LAYOUT,
         }
@@ -112,43 +116,43 @@ pub static KERNELS: &[Kernel] = &[
         "norm",
         Norm,
         "RMSNorm or LayerNorm of each token",
-        ["rms_norm", "layer_norm"]
+        ["rms_norm": 256, [0, 1, 2, 4]; "layer_norm": 256, [0, 1, 2, 3, 4]]
     ),
     kernel!(
         "site_norms",
         SiteNorms,
         "column norms of activations",
-        ["site_norms"]
+        ["site_norms": 256, [0, 1, 2]]
     ),
     kernel!(
         "product",
         Product,
         "matrix product with stored weights, in f32",
-        ["product"],
+        ["product": 256, [0, 1, 2, 3, 4]],
         with "decode"
     ),
     kernel!(
         "heads",
         Heads,
         "norm and rotary embedding of each head",
-        ["normalise_heads", "turn_heads"]
+        ["normalise_heads": 64, [0, 2, 3]; "turn_heads": 64, [0, 1, 3]]
     ),
     kernel!(
         "attention",
         Attention,
         "causal grouped-query attention",
-        ["attention"]
+        ["attention": 256, [0, 1, 2]]
     ),
     kernel!(
         "activation",
         Activation,
         "SiLU or GELU, with or without a gate",
-        ["gated", "plain"]
+        ["gated": 256, [0, 1, 2]; "plain": 256, [0, 1]]
     ),
     kernel!(
         "log_sum_exp",
         LogSumExp,
         "what a loss needs of some logits",
-        ["log_sum_exp"]
+        ["log_sum_exp": 256, [0, 1, 2, 3]]
     ),
 ];

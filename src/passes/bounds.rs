@@ -7,11 +7,12 @@
 
 use std::ops::Range;
 
-use super::ewma::{Average, Ewma, ZERO_SCORE, ZERO_WEIGHT, centre, normalised, scale};
+use super::ewma::{Average, ZERO_SCORE, ZERO_WEIGHT, centre, normalised, scale};
 use super::score::Logs;
 use super::select::{Kth, Near, kth_smallest, smallest_k};
+use crate::counts::Counts;
 use crate::dtype::Weight;
-use crate::mask::Counts;
+use crate::selection::Ewma;
 
 /// Logarithms are stored less this, as signed 16-bit numbers, which every CPU compares.
 const BIAS: i32 = 1 << 15;
@@ -345,7 +346,7 @@ fn follow(
 /// Beyond every `32 log - origin`, and within what [`nearest`] takes.
 const FAR: f32 = (1 << 22) as f32 - 16.0;
 
-/// The whole number nearest to `x`, for `|x| < 2^22`: a conversion that vectorises, see [`super::whole`].
+/// The whole number nearest to `x`, for `|x| < 2^22`: a conversion that vectorises, see [`super::keys::whole`].
 #[inline(always)]
 fn nearest(x: f32) -> i32 {
     const SHIFT: f32 = 12_582_912.0;

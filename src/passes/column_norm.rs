@@ -3,12 +3,14 @@
 //! Here over the weights: `sum_i |W_ij|` for each column and `sum_j |W_ij|` for each row, which RIA needs. Sums are fixed
 //! point in 64 bits, so that the order of addition, and with it tiles, threads and devices, cannot matter.
 
-use super::{NON_FINITE, Pass};
-use crate::device::Sums;
+use super::keys::NON_FINITE;
+use super::params::entry_point;
 use crate::dtype::Weight;
+use crate::recipe::Sums;
+use crate::shader::{EntryPoint, Shader};
 
 /// The pass's registry row.
-pub const PASS: Pass = Pass {
+pub static PASS: Shader = Shader {
     name: "column_norm",
     summary: "sums of |W| for every column and every row, in fixed point",
     wgsl: concat!(
@@ -16,8 +18,11 @@ pub const PASS: Pass = Pass {
         include_str!("../../shaders/shared/decode.wgsl"),
         include_str!("../../shaders/column_norm.wgsl"),
     ),
-    entry_points: &["column_norm"],
+    entry_points: &[&COLUMN_NORM],
 };
+
+pub(crate) static COLUMN_NORM: EntryPoint =
+    entry_point!("column_norm", 64, [Params, Weights, Result]);
 
 /// Magnitudes above this count as this, so that 2^19 of them fit into 63 bits.
 pub(crate) const LARGEST: f32 = 256.0;

@@ -5,10 +5,13 @@
 //! logarithms, smoothed with a gain of 1/8. Everything is integer arithmetic but one exact-operand multiply; the widths
 //! are in `docs/algorithm.md`.
 
-use super::{NON_FINITE, Pass, SMALLEST_LIVE, whole};
+use super::keys::{NON_FINITE, SMALLEST_LIVE, whole};
+use super::params::entry_point;
+use crate::selection::Ewma;
+use crate::shader::{EntryPoint, Shader};
 
 /// The pass's registry row.
-pub const PASS: Pass = Pass {
+pub static PASS: Shader = Shader {
     name: "ewma",
     summary: "threshold key of every weight: its score against the EWMA of its blocks",
     wgsl: concat!(
@@ -16,8 +19,18 @@ pub const PASS: Pass = Pass {
         include_str!("../../shaders/ewma.wgsl"),
         include_str!("../../shaders/alone/ewma.wgsl"),
     ),
-    entry_points: &["block_statistics", "moving_average", "normalise"],
+    entry_points: &[&BLOCK_STATISTICS, &MOVING_AVERAGE, &NORMALISE],
 };
+
+pub(crate) static BLOCK_STATISTICS: EntryPoint =
+    entry_point!("block_statistics", 256, [Params, Averages, OrderKeys]);
+pub(crate) static MOVING_AVERAGE: EntryPoint =
+    entry_point!("moving_average", 64, [Params, Averages]);
+pub(crate) static NORMALISE: EntryPoint =
+    entry_point!("normalise", 256, [Params, Averages, OrderKeys, Keys]);
+
+/// EWMA blocks that a workgroup of [`BLOCK_STATISTICS`] takes: `BATCH` of the shader.
+pub(crate) const BATCH: u32 = 8;
 
 /// Threshold key of a weight that is zero.
 pub(crate) const ZERO_WEIGHT: i16 = -32768;
@@ -25,54 +38,6 @@ pub(crate) const ZERO_WEIGHT: i16 = -32768;
 pub(crate) const ZERO_SCORE: i16 = -32767;
 /// Threshold key of a NaN or an infinity.
 pub(crate) const NON_FINITE_WEIGHT: i16 = 32767;
-/// Steps of a threshold key in one mean absolute deviation.
-pub(crate) const STEPS: f64 = 2048.0;
-
-/// The EWMA's two constants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ewma {
-    block_size: usize,
-    gain_shift: u32,
-}
-
-impl Ewma {
-    /// Block sizes that the integer widths allow: powers of two in this range.
-    pub const BLOCK_SIZES: std::ops::RangeInclusive<usize> = 16..=4096;
-
-    /// Blocks of `block_size` columns and a gain of `1 / 2^gain_shift`; `None` outside what the widths allow
-    /// (a power of two in [`Self::BLOCK_SIZES`], a shift of at most 7).
-    #[must_use]
-    pub fn new(block_size: usize, gain_shift: u32) -> Option<Self> {
-        (block_size.is_power_of_two() && Self::BLOCK_SIZES.contains(&block_size) && gain_shift <= 7)
-            .then_some(Self {
-                block_size,
-                gain_shift,
-            })
-    }
-
-    /// Columns a block.
-    #[must_use]
-    pub const fn block_size(self) -> usize {
-        self.block_size
-    }
-
-    /// The gain is `1 / 2^gain_shift`.
-    #[must_use]
-    pub const fn gain_shift(self) -> u32 {
-        self.gain_shift
-    }
-}
-
-impl Default for Ewma {
-    /// Blocks of 128 columns, gain 1/8.
-    fn default() -> Self {
-        Self {
-            block_size: 128,
-            gain_shift: 3,
-        }
-    }
-}
-
 /// Mean and mean absolute deviation of the scores' logarithms, with 7 fraction bits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Average {
@@ -134,11 +99,11 @@ pub(crate) fn normalised(log: i32, origin: i32, scale: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn row(order_keys: &[u32], ewma: Ewma, threshold_keys: &mut [i16]) {
     let mut average: Option<Average> = None;
-    let blocks = order_keys.chunks(ewma.block_size);
-    for (order, threshold) in blocks.zip(threshold_keys.chunks_mut(ewma.block_size)) {
+    let blocks = order_keys.chunks(ewma.block_size());
+    for (order, threshold) in blocks.zip(threshold_keys.chunks_mut(ewma.block_size())) {
         let all_live = all_live(order);
         if let Some(block) = block_statistics(order, all_live) {
-            average = Some(Average::follow(average, block, ewma.gain_shift));
+            average = Some(Average::follow(average, block, ewma.gain_shift()));
         }
         // A block without live weights has no key that would read the average.
         normalise(order, average.unwrap_or_default(), all_live, threshold);
@@ -306,13 +271,5 @@ mod tests {
         assert_eq!(skipping[..16], without[..16]);
         assert_eq!(skipping[32..], without[16..]);
         assert!(skipping[16..32].iter().all(|&t| t == ZERO_WEIGHT));
-    }
-
-    #[test]
-    fn block_sizes_outside_the_widths_are_refused() {
-        for (block, shift) in [(0, 3), (8, 3), (100, 3), (8192, 3), (128, 8)] {
-            assert!(Ewma::new(block, shift).is_none(), "{block} {shift}");
-        }
-        assert_eq!(Ewma::new(128, 3), Some(Ewma::default()));
     }
 }

@@ -5,13 +5,89 @@
 //! logarithms ([`super::bounds`]); any other, and N:M patterns, by the keys of the passes alone. Both are the same cut.
 
 use super::bounds::{Bounds, Scales};
+use super::params::entry_point;
 use super::score::{Logs, Window};
 use super::select::{self, Cut, Key, Near};
 use super::{ewma, n_of_m, score};
-use crate::device::Recipe;
+use crate::counts::Counts;
 use crate::dtype::Weight;
-use crate::mask::Counts;
+use crate::recipe::Recipe;
 use crate::selection::{Selection, lambda_key};
+use crate::shader::{EntryPoint, Shader};
+
+/// The shaders of a mask by threshold, up to the entry point's.
+macro_rules! joined_by {
+    ($entry_point:literal) => {
+        concat!(
+            include_str!("../../shaders/shared/params.wgsl"),
+            include_str!("../../shaders/shared/decode.wgsl"),
+            include_str!("../../shaders/score.wgsl"),
+            include_str!("../../shaders/shared/eight.wgsl"),
+            include_str!("../../shaders/ewma.wgsl"),
+            include_str!("../../shaders/select.wgsl"),
+            include_str!("../../shaders/logs/score.wgsl"),
+            include_str!("../../shaders/logs/ewma.wgsl"),
+            include_str!("../../shaders/logs/select.wgsl"),
+            include_str!("../../shaders/fused.wgsl"),
+            include_str!(concat!("../../shaders/fused/", $entry_point, ".wgsl")),
+        )
+    };
+}
+
+/// Thresholds, with rows of up to [`CAPACITY`] columns in workgroup memory.
+pub(crate) static ROWS: Shader = Shader {
+    name: "rows",
+    summary: "mask of every row, of up to 4096 columns in workgroup memory",
+    wgsl: joined_by!("rows"),
+    entry_points: &[&PRUNE_ROWS],
+};
+
+/// Thresholds, with rows of up to [`WIDE_CAPACITY`] columns in [`WIDE_WORKGROUP_BYTES`] of workgroup memory.
+pub(crate) static WIDE_ROWS: Shader = Shader {
+    name: "wide_rows",
+    summary: "mask of every row, of up to 14336 columns in workgroup memory",
+    wgsl: joined_by!("wide_rows"),
+    entry_points: &[&PRUNE_WIDE_ROWS],
+};
+
+/// N:M.
+pub(crate) static GROUPS: Shader = Shader {
+    name: "groups",
+    summary: "mask that keeps the N largest of every M columns",
+    wgsl: concat!(
+        include_str!("../../shaders/shared/params.wgsl"),
+        include_str!("../../shaders/shared/decode.wgsl"),
+        include_str!("../../shaders/score.wgsl"),
+        include_str!("../../shaders/shared/eight.wgsl"),
+        include_str!("../../shaders/n_of_m.wgsl"),
+        include_str!("../../shaders/fused/groups.wgsl"),
+    ),
+    entry_points: &[&PRUNE_GROUPS],
+};
+
+/// Workgroup memory of the widest rows, in bytes. Where an adapter has less, these are pruned by keys.
+pub const WIDE_WORKGROUP_BYTES: u32 = 32 << 10;
+
+/// Columns of a row that [`ROWS`] keeps: `CAPACITY` of its shader.
+pub(crate) const CAPACITY: usize = 4096;
+/// Columns of a row that [`WIDE_ROWS`] keeps: `CAPACITY` of its shader.
+pub(crate) const WIDE_CAPACITY: usize = 14336;
+
+/// EWMA blocks a row that they keep: `MAX_BLOCKS` of `shaders/logs/ewma.wgsl`; a block has 32 columns at least.
+pub(crate) const MAX_BLOCKS: u32 = 256;
+
+pub(crate) static PRUNE_ROWS: EntryPoint = entry_point!(
+    "prune_rows",
+    256,
+    [Params, Weights, Factors, Averages, Result]
+);
+pub(crate) static PRUNE_WIDE_ROWS: EntryPoint = entry_point!(
+    "prune_wide_rows",
+    256,
+    [Params, Weights, Factors, Averages, Result]
+);
+pub(crate) static PRUNE_GROUPS: EntryPoint =
+    entry_point!("prune_groups", 64, [Params, Weights, Factors, Result]);
 
 /// What is known of one row: kept from row to row, the memory to be used again, the cut to look near it.
 #[derive(Debug, Default)]
@@ -265,4 +341,26 @@ fn apply_cut<W: Weight, K: Key>(
     let (weights_ties, weights_rest) = weights.split_at_mut(cut.tie_end);
     counts.zero(weights_ties, keys_ties, squares, |key| key <= cut.threshold);
     counts.zero(weights_rest, keys_rest, squares, |key| key < cut.threshold);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_kept_up_to_what_the_shaders_have_room_for() {
+        for (shader, capacity) in [(&ROWS, CAPACITY), (&WIDE_ROWS, WIDE_CAPACITY)] {
+            for constant in [
+                format!("const CAPACITY: u32 = {capacity}u;"),
+                format!("const MAX_BLOCKS: u32 = {MAX_BLOCKS}u;"),
+                format!("const BATCH: u32 = {}u;", ewma::BATCH),
+            ] {
+                assert!(
+                    shader.wgsl.contains(&constant),
+                    "{}: {constant}",
+                    shader.name
+                );
+            }
+        }
+    }
 }

@@ -2,10 +2,13 @@
 //!
 //! "2:4" is *kept*:*group*, as NVIDIA writes it; some tools count the zeros instead.
 
-use super::{NON_FINITE, Pass};
+use super::keys::NON_FINITE;
+use super::params::entry_point;
+use crate::selection::Pattern;
+use crate::shader::{EntryPoint, Shader};
 
 /// The pass's registry row.
-pub const PASS: Pass = Pass {
+pub static PASS: Shader = Shader {
     name: "n_of_m",
     summary: "mask that keeps the N largest keys of every M columns",
     wgsl: concat!(
@@ -13,51 +16,17 @@ pub const PASS: Pass = Pass {
         include_str!("../../shaders/n_of_m.wgsl"),
         include_str!("../../shaders/alone/n_of_m.wgsl"),
     ),
-    entry_points: &["n_of_m"],
+    entry_points: &[&N_OF_M],
 };
 
-/// An N:M pattern: N kept of every M columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pattern {
-    n: u32,
-    m: u32,
-}
-
-impl Pattern {
-    /// The largest group.
-    pub const MAX_M: u32 = 32;
-
-    /// Keeps `n` of every `m` columns; `None` unless `1 <= n < m <= 32`.
-    #[must_use]
-    pub fn new(n: u32, m: u32) -> Option<Self> {
-        (n >= 1 && n < m && m <= Self::MAX_M).then_some(Self { n, m })
-    }
-
-    /// Weights kept of each group.
-    #[must_use]
-    pub const fn n(self) -> u32 {
-        self.n
-    }
-
-    /// Columns a group.
-    #[must_use]
-    pub const fn m(self) -> u32 {
-        self.m
-    }
-}
-
-impl std::fmt::Display for Pattern {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.n, self.m)
-    }
-}
+pub(crate) static N_OF_M: EntryPoint = entry_point!("n_of_m", 64, [Params, Result, OrderKeys]);
 
 /// Sets `pruned[j]` to whether weight `j` of the row goes; the slices are equally long. `is_live` says that all keys are
 /// known to be live.
 #[inline(always)]
 pub(crate) fn row(order_keys: &[u32], is_live: bool, pattern: Pattern, pruned: &mut [bool]) {
     // Sizes that hardware knows, for the compiler to unroll.
-    match pattern.m {
+    match pattern.m() {
         2 => fixed_groups::<2>(order_keys, is_live, pattern, pruned),
         4 => fixed_groups::<4>(order_keys, is_live, pattern, pruned),
         8 => fixed_groups::<8>(order_keys, is_live, pattern, pruned),
@@ -76,13 +45,13 @@ fn fixed_groups<const M: usize>(
     let (pruned_groups, pruned_tail) = pruned.as_chunks_mut::<M>();
     if is_live {
         for (keys, pruned) in groups.iter().zip(pruned_groups) {
-            *pruned = ahead(keys).map(|ahead| ahead >= pattern.n);
+            *pruned = ahead(keys).map(|ahead| ahead >= pattern.n());
         }
     } else {
         for (keys, pruned) in groups.iter().zip(pruned_groups) {
             let ahead = ahead(keys);
             for (j, pruned) in pruned.iter_mut().enumerate() {
-                *pruned = goes(keys[j], ahead[j], pattern.n);
+                *pruned = goes(keys[j], ahead[j], pattern.n());
             }
         }
     }
@@ -105,7 +74,7 @@ fn ahead<const M: usize>(keys: &[u32; M]) -> [u32; M] {
 
 #[inline(always)]
 fn any_groups(keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
-    let m = pattern.m as usize;
+    let m = pattern.m() as usize;
     for (keys, pruned) in keys.chunks(m).zip(pruned.chunks_mut(m)) {
         for (j, pruned) in pruned.iter_mut().enumerate() {
             let mut ahead = 0;
@@ -117,7 +86,7 @@ fn any_groups(keys: &[u32], pattern: Pattern, pruned: &mut [bool]) {
                 };
                 ahead += u32::from(leads);
             }
-            *pruned = goes(keys[j], ahead, pattern.n);
+            *pruned = goes(keys[j], ahead, pattern.n());
         }
     }
 }
@@ -131,16 +100,9 @@ fn goes(key: u32, ahead: u32, n: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SMALLEST_LIVE;
+    use super::super::keys::SMALLEST_LIVE;
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn patterns_that_keep_nothing_or_everything_are_refused() {
-        for (n, m) in [(0, 4), (4, 4), (5, 4), (1, 33), (1, 1)] {
-            assert!(Pattern::new(n, m).is_none(), "{n}:{m}");
-        }
-    }
 
     #[test]
     fn ties_keep_the_lower_column() {

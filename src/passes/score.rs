@@ -4,11 +4,13 @@
 //! must share. RIA's factor is `(r_i + c_j) * f_j`: an add and a multiply more, each followed by an integer operation
 //! so that no compiler can fuse or reorder them.
 
-use super::{NON_FINITE, Pass, SMALLEST_LIVE};
+use super::keys::{NON_FINITE, SMALLEST_LIVE};
+use super::params::entry_point;
 use crate::dtype::Weight;
+use crate::shader::{EntryPoint, Shader};
 
 /// The pass's registry row.
-pub const PASS: Pass = Pass {
+pub static PASS: Shader = Shader {
     name: "score",
     summary: "order key of every weight: the bits of |w| times its factor",
     wgsl: concat!(
@@ -17,8 +19,11 @@ pub const PASS: Pass = Pass {
         include_str!("../../shaders/score.wgsl"),
         include_str!("../../shaders/alone/score.wgsl"),
     ),
-    entry_points: &["score"],
+    entry_points: &[&SCORE],
 };
+
+pub(crate) static SCORE: EntryPoint =
+    entry_point!("score", 256, [Params, Weights, Factors, OrderKeys]);
 
 /// Writes the order key of each weight of one row; returns whether all are live.
 ///

@@ -4,10 +4,13 @@
 //! (`--selection exact`); the answer is one cut a row. The shader finds it with a radix histogram, this twin by a search
 //! over vectorised counts in the row's cache-resident keys: another way to the same number.
 
-use super::{NON_FINITE, Pass, ewma};
+use super::ewma;
+use super::keys::NON_FINITE;
+use super::params::entry_point;
+use crate::shader::{EntryPoint, Shader};
 
 /// The pass's registry row.
-pub const PASS: Pass = Pass {
+pub static PASS: Shader = Shader {
     name: "select",
     summary: "mask of the k smallest keys of every row, or of all below a fixed lambda",
     wgsl: concat!(
@@ -15,8 +18,12 @@ pub const PASS: Pass = Pass {
         include_str!("../../shaders/select.wgsl"),
         include_str!("../../shaders/alone/select.wgsl"),
     ),
-    entry_points: &["smallest_k", "below_lambda"],
+    entry_points: &[&SMALLEST_K, &BELOW_LAMBDA],
 };
+
+pub(crate) static SMALLEST_K: EntryPoint = entry_point!("smallest_k", 256, [Params, Result, Keys]);
+pub(crate) static BELOW_LAMBDA: EntryPoint =
+    entry_point!("below_lambda", 64, [Params, Result, Keys]);
 
 /// A key that can be selected on: an integer with a place for weights that are zero and one for non-finite ones.
 pub(crate) trait Key: Copy + Ord + Send {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::{shown, shown_path};
-use crate::device::MAX_IN_FEATURES;
 use crate::error::Kind;
 use crate::norms;
+use crate::recipe::MAX_IN_FEATURES;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

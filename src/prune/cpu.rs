@@ -12,9 +12,9 @@ use super::job::Job;
 use super::matrix::Matrix;
 use super::pieces::Piece;
 use super::single_writer::SingleWriter;
-use crate::device::Rows;
 use crate::device::cpu;
 use crate::passes::fused::Scratch;
+use crate::recipe::Rows;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.
 const CHUNK_BYTES: usize = 512 << 10;

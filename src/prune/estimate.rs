@@ -9,29 +9,29 @@ use super::matrix::Matrix;
 use super::pieces;
 use crate::checkpoint;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
-use crate::device::{self, Device, Factors, Recipe, Sums, Terms};
+use crate::device::{Device, Kind};
 use crate::plan::Draft;
-use crate::scores;
+use crate::recipe::{Recipe, Rows, Sums};
 
 /// About how much memory a run takes: its chunks, buffers and keys.
 #[must_use]
 pub fn memory(draft: &Draft, device: &Device) -> u64 {
     let chunk = draft.pruned().map(|(tensor, target)| {
         let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
-        match device {
+        match device.kind() {
             // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being
             // written or waiting for it.
-            Device::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
+            Kind::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
             // The chunks that go round, and the staging memory of those on the device.
-            Device::Gpu(gpu) => {
+            Kind::Gpu(gpu) => {
                 let chunk = gpu.chunk_rows(target.in_features) as u64 * row;
                 (CHUNKS + CHUNKS_IN_FLIGHT) as u64 * chunk
             }
         }
     });
-    let program = match device {
-        Device::Cpu(_) => 16 << 20,
-        Device::Gpu(_) => 128 << 20,
+    let program = match device.kind() {
+        Kind::Cpu(_) => 16 << 20,
+        Kind::Gpu(_) => 128 << 20,
     };
     program + chunk.max().unwrap_or(0)
 }
@@ -62,7 +62,7 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
             path: shard.path.clone(),
             source,
         })?;
-    let weights = device::Rows {
+    let weights = Rows {
         dtype: matrix.dtype,
         in_features: matrix.target.in_features,
         bytes: chunk.bytes(),
@@ -72,9 +72,9 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     let start = Instant::now();
     device.mask(weights, 0, &recipe)?;
     let sampled = start.elapsed().as_secs_f64() / chunk.bytes().len().max(1) as f64;
-    let threads = match device {
-        Device::Cpu(cpu) => cpu.threads() as f64,
-        Device::Gpu(_) => 1.0,
+    let threads = match device.kind() {
+        Kind::Cpu(cpu) => cpu.threads() as f64,
+        Kind::Gpu(_) => 1.0,
     };
     Ok(Some(Duration::from_secs_f64(
         sampled * draft.bytes_pruned() as f64 / threads,
@@ -88,14 +88,6 @@ fn sample_recipe(draft: &Draft, matrix: &Matrix<'_>) -> Recipe {
         column: vec![1; in_features],
         row: vec![1; matrix.target.out_features],
     };
-    Recipe {
-        selection: matrix.selection,
-        factors: Factors {
-            column: draft.score().column_factors(None, in_features),
-            terms: draft.score().sums_of_weights.then(|| Terms {
-                column: scores::reciprocal_terms(&ones.column),
-                row: scores::reciprocal_terms(&ones.row),
-            }),
-        },
-    }
+    let sums = draft.score().sums_of_weights.then_some(&ones);
+    Recipe::new(matrix.selection, draft.score(), in_features, None, sums)
 }

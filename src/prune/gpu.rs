@@ -10,9 +10,9 @@ use super::clocks::Stage;
 use super::error::Error;
 use super::job::Job;
 use super::pieces::Piece;
-use crate::device::Rows;
 use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu, Pending};
 use crate::mask::Mask;
+use crate::recipe::Rows;
 
 /// Chunks that wait between two stages.
 const WAITING: usize = 2;

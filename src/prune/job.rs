@@ -12,10 +12,9 @@ use super::outcome::Event;
 use super::pieces::{self, Piece};
 use super::tally::Tally;
 use crate::checkpoint::{self, Output};
-use crate::device::{Factors, Recipe, Sums, Terms};
-use crate::mask::Counts;
+use crate::counts::Counts;
 use crate::plan::Plan;
-use crate::scores;
+use crate::recipe::{Recipe, Sums};
 
 /// What the threads of a run share.
 pub(super) struct Job<'a> {
@@ -110,19 +109,15 @@ impl<'a> Job<'a> {
     fn make_recipe(&self, matrix: &Matrix<'_>, sums: Option<&Sums>) -> Result<Recipe, Error> {
         let name = &self.plan.tensors()[matrix.tensor].name;
         let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
-        Ok(Recipe {
-            selection: matrix.selection,
-            factors: Factors {
-                column: self
-                    .plan
-                    .score()
-                    .column_factors(norms, matrix.target.in_features),
-                terms: sums.map(|sums| Terms {
-                    column: scores::reciprocal_terms(&sums.column),
-                    row: scores::reciprocal_terms(&sums.row),
-                }),
-            },
-        })
+        let in_features = matrix.target.in_features;
+        let score = self.plan.score();
+        Ok(Recipe::new(
+            matrix.selection,
+            score,
+            in_features,
+            norms,
+            sums,
+        ))
     }
 
     pub(super) fn is_stopped(&self) -> bool {

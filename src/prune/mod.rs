@@ -33,7 +33,7 @@ pub use estimate::{memory, time};
 pub use outcome::{Event, Outcome};
 
 use crate::checkpoint::Output;
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::plan::Plan;
 use job::Job;
 use matrix::Matrix;
@@ -52,14 +52,14 @@ pub fn prune(
     progress: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Outcome, Error> {
     let start = Instant::now();
-    let chunk_rows = |matrix: &Matrix<'_>| match device {
-        Device::Cpu(_) => cpu::chunk_rows(matrix),
-        Device::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
+    let chunk_rows = |matrix: &Matrix<'_>| match device.kind() {
+        Kind::Cpu(_) => cpu::chunk_rows(matrix),
+        Kind::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
     };
     let job = Job::new(plan, &output, chunk_rows, progress)?;
-    match device {
-        Device::Cpu(cpu) => cpu::run(&job, cpu.threads()),
-        Device::Gpu(gpu) => gpu::run(&job, gpu),
+    match device.kind() {
+        Kind::Cpu(cpu) => cpu::run(&job, cpu.threads()),
+        Kind::Gpu(gpu) => gpu::run(&job, gpu),
     }
     let (counts, stages) = job.finish()?;
     let finished = output.finish(sync)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::clocks::Stages;
 use crate::checkpoint::Finished;
-use crate::mask::Counts;
+use crate::counts::Counts;
 use crate::plan::PlannedTensor;
 
 /// What happens during a run.

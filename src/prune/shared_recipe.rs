@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
-use crate::device::{Recipe, Sums};
+use crate::recipe::{Recipe, Sums};
 use crate::targets::Target;
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::mask::Counts;
+use crate::counts::Counts;
 use crate::targets::Target;
 
 /// What has been counted of one tensor so far.

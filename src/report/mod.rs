@@ -20,8 +20,8 @@ pub use memory::peak_memory;
 pub use row::Row;
 pub use selection::SelectionReport;
 
+use crate::counts::Counts;
 use crate::device::DeviceInfo;
-use crate::mask::Counts;
 use crate::plan::{Action, Plan};
 use crate::prune::Outcome;
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::mask::Counts;
+use crate::counts::Counts;
 
 /// Counts over some tensors.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::passes::ewma::Ewma;
-use crate::selection::Selection;
+use crate::selection::{Ewma, Selection};
 
 /// The rule, with its constants; what a rule does not have is left out.
 #[derive(Clone, Debug, Default, Serialize)]

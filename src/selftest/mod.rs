@@ -7,22 +7,21 @@
 //! weights as awkward as can be and, joined, with such as a model has; then a whole checkpoint, the example model, from
 //! file to file.
 
-pub mod fixtures;
+mod error;
 mod model;
+
+pub use error::Error;
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::device::{Device, Factors, Recipe, Step, Sums, Terms};
+use crate::device::Device;
 use crate::dtype::Dtype;
-use crate::passes::ewma::Ewma;
-use crate::passes::n_of_m::Pattern;
-use crate::scores::{self, SCORES, Score};
-use crate::selection::Selection;
-use crate::{checkpoint, device, norms, plan, prune};
-
-use fixtures::{Tensor, random_norms, trained_norms};
+use crate::fixtures::{NamedSelection, Tensor, random_norms, rules, trained_norms};
+use crate::recipe::{Recipe, Step};
+use crate::scores::{SCORES, Score};
+use crate::selection::{Ewma, Selection};
 
 /// What every case must give: a SHA-256 and a case's name a line, as `sha256sum` writes them.
 const SUMS: &str = include_str!("sums.txt");
@@ -54,91 +53,23 @@ pub const KEPT: [(usize, usize); 5] = [(4, 4096), (3, 4097), (3, 8200), (3, 14_3
 /// LLaMA-3-405B's `down_proj`.
 pub const WIDE: (usize, usize) = (3, 53_248);
 
-/// Why a case could not be run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The device failed.
-    #[error(transparent)]
-    Device(#[from] device::Error),
-    /// The example model could not be pruned.
-    #[error("the example model: {_0}")]
-    Model(String),
-}
-
-macro_rules! model_errors {
-    ($($error:ty),*) => {
-        $(impl From<$error> for Error {
-            fn from(error: $error) -> Self {
-                Self::Model(error.to_string())
-            }
-        })*
-    };
-}
-model_errors!(
-    std::io::Error,
-    checkpoint::Error,
-    norms::Error,
-    plan::Error,
-    prune::Error
-);
-
 /// One thing that every device must do alike.
 #[derive(Clone, Copy, Debug)]
 pub enum Case {
     /// The sums of `|W|`, over columns and rows.
     ColumnNorm(Dtype),
     /// A pass by itself.
-    Alone(Step, Dtype, &'static Score, Rule),
+    Alone(Step, Dtype, &'static Score, NamedSelection),
     /// From weights to the mask.
-    Mask(Dtype, &'static Score, Rule),
+    Mask(Dtype, &'static Score, NamedSelection),
     /// From weights such as a model has to the mask: their rows are read once and kept, where awkward ones may not be.
-    Trained(Dtype, &'static Score, Rule),
+    Trained(Dtype, &'static Score, NamedSelection),
     /// The example model, from file to file.
-    Model(&'static Score, Rule),
-}
-
-/// A selection with a name.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rule {
-    /// As it is called in a case's name.
-    pub name: &'static str,
-    /// The rule.
-    pub selection: Selection,
-}
-
-/// Five rules: 50 % by the moving average, 70 % exactly, a fixed lambda with the smallest blocks, two patterns.
-#[must_use]
-pub fn rules() -> [Rule; 5] {
-    let pattern = |n, m| match Pattern::new(n, m) {
-        Some(pattern) => Selection::Pattern(pattern),
-        None => unreachable!("N is less than M"),
-    };
-    let small = Ewma::new(16, 1).unwrap_or_default();
-    [
-        (
-            "ewma",
-            Selection::Ewma {
-                sparsity: 0.5,
-                ewma: Ewma::default(),
-            },
-        ),
-        ("exact", Selection::Exact { sparsity: 0.7 }),
-        (
-            "lambda",
-            Selection::Lambda {
-                lambda: -0.25,
-                ewma: small,
-            },
-        ),
-        ("2:4", pattern(2, 4)),
-        ("3:7", pattern(3, 7)),
-    ]
-    .map(|(name, selection)| Rule { name, selection })
+    Model(&'static Score, NamedSelection),
 }
 
 /// Rules for weights such as a model has: small and large blocks, few and many pruned.
-fn trained_rules() -> [Rule; 5] {
+fn trained_rules() -> [NamedSelection; 5] {
     let ewma = |block_size, gain_shift| Ewma::new(block_size, gain_shift).unwrap_or_default();
     let closed = |sparsity, ewma| Selection::Ewma { sparsity, ewma };
     let lambda = Selection::Lambda {
@@ -152,7 +83,7 @@ fn trained_rules() -> [Rule; 5] {
         ("lambda-64", lambda),
         ("exact", Selection::Exact { sparsity: 0.5 }),
     ]
-    .map(|(name, selection)| Rule { name, selection })
+    .map(|(name, selection)| NamedSelection { name, selection })
 }
 
 /// Every case.
@@ -230,7 +161,10 @@ impl Case {
     pub fn sum(&self, device: &Device) -> Result<String, Error> {
         let mut hash = Sha256::new();
         let (dtype, score, rule) = match *self {
-            Self::Model(score, rule) => return model::sum(device, score, rule.selection),
+            Self::Model(score, rule) => {
+                hash.update(model::pruned(device, score, rule.selection)?);
+                return Ok(hexadecimal(&hash.finalize()));
+            }
             Self::ColumnNorm(dtype) => (dtype, &SCORES[0], rules()[0]),
             Self::Alone(_, dtype, score, rule)
             | Self::Mask(dtype, score, rule)
@@ -257,7 +191,13 @@ impl Case {
                 };
                 let sums = score.sums_of_weights.then(|| device.sums(tensor.view()));
                 let sums = sums.transpose()?;
-                let recipe = recipe(sums.as_ref(), &norms, score, rule.selection);
+                let recipe = Recipe::new(
+                    rule.selection,
+                    score,
+                    in_features,
+                    Some(&norms),
+                    sums.as_ref(),
+                );
                 match *self {
                     Self::Alone(step, ..) => device.alone(tensor.view(), 0, &recipe, step)?,
                     _ => device.mask(tensor.view(), 0, &recipe)?.words,
@@ -268,25 +208,6 @@ impl Case {
                 .for_each(|word| hash.update(word.to_le_bytes()));
         }
         Ok(hexadecimal(&hash.finalize()))
-    }
-}
-
-/// The recipe of a whole tensor with these norms, and with these sums if the score wants them.
-pub(crate) fn recipe(
-    sums: Option<&Sums>,
-    norms: &[f32],
-    score: &Score,
-    selection: Selection,
-) -> Recipe {
-    Recipe {
-        selection,
-        factors: Factors {
-            column: score.column_factors(Some(norms), norms.len()),
-            terms: sums.map(|sums| Terms {
-                column: scores::reciprocal_terms(&sums.column),
-                row: scores::reciprocal_terms(&sums.row),
-            }),
-        },
     }
 }
 

@@ -6,12 +6,11 @@
 )]
 
 use swiftprune_wgpu::Dtype;
-use swiftprune_wgpu::device::{Device, DeviceChoice, Factors, Sums, Terms};
+use swiftprune_wgpu::device::{Device, DeviceChoice};
 use swiftprune_wgpu::mask::Mask;
-use swiftprune_wgpu::passes::ewma::Ewma;
-use swiftprune_wgpu::passes::n_of_m::Pattern;
+use swiftprune_wgpu::recipe::{Factors, Sums, Terms};
 use swiftprune_wgpu::scores::Score;
-use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
 
 use crate::oracle;
 
@@ -20,7 +19,7 @@ pub fn cpu() -> Device {
     Device::open(&DeviceChoice::Cpu).expect("the CPU is always there")
 }
 
-pub use swiftprune_wgpu::selftest::fixtures::{Tensor, random_norms};
+pub use swiftprune_wgpu::fixtures::{Tensor, random_norms};
 
 /// The factors of a tensor, as `docs/algorithm.md` has them; RIA's terms are made of the `device`'s own sums.
 pub fn factors(

@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::{Elapsed, Timed};
+use super::timed::{Elapsed, Timed};
 use crate::device::cpu::{self, Keys};
-use crate::device::{Recipe, Rows, Step};
+use crate::recipe::{Recipe, Rows, Step};
 
 pub(super) struct Timer<'a> {
     timed: Timed,

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Elapsed, Timed};
+use super::timed::{Elapsed, Timed};
+use crate::device::error::Error;
 use crate::device::gpu::{Buffers, Gpu, Slot, chunk_factors};
-use crate::device::work::{Binding, Dispatch, Work};
-use crate::device::{Error, Recipe, Rows, Step};
+use crate::device::work::{Dispatch, Work};
+use crate::passes::params::Binding;
+use crate::recipe::{Recipe, Rows, Step};
 
 pub(super) struct Timer<'a> {
     gpu: &'a Gpu,

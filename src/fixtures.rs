@@ -1,7 +1,48 @@
-//! Weights and norms that are the same on every machine, and awkward: made of integers, from a seed.
+//! What devices are tried on, at start-up, by the self-test and in tests: selections with names, and weights and norms that
+//! are the same on every machine, and awkward: made of integers, from a seed.
 
-use crate::device::Rows;
 use crate::dtype::Dtype;
+use crate::recipe::Rows;
+use crate::selection::{Ewma, Pattern, Selection};
+
+/// A selection with a name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NamedSelection {
+    /// As it is called in a case's name.
+    pub name: &'static str,
+    /// The rule.
+    pub selection: Selection,
+}
+
+/// Five selections: 50 % by the moving average, 70 % exactly, a fixed lambda with the smallest blocks, two patterns.
+#[must_use]
+pub fn rules() -> [NamedSelection; 5] {
+    let pattern = |n, m| match Pattern::new(n, m) {
+        Some(pattern) => Selection::Pattern(pattern),
+        None => unreachable!("N is less than M"),
+    };
+    let small = Ewma::new(16, 1).unwrap_or_default();
+    [
+        (
+            "ewma",
+            Selection::Ewma {
+                sparsity: 0.5,
+                ewma: Ewma::default(),
+            },
+        ),
+        ("exact", Selection::Exact { sparsity: 0.7 }),
+        (
+            "lambda",
+            Selection::Lambda {
+                lambda: -0.25,
+                ewma: small,
+            },
+        ),
+        ("2:4", pattern(2, 4)),
+        ("3:7", pattern(3, 7)),
+    ]
+    .map(|(name, selection)| NamedSelection { name, selection })
+}
 
 /// A matrix of weights in memory that is aligned for every dtype.
 #[derive(Clone, Debug)]
@@ -205,6 +246,7 @@ pub fn trained_norms(seed: u64, in_features: usize) -> Vec<f32> {
 }
 
 /// xorshift64*: the same numbers everywhere.
+#[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
@@ -221,5 +263,22 @@ impl Random {
         let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
         // The lowest bits of the product are the weakest.
         bits ^ bits >> 29
+    }
+
+    /// A uniform number, at least 0 and less than 1, of 24 random bits.
+    pub fn uniform(&mut self) -> f32 {
+        (self.draw() >> 40) as f32 / (1 << 24) as f32
+    }
+
+    /// A number of about a normal distribution, mean 0 and variance 1: the sum of four 16-bit uniform numbers.
+    pub fn normal(&mut self) -> f64 {
+        let bits = self.draw();
+        let sum: u64 = (0..4).map(|i| (bits >> (16 * i)) & 0xffff).sum();
+        (sum as f64 / 65536.0 - 2.0) * 3.0_f64.sqrt()
+    }
+
+    /// A whole number below `limit`, which is not 0; its last values are a little less likely.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.draw() >> 33) as usize % limit
     }
 }

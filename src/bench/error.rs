@@ -1,0 +1,45 @@
+//! Why a benchmark could not be run.
+
+use std::io;
+
+use crate::{checkpoint, device, forward, model, norms, plan, prune};
+
+/// Why a benchmark could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The temporary checkpoint could not be written: there must be room for it and for two copies.
+    #[error(
+        "cannot write the temporary checkpoint in {dir}: {error} (--dir chooses another place, --no-files leaves it out)"
+    )]
+    Temporary {
+        /// Where.
+        dir: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The temporary checkpoint could not be pruned or run; an error of this program.
+    #[error("the temporary checkpoint: {_0}")]
+    Checkpoint(String),
+}
+
+macro_rules! checkpoint_errors {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Checkpoint(error.to_string())
+            }
+        })*
+    };
+}
+checkpoint_errors!(
+    checkpoint::Error,
+    forward::Error,
+    model::Error,
+    norms::Error,
+    plan::Error,
+    prune::Error
+);

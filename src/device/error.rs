@@ -1,0 +1,33 @@
+//! What can go wrong with a device.
+
+/// What can go wrong with a device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No adapter fits the choice.
+    #[error(
+        "no device fits --device {choice}: {found}. `swiftprune-wgpu devices` lists them; --device cpu always works"
+    )]
+    NoAdapter {
+        /// What was asked for.
+        choice: String,
+        /// What there is.
+        found: String,
+    },
+    /// The adapter has less than the passes need.
+    #[error("{device} cannot run the passes: {reason}. Use --device cpu")]
+    Unfit {
+        /// The adapter.
+        device: String,
+        /// What it lacks.
+        reason: String,
+    },
+    /// The driver reported an error, ran out of memory or lost the device; nothing it returned is used.
+    #[error("{device} failed: {reason}. Nothing was written; --device cpu gives the same result")]
+    Failed {
+        /// The adapter.
+        device: String,
+        /// The driver's words.
+        reason: String,
+    },
+}
