@@ -264,19 +264,21 @@ fn upward(layers: &Layers, arrows: &Arrows) -> Vec<String> {
         .collect()
 }
 
-/// What is left when files that use no other, or only such, are taken away one after the other, and likewise from above.
+/// The files that lead back to themselves.
 fn circle(arrows: &Arrows) -> Vec<String> {
-    let mut left = arrows.clone();
-    loop {
-        let before = left.len();
-        let is_used: BTreeSet<Vec<String>> = left.values().flatten().cloned().collect();
-        left.retain(|from, used| !used.is_empty() && is_used.contains(from));
-        let there: BTreeSet<Vec<String>> = left.keys().cloned().collect();
-        for used in left.values_mut() {
-            used.retain(|to| there.contains(to));
+    let leads_back = |file: &&Vec<String>| {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<&Vec<String>> = arrows[*file].iter().collect();
+        while let Some(at) = next.pop() {
+            if at == *file {
+                return true;
+            }
+            if seen.insert(at) {
+                next.extend(arrows.get(at).into_iter().flatten());
+            }
         }
-        if left.len() == before {
-            return left.keys().map(|file| file.join("::")).collect();
-        }
-    }
+        false
+    };
+    let files = arrows.keys().filter(leads_back);
+    files.map(|file| file.join("::")).collect()
 }

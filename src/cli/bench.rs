@@ -11,7 +11,8 @@ use swiftprune_wgpu::bench::{Case, Options, Record, run as measure};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 
 use super::args::Bench;
-use super::{Terminal, output};
+use super::output;
+use super::terminal::Terminal;
 
 /// A file of records.
 #[derive(Serialize, Deserialize)]

@@ -1,18 +1,18 @@
 //! `calibrate`: the column norms of a model, written to a file of their own.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
-use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::run::Devices;
 use swiftprune_wgpu::text::Text;
 
 use super::args::Calibrate;
-use super::progress::Pass;
-use super::{Terminal, output};
+use super::progress::{self, Pass};
+use super::terminal::Terminal;
+use super::{output, settings};
 
 pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
@@ -46,34 +46,16 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let weights = checkpoint.source.weights();
     let weights = output::printable(&weights.path().to_string_lossy());
     terminal.say(format_args!("model   {weights}"));
-    terminal.say(format_args!("norms   {}", setting(&calibration, device)));
+    terminal.say(format_args!(
+        "norms   {}",
+        settings::calibration(&calibration, device)
+    ));
     let pass = Pass::new("calibrating", terminal);
     let start = Instant::now();
     let norms = calibration.run(&checkpoint, device, &|at| pass.at(at));
     pass.finish();
     norms?.write(&args.output)?;
-    terminal.say(done(calibration.tokens(), start.elapsed()));
+    terminal.say(progress::calibrated(calibration.tokens(), start.elapsed()));
     terminal.say(output::printable(&args.output.to_string_lossy()));
     Ok(())
-}
-
-/// What will be measured, for the list of settings.
-pub(super) fn setting(calibration: &Calibration, device: &Device) -> String {
-    format!(
-        "{}, {} tokens in windows of {}, measured on {} in f32",
-        output::printable(&calibration.text().name),
-        output::count(calibration.tokens() as u64),
-        calibration.context(),
-        output::device(device.info())
-    )
-}
-
-/// What was measured, and how fast.
-pub(super) fn done(tokens: usize, elapsed: Duration) -> String {
-    let seconds = elapsed.as_secs_f64();
-    format!(
-        "calibrated on {} tokens in {seconds:.1} s ({:.0} tokens/s)",
-        output::count(tokens as u64),
-        tokens as f64 / seconds
-    )
 }

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use serde::Serialize;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
 
-use super::{Terminal, args, output};
+use super::terminal::Terminal;
+use super::{args, output};
 
 #[derive(Serialize)]
 struct Listing {

@@ -8,7 +8,8 @@ use swiftprune_wgpu::plan::Action;
 use swiftprune_wgpu::report::SelectionReport;
 use swiftprune_wgpu::run::Prepared;
 
-use super::{Terminal, output};
+use super::output;
+use super::terminal::Terminal;
 
 #[derive(Serialize)]
 struct DryRun<'a> {

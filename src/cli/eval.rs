@@ -11,8 +11,9 @@ use swiftprune_wgpu::run::Devices;
 use swiftprune_wgpu::text::Text;
 
 use super::args::Eval;
+use super::output;
 use super::progress::Pass;
-use super::{Terminal, output};
+use super::terminal::Terminal;
 
 #[derive(Serialize)]
 struct Record<'a> {

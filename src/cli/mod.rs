@@ -13,8 +13,8 @@ mod prune;
 mod selftest;
 mod settings;
 mod summary;
+mod terminal;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -22,7 +22,8 @@ use clap::Parser as _;
 use swiftprune_wgpu::error::Kind;
 use swiftprune_wgpu::{calibration, run, targets};
 
-use args::{Args, Command, When};
+use args::{Args, Command};
+use terminal::Terminal;
 
 /// Done.
 const DONE: u8 = 0;
@@ -32,15 +33,6 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// It ran, but the target was not met.
 const NOT_MET: u8 = 3;
-
-/// Whether stderr gets colour and a live line.
-#[derive(Clone, Copy, Debug)]
-struct Terminal {
-    live: bool,
-    color: bool,
-    quiet: bool,
-    verbose: bool,
-}
 
 pub(crate) fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -57,19 +49,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let level = if args.verbose { "warn" } else { "off" };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
-    let on_terminal = std::io::stderr().is_terminal();
-    let terminal = Terminal {
-        live: on_terminal && !args.quiet,
-        color: match args.color {
-            When::Always => true,
-            When::Never => false,
-            When::Auto => {
-                on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            }
-        },
-        quiet: args.quiet,
-        verbose: args.verbose,
-    };
+    let terminal = Terminal::new(&args);
     let result = match args.command {
         Command::Selftest(selftest) => match selftest::run(&selftest, terminal) {
             Ok(selftest::Verdict::AllAlike) => Ok(()),
@@ -125,23 +105,25 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-impl Terminal {
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.color {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swiftprune_wgpu::{plan, prune};
 
-    /// A line for humans, unless they asked for none.
-    fn say(self, line: impl std::fmt::Display) {
-        if !self.quiet {
-            eprintln!("{line}");
-        }
-    }
-
-    fn warn(self, line: impl std::fmt::Display) {
-        self.say(format_args!("{} {line}", self.paint("33;1", "warning:")));
+    #[test]
+    fn the_exit_code_says_what_to_make_of_an_error() {
+        let code = |error: run::Error| exit_code(&anyhow::Error::new(error));
+        let too_few = prune::Error::TooFewZeros {
+            tensor: "t".to_owned(),
+            asked: 2,
+            got: 1,
+        };
+        assert_eq!(code(too_few.into()), NOT_MET);
+        assert_eq!(
+            code(plan::Error::NormsRequired { score: "wanda" }.into()),
+            USAGE
+        );
+        assert_eq!(code(plan::Error::NotMeasured.into()), FAILED);
+        assert_eq!(exit_code(&anyhow::anyhow!("a disk is full")), FAILED);
     }
 }

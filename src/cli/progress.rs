@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::run::{self, Prepared, Stage};
 use swiftprune_wgpu::{forward, prune};
 
-use super::{Terminal, calibrate, output};
+use super::output;
+use super::terminal::Terminal;
 
 /// A forward pass: how far it is, tokens a second, time left.
 pub(super) struct Pass {
@@ -87,7 +88,7 @@ impl Progress {
             run::Event::Finished { stage, elapsed } => {
                 clear(bar.take());
                 if stage == Stage::Calibrate {
-                    self.terminal.say(calibrate::done(self.tokens, elapsed));
+                    self.terminal.say(calibrated(self.tokens, elapsed));
                 }
             }
             run::Event::Forward(at) => {
@@ -165,4 +166,14 @@ fn clear(bar: Option<Bar>) {
         Some(Bar::Pruning(bar)) => bar.finish_and_clear(),
         None => {}
     }
+}
+
+/// What was measured, and how fast.
+pub(super) fn calibrated(tokens: usize, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    format!(
+        "calibrated on {} tokens in {seconds:.1} s ({:.0} tokens/s)",
+        output::count(tokens as u64),
+        tokens as f64 / seconds
+    )
 }

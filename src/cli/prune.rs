@@ -10,10 +10,11 @@ use swiftprune_wgpu::targets;
 use swiftprune_wgpu::text::Text;
 
 use super::args::{Prune, RuleName, TextChoice};
+use super::dry_run;
 use super::progress::Progress;
 use super::settings::settings;
 use super::summary::summary;
-use super::{Terminal, dry_run};
+use super::terminal::Terminal;
 
 pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     let prepared = prepare(request(args)?)?;

@@ -9,7 +9,8 @@ use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
 use swiftprune_wgpu::selftest::{Case, cases};
 
 use super::args::Selftest;
-use super::{Terminal, output};
+use super::output;
+use super::terminal::Terminal;
 
 /// What one device gave.
 #[derive(Serialize)]

@@ -1,11 +1,13 @@
 //! What a run will do, for humans: every setting that the result depends on.
 
+use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::plan::{Draft, NormsSource};
 use swiftprune_wgpu::run::Prepared;
 use swiftprune_wgpu::scores::Norms;
 use swiftprune_wgpu::selection::Selection;
 
-use super::{calibrate, output};
+use super::output;
 
 /// A line each: model, rule, score, norms, device.
 pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
@@ -37,7 +39,7 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
 fn norms(prepared: &Prepared, draft: &Draft) -> String {
     match (draft.norms_source(), prepared.calibration()) {
         (NormsSource::ToMeasure(_), Some(calibration)) => {
-            calibrate::setting(calibration, prepared.devices().forward())
+            self::calibration(calibration, prepared.devices().forward())
         }
         (NormsSource::Read(norms), _) if draft.uses_norms() => {
             let tokens = norms
@@ -80,4 +82,15 @@ fn rule(selection: &Selection) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// What a calibration will measure.
+pub(super) fn calibration(calibration: &Calibration, device: &Device) -> String {
+    format!(
+        "{}, {} tokens in windows of {}, measured on {} in f32",
+        output::printable(&calibration.text().name),
+        output::count(calibration.tokens() as u64),
+        calibration.context(),
+        output::device(device.info())
+    )
 }

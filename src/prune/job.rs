@@ -234,3 +234,64 @@ impl<'a> Job<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::error::Kind;
+    use crate::plan::Options;
+    use crate::selection::Selection;
+
+    /// A job over the example model, half of each row to go.
+    fn with_job(check: impl FnOnce(Job<'_>)) {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        let plan = Plan::new(checkpoint, options, None).unwrap();
+        let output = Output::create(plan.checkpoint(), &out, false).unwrap();
+        check(Job::new(&plan, &output, |_| usize::MAX, &|_| ()).unwrap());
+    }
+
+    #[test]
+    fn a_device_that_prunes_too_little_is_not_believed() {
+        with_job(|job| {
+            let matrix = &job.matrices[0];
+            let rows = 0..matrix.target.out_features;
+            let weights = (rows.len() * matrix.target.in_features) as u64;
+            let counts = |zeros| Counts {
+                weights,
+                zeros,
+                ..Counts::default()
+            };
+            job.count(matrix, rows.clone(), counts(weights / 2))
+                .unwrap();
+            let error = job
+                .count(matrix, rows, counts(weights / 2 - 1))
+                .unwrap_err();
+            assert!(
+                matches!(&error, Error::TooFewZeros { asked, got, .. } if *asked == got + 1),
+                "{error}"
+            );
+            assert_eq!(error.kind(), Kind::NotMet);
+        });
+    }
+
+    #[test]
+    fn the_first_failure_is_the_result() {
+        with_job(|job| {
+            for tensor in ["first", "second"] {
+                let tensor = tensor.to_owned();
+                job.fail(Error::TooFewZeros {
+                    tensor,
+                    asked: 1,
+                    got: 0,
+                });
+            }
+            assert!(job.is_stopped());
+            let error = job.finish().unwrap_err();
+            assert!(error.to_string().contains("first"), "{error}");
+        });
+    }
+}

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::Report;
+use serde::Serialize;
 
 /// A file that a report will be written to.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl ReportFile {
     }
 
     /// Writes the report as JSON.
-    pub(crate) fn write(mut self, report: &Report) -> io::Result<()> {
+    pub(crate) fn write(mut self, report: &impl Serialize) -> io::Result<()> {
         let mut json = serde_json::to_vec_pretty(report)?;
         json.push(b'\n');
         match &mut self.file {
