@@ -65,7 +65,7 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
             memory_bytes: estimate.memory,
             estimated_seconds,
             tensors,
-            warnings: prepared.warnings(),
+            warnings: draft.warnings(),
         };
         serde_json::to_writer_pretty(&mut stdout, &plan)?;
         writeln!(stdout)?;

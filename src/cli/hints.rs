@@ -10,8 +10,14 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         return match error {
             run::Error::Plan(error) => of_plan(error),
             run::Error::Prune(error) => of_prune(error),
-            run::Error::Calibration(error) => of_calibration(error)
-                .or_else(|| Some("--calibration none prunes by the weights alone".to_owned())),
+            run::Error::Calibration(error) => of_calibration(error).or_else(|| {
+                Some(
+                    "give --norms FILE (from `calibrate`, or a llama.cpp importance matrix), a supported model with its \
+                     config.json and tokenizer.json, or --calibration none to prune by the weights alone, which costs \
+                     much quality"
+                        .to_owned(),
+                )
+            }),
             run::Error::Evaluation(_) => Some("leave --eval out to prune without it".to_owned()),
             run::Error::Report { .. } => Some("give a new name to --report".to_owned()),
             _ => None,

@@ -2,10 +2,11 @@
 
 use swiftprune_wgpu::report::{Report, Row};
 
+use super::terminal::Terminal;
 use super::{eval, output};
 
 /// The table of kinds and the closing lines.
-pub(super) fn summary(report: &Report) -> String {
+pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     let squares = report.prunable.squared_error.is_some();
     let mut head = vec!["KIND", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
     if squares {
@@ -37,6 +38,9 @@ pub(super) fn summary(report: &Report) -> String {
             .map(line),
     );
     let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
+    for warning in &report.warnings {
+        text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));
+    }
     let kept = report.prunable.non_finite;
     if kept > 0 {
         text += &format!(

@@ -32,7 +32,7 @@ pub use event::{Event, Stage};
 pub use request::{NormsRequest, Request};
 
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Output};
+use crate::checkpoint::{Checkpoint, Output, Source};
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
@@ -57,7 +57,6 @@ pub struct Prepared {
     calibration: Option<Calibration>,
     devices: Devices,
     evaluation: Option<(Text, Windows)>,
-    warnings: Vec<String>,
 }
 
 /// What a run would take.
@@ -76,7 +75,7 @@ pub struct Estimate {
 /// Every variant of [`Error`] but those of pruning and of the report.
 pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
-    let (norms, calibration, impossible) = norms_source(&request, &checkpoint)?;
+    let (norms, calibration) = norms_source(&request, &checkpoint)?;
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
     let devices = Devices::open(&request.device, request.threads)?;
     let evaluation = match request.evaluate {
@@ -87,47 +86,38 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
         }
         false => None,
     };
-    let warnings = impossible
-        .into_iter()
-        .chain(draft.warnings().iter().cloned())
-        .collect();
     Ok(Prepared {
         request,
         draft,
         calibration,
         devices,
         evaluation,
-        warnings,
     })
 }
 
-/// Where the norms will come from; the calibration, if one is to be run; a warning, if one was asked for in vain.
+/// Where the norms will come from, and the calibration, if one is to be run.
 fn norms_source(
     request: &Request,
     checkpoint: &Checkpoint,
-) -> Result<(NormsSource, Option<Calibration>, Option<String>), Error> {
+) -> Result<(NormsSource, Option<Calibration>), Error> {
+    let without = Ok((NormsSource::None, None));
     let is_unused = request
         .options
         .score
         .is_some_and(|score| score.norms == scores::Norms::Unused);
+    let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
-        NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None, None)),
-        NormsRequest::Measure(text) if !is_unused => text.clone(),
-        NormsRequest::Measure(_) | NormsRequest::WeightsOnly => {
-            return Ok((NormsSource::None, None, None));
-        }
+        NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
+        NormsRequest::WeightsOnly => return without,
+        _ if is_unused => return without,
+        NormsRequest::Automatic if is_lone_file => return without,
+        NormsRequest::Automatic => Text::calibration(),
+        NormsRequest::Measure(text) => text.clone(),
     };
-    match Calibration::new(checkpoint, text, request.tokens, request.context) {
-        Ok(calibration) => {
-            let coverage = calibration.coverage(checkpoint);
-            Ok((NormsSource::ToMeasure(coverage), Some(calibration), None))
-        }
-        Err(error) if error.is_unsupported() => {
-            let warning = format!("cannot calibrate: {error}");
-            Ok((NormsSource::None, None, Some(warning)))
-        }
-        Err(error) => Err(Error::Calibration(error)),
-    }
+    let calibration = Calibration::new(checkpoint, text, request.tokens, request.context)
+        .map_err(Error::Calibration)?;
+    let coverage = calibration.coverage(checkpoint);
+    Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
 }
 
 impl Prepared {
@@ -147,12 +137,6 @@ impl Prepared {
     #[must_use]
     pub const fn devices(&self) -> &Devices {
         &self.devices
-    }
-
-    /// What a user should know before it runs.
-    #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 
     /// What pruning would take.
@@ -178,7 +162,6 @@ impl Prepared {
             calibration,
             devices,
             evaluation,
-            mut warnings,
         } = self;
         // Opened before the work: a report that cannot be written should not cost a run.
         let report_file = request.report.as_deref().map(ReportFile::create);
@@ -202,7 +185,6 @@ impl Prepared {
         };
         for warning in &plan.warnings()[known..] {
             tell(Event::Warning(warning));
-            warnings.push(warning.clone());
         }
 
         let outcome = timed(Stage::Prune, tell, || {
@@ -211,12 +193,11 @@ impl Prepared {
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
         report.command.clone_from(&request.command);
-        report.warnings = warnings;
         if request.checksum {
             let sums = report::checksums(&plan, &outcome.finished.path);
-            report.sha256 = Some(sums.map_err(|source| Error::Checksum {
+            report.sha256 = Some(sums.map_err(|reason| Error::Checksum {
                 path: outcome.finished.path.clone(),
-                source,
+                reason,
             })?);
         }
         if let Some((text, windows)) = &evaluation {
@@ -269,8 +250,8 @@ fn timed<T, E>(
 
 fn report_error(request: &Request) -> impl Fn(std::io::Error) -> Error {
     let path = request.report.clone().unwrap_or_default();
-    move |source| Error::Report {
+    move |reason| Error::Report {
         path: path.clone(),
-        source,
+        reason,
     }
 }
