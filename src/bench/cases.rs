@@ -153,7 +153,7 @@ pub fn passes(in_features: usize) -> [(&'static str, Timed, Recipe); 9] {
     let [ewma, exact, pattern] = selections().map(recipe);
     [
         ("copy", Timed::Copy, ewma.clone()),
-        ("column_norm", Timed::ColumnNorm, ewma.clone()),
+        ("weight_sums", Timed::WeightSums, ewma.clone()),
         ("score", Timed::Alone(Step::Score), ewma.clone()),
         ("ewma", Timed::Alone(Step::Ewma), ewma.clone()),
         ("select", Timed::Alone(Step::Select), ewma.clone()),

@@ -6,7 +6,7 @@ use crate::dtype::{Dtype, with_weights};
 use crate::mask::Mask;
 use crate::passes::fused::{self, Rule, Scratch};
 use crate::passes::select::{self, Near};
-use crate::passes::{column_norm, ewma, n_of_m};
+use crate::passes::{ewma, n_of_m, weight_sums};
 use crate::recipe::{Recipe, Rows, Step, Sums};
 use crate::selection::Selection;
 use crate::simd::widest;
@@ -210,7 +210,7 @@ pub(crate) fn sums(rows: Rows<'_>) -> Sums {
             widest(
                 #[inline(always)]
                 || {
-                    column_norm::rows(weights, rows.in_features, &mut sums);
+                    weight_sums::rows(weights, rows.in_features, &mut sums);
                 },
             );
         });

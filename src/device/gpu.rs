@@ -239,7 +239,7 @@ impl Gpu {
         Ok(sums)
     }
 
-    /// Starts `column_norm` over a chunk's columns, or over its rows.
+    /// Starts `weight_sums` over a chunk's columns, or over its rows.
     fn submit_sums(&self, rows: Rows<'_>, columns: bool) -> Result<Pending, Error> {
         self.dispatch(rows, &Work::sums(rows, columns), &[])
     }
@@ -411,7 +411,7 @@ impl Gpu {
         }
     }
 
-    /// Waits for a chunk. Its result's words are returned as a mask's; `column_norm`'s caller reads them as sums.
+    /// Waits for a chunk. Its result's words are returned as a mask's; `weight_sums`'s caller reads them as sums.
     pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
         let Pending {
             slot,

@@ -70,7 +70,7 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
     for (tensor, norms) in tensors {
         let sums = cpu::sums(tensor.view());
         if gpu.sums(tensor.view())? != sums {
-            return Err(unfit("column norm"));
+            return Err(unfit("sum of weights"));
         }
         for score in SCORES.iter().filter(|score| score.sums_of_weights) {
             for rule in rules() {

@@ -1,18 +1,18 @@
 //! What a chunk is put through on an adapter: the uniform block, the dispatches, and which buffer holds the result.
 
 use crate::mask::Mask;
-use crate::passes::column_norm::COLUMN_NORM;
 use crate::passes::ewma::{BATCH, BLOCK_STATISTICS, MOVING_AVERAGE, NORMALISE};
 use crate::passes::fused::{CAPACITY, MAX_BLOCKS, PRUNE_GROUPS, PRUNE_ROWS, PRUNE_WIDE_ROWS, Rule};
 use crate::passes::n_of_m::N_OF_M;
 use crate::passes::params::{Binding, Params};
 use crate::passes::score::SCORE;
 use crate::passes::select::{BELOW_LAMBDA, SMALLEST_K};
+use crate::passes::weight_sums::WEIGHT_SUMS;
 use crate::recipe::{Recipe, Rows, Step};
 use crate::selection::{Selection, lambda_key};
 use crate::shader::EntryPoint;
 
-/// Terms one invocation of `column_norm` adds up.
+/// Terms one invocation of `weight_sums` adds up.
 const TERMS_PER_TILE: usize = 256;
 
 /// A dispatch: the entry point, and how many workgroups.
@@ -89,7 +89,7 @@ impl Work {
         Self::new(params, dispatches, result)
     }
 
-    /// `column_norm` over the columns, or over the rows.
+    /// `weight_sums` over the columns, or over the rows.
     pub(super) fn sums(rows: Rows<'_>, columns: bool) -> Self {
         let (count, in_features) = (rows.rows(), rows.in_features);
         let (sums, terms, sum_stride, term_stride) = if columns {
@@ -109,8 +109,8 @@ impl Work {
                 ..Params::default()
             },
             dispatches: vec![(
-                &COLUMN_NORM,
-                (COLUMN_NORM.groups(sums as u32), tiles as u32),
+                &WEIGHT_SUMS,
+                (WEIGHT_SUMS.groups(sums as u32), tiles as u32),
             )],
             result: Binding::Result,
             result_bytes: (tiles * sums * 8) as u64,

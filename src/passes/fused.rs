@@ -1,68 +1,73 @@
 //! The passes joined, row by row, so that what is known of a row stays in the core's cache: the twin of
-//! `shaders/fused.wgsl`, and what prunes.
+//! `shaders/passes/fused.wgsl`, and what prunes.
 //!
 //! A row whose scores lie within 64 octaves, which is nearly every row there is, is cut by bounds on their 16-bit
-//! logarithms ([`super::bounds`]); any other, and N:M patterns, by the keys of the passes alone. Both are the same cut.
+//! logarithms ([`super::row_logs`]); any other, and N:M patterns, by the keys of the passes alone. Both are the same cut.
 
-use super::bounds::{Bounds, Scales};
 use super::params::entry_point;
-use super::score::{Logs, Window};
+use super::row_logs;
+use super::row_logs::ewma::Scales;
+use super::row_logs::score::{Logs, Window};
+use super::row_logs::select::Bounds;
 use super::select::{self, Cut, Key, Near};
 use super::{ewma, n_of_m, score};
 use crate::counts::Counts;
 use crate::dtype::Weight;
 use crate::recipe::Recipe;
 use crate::selection::{Selection, lambda_key};
-use crate::shader::{EntryPoint, Shader};
+use crate::shader::{EntryPoint, Shader, shader};
 
-/// The shaders of a mask by threshold, up to the entry point's.
-macro_rules! joined_by {
-    ($entry_point:literal) => {
-        concat!(
-            include_str!("../../shaders/shared/params.wgsl"),
-            include_str!("../../shaders/shared/decode.wgsl"),
-            include_str!("../../shaders/score.wgsl"),
-            include_str!("../../shaders/shared/eight.wgsl"),
-            include_str!("../../shaders/ewma.wgsl"),
-            include_str!("../../shaders/select.wgsl"),
-            include_str!("../../shaders/logs/score.wgsl"),
-            include_str!("../../shaders/logs/ewma.wgsl"),
-            include_str!("../../shaders/logs/select.wgsl"),
-            include_str!("../../shaders/fused.wgsl"),
-            include_str!(concat!("../../shaders/fused/", $entry_point, ".wgsl")),
-        )
+/// A shader of masks by threshold, up to the entry point's file.
+macro_rules! by_threshold {
+    (name: $name:literal, summary: $summary:literal, entry_points: [$entry_point:ident] $(,)?) => {
+        shader! {
+            name: $name,
+            summary: $summary,
+            files: [
+                "shared/params",
+                "shared/decode",
+                "passes/score",
+                "passes/ewma",
+                "passes/select",
+                "passes/eight",
+                "passes/row_logs/score",
+                "passes/row_logs/select",
+                "passes/row_logs/ewma",
+                "passes/fused",
+                concat!("entry/fused/", $name),
+            ],
+            entry_points: [$entry_point],
+        }
     };
 }
 
 /// Thresholds, with rows of up to [`CAPACITY`] columns in workgroup memory.
-pub(crate) static ROWS: Shader = Shader {
+pub(crate) static ROWS: Shader = by_threshold! {
     name: "rows",
     summary: "mask of every row, of up to 4096 columns in workgroup memory",
-    wgsl: joined_by!("rows"),
-    entry_points: &[&PRUNE_ROWS],
+    entry_points: [PRUNE_ROWS],
 };
 
 /// Thresholds, with rows of up to [`WIDE_CAPACITY`] columns in [`WIDE_WORKGROUP_BYTES`] of workgroup memory.
-pub(crate) static WIDE_ROWS: Shader = Shader {
+pub(crate) static WIDE_ROWS: Shader = by_threshold! {
     name: "wide_rows",
     summary: "mask of every row, of up to 14336 columns in workgroup memory",
-    wgsl: joined_by!("wide_rows"),
-    entry_points: &[&PRUNE_WIDE_ROWS],
+    entry_points: [PRUNE_WIDE_ROWS],
 };
 
 /// N:M.
-pub(crate) static GROUPS: Shader = Shader {
+pub(crate) static GROUPS: Shader = shader! {
     name: "groups",
     summary: "mask that keeps the N largest of every M columns",
-    wgsl: concat!(
-        include_str!("../../shaders/shared/params.wgsl"),
-        include_str!("../../shaders/shared/decode.wgsl"),
-        include_str!("../../shaders/score.wgsl"),
-        include_str!("../../shaders/shared/eight.wgsl"),
-        include_str!("../../shaders/n_of_m.wgsl"),
-        include_str!("../../shaders/fused/groups.wgsl"),
-    ),
-    entry_points: &[&PRUNE_GROUPS],
+    files: [
+        "shared/params",
+        "shared/decode",
+        "passes/score",
+        "passes/eight",
+        "passes/n_of_m",
+        "entry/fused/groups",
+    ],
+    entry_points: [PRUNE_GROUPS],
 };
 
 /// Workgroup memory of the widest rows, in bytes. Where an adapter has less, these are pruned by keys.
@@ -73,7 +78,7 @@ pub(crate) const CAPACITY: usize = 4096;
 /// Columns of a row that [`WIDE_ROWS`] keeps: `CAPACITY` of its shader.
 pub(crate) const WIDE_CAPACITY: usize = 14336;
 
-/// EWMA blocks a row that they keep: `MAX_BLOCKS` of `shaders/logs/ewma.wgsl`; a block has 32 columns at least.
+/// EWMA blocks a row that they keep: `MAX_BLOCKS` of `shaders/passes/row_logs/ewma.wgsl`; a block has 32 columns at least.
 pub(crate) const MAX_BLOCKS: u32 = 256;
 
 pub(crate) static PRUNE_ROWS: EntryPoint = entry_point!(
@@ -178,10 +183,10 @@ fn order_key<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, column: usiz
 fn logs<W: Weight>(weights: &[W], row: usize, rule: Rule<'_>, logs: &mut [i16]) -> Option<Logs> {
     let factors = &rule.recipe.factors.column;
     match &rule.recipe.factors.terms {
-        None => score::logs(weights, factors.iter().copied(), rule.window(row), logs),
+        None => row_logs::score::row(weights, factors.iter().copied(), rule.window(row), logs),
         Some(terms) => {
             let multipliers = score::with_terms(factors, &terms.column, terms.row[row]);
-            score::logs(weights, multipliers, rule.window(row), logs)
+            row_logs::score::row(weights, multipliers, rule.window(row), logs)
         }
     }
 }
@@ -246,11 +251,10 @@ impl Scratch {
         };
         self.scales.measure(&self.logs, kind, ewma);
         if let Selection::Lambda { lambda, .. } = *selection {
-            self.scales.bound(lambda_key(lambda), &mut self.bounds);
+            self.bounds.set_below(lambda_key(lambda), &self.scales);
             self.bounds.count(&self.logs);
         } else {
-            self.scales
-                .cut(&self.logs, k, &mut self.near, &mut self.bounds);
+            self.bounds.cut(&self.logs, &self.scales, k, &mut self.near);
         }
     }
 

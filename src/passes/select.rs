@@ -7,18 +7,14 @@
 use super::ewma;
 use super::keys::NON_FINITE;
 use super::params::entry_point;
-use crate::shader::{EntryPoint, Shader};
+use crate::shader::{EntryPoint, Shader, shader};
 
-/// The pass's registry row.
-pub static PASS: Shader = Shader {
+/// The pass by itself.
+pub(crate) static ALONE: Shader = shader! {
     name: "select",
     summary: "mask of the k smallest keys of every row, or of all below a fixed lambda",
-    wgsl: concat!(
-        include_str!("../../shaders/shared/params.wgsl"),
-        include_str!("../../shaders/select.wgsl"),
-        include_str!("../../shaders/alone/select.wgsl"),
-    ),
-    entry_points: &[&SMALLEST_K, &BELOW_LAMBDA],
+    files: ["shared/params", "passes/select", "entry/alone/select"],
+    entry_points: [SMALLEST_K, BELOW_LAMBDA],
 };
 
 pub(crate) static SMALLEST_K: EntryPoint = entry_point!("smallest_k", 256, [Params, Result, Keys]);

@@ -57,7 +57,7 @@ pub const WIDE: (usize, usize) = (3, 53_248);
 #[derive(Clone, Copy, Debug)]
 pub enum Case {
     /// The sums of `|W|`, over columns and rows.
-    ColumnNorm(Dtype),
+    WeightSums(Dtype),
     /// A pass by itself.
     Alone(Step, Dtype, &'static Score, NamedSelection),
     /// From weights to the mask.
@@ -89,7 +89,7 @@ fn trained_rules() -> [NamedSelection; 5] {
 /// Every case.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    let mut cases: Vec<Case> = Dtype::ALL.map(Case::ColumnNorm).into();
+    let mut cases: Vec<Case> = Dtype::ALL.map(Case::WeightSums).into();
     let rules = rules();
     let [ewma, ..] = rules;
     for dtype in Dtype::ALL {
@@ -124,7 +124,7 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dtype = |dtype: &Dtype| dtype.name().to_lowercase();
         match self {
-            Self::ColumnNorm(of) => write!(f, "column_norm/{}", dtype(of)),
+            Self::WeightSums(of) => write!(f, "weight_sums/{}", dtype(of)),
             Self::Alone(Step::Score, of, score, _) => {
                 write!(f, "score/{}/{}", dtype(of), score.name)
             }
@@ -165,7 +165,7 @@ impl Case {
                 hash.update(model::pruned(device, score, rule.selection)?);
                 return Ok(hexadecimal(&hash.finalize()));
             }
-            Self::ColumnNorm(dtype) => (dtype, &SCORES[0], rules()[0]),
+            Self::WeightSums(dtype) => (dtype, &SCORES[0], rules()[0]),
             Self::Alone(_, dtype, score, rule)
             | Self::Mask(dtype, score, rule)
             | Self::Trained(dtype, score, rule) => (dtype, score, rule),
@@ -178,7 +178,7 @@ impl Case {
             } else {
                 Tensor::random(seed, dtype, rows, in_features, true)
             };
-            let words: Vec<u32> = if let Self::ColumnNorm(_) = self {
+            let words: Vec<u32> = if let Self::WeightSums(_) = self {
                 let sums = device.sums(tensor.view())?;
                 let sums = sums.column.iter().chain(&sums.row);
                 sums.flat_map(|&sum| [sum as u32, (sum >> 32) as u32])

@@ -40,7 +40,7 @@ impl<'a> Timer<'a> {
         let _turn = context.turn();
         let work = match timed {
             Timed::Copy | Timed::Mask => gpu.fused(rows, 0, recipe),
-            Timed::ColumnNorm => Work::sums(rows, true),
+            Timed::WeightSums => Work::sums(rows, true),
             Timed::Alone(last) => Work::alone(rows, recipe, last),
         };
         // What the timed pass rests on runs once.

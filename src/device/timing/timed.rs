@@ -10,7 +10,7 @@ pub enum Timed {
     /// A copy of the weights' bytes from memory to memory of the device: the yardstick.
     Copy,
     /// The sums of `|W|` over the columns.
-    ColumnNorm,
+    WeightSums,
     /// A pass by itself; what it reads was stored by the passes before it.
     Alone(Step),
     /// From weights to the mask as `prune` does it: on an adapter in one dispatch, on the CPU row by row.

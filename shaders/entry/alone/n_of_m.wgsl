@@ -1,4 +1,6 @@
 // N:M alone: order keys to a mask.
+//
+// Needs: passes/n_of_m
 
 @group(0) @binding(4) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(5) var<storage, read> order_keys: array<u32>;

@@ -1,4 +1,6 @@
 // The score alone: weights to order keys. An invocation a weight; workgroup y is the row.
+//
+// Needs: passes/score
 
 @group(0) @binding(5) var<storage, read_write> order_keys: array<u32>;
 

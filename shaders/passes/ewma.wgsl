@@ -1,7 +1,11 @@
-// Pass 3, block-wise EWMA: from order keys to threshold keys. Twin: src/passes/ewma.rs.
+// Pass 3, block-wise EWMA: from order keys to threshold keys.
 //
 // The statistics of a batch of blocks (a workgroup), the moving average along a row (one invocation), the normalised
-// score of a weight. Threshold keys are biased by 32768, as unsigned numbers.
+// score of a weight. Threshold keys are biased by 32768, as unsigned numbers. The keys come from order_key(row, column):
+// passes/score, or an entry point that reads stored ones.
+//
+// Twin: src/passes/ewma.rs
+// Needs: shared/params
 
 // Per row and block, while they are statistics: live weights, mean, deviation. Then the average: 0 before the first
 // live weight or 1, mean, deviation, reciprocal of the deviation. Means and deviations have 7 fraction bits.

@@ -1,4 +1,6 @@
 // The selection alone: order keys or threshold keys to a mask.
+//
+// Needs: passes/select
 
 @group(0) @binding(6) var<storage, read> keys: array<u32>;
 

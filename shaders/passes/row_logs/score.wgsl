@@ -1,11 +1,14 @@
 // A row as the 16-bit logarithms of its scores, in workgroup memory: read once, where the keys are computed each time they
-// are needed. Twin: `logs` of src/passes/score.rs, but for the sign.
+// are needed.
 //
 // A live score's logarithm is its order key's upper bits, less params.window's, plus 2: the passes only see differences of
 // them. 0 stands for a weight that is zero, 1 for a score that has vanished, ABSENT for the columns past the last, which so
 // come after all others.
+//
+// Twin: src/passes/row_logs/score.rs, which stores other numbers for the same scores: src/passes/row_logs/mod.rs
+// Needs: passes/score, passes/eight
 
-// Eight columns a vector, an even column in a component's lower half. CAPACITY is the including module's.
+// Eight columns a vector, an even column in a component's lower half. CAPACITY is the entry point's.
 var<workgroup> logs: array<vec4<u32>, CAPACITY / 8u>;
 // What is in the row, ORed.
 var<workgroup> found_in_row: atomic<u32>;

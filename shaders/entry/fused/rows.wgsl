@@ -1,4 +1,6 @@
 // Rows of at most 4096 columns as logarithms, in less than 12 KiB of workgroup memory; longer ones by keys.
+//
+// Needs: passes/fused
 
 const CAPACITY: u32 = 4096u;
 

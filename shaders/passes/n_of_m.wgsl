@@ -1,6 +1,9 @@
-// Pass 5, N:M: of every M columns the N largest order keys stay. Twin: src/passes/n_of_m.rs.
+// Pass 5, N:M: of every M columns the N largest order keys stay.
 //
 // The keys come from group_key(row, column), which the including module has.
+//
+// Twin: src/passes/n_of_m.rs
+// Needs: shared/params
 
 // The mask of 32 columns, from word * 32 on: one bit a weight, 1 = pruned.
 fn word_of_groups(row: u32, word: u32) -> u32 {

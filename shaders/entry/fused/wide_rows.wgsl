@@ -1,4 +1,6 @@
 // Rows of at most 14336 columns as logarithms, in less than 32 KiB of workgroup memory; longer ones by keys.
+//
+// Needs: passes/fused
 
 const CAPACITY: u32 = 14336u;
 

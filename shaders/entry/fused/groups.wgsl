@@ -1,6 +1,8 @@
 // N:M from weights to the mask. An invocation a word of the mask, 64 a workgroup; workgroup y is the row.
 //
 // The order keys of the workgroup's columns are computed first, neighbours' by neighbours, and then read word by word.
+//
+// Needs: passes/eight, passes/n_of_m
 
 // One bit a weight, 1 = pruned; params.mask_words words a row, the bits past the last column 0.
 @group(0) @binding(4) var<storage, read_write> mask: array<u32>;

@@ -1,8 +1,11 @@
-// Pass 4, select: the mask of every row. Twin: src/passes/select.rs.
+// Pass 4, select: the mask of every row.
 //
 // `prune_smallest_k`, a workgroup a row: a radix select from the top, 8 bits a round, finds the k-th smallest key; then
 // the mask is written word by word, ties counted in column order. `word_below`: the open loop. The keys come from
 // key(row, column), which the including module has.
+//
+// Twin: src/passes/select.rs
+// Needs: shared/params
 
 // One bit a weight, 1 = pruned; params.mask_words words a row, the bits past the last column 0.
 @group(0) @binding(4) var<storage, read_write> mask: array<u32>;

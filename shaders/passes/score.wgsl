@@ -1,4 +1,7 @@
-// Pass 2, score: the order key of a weight. Twin: src/passes/score.rs.
+// Pass 2, score: the order key of a weight.
+//
+// Twin: src/passes/score.rs
+// Needs: shared/params, shared/decode
 
 // Column factors f_j, then column terms c_j, then row terms r_i; the terms only when params.row_scored is 1.
 @group(0) @binding(2) var<storage, read> factors: array<f32>;

@@ -1,4 +1,6 @@
 // The moving average alone: order keys to threshold keys, in three dispatches.
+//
+// Needs: passes/ewma
 
 @group(0) @binding(5) var<storage, read> order_keys: array<u32>;
 @group(0) @binding(6) var<storage, read_write> keys: array<u32>;

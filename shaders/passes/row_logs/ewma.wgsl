@@ -1,4 +1,7 @@
-// The moving average over a row's logarithms, which become threshold keys where they lie. Twin: src/passes/bounds.rs, `Scales`.
+// The moving average over a row's logarithms, which become threshold keys where they lie.
+//
+// Twin: src/passes/row_logs/ewma.rs, which leaves the logarithms as they are: src/passes/row_logs/mod.rs
+// Needs: passes/ewma, passes/row_logs/score, passes/row_logs/select
 
 // Most blocks of a row; the least block has the 32 columns of a word of the mask.
 const MAX_BLOCKS: u32 = 256u;

@@ -1,28 +1,23 @@
-//! Pass 1, column norm: for every input feature one number, summed over the rows of a matrix.
+//! Pass 1, weight sums: `sum_i |W_ij|` for each column and `sum_j |W_ij|` for each row, which RIA needs.
 //!
-//! Here over the weights: `sum_i |W_ij|` for each column and `sum_j |W_ij|` for each row, which RIA needs. Sums are fixed
-//! point in 64 bits, so that the order of addition, and with it tiles, threads and devices, cannot matter.
+//! Sums are fixed point in 64 bits, so that the order of addition, and with it tiles, threads and devices, cannot matter.
 
 use super::keys::NON_FINITE;
 use super::params::entry_point;
 use crate::dtype::Weight;
 use crate::recipe::Sums;
-use crate::shader::{EntryPoint, Shader};
+use crate::shader::{EntryPoint, Shader, shader};
 
-/// The pass's registry row.
-pub static PASS: Shader = Shader {
-    name: "column_norm",
+/// The pass by itself.
+pub(crate) static ALONE: Shader = shader! {
+    name: "weight_sums",
     summary: "sums of |W| for every column and every row, in fixed point",
-    wgsl: concat!(
-        include_str!("../../shaders/shared/params.wgsl"),
-        include_str!("../../shaders/shared/decode.wgsl"),
-        include_str!("../../shaders/column_norm.wgsl"),
-    ),
-    entry_points: &[&COLUMN_NORM],
+    files: ["shared/params", "shared/decode", "passes/weight_sums", "entry/alone/weight_sums"],
+    entry_points: [WEIGHT_SUMS],
 };
 
-pub(crate) static COLUMN_NORM: EntryPoint =
-    entry_point!("column_norm", 64, [Params, Weights, Result]);
+pub(crate) static WEIGHT_SUMS: EntryPoint =
+    entry_point!("weight_sums", 64, [Params, Weights, Result]);
 
 /// Magnitudes above this count as this, so that 2^19 of them fit into 63 bits.
 pub(crate) const LARGEST: f32 = 256.0;

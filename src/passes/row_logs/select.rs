@@ -1,21 +1,18 @@
-//! Where a row is cut, as bounds on its scores' logarithms: what [`super::fused`] has in place of stored keys.
+//! Where a row is cut, as bounds on its scores' logarithms.
 //!
 //! Within a block of the EWMA a threshold key never falls where the logarithm rises. So "threshold key below `t`" is
 //! "logarithm below a bound", one bound a block, and the search for `t` (pass 4) needs no threshold keys (pass 3): for each
 //! `t` it tries, it computes the blocks' bounds and counts 16-bit logarithms below them. The cut is the one that
-//! [`super::ewma::row`] and [`super::select::smallest_k`] find, bit for bit; a test holds them together.
+//! [`ewma::row`](crate::passes::ewma::row) and [`smallest_k`] find, bit for bit; a test holds them together.
 
 use std::ops::Range;
 
-use super::ewma::{Average, ZERO_SCORE, ZERO_WEIGHT, centre, normalised, scale};
-use super::score::Logs;
-use super::select::{Kth, Near, kth_smallest, smallest_k};
+use super::ewma::Scales;
+use super::score::{BIAS, Logs};
 use crate::counts::Counts;
 use crate::dtype::Weight;
-use crate::selection::Ewma;
-
-/// Logarithms are stored less this, as signed 16-bit numbers, which every CPU compares.
-const BIAS: i32 = 1 << 15;
+use crate::passes::ewma::{ZERO_SCORE, ZERO_WEIGHT, normalised};
+use crate::passes::select::{Kth, Near, kth_smallest, smallest_k};
 
 /// What of a row is pruned: every weight whose logarithm is below its block's bound, and some more columns.
 #[derive(Debug, Default)]
@@ -128,6 +125,80 @@ impl Bounds {
         self.ties
             .retain(|_| keys.next().is_some_and(|(j, &key)| cut.prunes(j, key)));
     }
+
+    /// The cut of the `k` smallest threshold keys, and every weight that is zero.
+    #[inline(always)]
+    pub(crate) fn cut(&mut self, logs: &[i16], scales: &Scales, k: usize, near: &mut Near) {
+        // A search that ends without ties ends at the key it tried last.
+        let kth = kth_smallest(
+            logs.len(),
+            k,
+            near,
+            #[inline(always)]
+            |key| {
+                self.set_below(key, scales);
+                self.count(logs)
+            },
+        );
+        if kth.key == ZERO_WEIGHT {
+            // However few are asked for, every weight that is zero goes.
+            self.set_below(ZERO_SCORE, scales);
+            self.count(logs);
+        } else if kth.ties > 0 {
+            self.find_ties(logs, scales, kth);
+        }
+    }
+
+    /// Bounds below the key, and in `ties` as many columns with that key as are asked for.
+    #[inline(always)]
+    fn find_ties(&mut self, logs: &[i16], scales: &Scales, kth: Kth<i16>) {
+        self.set_below(kth.key + 1, scales);
+        let up_to = self.below.clone();
+        self.set_below(kth.key, scales);
+        self.count = kth.below;
+        let blocks = logs.chunks(self.block_size).zip(&self.below).zip(up_to);
+        for (((logs, &from), to), start) in blocks.zip((0..).step_by(self.block_size)) {
+            // Most blocks have no logarithm that only the key's last step takes in.
+            if from == to {
+                continue;
+            }
+            push_columns(logs, start, from..to, kth.ties, &mut self.ties);
+            if self.ties.len() == kth.ties {
+                return;
+            }
+        }
+    }
+
+    /// Sets each block's bound so that below it are the weights whose threshold key is below `key`; no ties.
+    #[inline(always)]
+    pub(crate) fn set_below(&mut self, key: i16, scales: &Scales) {
+        self.block_size = scales.block_size;
+        self.below.resize(scales.origin.len(), 0);
+        self.ties.clear();
+        let least = i16::MIN + (i32::from(key) + BIAS).min(scales.gaps) as i16;
+        // No live weight's key is below -32766, and every one is below 32767.
+        if key <= ZERO_SCORE + 1 {
+            return self.below.fill(least);
+        }
+        if key == i16::MAX {
+            return self.below.fill(i16::MAX);
+        }
+        // trunc(z) < key for a z below this, and for no other.
+        let edge = if key >= 1 {
+            f32::from(key)
+        } else {
+            (f32::from(key) - 1.0).next_up()
+        };
+        let scales = scales.origin.iter().zip(&scales.scale).zip(&scales.inverse);
+        for (below, ((&origin, &scale), &inverse)) in self.below.iter_mut().zip(scales) {
+            // Solved for `32 log - origin`: rounding puts it at most 2 beside the least that is not below, and 8 less it
+            // lies at most 32, one step of the logarithm, under it. So the bound is this step or the next.
+            let solved = nearest((edge * inverse).clamp(-FAR, FAR));
+            let log = ((solved - 8 + origin + 31) >> 5).clamp(0, 0xffff);
+            let log = log + i32::from(normalised(log, origin, scale) < edge);
+            *below = ((log - BIAS).min(i32::from(i16::MAX)) as i16).max(least);
+        }
+    }
 }
 
 /// Logarithms below the bounds of their blocks of 128.
@@ -199,208 +270,25 @@ fn push_columns(
     }
 }
 
-/// How the scores of each block of a row are measured: the EWMA along the row.
-#[derive(Debug, Default)]
-pub(crate) struct Scales {
-    block_size: usize,
-    /// The lowest logarithms that stand for no live score.
-    gaps: i32,
-    /// Of each block: the average's mean with 5 fraction bits.
-    origin: Vec<i32>,
-    deviation: Vec<i32>,
-    scale: Vec<f32>,
-    /// One over the scale.
-    inverse: Vec<f32>,
-}
-
-impl Scales {
-    /// Runs the average over the row's blocks.
-    #[inline(always)]
-    pub(crate) fn measure(&mut self, logs: &[i16], kind: Logs, ewma: Ewma) {
-        self.block_size = ewma.block_size();
-        let blocks = logs.len().div_ceil(self.block_size);
-        self.origin.resize(blocks, 0);
-        self.deviation.resize(blocks, 0);
-        self.scale.resize(blocks, 0.0);
-        self.inverse.resize(blocks, 0.0);
-        self.gaps = if kind == Logs::WithGaps { 2 } else { 0 };
-        let mut average = None;
-        let slots = self.origin.iter_mut().zip(&mut self.deviation);
-        // The default's length known to the compiler.
-        if kind == Logs::Live && self.block_size == 128 {
-            let (whole, rest) = logs.as_chunks::<128>();
-            let mut slots = slots;
-            for (block, slot) in whole.iter().zip(&mut slots) {
-                follow(&mut average, Some(of_live(block)), ewma, slot);
-            }
-            for slot in slots {
-                follow(&mut average, Some(of_live(rest)), ewma, slot);
-            }
-        } else {
-            for (block, slot) in logs.chunks(self.block_size).zip(slots) {
-                let block = match kind {
-                    Logs::Live => Some(of_live(block)),
-                    Logs::WithGaps => with_gaps(block),
-                };
-                follow(&mut average, block, ewma, slot);
-            }
-        }
-        let scales = self.scale.iter_mut().zip(&mut self.inverse);
-        for ((to, inverse), &deviation) in scales.zip(&self.deviation) {
-            *to = scale(deviation);
-            *inverse = 1.0 / *to;
-        }
-    }
-
-    /// The cut of the `k` smallest threshold keys, and every weight that is zero.
-    #[inline(always)]
-    pub(crate) fn cut(&self, logs: &[i16], k: usize, near: &mut Near, bounds: &mut Bounds) {
-        // A search that ends without ties ends at the key it tried last.
-        let kth = kth_smallest(
-            logs.len(),
-            k,
-            near,
-            #[inline(always)]
-            |key| {
-                self.bound(key, bounds);
-                bounds.count(logs)
-            },
-        );
-        if kth.key == ZERO_WEIGHT {
-            // However few are asked for, every weight that is zero goes.
-            self.bound(ZERO_SCORE, bounds);
-            bounds.count(logs);
-        } else if kth.ties > 0 {
-            self.find_ties(logs, kth, bounds);
-        }
-    }
-
-    /// Bounds below the key, and in `ties` as many columns with that key as are asked for.
-    #[inline(always)]
-    fn find_ties(&self, logs: &[i16], kth: Kth<i16>, bounds: &mut Bounds) {
-        self.bound(kth.key + 1, bounds);
-        let up_to = bounds.below.clone();
-        self.bound(kth.key, bounds);
-        bounds.count = kth.below;
-        let blocks = logs.chunks(self.block_size).zip(&bounds.below).zip(up_to);
-        for (((logs, &from), to), start) in blocks.zip((0..).step_by(self.block_size)) {
-            // Most blocks have no logarithm that only the key's last step takes in.
-            if from == to {
-                continue;
-            }
-            push_columns(logs, start, from..to, kth.ties, &mut bounds.ties);
-            if bounds.ties.len() == kth.ties {
-                return;
-            }
-        }
-    }
-
-    /// Sets each block's bound so that below it are the weights whose threshold key is below `key`; no ties.
-    #[inline(always)]
-    pub(crate) fn bound(&self, key: i16, bounds: &mut Bounds) {
-        bounds.block_size = self.block_size;
-        bounds.below.resize(self.origin.len(), 0);
-        bounds.ties.clear();
-        let least = i16::MIN + (i32::from(key) + BIAS).min(self.gaps) as i16;
-        // No live weight's key is below -32766, and every one is below 32767.
-        if key <= ZERO_SCORE + 1 {
-            return bounds.below.fill(least);
-        }
-        if key == i16::MAX {
-            return bounds.below.fill(i16::MAX);
-        }
-        // trunc(z) < key for a z below this, and for no other.
-        let edge = if key >= 1 {
-            f32::from(key)
-        } else {
-            (f32::from(key) - 1.0).next_up()
-        };
-        let scales = self.origin.iter().zip(&self.scale).zip(&self.inverse);
-        for (below, ((&origin, &scale), &inverse)) in bounds.below.iter_mut().zip(scales) {
-            // Solved for `32 log - origin`: rounding puts it at most 2 beside the least that is not below, and 8 less it
-            // lies at most 32, one step of the logarithm, under it. So the bound is this step or the next.
-            let solved = nearest((edge * inverse).clamp(-FAR, FAR));
-            let log = ((solved - 8 + origin + 31) >> 5).clamp(0, 0xffff);
-            let log = log + i32::from(normalised(log, origin, scale) < edge);
-            *below = ((log - BIAS).min(i32::from(i16::MAX)) as i16).max(least);
-        }
-    }
-}
-
-/// Moves the average by a block, and stores what the block's weights are measured with.
-#[inline(always)]
-fn follow(
-    average: &mut Option<Average>,
-    block: Option<Average>,
-    ewma: Ewma,
-    (origin, deviation): (&mut i32, &mut i32),
-) {
-    if let Some(block) = block {
-        *average = Some(Average::follow(*average, block, ewma.gain_shift()));
-    }
-    // A block without live weights has nothing that would be measured.
-    let average = average.unwrap_or_default();
-    (*origin, *deviation) = (average.mean >> 2, average.deviation);
-}
-
 /// Beyond every `32 log - origin`, and within what [`nearest`] takes.
 const FAR: f32 = (1 << 22) as f32 - 16.0;
 
-/// The whole number nearest to `x`, for `|x| < 2^22`: a conversion that vectorises, see [`super::keys::whole`].
+/// The whole number nearest to `x`, for `|x| < 2^22`: a conversion that vectorises, see [`whole`](crate::passes::keys::whole).
 #[inline(always)]
 fn nearest(x: f32) -> i32 {
     const SHIFT: f32 = 12_582_912.0;
     ((x + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32)
 }
 
-/// The average of a block of live scores.
-#[inline(always)]
-fn of_live(logs: &[i16]) -> Average {
-    let count = logs.len() as i32;
-    let sum = sum(logs) + count * BIAS;
-    let distance = distance(logs, centre(sum, count));
-    Average::of(count, sum, distance)
-}
-
-/// The average of a block's live scores; `None` if it has none.
-#[inline(always)]
-fn with_gaps(logs: &[i16]) -> Option<Average> {
-    let (mut zeros, mut vanished) = (0, 0);
-    for &log in logs {
-        zeros += i32::from(log == i16::MIN);
-        vanished += i32::from(log == i16::MIN + 1);
-    }
-    let count = logs.len() as i32 - zeros - vanished;
-    if count == 0 {
-        return None;
-    }
-    // What the others have added is taken off again: 0 and 1 to the sum, their distances to the distance.
-    let sum = sum(logs) + logs.len() as i32 * BIAS - vanished;
-    let centre = centre(sum, count);
-    let distance = distance(logs, centre) - zeros * centre - vanished * (centre - 1);
-    Some(Average::of(count, sum, distance))
-}
-
-#[inline(always)]
-fn sum(logs: &[i16]) -> i32 {
-    logs.iter().map(|&log| i32::from(log)).sum()
-}
-
-#[inline(always)]
-fn distance(logs: &[i16], centre: i32) -> i32 {
-    let centre = (centre - BIAS) as i16;
-    logs.iter()
-        .map(|&log| i32::from(log.abs_diff(centre)))
-        .sum()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::ewma;
-    use super::super::score::{self, Window};
-    use super::super::select::{self, Cut};
+    use super::super::score::{self as row_logs, Window};
     use super::*;
     use crate::dtype::F32;
+    use crate::passes::ewma::scale;
+    use crate::passes::select::{self, Cut};
+    use crate::passes::{ewma, score};
+    use crate::selection::Ewma;
     use proptest::prelude::*;
 
     /// A row both ways: its order keys, and its logarithms if it has them.
@@ -417,7 +305,7 @@ mod tests {
         let mut order_keys = vec![0; weights.len()];
         score::row(&weights, multipliers(), &mut order_keys);
         let mut logs = vec![0; weights.len()];
-        let kind = score::logs(&weights, multipliers(), Window::below(1.0), &mut logs);
+        let kind = row_logs::row(&weights, multipliers(), Window::below(1.0), &mut logs);
         Row {
             weights,
             order_keys,
@@ -483,11 +371,11 @@ mod tests {
             let (mut scales, mut bounds, mut near) = (Scales::default(), Bounds::default(), Near::default());
             scales.measure(&row.logs, kind, ewma);
 
-            scales.cut(&row.logs, k, &mut near, &mut bounds);
+            bounds.cut(&row.logs, &scales, k, &mut near);
             let cut = smallest_k(&threshold_keys, k, &mut Near::default());
             prop_assert_eq!(marked(&row, &bounds), cut_by_keys(cut, &threshold_keys), "ewma, {}", k);
 
-            scales.bound(threshold, &mut bounds);
+            bounds.set_below(threshold, &scales);
             bounds.count(&row.logs);
             let cut = select::below(threshold);
             prop_assert_eq!(marked(&row, &bounds), cut_by_keys(cut, &threshold_keys), "below {}", threshold);
@@ -516,7 +404,7 @@ mod tests {
                     inverse: vec![1.0 / scale],
                 };
                 let mut bounds = Bounds::default();
-                scales.bound(key, &mut bounds);
+                bounds.set_below(key, &scales);
                 let bound = i32::from(bounds.below[0]) + BIAS;
                 // The definition: truncated towards zero, then limited.
                 let threshold_key = |log: i32| normalised(log, origin, scale).clamp(-32766.0, 32766.0).trunc() as i16;

@@ -1,5 +1,8 @@
-// Eight columns of a row at a time: what is stored of them is read by neighbours side by side, and a 16-bit weight's word but
-// once.
+// Eight columns of a row at a time: what is stored of them is read by neighbours side by side, and the word of two 16-bit
+// weights once.
+//
+// No twin: this is how a device reads memory; the CPU's loops over columns are made vectors by the compiler.
+// Needs: shared/params, shared/decode, passes/score
 
 struct Eight {
     even: vec4<u32>,

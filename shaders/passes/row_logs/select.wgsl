@@ -1,4 +1,7 @@
-// The selection over a row's logarithms or threshold keys. Twin: src/passes/bounds.rs, `Bounds`.
+// The selection over a row's logarithms, or the threshold keys that they have become.
+//
+// Twin: src/passes/row_logs/select.rs, which cuts by bounds on logarithms alone: src/passes/row_logs/mod.rs
+// Needs: passes/select, passes/row_logs/score
 
 // Adds the upper bytes of eight packed keys to the histogram.
 fn count_upper_bytes(packed: vec4<u32>) {
@@ -142,25 +145,5 @@ fn write_mask(row: u32, cut: Cut, lane: u32) {
             mask[row * params.mask_words + word] = bits;
         }
         workgroupBarrier();
-    }
-}
-
-// Prunes a row whose logarithms are stored. For 256 invocations.
-fn prune_by_logs(row: u32, kind: u32, lane: u32) {
-    atomicStore(&histogram[lane], 0u);
-    workgroupBarrier();
-    if params.key_bits == 16u {
-        measure(kind, lane);
-        normalise_logs(kind, lane);
-    } else {
-        for (var eight = lane; eight < params.mask_words * 4u; eight += 256u) {
-            count_upper_bytes(logs[eight]);
-        }
-    }
-    workgroupBarrier();
-    if params.below != 0u {
-        write_mask(row, Cut(params.below - 1u, 0u, EVERY), lane);
-    } else {
-        write_mask(row, find_cut(row, lane), lane);
     }
 }
