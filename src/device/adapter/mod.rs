@@ -1,6 +1,10 @@
-//! Adapters: what wgpu finds on this machine, and how one is opened.
+//! Adapters: what wgpu finds on this machine, and how one is opened. All that knows wgpu's instance, adapters and devices is
+//! here; the module has an adapter's name, as one called `wgpu` would hide the crate.
 
-use super::context::Context;
+pub(crate) mod context;
+
+use context::Context;
+
 use super::error::Error;
 use super::info::{DeviceInfo, DeviceKind};
 use super::probe;

@@ -1,4 +1,4 @@
-//! An opened adapter, shared by everything that computes on it: the passes (`gpu.rs`) and the forward pass.
+//! An opened adapter, shared by everything that computes on it: the passes (`device/gpu`) and the forward pass.
 //!
 //! What comes back is never trusted to a silent device: any error wgpu reports, from whatever thread, sets a flag that
 //! [`Context::check`] returns from then on as [`Error::Failed`].
@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::error::Error;
-use super::info::DeviceInfo;
+use crate::device::error::Error;
+use crate::device::info::DeviceInfo;
 use crate::shader::{EntryPoint, Shader};
 
 /// Entry point to pipeline.

@@ -4,20 +4,24 @@
 //! comes back: a sixteenth of a bf16 weight's bytes. [`Gpu::submit`] and [`Gpu::wait`] are separate so that the caller can
 //! read the next chunk, and write the last, while one is on the device.
 
+pub(super) mod buffers;
+pub(super) mod dispatches;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::context::{Context, Mapping, Pipelines};
+use super::adapter::context::{Context, Mapping, Pipelines};
 use super::error::Error;
-use super::work::{Dispatch, Work};
 use crate::mask::Mask;
 use crate::passes::PASSES;
 use crate::passes::fused::{
     CAPACITY, GROUPS, ROWS, WIDE_CAPACITY, WIDE_ROWS, WIDE_WORKGROUP_BYTES,
 };
-use crate::passes::params::{Binding, Params};
-use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Step, Sums};
+use crate::passes::params::Binding;
+use crate::recipe::{Recipe, Rows, Step, Sums};
 use crate::shader::EntryPoint;
+use buffers::{Buffers, Slot, chunk_factors};
+use dispatches::{Dispatch, Work};
 
 /// Weights a chunk at most: 8 MiB of bf16.
 const CHUNK_WEIGHTS: usize = 4 << 20;
@@ -38,55 +42,12 @@ pub struct Gpu {
     idle: Mutex<Vec<Slot>>,
 }
 
-/// The buffers of one chunk in flight; they only ever grow.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    upload: Option<wgpu::Buffer>,
-    weights: Option<wgpu::Buffer>,
-    factors: Option<wgpu::Buffer>,
-    averages: Option<wgpu::Buffer>,
-    order_keys: Option<wgpu::Buffer>,
-    threshold_keys: Option<wgpu::Buffer>,
-    result: Option<wgpu::Buffer>,
-    download: Option<wgpu::Buffer>,
-    params: Option<wgpu::Buffer>,
-}
-
-/// The slot's buffers for one piece of work.
-pub(super) struct Buffers {
-    upload: wgpu::Buffer,
-    /// Bytes of weights, padded to a word.
-    uploaded: u64,
-    download: wgpu::Buffer,
-    params: wgpu::Buffer,
-    weights: wgpu::Buffer,
-    factors: wgpu::Buffer,
-    averages: wgpu::Buffer,
-    result: wgpu::Buffer,
-    order_keys: wgpu::Buffer,
-    threshold_keys: wgpu::Buffer,
-    has_threshold_keys: bool,
-}
-
-impl Buffers {
-    pub(super) fn bound(&self, binding: Binding) -> &wgpu::Buffer {
-        match binding {
-            Binding::Params => &self.params,
-            Binding::Weights => &self.weights,
-            Binding::Factors => &self.factors,
-            Binding::Averages => &self.averages,
-            Binding::Result => &self.result,
-            Binding::Keys if self.has_threshold_keys => &self.threshold_keys,
-            // The order keys are selected on, where there are no threshold keys.
-            Binding::OrderKeys | Binding::Keys => &self.order_keys,
-        }
-    }
-}
-
 /// A chunk on the device.
 #[derive(Debug)]
 pub(crate) struct Pending {
     slot: Slot,
+    /// Of the slot's buffers the one that is read.
+    download: wgpu::Buffer,
     mapping: Mapping,
     rows: usize,
     in_features: usize,
@@ -253,28 +214,29 @@ impl Gpu {
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
             .unwrap_or_default();
-        let buffers = self.fill(&mut slot, rows, work, factors)?;
+        let buffers = slot.fill(&self.context, rows, work, factors)?;
         let mut encoder = self.encoder();
-        self.upload(&mut encoder, &buffers, work);
+        buffers.record_upload(&mut encoder, work);
         {
             let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             self.record(&mut compute, &buffers, &work.dispatches);
         }
         let result = buffers.bound(work.result);
-        encoder.copy_buffer_to_buffer(result, 0, &buffers.download, 0, work.result_bytes);
+        encoder.copy_buffer_to_buffer(result, 0, buffers.download(), 0, work.result_bytes);
         let submission = self.context.queue.submit([encoder.finish()]);
 
         // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
         let mapping = self.context.map(
             submission,
             &[
-                (&buffers.download, wgpu::MapMode::Read),
-                (&buffers.upload, wgpu::MapMode::Write),
+                (buffers.download(), wgpu::MapMode::Read),
+                (buffers.upload(), wgpu::MapMode::Write),
             ],
         );
         self.context.check()?;
         Ok(Pending {
             slot,
+            download: buffers.download().clone(),
             mapping,
             rows: rows.rows(),
             in_features: rows.in_features,
@@ -285,97 +247,6 @@ impl Gpu {
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
         let descriptor = wgpu::CommandEncoderDescriptor::default();
         self.context.device.create_command_encoder(&descriptor)
-    }
-
-    /// Makes the slot's buffers large enough, and fills those that the host fills.
-    pub(super) fn fill(
-        &self,
-        slot: &mut Slot,
-        rows: Rows<'_>,
-        work: &Work,
-        factors: &[f32],
-    ) -> Result<Buffers, Error> {
-        use wgpu::BufferUsages as Usage;
-        debug_assert!(
-            rows.in_features <= MAX_IN_FEATURES,
-            "the planner refuses longer rows"
-        );
-        let between = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let padded = (rows.bytes.len() as u64).next_multiple_of(4);
-        let buffers = Buffers {
-            upload: self.grow(
-                &mut slot.upload,
-                "upload",
-                padded,
-                Usage::MAP_WRITE | Usage::COPY_SRC,
-            ),
-            uploaded: padded,
-            download: self.grow(
-                &mut slot.download,
-                "download",
-                work.result_bytes,
-                Usage::MAP_READ | Usage::COPY_DST,
-            ),
-            params: self.grow(
-                &mut slot.params,
-                "params",
-                size_of::<Params>() as u64,
-                Usage::UNIFORM | Usage::COPY_DST,
-            ),
-            weights: self.grow(&mut slot.weights, "weights", padded, between),
-            factors: self.grow(
-                &mut slot.factors,
-                "factors",
-                factors.len() as u64 * 4,
-                Usage::STORAGE | Usage::COPY_DST,
-            ),
-            averages: self.grow(
-                &mut slot.averages,
-                "averages",
-                work.bytes(Binding::Averages),
-                Usage::STORAGE,
-            ),
-            result: self.grow(&mut slot.result, "result", work.result_bytes, between),
-            order_keys: self.grow(
-                &mut slot.order_keys,
-                "order keys",
-                work.bytes(Binding::OrderKeys),
-                between,
-            ),
-            threshold_keys: self.grow(
-                &mut slot.threshold_keys,
-                "threshold keys",
-                work.bytes(Binding::Keys),
-                between,
-            ),
-            has_threshold_keys: work.params.key_bits == 16,
-        };
-        self.context.check()?;
-        {
-            let mut view = buffers
-                .upload
-                .get_mapped_range_mut(..padded)
-                .map_err(|error| self.context.failed(error.to_string()))?;
-            view.slice(..rows.bytes.len()).copy_from_slice(rows.bytes);
-            view.slice(rows.bytes.len()..).fill(0);
-        }
-        buffers.upload.unmap();
-        let queue = &self.context.queue;
-        queue.write_buffer(&buffers.params, 0, bytemuck::bytes_of(&work.params));
-        queue.write_buffer(&buffers.factors, 0, bytemuck::cast_slice(factors));
-        Ok(buffers)
-    }
-
-    /// Records the weights' copy to the device.
-    pub(super) fn upload(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        buffers: &Buffers,
-        work: &Work,
-    ) {
-        encoder.copy_buffer_to_buffer(&buffers.upload, 0, &buffers.weights, 0, buffers.uploaded);
-        // Nothing pruned, should a dispatch be lost without an error: the caller's count of zeros tells.
-        encoder.clear_buffer(buffers.bound(work.result), 0, Some(work.result_bytes));
     }
 
     fn pipeline(&self, entry_point: &EntryPoint) -> &wgpu::ComputePipeline {
@@ -415,6 +286,7 @@ impl Gpu {
     pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
         let Pending {
             slot,
+            download,
             mapping,
             rows,
             in_features,
@@ -422,10 +294,7 @@ impl Gpu {
         } = pending;
         let _turn = self.context.turn();
         self.context.wait(mapping)?;
-        let Some(download) = &slot.download else {
-            unreachable!("a pending slot has its buffers")
-        };
-        let words = self.context.take_words(download, result_bytes)?;
+        let words = self.context.take_words(&download, result_bytes)?;
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -436,39 +305,6 @@ impl Gpu {
             words,
         })
     }
-
-    /// The slot's buffer, made anew when it is too small; staging memory stays mapped while it is idle.
-    fn grow(
-        &self,
-        buffer: &mut Option<wgpu::Buffer>,
-        label: &str,
-        bytes: u64,
-        usage: wgpu::BufferUsages,
-    ) -> wgpu::Buffer {
-        let largest = self.context.largest_buffer();
-        if buffer.as_ref().is_none_or(|buffer| buffer.size() < bytes) {
-            *buffer = Some(self.context.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size: bytes.max(256).next_power_of_two().min(largest.max(bytes)),
-                usage,
-                mapped_at_creation: usage.contains(wgpu::BufferUsages::MAP_WRITE),
-            }));
-        }
-        match buffer {
-            Some(buffer) => buffer.clone(),
-            None => unreachable!("made above"),
-        }
-    }
-}
-
-/// Column factors, then RIA's column terms and the row terms of this chunk, as `score.wgsl` reads them.
-pub(super) fn chunk_factors(factors: &Factors, first_row: usize, rows: usize) -> Vec<f32> {
-    let mut all = factors.column.clone();
-    if let Some(terms) = &factors.terms {
-        all.extend(&terms.column);
-        all.extend(&terms.row[first_row..first_row + rows]);
-    }
-    all
 }
 
 /// Adds the tiles of each of `count` sums: words are low and high halves, per tile, then per sum.
