@@ -192,7 +192,7 @@ impl Plan {
         let score = options
             .score
             .unwrap_or_else(|| default_score(options.norms.is_some()));
-        if score.norms == scores::Norms::Required && options.norms.is_none() {
+        if score.norms == scores::NormsUse::Required && options.norms.is_none() {
             return Err(Error::NormsRequired { score: score.name });
         }
 
@@ -293,7 +293,7 @@ impl Plan {
     /// Whether norms have a part in the score.
     #[must_use]
     pub fn uses_norms(&self) -> bool {
-        self.options.norms.is_some() && self.score.norms != scores::Norms::Unused
+        self.options.norms.is_some() && self.score.norms != scores::NormsUse::Unused
     }
 
     /// The norms of one matrix; `None` when the score goes without.
@@ -310,7 +310,7 @@ impl Plan {
             .options
             .norms
             .as_ref()
-            .filter(|_| self.score.norms != scores::Norms::Unused)
+            .filter(|_| self.score.norms != scores::NormsUse::Unused)
         else {
             return Ok(None);
         };
@@ -355,13 +355,13 @@ impl Plan {
                 "no calibration token reached {first}{others}: pruned by the weights alone; calibrate on more text"
             ));
         }
-        if self.options.norms.is_some() && self.score.norms == scores::Norms::Unused {
+        if self.options.norms.is_some() && self.score.norms == scores::NormsUse::Unused {
             self.warnings.push(format!(
                 "the score {} does not use the norms",
                 self.score.name
             ));
         }
-        if self.options.norms.is_none() && self.score.norms != scores::Norms::Unused {
+        if self.options.norms.is_none() && self.score.norms != scores::NormsUse::Unused {
             self.warnings.push(format!(
                 "no column norms of activations: the score is {} on the weights alone, which costs much quality",
                 self.score.name
@@ -429,7 +429,7 @@ impl Plan {
 }
 
 fn default_score(norms: bool) -> &'static Score {
-    let fits = |score: &&Score| norms || score.norms == scores::Norms::Optional;
+    let fits = |score: &&Score| norms || score.norms == scores::NormsUse::Optional;
     SCORES.iter().find(fits).unwrap_or(&SCORES[0])
 }
 

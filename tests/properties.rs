@@ -10,7 +10,7 @@ use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::mask::Mask;
 use swiftprune_wgpu::recipe::Recipe;
-use swiftprune_wgpu::scores::{Norms, SCORES, Score};
+use swiftprune_wgpu::scores::{NormsUse, SCORES, Score};
 
 /// A random tensor, its norms, a score with or without them and a selection.
 #[derive(Clone, Debug)]
@@ -46,11 +46,11 @@ impl Case {
     }
 
     fn recipe(&self, device: &Device, tensor: &Tensor) -> Recipe {
-        Recipe {
-            selection: common::selection(self.selection),
-            factors: factors(device, tensor, self.score(), self.norms().as_deref())
+        Recipe::with_factors(
+            common::selection(self.selection),
+            factors(device, tensor, self.score(), self.norms().as_deref())
                 .expect("the CPU does not fail"),
-        }
+        )
     }
 
     fn mask(&self, device: &Device, tensor: &Tensor) -> Mask {
@@ -315,6 +315,8 @@ fn the_cases_have_every_score_of_the_registry() {
         .collect();
     let registered: Vec<&str> = SCORES.iter().map(|score| score.name).collect();
     assert_eq!(names, registered);
-    let optional = SCORES.iter().find(|score| score.norms == Norms::Optional);
+    let optional = SCORES
+        .iter()
+        .find(|score| score.norms == NormsUse::Optional);
     assert_eq!(optional.map(|score| score.name), Some("ria"));
 }

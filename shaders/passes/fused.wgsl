@@ -1,6 +1,6 @@
 // From a row's weights to its mask in one dispatch: the passes joined.
 //
-// A row whose scores lie within the window, which is nearly every row there is, is read once and kept as logarithms
+// A row whose scores lie within the span, which is nearly every row there is, is read once and kept as logarithms
 // (row_logs). Any other is pruned by keys: each is computed again from the weight where it is needed, as the row is in the
 // device's cache by then, and a key takes a few operations, where one stored and read back takes 8 bytes of bandwidth.
 //
@@ -62,8 +62,8 @@ fn prune_by_logs(row: u32, kind: u32, lane: u32) {
 
 // Prunes a row. For 256 invocations.
 fn prune_row(row: u32, lane: u32) {
-    // The host gives no window where a row of logarithms does not fit.
-    if params.window != 0u {
+    // The host gives no span where a row of logarithms does not fit.
+    if params.span_base != 0u {
         let kind = store_logs(row, lane);
         if kind != ODD {
             prune_by_logs(row, kind, lane);

@@ -18,7 +18,7 @@ struct Params {
     terms_per_tile: u32,
     sum_stride: u32,
     term_stride: u32,
-    window: u32,
+    span_base: u32,
     padding: u32,
 }
 

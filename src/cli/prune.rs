@@ -13,7 +13,7 @@ use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::norms;
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::report::{EvaluationReport, Report, Row, checksums, report};
-use swiftprune_wgpu::scores::{Norms, Score};
+use swiftprune_wgpu::scores::{NormsUse, Score};
 use swiftprune_wgpu::selection::Selection;
 use swiftprune_wgpu::text::Text;
 use swiftprune_wgpu::{prune, targets};
@@ -145,7 +145,7 @@ fn calibration(
 ) -> anyhow::Result<(Option<Calibration>, Option<String>)> {
     let unused = options
         .score
-        .is_some_and(|score| score.norms == Norms::Unused);
+        .is_some_and(|score| score.norms == NormsUse::Unused);
     if options.norms.is_some() || unused {
         return Ok((None, None));
     }
@@ -216,7 +216,7 @@ fn settings(plan: &Plan, device: &Device, calibration: Option<String>) -> Vec<St
             "score   {}: {}{}",
             plan.score.name,
             plan.score.formula,
-            if plan.options.norms.is_none() && plan.score.norms != Norms::Unused {
+            if plan.options.norms.is_none() && plan.score.norms != NormsUse::Unused {
                 ", with n = 1"
             } else {
                 ""

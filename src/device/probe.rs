@@ -55,7 +55,7 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
     let unfit = |what: &str| Error::Unfit {
         device: gpu.context().info.to_string(),
         reason: format!(
-            "its {what} differs from the CPU's on the rows that are tried at start-up; `swiftprune-wgpu selftest` says more"
+            "its {what} differs from the CPU's on the rows that are tried at start-up; the self-test says more"
         ),
     };
     let (rows, in_features) = (3, 301);

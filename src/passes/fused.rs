@@ -7,7 +7,7 @@
 use super::params::entry_point;
 use super::row_logs;
 use super::row_logs::ewma::Scales;
-use super::row_logs::score::{Logs, Window};
+use super::row_logs::score::{Logs, Span};
 use super::row_logs::select::Bounds;
 use super::select::{self, Cut, Key, Near};
 use super::{ewma, n_of_m, score};
@@ -109,7 +109,7 @@ pub(crate) struct Scratch {
 }
 
 /// What was decided of a row; what it refers to is in the [`Scratch`].
-enum Decision {
+enum RowCut {
     /// `bounds` on `logs`.
     Bounds(Logs),
     /// A cut of `threshold_keys`.
@@ -122,14 +122,14 @@ enum Decision {
 
 /// A tensor's recipe, and what its rows have in common.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rule<'a> {
+pub(crate) struct RowRule<'a> {
     recipe: &'a Recipe,
     largest_factor: f32,
     /// 0 where the score has no terms.
     largest_term: f32,
 }
 
-impl<'a> Rule<'a> {
+impl<'a> RowRule<'a> {
     pub(crate) fn new(recipe: &'a Recipe) -> Self {
         let largest = |of: &[f32]| of.iter().copied().fold(0.0, f32::max);
         let factors = &recipe.factors;
@@ -140,11 +140,11 @@ impl<'a> Rule<'a> {
         }
     }
 
-    /// Where the scores of a row are looked for.
+    /// The span that the scores of a row are looked for in.
     #[inline(always)]
-    pub(crate) fn window(&self, row: usize) -> Window {
+    pub(crate) fn span(&self, row: usize) -> Span {
         let terms = self.recipe.factors.terms.as_ref();
-        Window::below(terms.map_or(self.largest_factor, |terms| {
+        Span::below(terms.map_or(self.largest_factor, |terms| {
             (terms.row[row] + self.largest_term) * self.largest_factor
         }))
     }
@@ -180,13 +180,13 @@ fn order_key<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, column: usiz
 
 /// The logarithms of one row.
 #[inline(always)]
-fn logs<W: Weight>(weights: &[W], row: usize, rule: Rule<'_>, logs: &mut [i16]) -> Option<Logs> {
+fn logs<W: Weight>(weights: &[W], row: usize, rule: RowRule<'_>, logs: &mut [i16]) -> Option<Logs> {
     let factors = &rule.recipe.factors.column;
     match &rule.recipe.factors.terms {
-        None => row_logs::score::row(weights, factors.iter().copied(), rule.window(row), logs),
+        None => row_logs::score::row(weights, factors.iter().copied(), rule.span(row), logs),
         Some(terms) => {
             let multipliers = score::with_terms(factors, &terms.column, terms.row[row]);
-            row_logs::score::row(weights, multipliers, rule.window(row), logs)
+            row_logs::score::row(weights, multipliers, rule.span(row), logs)
         }
     }
 }
@@ -209,7 +209,7 @@ pub(crate) fn cut_order(keys: &[u32], selection: &Selection, near: &mut Near) ->
 
 impl Scratch {
     #[inline(always)]
-    fn decide<W: Weight>(&mut self, weights: &[W], row: usize, rule: Rule<'_>) -> Decision {
+    fn decide<W: Weight>(&mut self, weights: &[W], row: usize, rule: RowRule<'_>) -> RowCut {
         let in_features = weights.len();
         let recipe = rule.recipe;
         if let Selection::Pattern(pattern) = recipe.selection {
@@ -217,12 +217,12 @@ impl Scratch {
             self.pruned.resize(in_features, false);
             let is_live = score_row(weights, row, recipe, &mut self.order_keys);
             n_of_m::row(&self.order_keys, is_live, pattern, &mut self.pruned);
-            return Decision::Pruned { is_live };
+            return RowCut::Pruned { is_live };
         }
         self.logs.resize(in_features, 0);
         if let Some(kind) = logs(weights, row, rule, &mut self.logs) {
             self.bound(weights, row, rule, kind);
-            return Decision::Bounds(kind);
+            return RowCut::Bounds(kind);
         }
         self.order_keys.resize(in_features, 0);
         score_row(weights, row, recipe, &mut self.order_keys);
@@ -232,15 +232,15 @@ impl Scratch {
                 self.threshold_keys.resize(in_features, 0);
                 ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
                 let keys = &self.threshold_keys;
-                Decision::Threshold(cut_threshold(keys, &recipe.selection, near))
+                RowCut::Threshold(cut_threshold(keys, &recipe.selection, near))
             }
-            None => Decision::Order(cut_order(&self.order_keys, &recipe.selection, near)),
+            None => RowCut::Order(cut_order(&self.order_keys, &recipe.selection, near)),
         }
     }
 
     /// Decides by the row's logarithms.
     #[inline(always)]
-    fn bound<W: Weight>(&mut self, weights: &[W], row: usize, rule: Rule<'_>, kind: Logs) {
+    fn bound<W: Weight>(&mut self, weights: &[W], row: usize, rule: RowRule<'_>, kind: Logs) {
         let selection = &rule.recipe.selection;
         let k = selection.k(self.logs.len()).unwrap_or(0);
         let Some(ewma) = selection.ewma() else {
@@ -264,30 +264,28 @@ impl Scratch {
         &mut self,
         weights: &mut [W],
         row: usize,
-        rule: Rule<'_>,
+        rule: RowRule<'_>,
         squares: bool,
         counts: &mut Counts,
     ) {
         match self.decide(weights, row, rule) {
-            Decision::Bounds(Logs::Live) if !squares => {
+            RowCut::Bounds(Logs::Live) if !squares => {
                 self.bounds.zero_live(&self.logs, weights, counts);
             }
-            Decision::Bounds(_) => {
+            RowCut::Bounds(_) => {
                 self.pruned.resize(weights.len(), false);
                 self.bounds.mark(&self.logs, &mut self.pruned);
                 counts.zero(weights, &self.pruned, squares, |pruned| pruned);
             }
-            Decision::Threshold(cut) => {
+            RowCut::Threshold(cut) => {
                 apply_cut(cut, &self.threshold_keys, weights, squares, counts)
             }
-            Decision::Order(cut) => {
+            RowCut::Order(cut) => {
                 let keys = bytemuck::cast_slice(&self.order_keys);
                 apply_cut(cut, keys, weights, squares, counts);
             }
-            Decision::Pruned { is_live: true } if !squares => {
-                counts.zero_live(weights, &self.pruned)
-            }
-            Decision::Pruned { .. } => {
+            RowCut::Pruned { is_live: true } if !squares => counts.zero_live(weights, &self.pruned),
+            RowCut::Pruned { .. } => {
                 counts.zero(weights, &self.pruned, squares, |pruned| pruned);
             }
         }
@@ -299,18 +297,18 @@ impl Scratch {
         &mut self,
         weights: &[W],
         row: usize,
-        rule: Rule<'_>,
+        rule: RowRule<'_>,
         words: &mut [u32],
     ) {
         match self.decide(weights, row, rule) {
-            Decision::Bounds(_) => {
+            RowCut::Bounds(_) => {
                 self.pruned.resize(weights.len(), false);
                 self.bounds.mark(&self.logs, &mut self.pruned);
                 pack(&self.pruned, words, |_, pruned| pruned);
             }
-            Decision::Threshold(cut) => record_cut(cut, &self.threshold_keys, words),
-            Decision::Order(cut) => record_cut(cut, bytemuck::cast_slice(&self.order_keys), words),
-            Decision::Pruned { .. } => pack(&self.pruned, words, |_, pruned| pruned),
+            RowCut::Threshold(cut) => record_cut(cut, &self.threshold_keys, words),
+            RowCut::Order(cut) => record_cut(cut, bytemuck::cast_slice(&self.order_keys), words),
+            RowCut::Pruned { .. } => pack(&self.pruned, words, |_, pruned| pruned),
         }
     }
 }

@@ -42,8 +42,8 @@ pub(crate) struct Params {
     pub sum_stride: u32,
     /// `weight_sums`: distance, in weights, between two terms of one sum.
     pub term_stride: u32,
-    /// The least order key that a row of logarithms has room for; 0 where rows are pruned by keys.
-    pub window: u32,
+    /// The least order key within the span of a row's logarithms; 0 where rows are pruned by keys.
+    pub span_base: u32,
     /// Uniform blocks are a multiple of 16 bytes.
     pub padding: u32,
 }
@@ -80,7 +80,7 @@ pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
         terms_per_tile,
         sum_stride,
         term_stride,
-        window,
+        span_base,
         padding,
     ];
     (fields, size_of::<Params>())

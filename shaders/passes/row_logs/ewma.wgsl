@@ -21,7 +21,7 @@ fn total(parts: vec4<u32>) -> u32 {
     return parts.x + parts.y + parts.z + parts.w;
 }
 
-// The block that a word's 32 columns lie in: the host gives a window only where blocks are no smaller.
+// The block that a word's 32 columns lie in: the host gives a span only where blocks are no smaller.
 fn block_of(word: u32) -> u32 {
     return word >> (params.block_shift - 5u);
 }

@@ -1,7 +1,7 @@
 // A row as the 16-bit logarithms of its scores, in workgroup memory: read once, where the keys are computed each time they
 // are needed.
 //
-// A live score's logarithm is its order key's upper bits, less params.window's, plus 2: the passes only see differences of
+// A live score's logarithm is its order key's upper bits, less span_base's, plus 2: the passes only see differences of
 // them. 0 stands for a weight that is zero, 1 for a score that has vanished, ABSENT for the columns past the last, which so
 // come after all others.
 //
@@ -15,10 +15,10 @@ var<workgroup> found_in_row: atomic<u32>;
 var<workgroup> row_kind: u32;
 
 const ABSENT: u32 = 65535u;
-// Order keys from params.window up to the first whose logarithm would be ABSENT: nearly 64 octaves.
-const WINDOW: u32 = 0x1fffa000u;
+// Order keys from params.span_base up to the first whose logarithm would be ABSENT: nearly 64 octaves.
+const SPAN: u32 = 0x1fffa000u;
 
-// Kinds of rows: live scores within the window; zeros or vanished scores too; anything else, for which there are no logs.
+// Kinds of rows: live scores within the span; zeros or vanished scores too; anything else, for which there are no logs.
 const LIVE: u32 = 0u;
 const WITH_GAPS: u32 = 1u;
 const ODD: u32 = 2u;
@@ -29,9 +29,9 @@ fn place(eight: u32) -> u32 {
     return eight ^ ((eight >> 3u) & 3u);
 }
 
-// How far above the window's lowest score; WINDOW or more for one that is not in it, or not live.
+// How far above the span's lowest score; SPAN or more for one that is not in it, or not live.
 fn above(magnitude: vec4<u32>, multiplier: vec4<f32>) -> vec4<u32> {
-    return bitcast<vec4<u32>>(bitcast<vec4<f32>>(magnitude) * multiplier) - vec4<u32>(params.window);
+    return bitcast<vec4<u32>>(bitcast<vec4<f32>>(magnitude) * multiplier) - vec4<u32>(params.span_base);
 }
 
 // The logarithm of any column in the lower half, and what was found above it.
@@ -43,8 +43,8 @@ fn log_of(row: u32, column: u32) -> u32 {
     if key < SMALLEST_LIVE {
         return key | (WITH_GAPS << 16u);
     }
-    let above = key - params.window;
-    return select(ODD << 16u, (above >> 13u) + 2u, above < WINDOW);
+    let above = key - params.span_base;
+    return select(ODD << 16u, (above >> 13u) + 2u, above < SPAN);
 }
 
 // Stores the logarithms of eight columns of any kind; returns what was found.
@@ -67,7 +67,7 @@ fn store_logs(row: u32, lane: u32) -> u32 {
         atomicStore(&found_in_row, LIVE);
     }
     workgroupBarrier();
-    // Nearly every row has live scores only, and whatever else there is lies outside the window. If there is, again.
+    // Nearly every row has live scores only, and whatever else there is lies outside the span. If there is, again.
     var kind = LIVE;
     for (var round = 0u; round < 2u; round += 1u) {
         let found = store_round(row, round == 0u, lane);
@@ -105,6 +105,6 @@ fn store_round(row: u32, is_hasty: bool, lane: u32) -> u32 {
             found |= store_any(row, eight);
         }
     }
-    let is_outside = any(highest >= vec4<u32>(WINDOW)) || any(largest >= vec4<u32>(NON_FINITE));
+    let is_outside = any(highest >= vec4<u32>(SPAN)) || any(largest >= vec4<u32>(NON_FINITE));
     return found | select(LIVE, WITH_GAPS, is_outside);
 }

@@ -2,7 +2,9 @@
 
 use crate::mask::Mask;
 use crate::passes::ewma::{BATCH, BLOCK_STATISTICS, MOVING_AVERAGE, NORMALISE};
-use crate::passes::fused::{CAPACITY, MAX_BLOCKS, PRUNE_GROUPS, PRUNE_ROWS, PRUNE_WIDE_ROWS, Rule};
+use crate::passes::fused::{
+    CAPACITY, MAX_BLOCKS, PRUNE_GROUPS, PRUNE_ROWS, PRUNE_WIDE_ROWS, RowRule,
+};
 use crate::passes::n_of_m::N_OF_M;
 use crate::passes::params::{Binding, Params};
 use crate::passes::score::SCORE;
@@ -47,9 +49,9 @@ impl Work {
                 (PRUNE_GROUPS.groups(params.mask_words), params.rows),
             ),
             _ if fits => {
-                let rule = Rule::new(recipe);
-                let windows = (first_row..first_row + rows.rows()).map(|row| rule.window(row).base);
-                params.window = windows.max().unwrap_or(0);
+                let rule = RowRule::new(recipe);
+                let bases = (first_row..first_row + rows.rows()).map(|row| rule.span(row).base);
+                params.span_base = bases.max().unwrap_or(0);
                 let is_wide = rows.in_features > CAPACITY;
                 let entry_point = if is_wide {
                     &PRUNE_WIDE_ROWS

@@ -6,6 +6,7 @@ use crate::recipe::Step;
 
 /// One thing that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Timed {
     /// A copy of the weights' bytes from memory to memory of the device: the yardstick.
     Copy,
@@ -19,6 +20,7 @@ pub enum Timed {
 
 /// How long some repetitions took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Elapsed {
     /// By the host's clock, from the first submission until the last is done.
     pub wall: Duration,

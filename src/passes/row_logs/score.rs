@@ -7,23 +7,23 @@ use crate::passes::score::order_key;
 /// Logarithms are stored less this, as signed 16-bit numbers, which every CPU compares.
 pub(super) const BIAS: i32 = 1 << 15;
 
-/// The 64 octaves of scores that [`row`] can tell apart in 16 bits.
+/// The scores, nearly 64 octaves of them, that [`row`] can tell apart in 16 bits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
+pub(crate) struct Span {
     /// The bits of its lowest score, a multiple of 2^13.
     pub(crate) base: u32,
 }
 
-impl Window {
-    /// Order keys from the lowest of the window up to the first that is above it. The last log, `i16::MAX`, stays free.
+impl Span {
+    /// Order keys from the lowest of the span up to the first that is above it. The last log, `i16::MAX`, stays free.
     const WIDTH: u32 = 0xffff << 13;
 
-    /// The window for weights up to about 4 whose multiplier is at most `largest`.
+    /// The span for weights up to about 4 whose multiplier is at most `largest`.
     ///
     /// A score outside costs time, not correctness: trained weights are smaller, and 2^60 times the smallest one.
     pub(crate) fn below(largest: f32) -> Self {
         let top = (4.0 * largest).to_bits() & !0x1fff;
-        // All of the window is live scores.
+        // All of the span is live scores.
         let lowest = SMALLEST_LIVE.next_multiple_of(1 << 13);
         let highest = NON_FINITE - (1 << 29);
         Self {
@@ -31,14 +31,14 @@ impl Window {
         }
     }
 
-    /// How far above the window's lowest score; from [`Self::WIDTH`] up for one that is not in it.
+    /// How far above the span's lowest score; from [`Self::WIDTH`] up for one that is not in it.
     #[inline(always)]
     const fn above(self, order_key: u32) -> u32 {
         order_key.wrapping_sub(self.base)
     }
 }
 
-/// The upper bits of a [`Window::above`]: the score's logarithm, `q` of `docs/algorithm.md` but for a constant.
+/// The upper bits of a [`Span::above`]: the score's logarithm, `q` of `docs/algorithm.md` but for a constant.
 #[inline(always)]
 const fn log(above: u32) -> i16 {
     ((above >> 13) as u16 ^ 0x8000) as i16
@@ -54,31 +54,31 @@ pub(crate) enum Logs {
 }
 
 /// Writes the logarithm of each score of one row as 16 bits, from which `mean` and `|q - h|` come out as from the order
-/// keys, since all of them are shifted alike; `None` for a row that has non-finite weights, or scores outside the window.
+/// keys, since all of them are shifted alike; `None` for a row that has non-finite weights, or scores outside the span.
 #[inline(always)]
 pub(crate) fn row<W: Weight>(
     weights: &[W],
     multipliers: impl Iterator<Item = f32> + Clone,
-    window: Window,
+    span: Span,
     logs: &mut [i16],
 ) -> Option<Logs> {
-    // As in `score::row`: whatever is not live lies outside the window.
+    // As in `score::row`: whatever is not live lies outside the span.
     let mut highest = 0;
     for ((to, &weight), multiplier) in logs.iter_mut().zip(weights).zip(multipliers.clone()) {
         let score = f32::from_bits(weight.magnitude_bits()) * multiplier;
-        let above = window.above(score.to_bits());
+        let above = span.above(score.to_bits());
         highest = above.max(highest);
         *to = log(above);
     }
-    if highest < Window::WIDTH {
+    if highest < Span::WIDTH {
         return Some(Logs::Live);
     }
     let mut outside = false;
     for ((to, &weight), multiplier) in logs.iter_mut().zip(weights).zip(multipliers) {
         let key = order_key(weight.magnitude_bits(), multiplier);
-        let above = window.above(key);
+        let above = span.above(key);
         let is_live = key as i32 >= SMALLEST_LIVE as i32;
-        outside |= is_live & !(2 << 13..Window::WIDTH).contains(&above);
+        outside |= is_live & !(2 << 13..Span::WIDTH).contains(&above);
         *to = if is_live {
             log(above)
         } else {
@@ -102,7 +102,7 @@ mod tests {
         let (mut keys, mut found) = (vec![1; weights.len()], vec![1; weights.len()]);
         score::row(&weights, multipliers.clone(), &mut keys);
         let largest = multipliers.clone().fold(0.0, f32::max);
-        let kind = row(&weights, multipliers, Window::below(largest), &mut found);
+        let kind = row(&weights, multipliers, Span::below(largest), &mut found);
         (keys, kind, found)
     }
 

@@ -282,7 +282,7 @@ fn nearest(x: f32) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::score::{self as row_logs, Window};
+    use super::super::score::{self as row_logs, Span};
     use super::*;
     use crate::dtype::F32;
     use crate::passes::ewma::scale;
@@ -305,7 +305,7 @@ mod tests {
         let mut order_keys = vec![0; weights.len()];
         score::row(&weights, multipliers(), &mut order_keys);
         let mut logs = vec![0; weights.len()];
-        let kind = row_logs::row(&weights, multipliers(), Window::below(1.0), &mut logs);
+        let kind = row_logs::row(&weights, multipliers(), Span::below(1.0), &mut logs);
         Row {
             weights,
             order_keys,
@@ -332,7 +332,7 @@ mod tests {
         (0..keys.len()).map(|j| cut.prunes(j, keys[j])).collect()
     }
 
-    /// Weights of every size that the window holds, at its ends too, some equal, some zero, some that vanish.
+    /// Weights of every size that the span holds, at its ends too, some equal, some zero, some that vanish.
     fn weights() -> impl Strategy<Value = Vec<f32>> {
         let size = (-61.9..2.0_f64).prop_map(|octave| octave.exp2() as f32);
         let usual = (-8.0..-2.0_f64).prop_map(|octave| octave.exp2() as f32);
@@ -363,7 +363,7 @@ mod tests {
             threshold in any::<i16>(),
         ) {
             let row = row(&weights);
-            let kind = row.kind.expect("all weights are in the window");
+            let kind = row.kind.expect("all weights are in the span");
             let ewma = Ewma::new(block, gain_shift).expect("within the widths");
             let k = (share * weights.len() as f64) as usize;
             let mut threshold_keys = vec![0; weights.len()];
