@@ -39,11 +39,7 @@ fn passes(c: &mut Criterion) {
                 // A sixteenth of a matrix; a software adapter needs seconds for more than a few rows.
                 let rows = if is_software { 64 } else { rows / 16 };
                 let bytes = weights(dtype, rows * in_features);
-                let weights = Rows {
-                    dtype,
-                    in_features,
-                    bytes: &bytes,
-                };
+                let weights = Rows::new(dtype, in_features, &bytes);
                 let mut group = c.benchmark_group(format!("pass/{name}"));
                 group
                     .throughput(Throughput::ElementsAndBytes {

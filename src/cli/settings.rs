@@ -4,7 +4,7 @@ use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::plan::{Draft, NormsSource};
 use swiftprune_wgpu::run::Prepared;
-use swiftprune_wgpu::scores::Norms;
+use swiftprune_wgpu::scores::NormsUse;
 use swiftprune_wgpu::selection::Selection;
 
 use super::output;
@@ -25,7 +25,7 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
             "score   {}: {}{}",
             score.name,
             score.formula,
-            if is_without_norms && score.norms != Norms::Unused {
+            if is_without_norms && score.norms != NormsUse::Unused {
                 ", with n = 1"
             } else {
                 ""

@@ -4,16 +4,14 @@
 //! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu.rs` alone. Devices know nothing of
 //! files or models: they see [`Rows`] and a [`Recipe`].
 
-mod adapter;
+pub(crate) mod adapter;
 mod choice;
-pub(crate) mod context;
 pub(crate) mod cpu;
 mod error;
 pub(crate) mod gpu;
 mod info;
 mod probe;
 pub mod timing;
-mod work;
 
 pub use choice::DeviceChoice;
 pub use error::Error;

@@ -104,7 +104,7 @@ fn norms_source(
     let is_unused = request
         .options
         .score
-        .is_some_and(|score| score.norms == scores::Norms::Unused);
+        .is_some_and(|score| score.norms == scores::NormsUse::Unused);
     let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
         NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),

@@ -28,14 +28,13 @@ pub fn factors(
     score: &Score,
     norms: Option<&[f32]>,
 ) -> Result<Factors, swiftprune_wgpu::device::Error> {
-    Ok(Factors {
-        column: score.column_factors(norms, tensor.in_features),
-        terms: if score.sums_of_weights {
-            Some(terms(&device.sums(tensor.view())?))
-        } else {
-            None
-        },
-    })
+    let terms = if score.sums_of_weights {
+        Some(terms(&device.sums(tensor.view())?))
+    } else {
+        None
+    };
+    let column = score.column_factors(norms, tensor.in_features);
+    Ok(Factors::new(column, terms))
 }
 
 /// RIA's reciprocal terms from sums: `f32(0.5 / f64(sum))`, 0 where the sum is 0.
