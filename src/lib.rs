@@ -54,3 +54,8 @@ pub mod targets;
 pub mod text;
 
 pub use dtype::Dtype;
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
