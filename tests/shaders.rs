@@ -8,9 +8,9 @@ use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Module, ShaderStage, TypeInner};
-use swiftprune_wgpu::forward::{KERNELS, Kernel};
-use swiftprune_wgpu::passes::{FUSED, PASSES, WIDE_WORKGROUP_BYTES, params_layout};
-use swiftprune_wgpu::shader::{EntryPoint, Shader};
+use swiftprune_wgpu::internals::{
+    EntryPoint, FUSED, KERNELS, Kernel, PASSES, Shader, WIDE_WORKGROUP_BYTES, params_layout,
+};
 
 /// What WebGPU promises of every adapter, and what the documentation of the passes does.
 const INVOCATIONS: u32 = 256;
