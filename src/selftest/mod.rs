@@ -13,5 +13,6 @@ mod model;
 pub(crate) mod shapes;
 mod sum;
 
+pub use crate::fixtures::NamedSelection;
 pub use cases::{Case, cases};
 pub use error::Error;
