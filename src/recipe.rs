@@ -112,7 +112,8 @@ impl Recipe {
     }
 }
 
-/// A pass of a recipe.
+/// A pass of a recipe, for tests and benchmarks: a recipe is one thing.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Weights to order keys.

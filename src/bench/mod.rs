@@ -9,7 +9,7 @@
 pub mod compare;
 mod error;
 mod files;
-mod matrices;
+pub(crate) mod matrices;
 mod options;
 pub mod record;
 mod run;
@@ -17,7 +17,6 @@ pub mod statistics;
 pub mod synthetic;
 
 pub use error::Error;
-pub use matrices::{MATRICES, passes, weights};
 pub use options::Options;
 pub use record::{Case, Machine, Record};
 pub use run::run;

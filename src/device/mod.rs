@@ -11,7 +11,7 @@ mod error;
 pub(crate) mod gpu;
 mod info;
 mod probe;
-pub mod timing;
+pub(crate) mod timing;
 
 pub use choice::DeviceChoice;
 pub use error::Error;
@@ -98,6 +98,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::mask`].
+    #[doc(hidden)]
     pub fn alone(
         &self,
         rows: Rows<'_>,
@@ -128,6 +129,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::mask`]; and where `rows` do not fit one of the adapter's buffers.
+    #[doc(hidden)]
     pub fn timer<'a>(
         &'a self,
         timed: Timed,
@@ -141,6 +143,7 @@ impl Device {
     }
 
     /// Whether [`Self::timer`] can take so many rows: an adapter's buffers have a largest size.
+    #[doc(hidden)]
     #[must_use]
     pub fn can_time(&self, rows: usize, in_features: usize) -> bool {
         match &self.0 {

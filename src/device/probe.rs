@@ -7,7 +7,7 @@ use crate::fixtures::{Tensor, random_norms, rules, trained_norms};
 use crate::recipe::{MAX_IN_FEATURES, Recipe, Step};
 use crate::scores::SCORES;
 
-/// What the shaders need of an adapter; `tests/shaders.rs` holds them to no more.
+/// What the shaders need of an adapter; `tests/shaders` holds them to no more.
 pub(super) fn limits(limits: &wgpu::Limits) -> Result<(), String> {
     let need = [
         (

@@ -10,7 +10,7 @@ mod capture;
 mod cpu;
 mod exp;
 mod gpu;
-mod kernels;
+pub(crate) mod kernels;
 mod weights;
 
 use std::path::PathBuf;
@@ -22,8 +22,6 @@ use crate::norms::{self, Format, Norms, Provenance};
 
 use capture::Capture;
 use weights::Weights;
-
-pub use kernels::{KERNELS, Kernel};
 
 /// Hidden states in memory at a time, in bytes; more sequences go through the model group by group.
 pub const HIDDEN_BYTES: usize = 256 << 20;

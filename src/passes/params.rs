@@ -51,7 +51,6 @@ pub(crate) struct Params {
 /// Where every field of the uniform block lies in bytes, in order, and the size of the whole.
 ///
 /// For the shader tests alone, which hold it against `struct Params` in `shaders/shared/params.wgsl`.
-#[doc(hidden)]
 #[must_use]
 pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
     macro_rules! offsets {

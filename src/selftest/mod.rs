@@ -10,9 +10,9 @@
 mod cases;
 mod error;
 mod model;
-mod shapes;
+pub(crate) mod shapes;
 mod sum;
 
+pub use crate::fixtures::NamedSelection;
 pub use cases::{Case, cases};
 pub use error::Error;
-pub use shapes::{KEPT, SHAPES, WIDE};

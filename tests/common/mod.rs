@@ -19,7 +19,7 @@ pub fn cpu() -> Device {
     Device::open(&DeviceChoice::Cpu).expect("the CPU is always there")
 }
 
-pub use swiftprune_wgpu::fixtures::{Tensor, random_norms};
+pub use swiftprune_wgpu::internals::{Tensor, random_norms};
 
 /// The factors of a tensor, as `docs/algorithm.md` has them; RIA's terms are made of the `device`'s own sums.
 pub fn factors(

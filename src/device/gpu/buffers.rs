@@ -8,7 +8,7 @@ use crate::recipe::{Factors, MAX_IN_FEATURES, Rows};
 
 /// The buffers of one chunk in flight; they only ever grow.
 #[derive(Debug, Default)]
-pub(in crate::device) struct Slot {
+pub(crate) struct Slot {
     /// Staging memory, which stays mapped while the slot is idle.
     upload: Option<wgpu::Buffer>,
     download: Option<wgpu::Buffer>,
@@ -17,7 +17,7 @@ pub(in crate::device) struct Slot {
 }
 
 /// The slot's buffers for one piece of work.
-pub(in crate::device) struct Buffers {
+pub(crate) struct Buffers {
     upload: wgpu::Buffer,
     /// Bytes of weights, padded to a word.
     uploaded: u64,
@@ -29,7 +29,7 @@ pub(in crate::device) struct Buffers {
 
 impl Slot {
     /// Makes the slot's buffers large enough, and fills those that the host fills.
-    pub(in crate::device) fn fill(
+    pub(crate) fn fill(
         &mut self,
         context: &Context,
         rows: Rows<'_>,
@@ -97,7 +97,7 @@ impl Slot {
 
 impl Buffers {
     /// What is bound at this place.
-    pub(in crate::device) fn bound(&self, binding: Binding) -> &wgpu::Buffer {
+    pub(crate) fn bound(&self, binding: Binding) -> &wgpu::Buffer {
         let binding = match binding {
             // The order keys are selected on, where there are no threshold keys.
             Binding::Keys if !self.has_threshold_keys => Binding::OrderKeys,
@@ -115,7 +115,7 @@ impl Buffers {
     }
 
     /// Records the weights' copy to the device.
-    pub(in crate::device) fn record_upload(&self, encoder: &mut wgpu::CommandEncoder, work: &Work) {
+    pub(crate) fn record_upload(&self, encoder: &mut wgpu::CommandEncoder, work: &Work) {
         let weights = self.bound(Binding::Weights);
         encoder.copy_buffer_to_buffer(&self.upload, 0, weights, 0, self.uploaded);
         // Nothing pruned, should a dispatch be lost without an error: the caller's count of zeros tells.
@@ -148,11 +148,7 @@ fn grow(
 }
 
 /// Column factors, then RIA's column terms and the row terms of this chunk, as `shaders/passes/score.wgsl` reads them.
-pub(in crate::device) fn chunk_factors(
-    factors: &Factors,
-    first_row: usize,
-    rows: usize,
-) -> Vec<f32> {
+pub(crate) fn chunk_factors(factors: &Factors, first_row: usize, rows: usize) -> Vec<f32> {
     let mut all = factors.column.clone();
     if let Some(terms) = &factors.terms {
         all.extend(&terms.column);

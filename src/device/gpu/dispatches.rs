@@ -18,15 +18,15 @@ use crate::shader::EntryPoint;
 const TERMS_PER_TILE: usize = 256;
 
 /// A dispatch: the entry point, and how many workgroups.
-pub(in crate::device) type Dispatch = (&'static EntryPoint, (u32, u32));
+pub(crate) type Dispatch = (&'static EntryPoint, (u32, u32));
 
 /// What a chunk is put through.
 #[derive(Clone, Debug)]
-pub(in crate::device) struct Work {
-    pub(in crate::device) params: Params,
-    pub(in crate::device) dispatches: Vec<Dispatch>,
-    pub(in crate::device) result: Binding,
-    pub(in crate::device) result_bytes: u64,
+pub(crate) struct Work {
+    pub(crate) params: Params,
+    pub(crate) dispatches: Vec<Dispatch>,
+    pub(crate) result: Binding,
+    pub(crate) result_bytes: u64,
 }
 
 impl Work {
@@ -34,7 +34,7 @@ impl Work {
     ///
     /// `first_row` is where the rows lie in the recipe's tensor, `capacity` how long they may be to be kept in workgroup
     /// memory.
-    pub(in crate::device) fn fused(
+    pub(crate) fn fused(
         rows: Rows<'_>,
         first_row: usize,
         recipe: &Recipe,
@@ -66,7 +66,7 @@ impl Work {
     }
 
     /// The passes one by one, up to and with `last`.
-    pub(in crate::device) fn alone(rows: Rows<'_>, recipe: &Recipe, last: Step) -> Self {
+    pub(crate) fn alone(rows: Rows<'_>, recipe: &Recipe, last: Step) -> Self {
         let params = params(rows, recipe);
         let (rows, in_features) = (params.rows, params.in_features);
         let mut dispatches = vec![(&SCORE, (SCORE.groups(in_features), rows))];
@@ -92,7 +92,7 @@ impl Work {
     }
 
     /// `weight_sums` over the columns, or over the rows.
-    pub(in crate::device) fn sums(rows: Rows<'_>, columns: bool) -> Self {
+    pub(crate) fn sums(rows: Rows<'_>, columns: bool) -> Self {
         let (count, in_features) = (rows.rows(), rows.in_features);
         let (sums, terms, sum_stride, term_stride) = if columns {
             (in_features, count, 1, in_features)
@@ -133,7 +133,7 @@ impl Work {
     }
 
     /// Bytes of what the passes leave for each other.
-    pub(in crate::device) fn bytes(&self, binding: Binding) -> u64 {
+    pub(crate) fn bytes(&self, binding: Binding) -> u64 {
         let uses = |binding| {
             let of = |(entry_point, _): &Dispatch| entry_point.bindings.contains(&(binding as u32));
             self.dispatches.iter().any(of)
