@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
-use swiftprune_wgpu::run::Devices;
+use swiftprune_wgpu::run::DevicePair;
 use swiftprune_wgpu::text::Text;
 
 use super::args::Calibrate;
@@ -41,7 +41,7 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         }
     }
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;
-    let devices = Devices::open(&args.on.device, args.on.threads.map(usize::from))?;
+    let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
     let device = devices.forward();
     let weights = checkpoint.source.weights();
     let weights = output::printable(&weights.path().to_string_lossy());

@@ -20,12 +20,12 @@ struct DryRun<'a> {
     bytes_pruned: u64,
     memory_bytes: u64,
     estimated_seconds: Option<f64>,
-    tensors: Vec<Row<'a>>,
+    tensors: Vec<PlannedRow<'a>>,
     warnings: &'a [String],
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct PlannedRow<'a> {
     name: &'a str,
     dtype: String,
     shape: &'a [usize],
@@ -39,10 +39,10 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
     let (draft, device) = (prepared.draft(), prepared.devices().pruning().info());
     let estimate = prepared.estimate()?;
     let estimated_seconds = estimate.time.map(|time| time.as_secs_f64());
-    let tensors: Vec<Row<'_>> = draft
+    let tensors: Vec<PlannedRow<'_>> = draft
         .tensors()
         .iter()
-        .map(|tensor| Row {
+        .map(|tensor| PlannedRow {
             name: &tensor.name,
             dtype: format!("{:?}", tensor.dtype),
             shape: &tensor.shape,

@@ -1,6 +1,6 @@
 //! What a run did, for humans: the table of kinds and the closing lines.
 
-use swiftprune_wgpu::report::{Report, Row};
+use swiftprune_wgpu::report::{Report, Totals};
 
 use super::terminal::Terminal;
 use super::{eval, output};
@@ -12,7 +12,7 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     if squares {
         head.push("ERROR");
     }
-    let line = |row: &Row| {
+    let line = |row: &Totals| {
         let mut cells = vec![
             output::printable(&row.kind),
             output::count(row.tensors as u64),

@@ -16,7 +16,7 @@ mod weights;
 use std::path::PathBuf;
 
 use crate::checkpoint::{self, Checkpoint, shown};
-use crate::device::{self, Device, Kind};
+use crate::device::{self, Backend, Device};
 use crate::model::{Architecture, Block, NormTensors, Site};
 use crate::norms::{self, Format, Norms, Provenance};
 
@@ -145,12 +145,12 @@ macro_rules! with_engine {
     ($self:ident, $sequences:expr, |$engine:ident| $work:expr) => {{
         let architecture = $self.architecture;
         let context = $self.check($sequences)?;
-        match $self.device.kind() {
-            Kind::Cpu(cpu) => {
+        match $self.device.backend() {
+            Backend::Cpu(cpu) => {
                 let $engine = cpu::Cpu::new(architecture, context, cpu.threads())?;
                 $work
             }
-            Kind::Gpu(gpu) => {
+            Backend::Gpu(gpu) => {
                 let $engine = gpu::Gpu::new(architecture, context, gpu.context())?;
                 $work
             }

@@ -19,16 +19,16 @@
 //! # }
 //! ```
 
-mod devices;
+mod device_pair;
 mod error;
 mod event;
 mod request;
 
 use std::time::{Duration, Instant};
 
-pub use devices::Devices;
+pub use device_pair::DevicePair;
 pub use error::Error;
-pub use event::{Event, Stage};
+pub use event::{Event, Phase};
 pub use request::{NormsRequest, Request};
 
 use crate::calibration::Calibration;
@@ -55,7 +55,7 @@ pub struct Prepared {
     request: Request,
     draft: Draft,
     calibration: Option<Calibration>,
-    devices: Devices,
+    devices: DevicePair,
     evaluation: Option<(Text, Windows)>,
 }
 
@@ -77,7 +77,7 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
-    let devices = Devices::open(&request.device, request.threads)?;
+    let devices = DevicePair::open(&request.device, request.threads)?;
     let evaluation = match request.evaluate {
         true => {
             let text = Text::held_out();
@@ -135,7 +135,7 @@ impl Prepared {
 
     /// The devices that will be used.
     #[must_use]
-    pub const fn devices(&self) -> &Devices {
+    pub const fn devices(&self) -> &DevicePair {
         &self.devices
     }
 
@@ -175,7 +175,7 @@ impl Prepared {
         let known = draft.warnings().len();
         let plan = match &calibration {
             Some(calibration) => {
-                let norms = timed(Stage::Calibrate, tell, || {
+                let norms = timed(Phase::Calibrate, tell, || {
                     let progress = |at| tell(Event::Forward(at));
                     calibration.run(draft.checkpoint(), devices.forward(), &progress)
                 });
@@ -187,8 +187,8 @@ impl Prepared {
             tell(Event::Warning(warning));
         }
 
-        let outcome = timed(Stage::Prune, tell, || {
-            let progress = |event: prune::Event<'_>| tell(Event::Prune(event));
+        let outcome = timed(Phase::Prune, tell, || {
+            let progress = |event: prune::PruneEvent<'_>| tell(Event::Prune(event));
             prune::prune(&plan, devices.pruning(), output, request.sync, &progress)
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
@@ -216,35 +216,35 @@ fn evaluate(
     windows: &Windows,
     plan: &Plan,
     report: &Report,
-    devices: &Devices,
+    devices: &DevicePair,
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<(Evaluation, Evaluation), Error> {
     let mut pruned = Checkpoint::open(&report.output.to_string_lossy())?;
     // Beside a single file there is no config.json, or another one's.
     pruned.config.clone_from(&plan.checkpoint().config);
-    let measure = |stage, checkpoint| {
-        timed(stage, tell, || {
+    let measure = |phase, checkpoint| {
+        timed(phase, tell, || {
             let progress = |at| tell(Event::Forward(at));
             windows.run(checkpoint, devices.forward(), &progress)
         })
         .map_err(Error::Evaluation)
     };
-    let before = measure(Stage::EvaluateBefore, plan.checkpoint())?;
-    let after = measure(Stage::EvaluateAfter, &pruned)?;
+    let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;
+    let after = measure(Phase::EvaluateAfter, &pruned)?;
     Ok((before, after))
 }
 
-/// Tells when a stage starts and when it has succeeded.
+/// Tells when a phase starts and when it has succeeded.
 fn timed<T, E>(
-    stage: Stage,
+    phase: Phase,
     tell: &(dyn Fn(Event<'_>) + Sync),
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
-    tell(Event::Started(stage));
+    tell(Event::Started(phase));
     let start = Instant::now();
     let done = work()?;
     let elapsed = start.elapsed();
-    tell(Event::Finished { stage, elapsed });
+    tell(Event::Finished { phase, elapsed });
     Ok(done)
 }
 

@@ -4,13 +4,13 @@ use crate::device::{self, Device, DeviceChoice, DeviceKind};
 
 /// Two devices, which are one unless a software adapter was chosen.
 #[derive(Debug)]
-pub struct Devices {
+pub struct DevicePair {
     chosen: Device,
     /// The CPU, where the chosen one is a software adapter: a forward pass would take hours there.
     instead: Option<Device>,
 }
 
-impl Devices {
+impl DevicePair {
     /// Opens the chosen device; `threads` bounds the threads of the CPU.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::counts::Counts;
 /// Counts over some tensors.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
-pub struct Row {
+pub struct Totals {
     /// What they have in common.
     pub kind: String,
     /// How many tensors.
@@ -32,7 +32,7 @@ pub struct Row {
     asked_zeros: f64,
 }
 
-impl Row {
+impl Totals {
     pub(super) fn add(&mut self, counts: Counts, asked: Option<f64>) {
         self.tensors += 1;
         self.counts += counts;
