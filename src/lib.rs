@@ -28,6 +28,7 @@
 pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
+mod checksum;
 pub mod counts;
 pub mod device;
 
@@ -38,6 +39,7 @@ pub mod fixtures;
 pub mod forward;
 pub mod mask;
 pub mod model;
+mod names;
 pub mod norms;
 pub mod passes;
 pub mod plan;
@@ -52,5 +54,6 @@ pub mod shader;
 mod simd;
 pub mod targets;
 pub mod text;
+pub mod untrusted;
 
-pub use dtype::Dtype;
+pub use dtype::{Dtype, StoredDtype};

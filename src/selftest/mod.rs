@@ -14,8 +14,7 @@ pub use error::Error;
 
 use std::fmt;
 
-use sha2::{Digest as _, Sha256};
-
+use crate::checksum::{self, Checksum};
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::fixtures::{NamedSelection, Tensor, random_norms, rules, trained_norms};
@@ -159,11 +158,11 @@ impl Case {
     /// # Errors
     /// Every variant of [`Error`].
     pub fn sum(&self, device: &Device) -> Result<String, Error> {
-        let mut hash = Sha256::new();
+        let mut sum = Checksum::default();
         let (dtype, score, rule) = match *self {
             Self::Model(score, rule) => {
-                hash.update(model::pruned(device, score, rule.selection)?);
-                return Ok(hexadecimal(&hash.finalize()));
+                let pruned = model::pruned(device, score, rule.selection)?;
+                return Ok(checksum::of_bytes(&pruned));
             }
             Self::ColumnNorm(dtype) => (dtype, &SCORES[0], rules()[0]),
             Self::Alone(_, dtype, score, rule)
@@ -205,14 +204,10 @@ impl Case {
             };
             words
                 .iter()
-                .for_each(|word| hash.update(word.to_le_bytes()));
+                .for_each(|word| sum.update(&word.to_le_bytes()));
         }
-        Ok(hexadecimal(&hash.finalize()))
+        Ok(sum.finish())
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
