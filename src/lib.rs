@@ -28,6 +28,7 @@
 pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
+mod checksum;
 pub mod counts;
 pub mod device;
 
@@ -38,6 +39,7 @@ mod fixtures;
 pub mod forward;
 pub mod mask;
 pub mod model;
+mod names;
 pub mod norms;
 mod passes;
 pub mod plan;
@@ -52,8 +54,9 @@ mod shader;
 mod simd;
 pub mod targets;
 pub mod text;
+pub mod untrusted;
 
-pub use dtype::Dtype;
+pub use dtype::{Dtype, StoredDtype};
 
 /// The README's programs compile.
 #[cfg(doctest)]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use swiftprune_wgpu::calibration::Calibration;
-use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::checkpoint::{Checkpoint, Config};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
@@ -299,7 +299,10 @@ fn column_norms_of_a_text_are_the_sum_of_those_of_its_pieces() {
 /// The error of the llama checkpoint after its config.json was changed.
 fn with_config(change: impl FnOnce(&mut serde_json::Value)) -> Error {
     let mut checkpoint = open(&folder("llama"));
-    change(checkpoint.config.as_mut().unwrap());
+    let mut config =
+        serde_json::from_slice(&fs::read(folder("llama").join("config.json")).unwrap()).unwrap();
+    change(&mut config);
+    checkpoint.config = Some(Config::parse(config.to_string().as_bytes()).unwrap());
     Architecture::of(&checkpoint).unwrap_err()
 }
 

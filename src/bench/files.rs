@@ -17,6 +17,7 @@ use crate::model::Architecture;
 use crate::norms::Norms;
 use crate::plan::{Options as PruneOptions, Plan};
 use crate::prune::prune;
+use crate::untrusted::shown_path;
 
 /// Tokens a window of the calibration.
 const CONTEXT: usize = 512;
@@ -179,7 +180,7 @@ impl Model {
 
 /// The error of a file in this directory.
 fn temporary(dir: &Path) -> impl Fn(std::io::Error) -> Error {
-    let dir = dir.display().to_string();
+    let dir = shown_path(dir);
     move |error| Error::Temporary {
         dir: dir.clone(),
         error,

@@ -10,8 +10,9 @@ use std::io;
 use std::path::Path;
 
 use super::error::{Error, Result};
-use super::locate::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_weights};
-use super::open_regular;
+use super::index::{INDEX_SUFFIX, WEIGHTS_SUFFIX};
+use super::locate::holds_weights;
+use crate::untrusted::open_regular;
 
 /// How many directories deep is copied.
 const MAX_DEPTH: usize = 8;
@@ -75,7 +76,7 @@ impl Walk<'_> {
                 self.directory(&path, &to, &format!("{shown}/"), depth + 1)?;
             } else {
                 let to = to.join(&name);
-                let (mut input, _) = open_regular(&path)?;
+                let (mut input, _) = open_regular(&path).map_err(Error::reading(&path))?;
                 let mut output = create(&input, &to).map_err(|e| (self.failed)(e, &to))?;
                 io::copy(&mut input, &mut output).map_err(|e| (self.failed)(e, &to))?;
                 self.found.copied.push(shown);

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{TempDir, TempPath};
 
-use super::Checkpoint;
-use super::error::{Error, Result, shown_path};
-use super::locate::{Source, WEIGHTS_SUFFIX, directory_of};
+use super::error::{Error, Result};
+use super::index::WEIGHTS_SUFFIX;
+use super::locate::{Source, directory_of};
+use super::shards::Checkpoint;
+use crate::untrusted::shown_path;
 
 /// What is to be put in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

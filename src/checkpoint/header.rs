@@ -11,16 +11,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::fs::File;
-use std::path::Path;
 
-use safetensors::Dtype;
-use serde::de::value::StrDeserializer;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::error::{Error, Result, shown};
 use super::json::{UniqueAnything, UniqueMap, twice};
-use super::positional::read_exact_at;
+use crate::dtype::StoredDtype;
+use crate::untrusted::shown;
 
 /// The longest JSON the format allows, in bytes.
 pub const MAX_JSON: u64 = 100_000_000;
@@ -29,7 +25,7 @@ pub const MAX_JSON: u64 = 100_000_000;
 pub const MAX_RANK: usize = 64;
 
 /// Bytes of the length `N` before the JSON.
-const PREFIX: usize = 8;
+pub(super) const PREFIX: usize = 8;
 
 /// What one safetensors file holds: its exact header bytes, and every tensor's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +44,7 @@ pub struct Tensor {
     /// Its name, as the file gives it: not escaped, not fit for a terminal.
     pub name: String,
     /// How its elements are stored.
-    pub dtype: Dtype,
+    pub dtype: StoredDtype,
     /// Elements along each dimension, outermost first (row-major); empty for a scalar.
     pub shape: Vec<usize>,
     /// Its first byte, from the start of the file.
@@ -126,7 +122,7 @@ pub enum HeaderError {
         /// Its shape.
         shape: Vec<usize>,
         /// Its dtype.
-        dtype: Dtype,
+        dtype: StoredDtype,
     },
     /// Dtype and shape need more or fewer bytes than the tensor's range has.
     #[error(
@@ -169,27 +165,6 @@ pub enum HeaderError {
 }
 
 impl Header {
-    /// Reads the header of an open file of `len` bytes; `path` is for messages only.
-    ///
-    /// # Errors
-    /// [`Error::Header`] for a file that breaks the format, [`Error::Io`] for one that cannot be read.
-    pub fn read(file: &File, len: u64, path: &Path) -> Result<Self> {
-        let wrong = |problem| Error::Header {
-            path: path.to_path_buf(),
-            problem,
-        };
-        if len < PREFIX as u64 {
-            return Err(wrong(HeaderError::TooShort { len }));
-        }
-        let mut prefix = [0; PREFIX];
-        read_exact_at(file, &mut prefix, 0).map_err(Error::io("read", path))?;
-        let json_len = checked_json_len(prefix, len).map_err(wrong)?;
-        // Not more than the file has, nor than 100 MB: fit to be allocated.
-        let mut raw = vec![0; PREFIX + json_len];
-        read_exact_at(file, &mut raw, 0).map_err(Error::io("read", path))?;
-        Self::parse(raw, len).map_err(wrong)
-    }
-
     /// Checks the first `8 + N` bytes of a file of `file_len` bytes.
     ///
     /// # Errors
@@ -199,7 +174,7 @@ impl Header {
         let Some(prefix) = raw.first_chunk::<PREFIX>() else {
             return Err(HeaderError::TooShort { len });
         };
-        let json_len = checked_json_len(*prefix, file_len)?;
+        let json_len = json_len(*prefix, file_len)?;
         if raw.len() - PREFIX < json_len {
             return Err(HeaderError::LongerThanFile {
                 claimed: json_len as u64,
@@ -240,7 +215,7 @@ impl Header {
 }
 
 /// The length of the JSON that the first eight bytes claim, if a file of `file_len` bytes can hold it.
-fn checked_json_len(prefix: [u8; PREFIX], file_len: u64) -> Result<usize, HeaderError> {
+pub(super) fn json_len(prefix: [u8; PREFIX], file_len: u64) -> Result<usize, HeaderError> {
     let claimed = u64::from_le_bytes(prefix);
     if claimed > MAX_JSON {
         return Err(HeaderError::TooLong { claimed });
@@ -274,7 +249,7 @@ fn place(
         },
     ) in entries
     {
-        let Ok(dtype) = parse_dtype(&dtype) else {
+        let Some(dtype) = StoredDtype::by_name(&dtype) else {
             return Err(HeaderError::UnknownDtype {
                 tensor: name,
                 dtype,
@@ -286,7 +261,7 @@ fn place(
                 rank: shape.len(),
             });
         }
-        let Some(needed) = byte_len(dtype, &shape) else {
+        let Some(needed) = dtype.bytes_of(&shape) else {
             return Err(HeaderError::ImpossibleSize {
                 tensor: name,
                 shape,
@@ -334,19 +309,6 @@ fn place(
         });
     }
     Ok(tensors)
-}
-
-/// Bytes of a tensor, or `None` if they cannot be counted or are not whole.
-fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<u64> {
-    let mut bits = dtype.bitsize() as u64;
-    for &dimension in shape {
-        bits = bits.checked_mul(u64::try_from(dimension).ok()?)?;
-    }
-    bits.is_multiple_of(8).then_some(bits / 8)
-}
-
-fn parse_dtype(name: &str) -> Result<Dtype, serde::de::value::Error> {
-    Dtype::deserialize(StrDeserializer::new(name))
 }
 
 /// The header's JSON as it stands, before its numbers are believed.
@@ -479,14 +441,14 @@ mod tests {
         let expected = [
             Tensor {
                 name: "a".into(),
-                dtype: Dtype::F32,
+                dtype: StoredDtype::F32,
                 shape: vec![1],
                 offset: start,
                 len: 4,
             },
             Tensor {
                 name: "b".into(),
-                dtype: Dtype::BF16,
+                dtype: StoredDtype::Bf16,
                 shape: vec![2, 3],
                 offset: start + 4,
                 len: 12,
@@ -553,9 +515,9 @@ mod tests {
             "I64",
             "U64",
         ] {
-            assert_eq!(parse_dtype(name).unwrap().to_string(), name);
+            assert_eq!(StoredDtype::by_name(name).unwrap().to_string(), name);
         }
-        assert!(parse_dtype("f32").is_err());
+        assert_eq!(StoredDtype::by_name("f32"), None);
     }
 
     #[test]

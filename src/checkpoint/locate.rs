@@ -6,17 +6,12 @@
 //! text, and leads to a snapshot of that repository or nowhere.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result, shown};
-
-/// How the name of an index of shards ends.
-pub(super) const INDEX_SUFFIX: &str = ".safetensors.index.json";
-
-/// How the name of a file of weights ends.
-pub(super) const WEIGHTS_SUFFIX: &str = ".safetensors";
+use super::error::{Error, Result};
+use super::index::{INDEX_SUFFIX, WEIGHTS_SUFFIX};
+use crate::untrusted::{self, ReadError, shown};
 
 /// The most names that an error lists.
 const LISTED: usize = 8;
@@ -281,18 +276,17 @@ fn in_cache(model: &str, hub: &Path) -> Result<Source> {
         path: path.to_path_buf(),
         problem,
     };
-    // Checked before it is opened: to open a pipe is to wait for ever.
-    if !reference.is_file() {
-        return Err(broken(
-            &reference,
-            "there is no such file, so the snapshot that is meant is not known",
-        ));
-    }
-    let mut commit = Vec::new();
-    let file = File::open(&reference).map_err(Error::io("open", &reference))?;
-    file.take(MAX_REF)
-        .read_to_end(&mut commit)
-        .map_err(Error::io("read", &reference))?;
+    let commit = match untrusted::read(&reference, MAX_REF) {
+        Ok(commit) => commit,
+        Err(ReadError::TooLong { .. }) => return Err(broken(&reference, "it holds no commit")),
+        Err(error) if error.is_not_found() || matches!(error, ReadError::NotRegular) => {
+            return Err(broken(
+                &reference,
+                "there is no such file, so the snapshot that is meant is not known",
+            ));
+        }
+        Err(error) => return Err(Error::reading(&reference)(error)),
+    };
     let commit = match str::from_utf8(&commit).map(str::trim) {
         Ok(commit) if is_commit(commit) => commit,
         _ => return Err(broken(&reference, "it holds no commit")),

@@ -20,8 +20,10 @@ use tempfile::{TempDir, TempPath};
 use super::companions::{self, Companions};
 use super::destination::Destination;
 use super::error::{Error, Result};
+use super::locate::Weights;
 use super::positional::{read_exact_at, write_all_at};
-use super::{Checkpoint, Shard, Weights, open_regular};
+use super::shards::{Checkpoint, Shard};
+use crate::untrusted::open_regular;
 
 /// Bytes that are copied at a time where the kernel does not copy.
 const BUFFER: u64 = 1 << 20;

@@ -9,6 +9,7 @@ use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
 use swiftprune_wgpu::run::DevicePair;
 use swiftprune_wgpu::text::Text;
+use swiftprune_wgpu::untrusted::shown;
 
 use super::args::Eval;
 use super::output;
@@ -78,7 +79,7 @@ fn measure(
 pub(super) fn lines(evaluation: &EvaluationReport) -> String {
     let on = format!(
         "on {}: {} tokens in {} windows of {}, {:.0} tokens/s on {}",
-        output::printable(&evaluation.text),
+        shown(&evaluation.text).to_string(),
         output::count(evaluation.tokens as u64),
         output::count(evaluation.windows as u64),
         evaluation.context,

@@ -1,8 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
+use swiftprune_wgpu::untrusted::shown;
 use swiftprune_wgpu::{calibration, plan, prune, run};
-
-use super::output::printable;
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -39,7 +38,7 @@ fn of_plan(error: &plan::Error) -> Option<String> {
             "leave the tensor out with --exclude, or take --calibration none and --score ria".to_owned()
         }
         plan::Error::UnsupportedDtype { tensor, .. } | plan::Error::RowTooLong { tensor, .. } => {
-            format!("--exclude '{}' leaves it out", printable(tensor))
+            format!("--exclude '{}' leaves it out", shown(tensor))
         }
         plan::Error::GlobMatchesNothing { .. } => {
             "--dry-run lists every tensor, and what would happen to it".to_owned()
@@ -55,7 +54,7 @@ fn of_prune(error: &prune::Error) -> Option<String> {
     Some(match error {
         prune::Error::NonFinite { tensor, .. } => format!(
             "--keep-non-finite leaves such weights alone, --exclude '{}' the whole tensor",
-            printable(tensor)
+            shown(tensor)
         ),
         prune::Error::TooFewZeros { .. } => {
             "--device cpu gives the right result; `swiftprune-wgpu selftest` checks the device"

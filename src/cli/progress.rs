@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::run::{self, Phase, Prepared};
+use swiftprune_wgpu::untrusted::shown;
 use swiftprune_wgpu::{forward, prune};
 
 use super::output;
@@ -141,7 +142,7 @@ impl Progress {
         match event {
             prune::PruneEvent::Written(bytes) => bar.inc(bytes),
             prune::PruneEvent::Tensor { tensor, counts } => {
-                let name = output::printable(&tensor.name);
+                let name = shown(&tensor.name).to_string();
                 let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
                 if !self.terminal.quiet && (self.terminal.verbose || !self.terminal.live) {
                     let line = format!(

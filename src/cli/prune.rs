@@ -81,7 +81,7 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     };
     let mut options = Options::new(selection);
     options.score = args.score.as_deref().and_then(Score::by_name);
-    options.targets = targets::Selection::new(&args.include, &args.exclude)?;
+    options.targets = targets::NameFilter::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;
     options.squared_error = args.json || args.report.is_some();
     Ok(options)

@@ -6,6 +6,7 @@ use swiftprune_wgpu::plan::{Draft, NormsSource};
 use swiftprune_wgpu::run::Prepared;
 use swiftprune_wgpu::scores::NormsUse;
 use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use super::output;
 
@@ -16,10 +17,7 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
     let is_without_norms = matches!(draft.norms_source(), NormsSource::None);
     let weights = draft.checkpoint().source.weights();
     vec![
-        format!(
-            "model   {}",
-            output::printable(&weights.path().to_string_lossy())
-        ),
+        format!("model   {}", shown_path(weights.path())),
         format!("prune   {}", rule(&draft.options().selection)),
         format!(
             "score   {}: {}{}",
@@ -49,7 +47,7 @@ fn norms(prepared: &Prepared, draft: &Draft) -> String {
             let path = norms.source.path.to_string_lossy();
             format!(
                 "{} ({}{tokens})",
-                output::printable(&path),
+                shown(&path).to_string(),
                 norms.source.format
             )
         }
@@ -88,7 +86,7 @@ fn rule(selection: &Selection) -> String {
 pub(super) fn calibration(calibration: &Calibration, device: &Device) -> String {
     format!(
         "{}, {} tokens in windows of {}, measured on {} in f32",
-        output::printable(&calibration.text().name),
+        shown(&calibration.text().name).to_string(),
         output::count(calibration.tokens() as u64),
         calibration.context(),
         output::device(device.info())

@@ -11,6 +11,7 @@ use super::Error;
 use crate::checkpoint::{self, Checkpoint, Tensor, positional};
 use crate::dtype::Dtype;
 use crate::model::{Block, Linear, NormTensors};
+use crate::untrusted::open_regular;
 
 /// The open files of a checkpoint, and where each tensor lies in them.
 pub(super) struct Weights<'a> {
@@ -61,7 +62,10 @@ impl<'a> Weights<'a> {
         let files = checkpoint
             .shards
             .iter()
-            .map(|shard| Ok(checkpoint::open_regular(&shard.path)?.0))
+            .map(|shard| {
+                let opened = open_regular(&shard.path);
+                Ok(opened.map_err(checkpoint::Error::reading(&shard.path))?.0)
+            })
             .collect::<Result<_, Error>>()?;
         let by_name = checkpoint
             .tensors()
@@ -104,7 +108,7 @@ impl<'a> Weights<'a> {
     /// How a tensor's elements are stored.
     pub(super) fn dtype(&self, name: &str) -> Result<Dtype, Error> {
         let (_, tensor) = self.find(name)?;
-        Dtype::from_safetensors(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+        Dtype::from_stored(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
     }
 
     /// The bytes of a tensor from byte `first` on, as they are stored.

@@ -246,7 +246,7 @@ impl Architecture {
     /// Every variant of [`Error`].
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, Error> {
         let file = checkpoint.source.weights().path().to_path_buf();
-        let json = checkpoint.config.as_ref().ok_or(Error::NoConfig(file))?;
+        let config = checkpoint.config.as_ref().ok_or(Error::NoConfig(file))?;
         let model_type = checkpoint
             .model_type()
             .ok_or_else(|| Error::Config("model_type is missing".to_owned()))?;
@@ -254,13 +254,10 @@ impl Architecture {
             .iter()
             .find(|row| row.model_type == model_type)
             .ok_or_else(|| Error::Unsupported(format!("model_type {}", shown(model_type))))?;
-        if json
-            .get("quantization_config")
-            .is_some_and(|q| !q.is_null())
-        {
+        if config.has("quantization_config") {
             return Err(Error::Unsupported("a quantised checkpoint".to_owned()));
         }
-        let mut architecture = Self::read(row, &Config::new(json))?;
+        let mut architecture = Self::read(row, &Config::new(config.json()))?;
         // A model saved without its head has no prefix before its tensors either.
         let bare = format!("{}.weight", row.names.embedding);
         if checkpoint.tensors().any(|(_, tensor)| tensor.name == bare) {
@@ -526,7 +523,7 @@ impl<'a> Tensors<'a> {
                     tensor.shape
                 ),
             )),
-            Some((_, tensor)) if Dtype::from_safetensors(tensor.dtype).is_none() => {
+            Some((_, tensor)) if Dtype::from_stored(tensor.dtype).is_none() => {
                 let problem = format!("is {:?}, only BF16, F16 and F32 can be run", tensor.dtype);
                 Err(self.wrong(name, problem))
             }

@@ -15,7 +15,11 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
-use super::{Error, Format, Norms, Provenance, cursor::f32s, error::printable};
+use super::cursor::f32s;
+use super::entries::Norms;
+use super::error::Error;
+use super::provenance::{Format, Provenance};
+use crate::untrusted::shown;
 
 /// The longest header the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
@@ -31,10 +35,10 @@ pub(super) fn starts(bytes: &[u8]) -> bool {
 /// Reads a norms file.
 pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     let malformed = |what: String| Error::malformed(path, Format::Safetensors, what);
-    let (_, header) =
-        SafeTensors::read_metadata(bytes).map_err(|e| malformed(printable(&e.to_string())))?;
-    let tensors =
-        SafeTensors::deserialize(bytes).map_err(|e| malformed(printable(&e.to_string())))?;
+    let (_, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| malformed(shown(&e.to_string()).to_string()))?;
+    let tensors = SafeTensors::deserialize(bytes)
+        .map_err(|e| malformed(shown(&e.to_string()).to_string()))?;
 
     let mut metadata: BTreeMap<String, String> = header
         .metadata()
@@ -64,7 +68,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
             (dtype, shape) => {
                 let what = format!(
                     "`{}` is {dtype:?} {shape:?}, where norms are F32 [in_features] (is it a model's weights?)",
-                    printable(name)
+                    shown(name)
                 );
                 return Err(Error::not_norms(path, what));
             }
@@ -175,7 +179,7 @@ fn sibling(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lookup;
+    use super::super::lookup::Lookup;
     use super::*;
 
     const NORMS: &[u8] = include_bytes!("../../tests/fixtures/norms.safetensors");

@@ -11,7 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Error, Format, Norms, Provenance, cursor::Cursor, cursor::f32s, error::printable};
+use super::cursor::{Cursor, f32s};
+use super::entries::Norms;
+use super::error::Error;
+use super::provenance::{Format, Provenance};
+use crate::untrusted::shown;
 
 const MAGIC: &[u8] = b"GGUF";
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
@@ -89,7 +93,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
         let what = match metadata.get("general.architecture") {
             Some(Value::Text(name)) => format!(
                 "it is a GGUF model ({}), which has no `.in_sum2` tensors",
-                printable(name)
+                shown(name)
             ),
             _ => "it is a GGUF file without `.in_sum2` tensors".into(),
         };
@@ -106,7 +110,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     let mut counts = BTreeMap::new();
     for info in &infos {
         if !seen.insert(info.name) {
-            return Err(cursor.malformed(format!("`{}` is there twice", printable(info.name))));
+            return Err(cursor.malformed(format!("`{}` is there twice", shown(info.name))));
         }
         if let Some(weight) = info.name.strip_suffix(".counts") {
             counts.insert(weight, reader.values(info)?);
@@ -125,7 +129,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
             _ => {
                 let what = format!(
                     "`{}` has {} dimensions, not 1 or 2",
-                    printable(info.name),
+                    shown(info.name),
                     info.dims.len()
                 );
                 return Err(cursor.malformed(what));
@@ -198,7 +202,7 @@ fn check_counts(
     if counts.len() != experts && counts.len() != 1 {
         return Err(cursor.malformed(format!(
             "`{}` has {} counts for {experts} rows",
-            printable(weight),
+            shown(weight),
             counts.len()
         )));
     }
@@ -210,7 +214,7 @@ fn check_counts(
         if *count == 0.0 && sums.iter().any(|n| *n != 0.0) {
             return Err(cursor.malformed(format!(
                 "`{}` row {row} has sums over no tokens",
-                printable(weight)
+                shown(weight)
             )));
         }
     }
@@ -229,7 +233,7 @@ impl Reader<'_> {
     fn values(&mut self, info: &Info) -> Result<Vec<f32>, Error> {
         let malformed = |what: String| {
             self.cursor
-                .malformed(format!("`{}` {what}", printable(info.name)))
+                .malformed(format!("`{}` {what}", shown(info.name)))
         };
         if info.kind != F32 {
             return Err(malformed(format!(
@@ -270,7 +274,7 @@ fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, Error> {
     let name = string(cursor, "a tensor name")?;
     let count = cursor.u32("a number of dimensions")?;
     if count > MAX_DIMS {
-        return Err(cursor.malformed(format!("`{}` has {count} dimensions", printable(name))));
+        return Err(cursor.malformed(format!("`{}` has {count} dimensions", shown(name))));
     }
     let mut dims = (0..count)
         .map(|_| cursor.u64("a dimension"))
@@ -345,7 +349,7 @@ fn fixed_size(kind: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lookup;
+    use super::super::lookup::Lookup;
     use super::*;
 
     const IMATRIX: &[u8] = include_bytes!("../../tests/fixtures/imatrix.gguf");

@@ -12,6 +12,7 @@ use crate::device::gpu::CHUNKS_IN_FLIGHT;
 use crate::device::{Backend, Device};
 use crate::plan::Draft;
 use crate::recipe::{Recipe, Rows, Sums};
+use crate::untrusted::open_regular;
 
 /// About how much memory a run takes: its chunks, buffers and keys.
 #[must_use]
@@ -51,7 +52,7 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
         return Ok(None);
     };
     let shard = &draft.checkpoint().shards[matrix.shard];
-    let (file, _) = checkpoint::open_regular(&shard.path)?;
+    let (file, _) = open_regular(&shard.path).map_err(checkpoint::Error::reading(&shard.path))?;
     let rows =
         0..(SAMPLE_BYTES / matrix.row_bytes().max(1)).clamp(1, matrix.target.out_features.max(1));
     let mut chunk = Chunk::default();

@@ -15,6 +15,7 @@ use crate::checkpoint::{self, Output};
 use crate::counts::Counts;
 use crate::plan::Plan;
 use crate::recipe::{Recipe, Sums};
+use crate::untrusted::open_regular;
 
 /// What the threads of a run share.
 pub(super) struct Job<'a> {
@@ -45,7 +46,11 @@ impl<'a> Job<'a> {
             .checkpoint()
             .shards
             .iter()
-            .map(|shard| checkpoint::open_regular(&shard.path).map(|(file, _)| file))
+            .map(|shard| {
+                open_regular(&shard.path)
+                    .map(|(file, _)| file)
+                    .map_err(checkpoint::Error::reading(&shard.path))
+            })
             .collect::<checkpoint::Result<Vec<_>>>()?;
         let (matrices, pieces) = pieces::cut(plan, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
