@@ -79,7 +79,7 @@ fn measure(
 pub(super) fn lines(evaluation: &EvaluationReport) -> String {
     let on = format!(
         "on {}: {} tokens in {} windows of {}, {:.0} tokens/s on {}",
-        shown(&evaluation.text).to_string(),
+        shown(&evaluation.text),
         output::count(evaluation.tokens as u64),
         output::count(evaluation.windows as u64),
         evaluation.context,

@@ -47,7 +47,7 @@ fn norms(prepared: &Prepared, draft: &Draft) -> String {
             let path = norms.source.path.to_string_lossy();
             format!(
                 "{} ({}{tokens})",
-                shown(&path).to_string(),
+                shown(&path),
                 norms.source.format
             )
         }
@@ -86,7 +86,7 @@ fn rule(selection: &Selection) -> String {
 pub(super) fn calibration(calibration: &Calibration, device: &Device) -> String {
     format!(
         "{}, {} tokens in windows of {}, measured on {} in f32",
-        shown(&calibration.text().name).to_string(),
+        shown(&calibration.text().name),
         output::count(calibration.tokens() as u64),
         calibration.context(),
         output::device(device.info())
