@@ -45,11 +45,7 @@ fn norms(prepared: &Prepared, draft: &Draft) -> String {
                 .tokens
                 .map_or_else(String::new, |n| format!(", {} tokens", output::count(n)));
             let path = norms.source.path.to_string_lossy();
-            format!(
-                "{} ({}{tokens})",
-                shown(&path),
-                norms.source.format
-            )
+            format!("{} ({}{tokens})", shown(&path), norms.source.format)
         }
         _ => "none".to_owned(),
     }
