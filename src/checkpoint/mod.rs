@@ -10,6 +10,7 @@
 //! [`Output`] is the other end: a transaction that stages the same files with the same headers beside their destination,
 //! takes the data from many threads, and is renamed into place at the end ([`output`]).
 
+mod catalog;
 mod companions;
 mod config;
 mod destination;
@@ -20,8 +21,10 @@ mod json;
 pub mod locate;
 pub mod output;
 pub mod positional;
+pub mod reader;
 mod shards;
 
+pub use catalog::{Catalog, Place};
 pub use config::{Config, MAX_CONFIG};
 pub use destination::same_file;
 pub use error::{Error, Result};
@@ -29,6 +32,7 @@ pub use header::{Header, HeaderError, Tensor};
 pub use index::{Index, IndexError};
 pub use locate::{Source, Weights, locate};
 pub use output::{Finished, Output};
+pub use reader::Reader;
 pub use shards::{Checkpoint, Shard};
 
 pub(crate) use crate::untrusted::{shown, shown_path};
