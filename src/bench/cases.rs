@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use super::record::{Case, Record};
 use super::synthetic;
-use crate::checkpoint::{Checkpoint, Output};
+use crate::checkpoint::{Checkpoint, Output, OutputOptions};
 use crate::device::timing::{Elapsed, Timed};
 use crate::device::{Device, DeviceKind};
 use crate::dtype::Dtype;
@@ -235,8 +235,12 @@ fn files(
             std::fs::remove_file(&copy).map_err(temporary)?;
             for (plan, took) in plans.iter().zip(&mut took[1..]) {
                 let start = Instant::now();
-                let output = Output::create(plan.checkpoint(), &out, true)?;
-                prune(plan, device, output, false, &|_| ())?;
+                let output = Output::create(
+                    plan.checkpoint(),
+                    &out,
+                    &OutputOptions::new().overwrite(true),
+                )?;
+                prune(plan, device, output, &|_| ())?;
                 *took = start.elapsed().as_secs_f64();
                 std::fs::remove_file(&out).map_err(temporary)?;
             }

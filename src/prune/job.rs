@@ -217,7 +217,7 @@ impl<'a> Job<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Checkpoint;
+    use crate::checkpoint::{Checkpoint, OutputOptions};
     use crate::error::Kind;
     use crate::plan::Options;
     use crate::selection::Selection;
@@ -229,7 +229,7 @@ mod tests {
         let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
         let options = Options::new(Selection::Exact { sparsity: 0.5 });
         let plan = Plan::new(checkpoint, options, None).unwrap();
-        let output = Output::create(plan.checkpoint(), &out, false).unwrap();
+        let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         check(Job::new(&plan, &output, |_| usize::MAX, &|_| ()).unwrap());
     }
 

@@ -32,7 +32,7 @@ pub use event::{Event, Stage};
 pub use request::{NormsRequest, Request};
 
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Output};
+use crate::checkpoint::{Checkpoint, Output, OutputOptions};
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
@@ -187,7 +187,10 @@ impl Prepared {
             .output
             .clone()
             .unwrap_or_else(|| draft.checkpoint().default_output());
-        let output = Output::create(draft.checkpoint(), &path, request.overwrite)?;
+        let options = OutputOptions::new()
+            .overwrite(request.overwrite)
+            .sync(request.sync);
+        let output = Output::create(draft.checkpoint(), &path, &options)?;
 
         let known = draft.warnings().len();
         let plan = match &calibration {
@@ -207,7 +210,7 @@ impl Prepared {
 
         let outcome = timed(Stage::Prune, tell, || {
             let progress = |event: prune::Event<'_>| tell(Event::Prune(event));
-            prune::prune(&plan, devices.pruning(), output, request.sync, &progress)
+            prune::prune(&plan, devices.pruning(), output, &progress)
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
         report.command.clone_from(&request.command);
