@@ -15,7 +15,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::bench::synthetic::{VOCABULARY, generate};
-use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, devices};
 use swiftprune_wgpu::internals::{self, MATRICES, weights};
 use swiftprune_wgpu::norms::Norms;
@@ -110,8 +110,13 @@ fn whole_file(model: &Path, out: &PathBuf, norms: &Norms, selection: Selection, 
     let device = Device::open(&DeviceChoice::Cpu)
         .expect("the CPU is there")
         .with_threads(Some(threads));
-    let output = Output::create(plan.checkpoint(), out, true).expect("room for the output");
-    prune(&plan, &device, output, false, &|_| ()).expect("finite weights");
+    let output = Output::create(
+        plan.checkpoint(),
+        out,
+        &OutputOptions::new().overwrite(true),
+    )
+    .expect("room for the output");
+    prune(&plan, &device, output, &|_| ()).expect("finite weights");
 }
 
 fn rules() -> [(&'static str, Selection); 3] {

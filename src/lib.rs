@@ -5,7 +5,7 @@
 //! [`checkpoint::Output`] that appears whole or not at all. `docs/algorithm.md` defines what is computed, bit for bit.
 //!
 //! ```no_run
-//! use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+//! use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 //! use swiftprune_wgpu::device::{Device, DeviceChoice};
 //! use swiftprune_wgpu::plan::{Options, Plan};
 //! use swiftprune_wgpu::selection::{Pattern, Selection};
@@ -15,8 +15,8 @@
 //! let checkpoint = Checkpoint::open("model.safetensors")?;
 //! let plan = Plan::new(checkpoint, Options::new(Selection::Pattern(two_of_four)), None)?;
 //! let device = Device::open(&DeviceChoice::Auto)?;
-//! let output = Output::create(plan.checkpoint(), "model-2-4.safetensors".as_ref(), false)?;
-//! let outcome = swiftprune_wgpu::prune::prune(&plan, &device, output, false, &|_| ())?;
+//! let output = Output::create(plan.checkpoint(), "model-2-4.safetensors".as_ref(), &OutputOptions::new())?;
+//! let outcome = swiftprune_wgpu::prune::prune(&plan, &device, output, &|_| ())?;
 //! println!("{} in {:?}", outcome.finished.path.display(), outcome.elapsed);
 //! # Ok(())
 //! # }

@@ -120,6 +120,45 @@ pub enum Error {
         problem: String,
     },
 
+    /// There is no tensor of a name.
+    #[error("{}: there is no tensor `{}`", shown_path(path), shown(tensor))]
+    NoSuchTensor {
+        /// The file of weights, or the index of the shards.
+        path: PathBuf,
+        /// The name.
+        tensor: String,
+    },
+
+    /// The operating system refused to read a tensor.
+    #[error("cannot read tensor `{}` of {}", shown(tensor), shown_path(path))]
+    ReadTensor {
+        /// The file of weights.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// Bytes were to be read that are not the tensor's: a bug of the caller.
+    #[error(
+        "{}: {len} bytes at {first} are not all of tensor `{}`, which has {tensor_len}; this is a bug, please report it",
+        shown_path(path),
+        shown(tensor)
+    )]
+    OutsideTensor {
+        /// The file of weights.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The first byte asked for, counted in the tensor.
+        first: u64,
+        /// Bytes asked for.
+        len: u64,
+        /// Bytes of the tensor.
+        tensor_len: u64,
+    },
+
     /// An input file ended earlier than when it was opened: something else is writing to it.
     #[error(
         "{} changed while it was read; let whatever writes to it finish, then start again",
@@ -325,6 +364,22 @@ mod tests {
             Error::Config {
                 path: path(),
                 problem: "it is no JSON".to_owned(),
+            },
+            Error::NoSuchTensor {
+                path: path(),
+                tensor: name(),
+            },
+            Error::ReadTensor {
+                path: path(),
+                tensor: name(),
+                source: source(),
+            },
+            Error::OutsideTensor {
+                path: path(),
+                tensor: name(),
+                first: 1,
+                len: 2,
+                tensor_len: 1,
             },
             Error::Changed { path: path() },
             Error::OutputExists { path: path() },

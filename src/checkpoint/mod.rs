@@ -2,34 +2,45 @@
 //! or not at all.
 //!
 //! Somebody else wrote the checkpoint, so nothing in it is believed. [`Checkpoint::open`] finds it ([`locate()`]), reads
-//! every header ([`header`]) and the index ([`index`]), and checks all that they say about the data before anything is
+//! every header ([`Header`]) and the index ([`Index`]), and checks all that they say about the data before anything is
 //! allocated, opened or printed because of it. No tensor data is read: an open checkpoint costs as much memory as its
 //! headers. After that every [`Tensor`] is a range of bytes that its shard really has; a file that is cut short later
 //! gives an error on reading, never a wrong result.
 //!
 //! [`Output`] is the other end: a transaction that stages the same files with the same headers beside their destination,
-//! takes the data from many threads, and is renamed into place at the end ([`output`]).
+//! takes the data from many threads, and is renamed into place at the end. A [`Reader`]
+//! finds the data of a tensor by its name, a [`Writer`] writes a file with a header of its own.
 
+mod catalog;
 mod companions;
 mod config;
+mod copying;
 mod destination;
-pub mod error;
-pub mod header;
-pub mod index;
+mod error;
+mod header;
+mod index;
 mod json;
-pub mod locate;
-pub mod output;
-pub mod positional;
+mod locate;
+mod options;
+mod output;
+mod positional;
+mod reader;
 mod shards;
+mod stage;
+mod writer;
 
+pub use catalog::{Catalog, Place};
 pub use config::{Config, MAX_CONFIG};
 pub use destination::same_file;
 pub use error::{Error, Result};
-pub use header::{Header, HeaderError, Tensor};
-pub use index::{Index, IndexError};
+pub use header::{Header, HeaderError, MAX_JSON, MAX_RANK, Tensor, TensorSpec};
+pub use index::{Index, IndexError, MAX_INDEX};
 pub use locate::{Source, Weights, locate};
+pub use options::OutputOptions;
 pub use output::{Finished, Output};
+pub use reader::Reader;
 pub use shards::{Checkpoint, Shard};
+pub use writer::Writer;
 
 pub(crate) use crate::untrusted::{shown, shown_path};
 

@@ -1,24 +1,16 @@
 //! Weights on their way into the forward pass: read by name when they are needed, and not kept.
 
-use std::collections::HashMap;
-use std::fs::File;
-
 use bytemuck::Zeroable as _;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::Error;
-use crate::checkpoint::{self, Checkpoint, Tensor, positional};
+use crate::checkpoint::{Checkpoint, Place, Reader};
 use crate::dtype::Dtype;
 use crate::model::{Block, Linear, NormTensors};
-use crate::untrusted::open_regular;
 
-/// The open files of a checkpoint, and where each tensor lies in them.
-pub(super) struct Weights<'a> {
-    checkpoint: &'a Checkpoint,
-    files: Vec<File>,
-    by_name: HashMap<&'a str, (usize, &'a Tensor)>,
-}
+/// The data of a checkpoint.
+pub(super) struct Weights<'a>(Reader<'a>);
 
 /// One block's weights on a device: matrices `M`, norms `N`.
 pub(super) struct BlockWeights<M, N> {
@@ -59,28 +51,12 @@ impl<M, N> BlockWeights<M, N> {
 
 impl<'a> Weights<'a> {
     pub(super) fn open(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
-        let files = checkpoint
-            .shards
-            .iter()
-            .map(|shard| {
-                let opened = open_regular(&shard.path);
-                Ok(opened.map_err(checkpoint::Error::reading(&shard.path))?.0)
-            })
-            .collect::<Result<_, Error>>()?;
-        let by_name = checkpoint
-            .tensors()
-            .map(|(shard, tensor)| (tensor.name.as_str(), (shard, tensor)))
-            .collect();
-        Ok(Self {
-            checkpoint,
-            files,
-            by_name,
-        })
+        Ok(Self(Reader::open(checkpoint)?))
     }
 
     /// A whole tensor as f32, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let (_, tensor) = self.find(name)?;
+        let tensor = self.find(name)?.tensor;
         let elements = tensor.shape.iter().product();
         self.read_range(name, 0, elements)
     }
@@ -92,22 +68,19 @@ impl<'a> Weights<'a> {
         first: usize,
         rows: usize,
     ) -> Result<Vec<f32>, Error> {
-        let (_, tensor) = self.find(name)?;
+        let tensor = self.find(name)?.tensor;
         let features: usize = tensor.shape.iter().skip(1).product();
         self.read_range(name, first * features, rows * features)
     }
 
-    fn find(&self, name: &str) -> Result<(usize, &'a Tensor), Error> {
-        // The architecture was held against the headers, so this is a name that it forgot to check.
-        self.by_name
-            .get(name)
-            .copied()
-            .ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+    // The architecture was held against the headers, so an error is for a name that it forgot to check.
+    fn find(&self, name: &str) -> Result<Place<'a>, Error> {
+        Ok(self.0.find(name)?)
     }
 
     /// How a tensor's elements are stored.
     pub(super) fn dtype(&self, name: &str) -> Result<Dtype, Error> {
-        let (_, tensor) = self.find(name)?;
+        let tensor = self.find(name)?.tensor;
         Dtype::from_stored(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
     }
 
@@ -118,12 +91,7 @@ impl<'a> Weights<'a> {
         first: usize,
         bytes: &mut [u8],
     ) -> Result<(), Error> {
-        let (shard, tensor) = self.find(name)?;
-        let path = &self.checkpoint.shards[shard].path;
-        let offset = tensor.offset + first as u64;
-        positional::read_exact_at(&self.files[shard], bytes, offset)
-            .map_err(checkpoint::Error::io("read", path))?;
-        Ok(())
+        Ok(self.0.read_range(&self.find(name)?, first as u64, bytes)?)
     }
 
     fn read_range(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {

@@ -6,13 +6,14 @@
 use std::path::{Path, PathBuf};
 
 use super::provenance::Format;
+use crate::checkpoint;
 use crate::untrusted::{shown, shown_path};
 
 /// Why column norms could not be read, written or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused a read or a write.
+    /// The operating system refused to read the file.
     #[error("cannot use the norms file {}", shown_path(path))]
     Io {
         /// The file.
@@ -20,6 +21,9 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A norms file could not be written.
+    #[error(transparent)]
+    Write(#[from] checkpoint::Error),
     /// The file is larger than any file of norms.
     #[error(
         "{}: {bytes} bytes are too many for a file of column norms (at most {limit}): is it the model itself? \

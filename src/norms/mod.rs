@@ -88,7 +88,7 @@ impl Norms {
     /// this way keeps llama.cpp's names, which [`get`](Self::get) still finds.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Write`], and [`Error::Malformed`] for a name that no tensor can have.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         file::write(self, path)
     }
