@@ -15,9 +15,9 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::bench::synthetic::{VOCABULARY, generate};
-use swiftprune_wgpu::bench::{self, MATRICES, weights};
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, devices};
+use swiftprune_wgpu::internals::{self, MATRICES, weights};
 use swiftprune_wgpu::norms::Norms;
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
@@ -39,11 +39,7 @@ fn passes(c: &mut Criterion) {
                 // A sixteenth of a matrix; a software adapter needs seconds for more than a few rows.
                 let rows = if is_software { 64 } else { rows / 16 };
                 let bytes = weights(dtype, rows * in_features);
-                let weights = Rows {
-                    dtype,
-                    in_features,
-                    bytes: &bytes,
-                };
+                let weights = Rows::new(dtype, in_features, &bytes);
                 let mut group = c.benchmark_group(format!("pass/{name}"));
                 group
                     .throughput(Throughput::ElementsAndBytes {
@@ -53,7 +49,7 @@ fn passes(c: &mut Criterion) {
                     .sample_size(10)
                     .warm_up_time(Duration::from_millis(200))
                     .measurement_time(Duration::from_millis(500));
-                for (what, timed, recipe) in bench::passes(in_features) {
+                for (what, timed, recipe) in internals::passes(in_features) {
                     let case = format!("{}-{rows}x{in_features}", dtype.name());
                     let mut timer = device
                         .timer(timed, weights, &recipe)

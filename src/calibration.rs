@@ -53,17 +53,6 @@ impl Error {
             _ => Kind::Failed,
         }
     }
-
-    /// Whether the model is one that nobody could calibrate here: of another architecture, or without a tokenizer. Any
-    /// other error is of the user's making, or of the files'.
-    #[must_use]
-    pub fn is_unsupported(&self) -> bool {
-        matches!(
-            self,
-            Self::Model(model::Error::Unsupported(_) | model::Error::NoConfig(_))
-                | Self::Text(text::Error::NoTokenizer(_))
-        )
-    }
 }
 
 /// A calibration that is ready to run: everything that can be wrong with the request has been checked.

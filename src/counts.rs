@@ -7,6 +7,7 @@ const NON_FINITE: u32 = f32::INFINITY.to_bits();
 
 /// What pruning some rows did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Weights seen.
     pub weights: u64,

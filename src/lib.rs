@@ -35,13 +35,13 @@ pub mod device;
 mod dtype;
 pub mod error;
 pub mod evaluation;
-pub mod fixtures;
+mod fixtures;
 pub mod forward;
 pub mod mask;
 pub mod model;
 mod names;
 pub mod norms;
-pub mod passes;
+mod passes;
 pub mod plan;
 pub mod prune;
 pub mod recipe;
@@ -50,10 +50,29 @@ pub mod run;
 pub mod scores;
 pub mod selection;
 pub mod selftest;
-pub mod shader;
+mod shader;
 mod simd;
 pub mod targets;
 pub mod text;
 pub mod untrusted;
 
 pub use dtype::{Dtype, StoredDtype};
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
+/// What this crate's own tests, benchmarks and examples reach of its inside. Not part of its interface: it may change in any
+/// version.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::bench::matrices::{MATRICES, passes, weights};
+    pub use crate::device::timing::{Elapsed, Timed, Timer};
+    pub use crate::fixtures::{NamedSelection, Random, Tensor, random_norms, rules, trained_norms};
+    pub use crate::forward::kernels::{KERNELS, Kernel};
+    pub use crate::passes::{FUSED, PASSES, WIDE_WORKGROUP_BYTES, params_layout};
+    pub use crate::recipe::Step;
+    pub use crate::selftest::shapes::{SHAPES, WIDE};
+    pub use crate::shader::{EntryPoint, Shader};
+}

@@ -6,6 +6,7 @@ use crate::simd::widest;
 
 /// One bit a weight, 1 = pruned; rows start on a u32 word, the first column in the lowest bit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mask {
     /// Rows (output neurons).
     pub rows: usize,

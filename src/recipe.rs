@@ -12,6 +12,7 @@ pub const MAX_IN_FEATURES: usize = 1 << 19;
 
 /// Rows of weights: a whole matrix, or the part of one that fits a buffer.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Rows<'a> {
     /// How a weight is stored.
     pub dtype: Dtype,
@@ -21,7 +22,17 @@ pub struct Rows<'a> {
     pub bytes: &'a [u8],
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// Rows of `in_features` weights each: whole ones, in `bytes` aligned to the dtype's size.
+    #[must_use]
+    pub const fn new(dtype: Dtype, in_features: usize, bytes: &'a [u8]) -> Self {
+        Self {
+            dtype,
+            in_features,
+            bytes,
+        }
+    }
+
     /// How many rows there are.
     #[must_use]
     pub const fn rows(&self) -> usize {
@@ -35,6 +46,7 @@ impl Rows<'_> {
 
 /// The host's part of the score of one tensor.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Factors {
     /// `f_j`, `[in_features]`.
     pub column: Vec<f32>,
@@ -53,6 +65,7 @@ pub struct Terms {
 
 /// How the rows of one tensor become a mask.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Recipe {
     /// The rule.
     pub selection: Selection,
@@ -60,7 +73,21 @@ pub struct Recipe {
     pub factors: Factors,
 }
 
+impl Factors {
+    /// One factor a column, and the terms of a score that has them.
+    #[must_use]
+    pub const fn new(column: Vec<f32>, terms: Option<Terms>) -> Self {
+        Self { column, terms }
+    }
+}
+
 impl Recipe {
+    /// The recipe with these factors.
+    #[must_use]
+    pub const fn with_factors(selection: Selection, factors: Factors) -> Self {
+        Self { selection, factors }
+    }
+
     /// The recipe of a whole tensor with `in_features` weights a row: by this score, with the column norms and the sums
     /// of `|W|` if there are any. [`Score::column_factors`] says what is asked of norms; a score without terms has no use
     /// for sums.
@@ -85,7 +112,8 @@ impl Recipe {
     }
 }
 
-/// A pass of a recipe.
+/// A pass of a recipe, for tests and benchmarks: a recipe is one thing.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Weights to order keys.

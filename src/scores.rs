@@ -6,7 +6,8 @@
 
 /// Whether a score uses the column norms of the activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Norms {
+#[non_exhaustive]
+pub enum NormsUse {
     /// It is not defined without them.
     Required,
     /// It uses them when there are any.
@@ -26,7 +27,7 @@ pub struct Score {
     /// The squared contribution, as documented.
     pub formula: &'static str,
     /// What it does with the column norms.
-    pub norms: Norms,
+    pub norms: NormsUse,
     /// Whether the factor has terms made of the sums of `|W|` over columns and rows (RIA).
     pub sums_of_weights: bool,
     /// Column factors, up to scale, from `n_j` and `S`; called only with norms and `S > 0`.
@@ -39,7 +40,7 @@ pub static SCORES: &[Score] = &[
         name: "swiftprune",
         summary: "contribution to the layer's output, corrected for what the other weights can take over",
         formula: "w^2 n / (1 - n/S)",
-        norms: Norms::Required,
+        norms: NormsUse::Required,
         sums_of_weights: false,
         factor: |n, total| (n / rest(n, total)).sqrt(),
     },
@@ -47,7 +48,7 @@ pub static SCORES: &[Score] = &[
         name: "swiftprune-weight",
         summary: "the same correction, in weight space",
         formula: "w^2 / (1 - n/S)",
-        norms: Norms::Required,
+        norms: NormsUse::Required,
         sums_of_weights: false,
         factor: |n, total| (1.0 / rest(n, total)).sqrt(),
     },
@@ -55,7 +56,7 @@ pub static SCORES: &[Score] = &[
         name: "wanda",
         summary: "weight times the norm of its input (arXiv 2306.11695)",
         formula: "w^2 n",
-        norms: Norms::Required,
+        norms: NormsUse::Required,
         sums_of_weights: false,
         factor: |n, _| n.sqrt(),
     },
@@ -63,7 +64,7 @@ pub static SCORES: &[Score] = &[
         name: "ria",
         summary: "relative importance within row and column (ICLR 2024); works without norms",
         formula: "(|w|/rowsum + |w|/colsum)^2 sqrt(n)",
-        norms: Norms::Optional,
+        norms: NormsUse::Optional,
         sums_of_weights: true,
         // Two square roots rather than a power: IEEE rounds a square root correctly everywhere.
         factor: |n, _| n.sqrt().sqrt(),
@@ -72,7 +73,7 @@ pub static SCORES: &[Score] = &[
         name: "magnitude",
         summary: "the weight alone",
         formula: "w^2",
-        norms: Norms::Unused,
+        norms: NormsUse::Unused,
         sums_of_weights: false,
         factor: |_, _| 1.0,
     },
@@ -101,7 +102,7 @@ impl Score {
             .iter()
             .map(|&n| f64::from(n))
             .sum();
-        let Some(norms) = norms.filter(|_| total > 0.0 && self.norms != Norms::Unused) else {
+        let Some(norms) = norms.filter(|_| total > 0.0 && self.norms != NormsUse::Unused) else {
             return vec![1.0; in_features];
         };
         let factors: Vec<f64> = norms

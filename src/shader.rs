@@ -2,16 +2,22 @@
 //!
 //! A row is data, so that the device dispatches by it and never by a name it might not know; the shader tests hold
 //! every field against what naga reads out of the WGSL itself.
+//!
+//! WGSL has no way to include a file in another, so a module is files one after the other. A file under `shaders/` names in
+//! its first comment those whose declarations it uses, `// Needs: shared/params, passes/score`; a row's `files` are
+//! what its last one needs, each before what needs it, and the shader tests hold the two together.
 
 /// One WGSL module.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Shader {
-    /// Its name.
+    /// Its name, which is that of its last file too.
     pub name: &'static str,
     /// What it does, in one sentence.
     pub summary: &'static str,
-    /// The whole module, shared parts included.
+    /// The files it is made of, in order: `shaders/FILE.wgsl`.
+    pub files: &'static [&'static str],
+    /// The whole module: those files, one after the other.
     pub wgsl: &'static str,
     /// The entry points of the module, in the order they are declared, which is the order they are dispatched.
     pub entry_points: &'static [&'static EntryPoint],
@@ -37,3 +43,24 @@ impl EntryPoint {
         invocations.div_ceil(self.workgroup_size)
     }
 }
+
+/// A [`Shader`] of files that are read when this is compiled.
+macro_rules! shader {
+    (
+        name: $name:expr,
+        summary: $summary:expr,
+        files: [$($file:expr),+ $(,)?],
+        entry_points: [$($entry_point:expr),+ $(,)?] $(,)?
+    ) => {
+        $crate::shader::Shader {
+            name: $name,
+            summary: $summary,
+            files: &[$($file),+],
+            wgsl: concat!(
+                $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl"))),+
+            ),
+            entry_points: &[$(&$entry_point),+],
+        }
+    };
+}
+pub(crate) use shader;

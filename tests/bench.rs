@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use swiftprune_wgpu::bench::compare::compare;
-use swiftprune_wgpu::bench::{MATRICES, Options, Record, passes, run};
+use swiftprune_wgpu::bench::{Options, Record, run};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
+use swiftprune_wgpu::internals::{MATRICES, passes};
 
 fn record(device: &Device) -> Record {
     let mut options = Options::new(None::<PathBuf>);

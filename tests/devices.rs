@@ -14,12 +14,12 @@ use common::{Tensor, difference, factors, mask_of, random_norms};
 use libtest_mimic::{Arguments, Failed, Trial};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
-use swiftprune_wgpu::fixtures::rules;
+use swiftprune_wgpu::internals::{SHAPES, Step, WIDE, rules};
 use swiftprune_wgpu::mask::Mask;
-use swiftprune_wgpu::recipe::{MAX_IN_FEATURES, Recipe, Step, Sums};
+use swiftprune_wgpu::recipe::{MAX_IN_FEATURES, Recipe, Sums};
 use swiftprune_wgpu::scores::Score;
 use swiftprune_wgpu::selection::Selection;
-use swiftprune_wgpu::selftest::{self, SHAPES, WIDE};
+use swiftprune_wgpu::selftest;
 
 /// A comma-separated list of back ends that must be here.
 const REQUIRED: &str = "SWIFTPRUNE_REQUIRE_ADAPTERS";
@@ -244,10 +244,10 @@ fn golden_case(device: &Device, case: &golden::Case, score: &str) -> Result<(), 
             continue;
         }
         let norms = expected.with_norms.then_some(case.norms.as_slice());
-        let recipe = Recipe {
-            selection: common::selection(expected.selection),
-            factors: factors(device, &tensor, common::score(expected.score), norms)?,
-        };
+        let recipe = Recipe::with_factors(
+            common::selection(expected.selection),
+            factors(device, &tensor, common::score(expected.score), norms)?,
+        );
         let right = mask_of(case.rows, case.cols, &expected.pruned);
         let got = device.mask(tensor.view(), 0, &recipe)?;
         same(&right, &got, &expected.name)?;
@@ -342,10 +342,8 @@ fn twin(
     for name in scores {
         let score = Score::by_name(name).expect("a registered score");
         let what = format!("{} x {}, {name}", tensor.rows, tensor.in_features);
-        let mut recipe = Recipe {
-            selection,
-            factors: factors(&cpu, tensor, score, Some(&norms))?,
-        };
+        let mut recipe =
+            Recipe::with_factors(selection, factors(&cpu, tensor, score, Some(&norms))?);
         let expected = cpu.mask(tensor.view(), 0, &recipe)?;
         recipe.factors = factors(device, tensor, score, Some(&norms))?;
         same(&expected, &device.mask(tensor.view(), 0, &recipe)?, &what)?;
@@ -372,10 +370,8 @@ fn alone(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
         let norms = random_norms(seed, in_features);
         for name in ["swiftprune", "ria"] {
             let score = Score::by_name(name).expect("a registered score");
-            let recipe = Recipe {
-                selection,
-                factors: factors(&cpu, &tensor, score, Some(&norms))?,
-            };
+            let recipe =
+                Recipe::with_factors(selection, factors(&cpu, &tensor, score, Some(&norms))?);
             for last in [Step::Score, Step::Ewma, Step::Select] {
                 let expected = cpu.alone(tensor.view(), 0, &recipe, last)?;
                 let got = device.alone(tensor.view(), 0, &recipe, last)?;
@@ -416,10 +412,8 @@ fn reuse(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
         let fill = |rows| -> Result<(), Failed> {
             let filled = Tensor::new(dtype, rows, 1024, std::iter::repeat(poison));
             let magnitude = Score::by_name("magnitude").expect("a registered score");
-            let recipe = Recipe {
-                selection,
-                factors: factors(device, &filled, magnitude, None)?,
-            };
+            let recipe =
+                Recipe::with_factors(selection, factors(device, &filled, magnitude, None)?);
             let mask = device.mask(filled.view(), 0, &recipe)?;
             if mask.words.iter().all(|&word| word == expected) {
                 return Ok(());
@@ -445,10 +439,8 @@ fn parts(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
     let norms = random_norms(6, tensor.in_features);
     for name in ["swiftprune", "ria"] {
         let score = Score::by_name(name).expect("a registered score");
-        let recipe = Recipe {
-            selection,
-            factors: factors(device, &tensor, score, Some(&norms))?,
-        };
+        let recipe =
+            Recipe::with_factors(selection, factors(device, &tensor, score, Some(&norms))?);
         let whole = common::cpu().mask(tensor.view(), 0, &recipe)?;
         for split in [1, 18, 36] {
             let mut joined = device.mask(tensor.part(0, split), 0, &recipe)?;

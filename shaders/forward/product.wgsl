@@ -2,6 +2,8 @@
 //
 // A workgroup makes a tile of 64 tokens by 64 features, an invocation 4 by 4 of it; 16 terms of the sums at a time come
 // into workgroup memory, laid out so that 4 tokens, or 4 features, of one term are one vector.
+//
+// Needs: shared/decode
 
 struct Product {
     tokens: u32,

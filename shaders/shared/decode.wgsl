@@ -1,5 +1,7 @@
-// From a stored weight to the bits of |w| as an f32, by integer operations wherever a device could flush.
-// Twin: src/dtype.rs.
+// From a stored weight to the bits of |w| as an f32, by integer operations wherever a device could flush. params.dtype and
+// NON_FINITE are the including module's: shared/params, or a kernel's own.
+//
+// Twin: src/dtype.rs
 
 @group(0) @binding(1) var<storage, read> weights: array<u32>;
 

@@ -1,4 +1,4 @@
-// What every pass is told: src/passes/mod.rs, struct Params (the two are held together by a test).
+// What every pass is told: src/passes/params.rs, struct Params (the two are held together by a test).
 struct Params {
     rows: u32,
     in_features: u32,
@@ -18,11 +18,11 @@ struct Params {
     terms_per_tile: u32,
     sum_stride: u32,
     term_stride: u32,
-    window: u32,
+    span_base: u32,
     padding: u32,
 }
 
-// Keys with a meaning of their own; src/passes/mod.rs and docs/algorithm.md say more.
+// Keys with a meaning of their own; src/passes/keys.rs and docs/algorithm.md say more.
 const SMALLEST_LIVE: u32 = 0x00800001u;
 const NON_FINITE: u32 = 0x7f800000u;
 

@@ -5,6 +5,7 @@ use super::statistics::ratio;
 
 /// One case that both records have.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Comparison<'a> {
     /// Of the first.
     pub first: &'a Case,

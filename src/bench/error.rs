@@ -12,9 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Device(#[from] device::Error),
     /// The temporary checkpoint could not be written: there must be room for it and for two copies.
-    #[error(
-        "cannot write the temporary checkpoint in {dir}: {error} (--dir chooses another place, --no-files leaves it out)"
-    )]
+    #[error("cannot write the temporary checkpoint in {dir}: {error}")]
     Temporary {
         /// Where.
         dir: String,

@@ -1,7 +1,10 @@
 //! Samples of a time: median, quartiles, outliers, and how sure a ratio of two medians is.
 
+use crate::fixtures::Random;
+
 /// What some samples say.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The middle one.
     pub median: f64,
@@ -38,15 +41,11 @@ pub fn ratio(first: &[f64], second: &[f64]) -> Option<[f64; 3]> {
         Some(quantile(&sorted(first)?, 0.5) / quantile(&sorted(second)?, 0.5))
     };
     let ratio = of_medians(first, second)?;
-    let mut state = 0x5eed_u64;
+    let mut random = Random::new(0x5eed);
     let mut resample = |samples: &[f64]| -> Vec<f64> {
-        let mut draw = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            samples[(state >> 33) as usize % samples.len()]
-        };
-        (0..samples.len()).map(|_| draw()).collect()
+        (0..samples.len())
+            .map(|_| samples[random.below(samples.len())])
+            .collect()
     };
     let ratios: Option<Vec<f64>> = (0..RESAMPLINGS)
         .map(|_| of_medians(&resample(first), &resample(second)))

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::checkpoint::{Header, OutputOptions, TensorSpec, Writer};
 use crate::dtype::StoredDtype;
+use crate::fixtures::Random;
 use crate::norms::{Format, Norms, Provenance};
 
 const HIDDEN: usize = 2048;
@@ -65,7 +66,7 @@ pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usiz
     tensors.push(tensor("model.norm.weight".to_owned(), &[HIDDEN]));
     tensors.push(tensor("lm_head.weight".to_owned(), &[vocabulary, HIDDEN]));
 
-    let mut random = Random(0x5eed);
+    let mut random = Random::new(0x5eed);
     let mut norms = Norms::new(Provenance {
         path: dir.join("norms.safetensors"),
         format: Format::Measured,
@@ -123,20 +124,4 @@ fn config(layers: usize, vocabulary: usize) -> serde_json::Value {
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": false,
     })
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    /// About normal: the sum of four 16-bit uniform numbers.
-    fn normal(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        let sum: u64 = (0..4).map(|i| (z >> (16 * i)) & 0xffff).sum();
-        (sum as f64 / 65536.0 - 2.0) * 3.0_f64.sqrt()
-    }
 }

@@ -121,14 +121,10 @@ pub(super) struct Prune {
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,
 
-    /// Text to calibrate on when there is no --norms: builtin, none, or a file
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "builtin",
-        help_heading = "Which weights"
-    )]
-    pub calibration: TextChoice,
+    /// Text to calibrate on when there is no --norms: a file, `builtin`, or `none` to prune by the weights alone [default:
+    /// builtin]
+    #[arg(long, value_name = "TEXT", help_heading = "Which weights")]
+    pub calibration: Option<TextChoice>,
     /// Calibration tokens
     #[arg(long, value_name = "N", value_parser = tokens, default_value_t = DEFAULT_TOKENS, help_heading = "Which weights")]
     pub tokens: usize,

@@ -7,6 +7,7 @@ use swiftprune_wgpu::device::DeviceInfo;
 use swiftprune_wgpu::plan::Action;
 use swiftprune_wgpu::report::SelectionReport;
 use swiftprune_wgpu::run::Prepared;
+use swiftprune_wgpu::untrusted::shown;
 
 use super::output;
 use super::terminal::Terminal;
@@ -20,12 +21,12 @@ struct DryRun<'a> {
     bytes_pruned: u64,
     memory_bytes: u64,
     estimated_seconds: Option<f64>,
-    tensors: Vec<Row<'a>>,
+    tensors: Vec<PlannedRow<'a>>,
     warnings: &'a [String],
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct PlannedRow<'a> {
     name: &'a str,
     dtype: String,
     shape: &'a [usize],
@@ -39,10 +40,10 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
     let (draft, device) = (prepared.draft(), prepared.devices().pruning().info());
     let estimate = prepared.estimate()?;
     let estimated_seconds = estimate.time.map(|time| time.as_secs_f64());
-    let tensors: Vec<Row<'_>> = draft
+    let tensors: Vec<PlannedRow<'_>> = draft
         .tensors()
         .iter()
-        .map(|tensor| Row {
+        .map(|tensor| PlannedRow {
             name: &tensor.name,
             dtype: format!("{:?}", tensor.dtype),
             shape: &tensor.shape,
@@ -65,7 +66,7 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
             memory_bytes: estimate.memory,
             estimated_seconds,
             tensors,
-            warnings: prepared.warnings(),
+            warnings: draft.warnings(),
         };
         serde_json::to_writer_pretty(&mut stdout, &plan)?;
         writeln!(stdout)?;
@@ -78,7 +79,7 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
     ];
     for tensor in &tensors {
         rows.push(vec![
-            output::printable(tensor.name),
+            shown(tensor.name).to_string(),
             tensor.dtype.clone(),
             format!("{:?}", tensor.shape),
             output::bytes(tensor.bytes),

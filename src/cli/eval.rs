@@ -7,8 +7,9 @@ use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
-use swiftprune_wgpu::run::Devices;
+use swiftprune_wgpu::run::DevicePair;
 use swiftprune_wgpu::text::Text;
+use swiftprune_wgpu::untrusted::shown;
 
 use super::args::Eval;
 use super::output;
@@ -37,7 +38,7 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     let windows = |checkpoint| Windows::new(checkpoint, &text, args.context, args.tokens);
     let of_first = windows(&checkpoint)?;
     let of_second = against.as_ref().map(windows).transpose()?;
-    let devices = Devices::open(&args.on.device, args.on.threads.map(usize::from))?;
+    let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
     let device = devices.forward();
     let first = measure(&of_first, &checkpoint, device, terminal)?;
     let second = match (&of_second, &against) {
@@ -78,7 +79,7 @@ fn measure(
 pub(super) fn lines(evaluation: &EvaluationReport) -> String {
     let on = format!(
         "on {}: {} tokens in {} windows of {}, {:.0} tokens/s on {}",
-        output::printable(&evaluation.text),
+        shown(&evaluation.text),
         output::count(evaluation.tokens as u64),
         output::count(evaluation.windows as u64),
         evaluation.context,

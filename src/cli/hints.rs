@@ -1,8 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
+use swiftprune_wgpu::untrusted::shown;
 use swiftprune_wgpu::{calibration, plan, prune, run};
-
-use super::output::printable;
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -10,8 +9,14 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         return match error {
             run::Error::Plan(error) => of_plan(error),
             run::Error::Prune(error) => of_prune(error),
-            run::Error::Calibration(error) => of_calibration(error)
-                .or_else(|| Some("--calibration none prunes by the weights alone".to_owned())),
+            run::Error::Calibration(error) => of_calibration(error).or_else(|| {
+                Some(
+                    "give --norms FILE (from `calibrate`, or a llama.cpp importance matrix), a supported model with its \
+                     config.json and tokenizer.json, or --calibration none to prune by the weights alone, which costs \
+                     much quality"
+                        .to_owned(),
+                )
+            }),
             run::Error::Evaluation(_) => Some("leave --eval out to prune without it".to_owned()),
             run::Error::Report { .. } => Some("give a new name to --report".to_owned()),
             _ => None,
@@ -33,7 +38,7 @@ fn of_plan(error: &plan::Error) -> Option<String> {
             "leave the tensor out with --exclude, or take --calibration none and --score ria".to_owned()
         }
         plan::Error::UnsupportedDtype { tensor, .. } | plan::Error::RowTooLong { tensor, .. } => {
-            format!("--exclude '{}' leaves it out", printable(tensor))
+            format!("--exclude '{}' leaves it out", shown(tensor))
         }
         plan::Error::GlobMatchesNothing { .. } => {
             "--dry-run lists every tensor, and what would happen to it".to_owned()
@@ -49,7 +54,7 @@ fn of_prune(error: &prune::Error) -> Option<String> {
     Some(match error {
         prune::Error::NonFinite { tensor, .. } => format!(
             "--keep-non-finite leaves such weights alone, --exclude '{}' the whole tensor",
-            printable(tensor)
+            shown(tensor)
         ),
         prune::Error::TooFewZeros { .. } => {
             "--device cpu gives the right result; `swiftprune-wgpu selftest` checks the device"

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use swiftprune_wgpu::calibration::Calibration;
-use swiftprune_wgpu::run::{self, Prepared, Stage};
+use swiftprune_wgpu::run::{self, Phase, Prepared};
+use swiftprune_wgpu::untrusted::shown;
 use swiftprune_wgpu::{forward, prune};
 
 use super::output;
@@ -52,7 +53,7 @@ impl Pass {
     }
 }
 
-/// The progress of a whole run: a bar for the stage that is under way, a line for each tensor that is done.
+/// The progress of a whole run: a bar for the phase that is under way, a line for each tensor that is done.
 pub(super) struct Progress {
     /// Tokens that are calibrated on.
     tokens: usize,
@@ -84,10 +85,10 @@ impl Progress {
     pub(super) fn event(&self, event: run::Event<'_>) {
         let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            run::Event::Started(stage) => *bar = Some(self.bar_of(stage)),
-            run::Event::Finished { stage, elapsed } => {
+            run::Event::Started(phase) => *bar = Some(self.bar_of(phase)),
+            run::Event::Finished { phase, elapsed } => {
                 clear(bar.take());
-                if stage == Stage::Calibrate {
+                if phase == Phase::Calibrate {
                     self.terminal.say(calibrated(self.tokens, elapsed));
                 }
             }
@@ -106,7 +107,7 @@ impl Progress {
         }
     }
 
-    /// Clears what a stage that failed has left.
+    /// Clears what a phase that failed has left.
     pub(super) fn close(&self) {
         clear(
             self.bar
@@ -116,10 +117,10 @@ impl Progress {
         );
     }
 
-    fn bar_of(&self, stage: Stage) -> Bar {
-        match stage {
-            Stage::Calibrate => Bar::Pass(Pass::new("calibrating", self.terminal)),
-            Stage::Prune => Bar::Pruning(self.pruning()),
+    fn bar_of(&self, phase: Phase) -> Bar {
+        match phase {
+            Phase::Calibrate => Bar::Pass(Pass::new("calibrating", self.terminal)),
+            Phase::Prune => Bar::Pruning(self.pruning()),
             _ => Bar::Pass(Pass::new("evaluating", self.terminal)),
         }
     }
@@ -137,11 +138,11 @@ impl Progress {
         bar
     }
 
-    fn pruned(&self, bar: &ProgressBar, event: prune::Event<'_>) {
+    fn pruned(&self, bar: &ProgressBar, event: prune::PruneEvent<'_>) {
         match event {
-            prune::Event::Written(bytes) => bar.inc(bytes),
-            prune::Event::Tensor { tensor, counts } => {
-                let name = output::printable(&tensor.name);
+            prune::PruneEvent::Written(bytes) => bar.inc(bytes),
+            prune::PruneEvent::Tensor { tensor, counts } => {
+                let name = shown(&tensor.name).to_string();
                 let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
                 if !self.terminal.quiet && (self.terminal.verbose || !self.terminal.live) {
                     let line = format!(

@@ -21,7 +21,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     for line in settings(&prepared) {
         terminal.say(line);
     }
-    for warning in prepared.warnings() {
+    for warning in prepared.draft().warnings() {
         terminal.warn(warning);
     }
     if args.dry_run {
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     progress.close();
     let report = report?;
     if !terminal.quiet {
-        eprint!("{}", summary(&report));
+        eprint!("{}", summary(&report, terminal));
     }
     if args.json {
         let mut stdout = std::io::stdout().lock();
@@ -47,9 +47,10 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.output.clone_from(&args.output);
     request.norms = match (&args.norms, &args.calibration) {
         (Some(path), _) => NormsRequest::Read(path.clone()),
-        (None, TextChoice::None) => NormsRequest::WeightsOnly,
-        (None, TextChoice::Builtin) => NormsRequest::Measure(Text::calibration()),
-        (None, TextChoice::File(path)) => NormsRequest::Measure(Text::read(path)?),
+        (None, None) => NormsRequest::Automatic,
+        (None, Some(TextChoice::None)) => NormsRequest::WeightsOnly,
+        (None, Some(TextChoice::Builtin)) => NormsRequest::Measure(Text::calibration()),
+        (None, Some(TextChoice::File(path))) => NormsRequest::Measure(Text::read(path)?),
     };
     request.tokens = args.tokens;
     request.context = args.context;

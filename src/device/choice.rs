@@ -7,6 +7,7 @@ use super::info::{DeviceInfo, DeviceKind};
 
 /// What a user asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeviceChoice {
     /// A hardware adapter if there is one, else the CPU. Never a software adapter.
     #[default]

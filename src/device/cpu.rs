@@ -4,9 +4,9 @@ use super::info::{DeviceInfo, DeviceKind};
 use crate::counts::Counts;
 use crate::dtype::{Dtype, with_weights};
 use crate::mask::Mask;
-use crate::passes::fused::{self, Rule, Scratch};
+use crate::passes::fused::{self, RowRule, Scratch};
 use crate::passes::select::{self, Near};
-use crate::passes::{column_norm, ewma, n_of_m};
+use crate::passes::{ewma, n_of_m, weight_sums};
 use crate::recipe::{Recipe, Rows, Step, Sums};
 use crate::selection::Selection;
 use crate::simd::widest;
@@ -61,7 +61,7 @@ pub(crate) fn prune(
     scratch: &mut Scratch,
 ) -> Counts {
     let mut counts = Counts::default();
-    let rule = Rule::new(recipe);
+    let rule = RowRule::new(recipe);
     if in_features > 0 {
         with_weights!(dtype, bytes, cast_slice_mut, |weights| {
             widest(
@@ -81,7 +81,7 @@ pub(crate) fn prune(
 pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
     let mut mask = Mask::empty(rows.rows(), rows.in_features);
     let mut scratch = Scratch::default();
-    let rule = Rule::new(recipe);
+    let rule = RowRule::new(recipe);
     if rows.in_features > 0 {
         with_weights!(rows.dtype, rows.bytes, cast_slice, |weights| {
             widest(
@@ -210,7 +210,7 @@ pub(crate) fn sums(rows: Rows<'_>) -> Sums {
             widest(
                 #[inline(always)]
                 || {
-                    column_norm::rows(weights, rows.in_features, &mut sums);
+                    weight_sums::rows(weights, rows.in_features, &mut sums);
                 },
             );
         });

@@ -5,9 +5,7 @@
 #[non_exhaustive]
 pub enum Error {
     /// No adapter fits the choice.
-    #[error(
-        "no device fits --device {choice}: {found}. `swiftprune-wgpu devices` lists them; --device cpu always works"
-    )]
+    #[error("no device fits `{choice}`: {found}")]
     NoAdapter {
         /// What was asked for.
         choice: String,
@@ -15,7 +13,7 @@ pub enum Error {
         found: String,
     },
     /// The adapter has less than the passes need.
-    #[error("{device} cannot run the passes: {reason}. Use --device cpu")]
+    #[error("{device} cannot run the passes: {reason}")]
     Unfit {
         /// The adapter.
         device: String,
@@ -23,7 +21,7 @@ pub enum Error {
         reason: String,
     },
     /// The driver reported an error, ran out of memory or lost the device; nothing it returned is used.
-    #[error("{device} failed: {reason}. Nothing was written; --device cpu gives the same result")]
+    #[error("{device} failed: {reason}. The CPU gives the same result")]
     Failed {
         /// The adapter.
         device: String,

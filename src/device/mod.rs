@@ -4,16 +4,14 @@
 //! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu.rs` alone. Devices know nothing of
 //! files or models: they see [`Rows`] and a [`Recipe`].
 
-mod adapter;
+pub(crate) mod adapter;
 mod choice;
-pub(crate) mod context;
 pub(crate) mod cpu;
 mod error;
 pub(crate) mod gpu;
 mod info;
 mod probe;
-pub mod timing;
-mod work;
+pub(crate) mod timing;
 
 pub use choice::DeviceChoice;
 pub use error::Error;
@@ -25,11 +23,11 @@ use timing::{Timed, Timer};
 
 /// A device that is ready.
 #[derive(Debug)]
-pub struct Device(Kind);
+pub struct Device(Backend);
 
 /// What a device is, for the rooms that run on each in their own way.
 #[derive(Debug)]
-pub(crate) enum Kind {
+pub(crate) enum Backend {
     /// This machine's cores.
     Cpu(cpu::Cpu),
     /// An adapter through wgpu.
@@ -66,12 +64,12 @@ impl Device {
     #[must_use]
     pub fn with_threads(self, threads: Option<usize>) -> Self {
         match (&self.0, threads) {
-            (Kind::Cpu(_), Some(threads)) => Self(Kind::Cpu(cpu::Cpu::with_threads(threads))),
+            (Backend::Cpu(_), Some(threads)) => Self(Backend::Cpu(cpu::Cpu::with_threads(threads))),
             _ => self,
         }
     }
 
-    pub(crate) const fn kind(&self) -> &Kind {
+    pub(crate) const fn backend(&self) -> &Backend {
         &self.0
     }
 
@@ -79,8 +77,8 @@ impl Device {
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
         match &self.0 {
-            Kind::Cpu(cpu) => cpu.info(),
-            Kind::Gpu(gpu) => &gpu.context().info,
+            Backend::Cpu(cpu) => cpu.info(),
+            Backend::Gpu(gpu) => &gpu.context().info,
         }
     }
 
@@ -90,8 +88,8 @@ impl Device {
     /// [`Error::Failed`] when the driver fails. The CPU does not.
     pub fn mask(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Mask, Error> {
         match &self.0 {
-            Kind::Cpu(_) => Ok(cpu::mask(rows, first_row, recipe)),
-            Kind::Gpu(gpu) => gpu.mask(rows, first_row, recipe),
+            Backend::Cpu(_) => Ok(cpu::mask(rows, first_row, recipe)),
+            Backend::Gpu(gpu) => gpu.mask(rows, first_row, recipe),
         }
     }
 
@@ -100,6 +98,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::mask`].
+    #[doc(hidden)]
     pub fn alone(
         &self,
         rows: Rows<'_>,
@@ -108,8 +107,8 @@ impl Device {
         last: Step,
     ) -> Result<Vec<u32>, Error> {
         match &self.0 {
-            Kind::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
-            Kind::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
+            Backend::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
+            Backend::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
         }
     }
 
@@ -119,8 +118,8 @@ impl Device {
     /// As [`Self::mask`].
     pub fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
         match &self.0 {
-            Kind::Cpu(_) => Ok(cpu::sums(rows)),
-            Kind::Gpu(gpu) => gpu.sums(rows),
+            Backend::Cpu(_) => Ok(cpu::sums(rows)),
+            Backend::Gpu(gpu) => gpu.sums(rows),
         }
     }
 
@@ -130,6 +129,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::mask`]; and where `rows` do not fit one of the adapter's buffers.
+    #[doc(hidden)]
     pub fn timer<'a>(
         &'a self,
         timed: Timed,
@@ -137,17 +137,18 @@ impl Device {
         recipe: &'a Recipe,
     ) -> Result<Timer<'a>, Error> {
         match &self.0 {
-            Kind::Cpu(cpu) => Ok(Timer::on_cpu(cpu, timed, rows, recipe)),
-            Kind::Gpu(gpu) => Timer::on_gpu(gpu, timed, rows, recipe),
+            Backend::Cpu(cpu) => Ok(Timer::on_cpu(cpu, timed, rows, recipe)),
+            Backend::Gpu(gpu) => Timer::on_gpu(gpu, timed, rows, recipe),
         }
     }
 
     /// Whether [`Self::timer`] can take so many rows: an adapter's buffers have a largest size.
+    #[doc(hidden)]
     #[must_use]
     pub fn can_time(&self, rows: usize, in_features: usize) -> bool {
         match &self.0 {
-            Kind::Cpu(_) => true,
-            Kind::Gpu(gpu) => {
+            Backend::Cpu(_) => true,
+            Backend::Gpu(gpu) => {
                 let context = gpu.context();
                 let groups = context.limits.max_compute_workgroups_per_dimension as usize;
                 // Keys are 4 bytes a weight.
@@ -159,7 +160,7 @@ impl Device {
 
 fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     if *choice == DeviceChoice::Cpu {
-        return Ok(Device(Kind::Cpu(cpu::Cpu::new())));
+        return Ok(Device(Backend::Cpu(cpu::Cpu::new())));
     }
     let describe = |adapters: &[adapter::Adapter]| -> Vec<DeviceInfo> {
         adapters
@@ -180,7 +181,7 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     let infos = describe(&adapters);
     let position = match choice::choose(choice, &infos) {
         Ok(Some(position)) => position,
-        Ok(None) => return Ok(Device(Kind::Cpu(cpu::Cpu::new()))),
+        Ok(None) => return Ok(Device(Backend::Cpu(cpu::Cpu::new()))),
         Err(found) => {
             return Err(Error::NoAdapter {
                 choice: choice.to_string(),
@@ -193,5 +194,5 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     if probe {
         probe::arithmetic(&gpu)?;
     }
-    Ok(Device(Kind::Gpu(Box::new(gpu))))
+    Ok(Device(Backend::Gpu(Box::new(gpu))))
 }

@@ -7,7 +7,7 @@ use crate::fixtures::{Tensor, random_norms, rules, trained_norms};
 use crate::recipe::{MAX_IN_FEATURES, Recipe, Step};
 use crate::scores::SCORES;
 
-/// What the shaders need of an adapter; `tests/shaders.rs` holds them to no more.
+/// What the shaders need of an adapter; `tests/shaders` holds them to no more.
 pub(super) fn limits(limits: &wgpu::Limits) -> Result<(), String> {
     let need = [
         (
@@ -55,7 +55,7 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
     let unfit = |what: &str| Error::Unfit {
         device: gpu.context().info.to_string(),
         reason: format!(
-            "its {what} differs from the CPU's on the rows that are tried at start-up; `swiftprune-wgpu selftest` says more"
+            "its {what} differs from the CPU's on the rows that are tried at start-up; the self-test says more"
         ),
     };
     let (rows, in_features) = (3, 301);
@@ -70,7 +70,7 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
     for (tensor, norms) in tensors {
         let sums = cpu::sums(tensor.view());
         if gpu.sums(tensor.view())? != sums {
-            return Err(unfit("column norm"));
+            return Err(unfit("sum of weights"));
         }
         for score in SCORES.iter().filter(|score| score.sums_of_weights) {
             for rule in rules() {

@@ -11,7 +11,7 @@ use wgpu::BufferUsages as Usage;
 use super::kernels::{self, KERNELS};
 use super::weights::{BlockWeights, Weights};
 use super::{Engine, Error, Partial, SiteNorms};
-use crate::device::context::{Context, Pipelines};
+use crate::device::adapter::context::{Context, Pipelines};
 use crate::dtype::Dtype;
 use crate::model::{
     self, Architecture, Block, Linear, Mlp, NormKind, NormTensors, Projections, Site,

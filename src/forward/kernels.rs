@@ -2,7 +2,7 @@
 //!
 //! To add one: write the shader, declare its block, add a row to [`KERNELS`]; the shader tests iterate that slice.
 
-use crate::shader::{EntryPoint, Shader};
+use crate::shader::{EntryPoint, Shader, shader};
 
 /// One kernel, as the device and the shader tests see it.
 #[derive(Debug)]
@@ -92,14 +92,11 @@ block!(
 macro_rules! kernel {
     ($name:literal, $block:ident, $summary:literal, [$($entry_point:literal: $workgroup_size:literal, $bindings:expr);+] $(, with $shared:literal)?) => {
         Kernel {
-            shader: Shader {
+            shader: shader! {
                 name: $name,
                 summary: $summary,
-                wgsl: concat!(
-                    $(include_str!(concat!("../../shaders/shared/", $shared, ".wgsl")),)?
-                    include_str!(concat!("../../shaders/forward/", $name, ".wgsl")),
-                ),
-                entry_points: &[$(&EntryPoint {
+                files: [$(concat!("shared/", $shared),)? concat!("forward/", $name)],
+                entry_points: [$(EntryPoint {
                     name: $entry_point,
                     bindings: &$bindings,
                     workgroup_size: $workgroup_size,

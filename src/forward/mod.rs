@@ -10,20 +10,18 @@ mod capture;
 mod cpu;
 mod exp;
 mod gpu;
-mod kernels;
+pub(crate) mod kernels;
 mod weights;
 
 use std::path::PathBuf;
 
 use crate::checkpoint::{self, Checkpoint, shown};
-use crate::device::{self, Device, Kind};
+use crate::device::{self, Backend, Device};
 use crate::model::{Architecture, Block, NormTensors, Site};
 use crate::norms::{self, Format, Norms, Provenance};
 
 use capture::Capture;
 use weights::Weights;
-
-pub use kernels::{KERNELS, Kernel};
 
 /// Hidden states in memory at a time, in bytes; more sequences go through the model group by group.
 pub const HIDDEN_BYTES: usize = 256 << 20;
@@ -147,12 +145,12 @@ macro_rules! with_engine {
     ($self:ident, $sequences:expr, |$engine:ident| $work:expr) => {{
         let architecture = $self.architecture;
         let context = $self.check($sequences)?;
-        match $self.device.kind() {
-            Kind::Cpu(cpu) => {
+        match $self.device.backend() {
+            Backend::Cpu(cpu) => {
                 let $engine = cpu::Cpu::new(architecture, context, cpu.threads())?;
                 $work
             }
-            Kind::Gpu(gpu) => {
+            Backend::Gpu(gpu) => {
                 let $engine = gpu::Gpu::new(architecture, context, gpu.context())?;
                 $work
             }

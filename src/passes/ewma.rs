@@ -8,18 +8,14 @@
 use super::keys::{NON_FINITE, SMALLEST_LIVE, whole};
 use super::params::entry_point;
 use crate::selection::Ewma;
-use crate::shader::{EntryPoint, Shader};
+use crate::shader::{EntryPoint, Shader, shader};
 
-/// The pass's registry row.
-pub static PASS: Shader = Shader {
+/// The pass by itself.
+pub(crate) static ALONE: Shader = shader! {
     name: "ewma",
     summary: "threshold key of every weight: its score against the EWMA of its blocks",
-    wgsl: concat!(
-        include_str!("../../shaders/shared/params.wgsl"),
-        include_str!("../../shaders/ewma.wgsl"),
-        include_str!("../../shaders/alone/ewma.wgsl"),
-    ),
-    entry_points: &[&BLOCK_STATISTICS, &MOVING_AVERAGE, &NORMALISE],
+    files: ["shared/params", "passes/ewma", "entry/alone/ewma"],
+    entry_points: [BLOCK_STATISTICS, MOVING_AVERAGE, NORMALISE],
 };
 
 pub(crate) static BLOCK_STATISTICS: EntryPoint =

@@ -1,68 +1,73 @@
 //! The passes joined, row by row, so that what is known of a row stays in the core's cache: the twin of
-//! `shaders/fused.wgsl`, and what prunes.
+//! `shaders/passes/fused.wgsl`, and what prunes.
 //!
 //! A row whose scores lie within 64 octaves, which is nearly every row there is, is cut by bounds on their 16-bit
-//! logarithms ([`super::bounds`]); any other, and N:M patterns, by the keys of the passes alone. Both are the same cut.
+//! logarithms ([`super::row_logs`]); any other, and N:M patterns, by the keys of the passes alone. Both are the same cut.
 
-use super::bounds::{Bounds, Scales};
 use super::params::entry_point;
-use super::score::{Logs, Window};
+use super::row_logs;
+use super::row_logs::ewma::Scales;
+use super::row_logs::score::{Logs, Span};
+use super::row_logs::select::Bounds;
 use super::select::{self, Cut, Key, Near};
 use super::{ewma, n_of_m, score};
 use crate::counts::Counts;
 use crate::dtype::Weight;
 use crate::recipe::Recipe;
 use crate::selection::{Selection, lambda_key};
-use crate::shader::{EntryPoint, Shader};
+use crate::shader::{EntryPoint, Shader, shader};
 
-/// The shaders of a mask by threshold, up to the entry point's.
-macro_rules! joined_by {
-    ($entry_point:literal) => {
-        concat!(
-            include_str!("../../shaders/shared/params.wgsl"),
-            include_str!("../../shaders/shared/decode.wgsl"),
-            include_str!("../../shaders/score.wgsl"),
-            include_str!("../../shaders/shared/eight.wgsl"),
-            include_str!("../../shaders/ewma.wgsl"),
-            include_str!("../../shaders/select.wgsl"),
-            include_str!("../../shaders/logs/score.wgsl"),
-            include_str!("../../shaders/logs/ewma.wgsl"),
-            include_str!("../../shaders/logs/select.wgsl"),
-            include_str!("../../shaders/fused.wgsl"),
-            include_str!(concat!("../../shaders/fused/", $entry_point, ".wgsl")),
-        )
+/// A shader of masks by threshold, up to the entry point's file.
+macro_rules! by_threshold {
+    (name: $name:literal, summary: $summary:literal, entry_points: [$entry_point:ident] $(,)?) => {
+        shader! {
+            name: $name,
+            summary: $summary,
+            files: [
+                "shared/params",
+                "shared/decode",
+                "passes/score",
+                "passes/ewma",
+                "passes/select",
+                "passes/eight",
+                "passes/row_logs/score",
+                "passes/row_logs/select",
+                "passes/row_logs/ewma",
+                "passes/fused",
+                concat!("entry/fused/", $name),
+            ],
+            entry_points: [$entry_point],
+        }
     };
 }
 
 /// Thresholds, with rows of up to [`CAPACITY`] columns in workgroup memory.
-pub(crate) static ROWS: Shader = Shader {
+pub(crate) static ROWS: Shader = by_threshold! {
     name: "rows",
     summary: "mask of every row, of up to 4096 columns in workgroup memory",
-    wgsl: joined_by!("rows"),
-    entry_points: &[&PRUNE_ROWS],
+    entry_points: [PRUNE_ROWS],
 };
 
 /// Thresholds, with rows of up to [`WIDE_CAPACITY`] columns in [`WIDE_WORKGROUP_BYTES`] of workgroup memory.
-pub(crate) static WIDE_ROWS: Shader = Shader {
+pub(crate) static WIDE_ROWS: Shader = by_threshold! {
     name: "wide_rows",
     summary: "mask of every row, of up to 14336 columns in workgroup memory",
-    wgsl: joined_by!("wide_rows"),
-    entry_points: &[&PRUNE_WIDE_ROWS],
+    entry_points: [PRUNE_WIDE_ROWS],
 };
 
 /// N:M.
-pub(crate) static GROUPS: Shader = Shader {
+pub(crate) static GROUPS: Shader = shader! {
     name: "groups",
     summary: "mask that keeps the N largest of every M columns",
-    wgsl: concat!(
-        include_str!("../../shaders/shared/params.wgsl"),
-        include_str!("../../shaders/shared/decode.wgsl"),
-        include_str!("../../shaders/score.wgsl"),
-        include_str!("../../shaders/shared/eight.wgsl"),
-        include_str!("../../shaders/n_of_m.wgsl"),
-        include_str!("../../shaders/fused/groups.wgsl"),
-    ),
-    entry_points: &[&PRUNE_GROUPS],
+    files: [
+        "shared/params",
+        "shared/decode",
+        "passes/score",
+        "passes/eight",
+        "passes/n_of_m",
+        "entry/fused/groups",
+    ],
+    entry_points: [PRUNE_GROUPS],
 };
 
 /// Workgroup memory of the widest rows, in bytes. Where an adapter has less, these are pruned by keys.
@@ -73,7 +78,7 @@ pub(crate) const CAPACITY: usize = 4096;
 /// Columns of a row that [`WIDE_ROWS`] keeps: `CAPACITY` of its shader.
 pub(crate) const WIDE_CAPACITY: usize = 14336;
 
-/// EWMA blocks a row that they keep: `MAX_BLOCKS` of `shaders/logs/ewma.wgsl`; a block has 32 columns at least.
+/// EWMA blocks a row that they keep: `MAX_BLOCKS` of `shaders/passes/row_logs/ewma.wgsl`; a block has 32 columns at least.
 pub(crate) const MAX_BLOCKS: u32 = 256;
 
 pub(crate) static PRUNE_ROWS: EntryPoint = entry_point!(
@@ -104,7 +109,7 @@ pub(crate) struct Scratch {
 }
 
 /// What was decided of a row; what it refers to is in the [`Scratch`].
-enum Decision {
+enum RowCut {
     /// `bounds` on `logs`.
     Bounds(Logs),
     /// A cut of `threshold_keys`.
@@ -117,14 +122,14 @@ enum Decision {
 
 /// A tensor's recipe, and what its rows have in common.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rule<'a> {
+pub(crate) struct RowRule<'a> {
     recipe: &'a Recipe,
     largest_factor: f32,
     /// 0 where the score has no terms.
     largest_term: f32,
 }
 
-impl<'a> Rule<'a> {
+impl<'a> RowRule<'a> {
     pub(crate) fn new(recipe: &'a Recipe) -> Self {
         let largest = |of: &[f32]| of.iter().copied().fold(0.0, f32::max);
         let factors = &recipe.factors;
@@ -135,11 +140,11 @@ impl<'a> Rule<'a> {
         }
     }
 
-    /// Where the scores of a row are looked for.
+    /// The span that the scores of a row are looked for in.
     #[inline(always)]
-    pub(crate) fn window(&self, row: usize) -> Window {
+    pub(crate) fn span(&self, row: usize) -> Span {
         let terms = self.recipe.factors.terms.as_ref();
-        Window::below(terms.map_or(self.largest_factor, |terms| {
+        Span::below(terms.map_or(self.largest_factor, |terms| {
             (terms.row[row] + self.largest_term) * self.largest_factor
         }))
     }
@@ -175,13 +180,13 @@ fn order_key<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, column: usiz
 
 /// The logarithms of one row.
 #[inline(always)]
-fn logs<W: Weight>(weights: &[W], row: usize, rule: Rule<'_>, logs: &mut [i16]) -> Option<Logs> {
+fn logs<W: Weight>(weights: &[W], row: usize, rule: RowRule<'_>, logs: &mut [i16]) -> Option<Logs> {
     let factors = &rule.recipe.factors.column;
     match &rule.recipe.factors.terms {
-        None => score::logs(weights, factors.iter().copied(), rule.window(row), logs),
+        None => row_logs::score::row(weights, factors.iter().copied(), rule.span(row), logs),
         Some(terms) => {
             let multipliers = score::with_terms(factors, &terms.column, terms.row[row]);
-            score::logs(weights, multipliers, rule.window(row), logs)
+            row_logs::score::row(weights, multipliers, rule.span(row), logs)
         }
     }
 }
@@ -204,7 +209,7 @@ pub(crate) fn cut_order(keys: &[u32], selection: &Selection, near: &mut Near) ->
 
 impl Scratch {
     #[inline(always)]
-    fn decide<W: Weight>(&mut self, weights: &[W], row: usize, rule: Rule<'_>) -> Decision {
+    fn decide<W: Weight>(&mut self, weights: &[W], row: usize, rule: RowRule<'_>) -> RowCut {
         let in_features = weights.len();
         let recipe = rule.recipe;
         if let Selection::Pattern(pattern) = recipe.selection {
@@ -212,12 +217,12 @@ impl Scratch {
             self.pruned.resize(in_features, false);
             let is_live = score_row(weights, row, recipe, &mut self.order_keys);
             n_of_m::row(&self.order_keys, is_live, pattern, &mut self.pruned);
-            return Decision::Pruned { is_live };
+            return RowCut::Pruned { is_live };
         }
         self.logs.resize(in_features, 0);
         if let Some(kind) = logs(weights, row, rule, &mut self.logs) {
             self.bound(weights, row, rule, kind);
-            return Decision::Bounds(kind);
+            return RowCut::Bounds(kind);
         }
         self.order_keys.resize(in_features, 0);
         score_row(weights, row, recipe, &mut self.order_keys);
@@ -227,15 +232,15 @@ impl Scratch {
                 self.threshold_keys.resize(in_features, 0);
                 ewma::row(&self.order_keys, ewma, &mut self.threshold_keys);
                 let keys = &self.threshold_keys;
-                Decision::Threshold(cut_threshold(keys, &recipe.selection, near))
+                RowCut::Threshold(cut_threshold(keys, &recipe.selection, near))
             }
-            None => Decision::Order(cut_order(&self.order_keys, &recipe.selection, near)),
+            None => RowCut::Order(cut_order(&self.order_keys, &recipe.selection, near)),
         }
     }
 
     /// Decides by the row's logarithms.
     #[inline(always)]
-    fn bound<W: Weight>(&mut self, weights: &[W], row: usize, rule: Rule<'_>, kind: Logs) {
+    fn bound<W: Weight>(&mut self, weights: &[W], row: usize, rule: RowRule<'_>, kind: Logs) {
         let selection = &rule.recipe.selection;
         let k = selection.k(self.logs.len()).unwrap_or(0);
         let Some(ewma) = selection.ewma() else {
@@ -246,11 +251,10 @@ impl Scratch {
         };
         self.scales.measure(&self.logs, kind, ewma);
         if let Selection::Lambda { lambda, .. } = *selection {
-            self.scales.bound(lambda_key(lambda), &mut self.bounds);
+            self.bounds.set_below(lambda_key(lambda), &self.scales);
             self.bounds.count(&self.logs);
         } else {
-            self.scales
-                .cut(&self.logs, k, &mut self.near, &mut self.bounds);
+            self.bounds.cut(&self.logs, &self.scales, k, &mut self.near);
         }
     }
 
@@ -260,30 +264,28 @@ impl Scratch {
         &mut self,
         weights: &mut [W],
         row: usize,
-        rule: Rule<'_>,
+        rule: RowRule<'_>,
         squares: bool,
         counts: &mut Counts,
     ) {
         match self.decide(weights, row, rule) {
-            Decision::Bounds(Logs::Live) if !squares => {
+            RowCut::Bounds(Logs::Live) if !squares => {
                 self.bounds.zero_live(&self.logs, weights, counts);
             }
-            Decision::Bounds(_) => {
+            RowCut::Bounds(_) => {
                 self.pruned.resize(weights.len(), false);
                 self.bounds.mark(&self.logs, &mut self.pruned);
                 counts.zero(weights, &self.pruned, squares, |pruned| pruned);
             }
-            Decision::Threshold(cut) => {
+            RowCut::Threshold(cut) => {
                 apply_cut(cut, &self.threshold_keys, weights, squares, counts)
             }
-            Decision::Order(cut) => {
+            RowCut::Order(cut) => {
                 let keys = bytemuck::cast_slice(&self.order_keys);
                 apply_cut(cut, keys, weights, squares, counts);
             }
-            Decision::Pruned { is_live: true } if !squares => {
-                counts.zero_live(weights, &self.pruned)
-            }
-            Decision::Pruned { .. } => {
+            RowCut::Pruned { is_live: true } if !squares => counts.zero_live(weights, &self.pruned),
+            RowCut::Pruned { .. } => {
                 counts.zero(weights, &self.pruned, squares, |pruned| pruned);
             }
         }
@@ -295,18 +297,18 @@ impl Scratch {
         &mut self,
         weights: &[W],
         row: usize,
-        rule: Rule<'_>,
+        rule: RowRule<'_>,
         words: &mut [u32],
     ) {
         match self.decide(weights, row, rule) {
-            Decision::Bounds(_) => {
+            RowCut::Bounds(_) => {
                 self.pruned.resize(weights.len(), false);
                 self.bounds.mark(&self.logs, &mut self.pruned);
                 pack(&self.pruned, words, |_, pruned| pruned);
             }
-            Decision::Threshold(cut) => record_cut(cut, &self.threshold_keys, words),
-            Decision::Order(cut) => record_cut(cut, bytemuck::cast_slice(&self.order_keys), words),
-            Decision::Pruned { .. } => pack(&self.pruned, words, |_, pruned| pruned),
+            RowCut::Threshold(cut) => record_cut(cut, &self.threshold_keys, words),
+            RowCut::Order(cut) => record_cut(cut, bytemuck::cast_slice(&self.order_keys), words),
+            RowCut::Pruned { .. } => pack(&self.pruned, words, |_, pruned| pruned),
         }
     }
 }

@@ -5,18 +5,14 @@
 use super::keys::NON_FINITE;
 use super::params::entry_point;
 use crate::selection::Pattern;
-use crate::shader::{EntryPoint, Shader};
+use crate::shader::{EntryPoint, Shader, shader};
 
-/// The pass's registry row.
-pub static PASS: Shader = Shader {
+/// The pass by itself.
+pub(crate) static ALONE: Shader = shader! {
     name: "n_of_m",
     summary: "mask that keeps the N largest keys of every M columns",
-    wgsl: concat!(
-        include_str!("../../shaders/shared/params.wgsl"),
-        include_str!("../../shaders/n_of_m.wgsl"),
-        include_str!("../../shaders/alone/n_of_m.wgsl"),
-    ),
-    entry_points: &[&N_OF_M],
+    files: ["shared/params", "passes/n_of_m", "entry/alone/n_of_m"],
+    entry_points: [N_OF_M],
 };
 
 pub(crate) static N_OF_M: EntryPoint = entry_point!("n_of_m", 64, [Params, Result, OrderKeys]);

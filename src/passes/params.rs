@@ -32,18 +32,18 @@ pub(crate) struct Params {
     pub m: u32,
     /// u32 words a row of the mask takes: `ceil(in_features / 32)`.
     pub mask_words: u32,
-    /// `column_norm`: sums to make, and weights in each.
+    /// `weight_sums`: sums to make, and weights in each.
     pub sums: u32,
     /// See `sums`.
     pub terms: u32,
-    /// `column_norm`: terms a partial sum adds up.
+    /// `weight_sums`: terms a partial sum adds up.
     pub terms_per_tile: u32,
-    /// `column_norm`: distance, in weights, between the first weights of two sums.
+    /// `weight_sums`: distance, in weights, between the first weights of two sums.
     pub sum_stride: u32,
-    /// `column_norm`: distance, in weights, between two terms of one sum.
+    /// `weight_sums`: distance, in weights, between two terms of one sum.
     pub term_stride: u32,
-    /// The least order key that a row of logarithms has room for; 0 where rows are pruned by keys.
-    pub window: u32,
+    /// The least order key within the span of a row's logarithms; 0 where rows are pruned by keys.
+    pub span_base: u32,
     /// Uniform blocks are a multiple of 16 bytes.
     pub padding: u32,
 }
@@ -51,7 +51,6 @@ pub(crate) struct Params {
 /// Where every field of the uniform block lies in bytes, in order, and the size of the whole.
 ///
 /// For the shader tests alone, which hold it against `struct Params` in `shaders/shared/params.wgsl`.
-#[doc(hidden)]
 #[must_use]
 pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
     macro_rules! offsets {
@@ -80,7 +79,7 @@ pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
         terms_per_tile,
         sum_stride,
         term_stride,
-        window,
+        span_base,
         padding,
     ];
     (fields, size_of::<Params>())

@@ -4,13 +4,14 @@ use super::allocation;
 use super::error::Error;
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
-use crate::checkpoint::{Checkpoint, shown};
+use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::norms::{Lookup, Norms};
 use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
 use crate::targets::{self, Decision, Reason, Target};
+use crate::untrusted::shown;
 
 /// A checkpoint, and what will happen to each of its tensors; its norms may still have to be measured.
 ///
@@ -38,7 +39,7 @@ impl Draft {
     ) -> Result<Self, Error> {
         let has_norms = !matches!(norms, NormsSource::None);
         let score = options.score.unwrap_or_else(|| default_score(has_norms));
-        if score.norms == scores::Norms::Required && !has_norms {
+        if score.norms == scores::NormsUse::Required && !has_norms {
             return Err(Error::NormsRequired { score: score.name });
         }
         let tensors = decide(&checkpoint, &options)?;
@@ -102,7 +103,7 @@ impl Draft {
     /// Whether norms have a part in the score.
     #[must_use]
     pub fn uses_norms(&self) -> bool {
-        !matches!(self.norms, NormsSource::None) && self.score.norms != scores::Norms::Unused
+        !matches!(self.norms, NormsSource::None) && self.score.norms != scores::NormsUse::Unused
     }
 
     /// Bytes of the tensors that are pruned.
@@ -121,11 +122,11 @@ impl Draft {
     fn check_norms(&self) -> Result<Vec<String>, Error> {
         let name = self.score.name;
         match &self.norms {
-            NormsSource::None if self.score.norms != scores::Norms::Unused => Ok(vec![format!(
+            NormsSource::None if self.score.norms != scores::NormsUse::Unused => Ok(vec![format!(
                 "no column norms of activations: the score is {name} on the weights alone, which costs much quality"
             )]),
             NormsSource::None => Ok(Vec::new()),
-            _ if self.score.norms == scores::Norms::Unused => {
+            _ if self.score.norms == scores::NormsUse::Unused => {
                 Ok(vec![format!("the score {name} does not use the norms")])
             }
             NormsSource::Read(norms) => self.check_measured(norms),
@@ -291,6 +292,6 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
 }
 
 fn default_score(has_norms: bool) -> &'static Score {
-    let fits = |score: &&Score| has_norms || score.norms == scores::Norms::Optional;
+    let fits = |score: &&Score| has_norms || score.norms == scores::NormsUse::Optional;
     SCORES.iter().find(fits).unwrap_or(&SCORES[0])
 }

@@ -9,7 +9,7 @@ use super::matrix::Matrix;
 use super::pieces;
 use crate::checkpoint::Reader;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
-use crate::device::{Device, Kind};
+use crate::device::{Backend, Device};
 use crate::plan::Draft;
 use crate::recipe::{Recipe, Rows, Sums};
 
@@ -18,20 +18,20 @@ use crate::recipe::{Recipe, Rows, Sums};
 pub fn memory(draft: &Draft, device: &Device) -> u64 {
     let chunk = draft.pruned().map(|(tensor, target)| {
         let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
-        match device.kind() {
+        match device.backend() {
             // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being
             // written or waiting for it.
-            Kind::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
+            Backend::Cpu(cpu) => cpu.threads() as u64 * (4 * (512 << 10).max(row) + 5 * row),
             // The chunks that go round, and the staging memory of those on the device.
-            Kind::Gpu(gpu) => {
+            Backend::Gpu(gpu) => {
                 let chunk = gpu.chunk_rows(target.in_features) as u64 * row;
                 (CHUNKS + CHUNKS_IN_FLIGHT) as u64 * chunk
             }
         }
     });
-    let program = match device.kind() {
-        Kind::Cpu(_) => 16 << 20,
-        Kind::Gpu(_) => 128 << 20,
+    let program = match device.backend() {
+        Backend::Cpu(_) => 16 << 20,
+        Backend::Gpu(_) => 128 << 20,
     };
     program + chunk.max().unwrap_or(0)
 }
@@ -65,9 +65,9 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     let start = Instant::now();
     device.mask(weights, 0, &recipe)?;
     let sampled = start.elapsed().as_secs_f64() / chunk.bytes().len().max(1) as f64;
-    let threads = match device.kind() {
-        Kind::Cpu(cpu) => cpu.threads() as f64,
-        Kind::Gpu(_) => 1.0,
+    let threads = match device.backend() {
+        Backend::Cpu(cpu) => cpu.threads() as f64,
+        Backend::Gpu(_) => 1.0,
     };
     Ok(Some(Duration::from_secs_f64(
         sampled * draft.bytes_pruned() as f64 / threads,

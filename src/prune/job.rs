@@ -7,7 +7,7 @@ use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::outcome::Event;
+use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
@@ -25,7 +25,7 @@ pub(super) struct Job<'a> {
     /// Per tensor of the plan; `None` for a copied one.
     tallies: Vec<Option<Mutex<Tally>>>,
     counts: Mutex<Vec<Option<Counts>>>,
-    progress: &'a (dyn Fn(Event<'_>) + Sync),
+    progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
     pub(super) clocks: Clocks,
@@ -37,7 +37,7 @@ impl<'a> Job<'a> {
         plan: &'a Plan,
         output: &'a Output,
         chunk_rows: impl Fn(&Matrix<'_>) -> usize,
-        progress: &'a (dyn Fn(Event<'_>) + Sync),
+        progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
     ) -> Result<Self, Error> {
         let (matrices, pieces) = pieces::cut(plan, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
@@ -150,7 +150,7 @@ impl<'a> Job<'a> {
                 self.output.write_at(matrix.shard, bytes, offset)
             })?;
         }
-        (self.progress)(Event::Written(chunk.bytes().len() as u64));
+        (self.progress)(PruneEvent::Written(chunk.bytes().len() as u64));
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl<'a> Job<'a> {
             self.output
                 .copy_range(shard, self.input.file(shard), span.start, bytes)?;
         }
-        (self.progress)(Event::Written(bytes));
+        (self.progress)(PruneEvent::Written(bytes));
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl<'a> Job<'a> {
         if let Some(counts) = done {
             self.counts.lock().unwrap_or_else(PoisonError::into_inner)[matrix.tensor] =
                 Some(counts);
-            (self.progress)(Event::Tensor {
+            (self.progress)(PruneEvent::Tensor {
                 tensor: &self.plan.tensors()[matrix.tensor],
                 counts,
             });

@@ -30,10 +30,10 @@ use std::time::Instant;
 pub use clocks::Stages;
 pub use error::Error;
 pub use estimate::{memory, time};
-pub use outcome::{Event, Outcome};
+pub use outcome::{Outcome, PruneEvent};
 
 use crate::checkpoint::Output;
-use crate::device::{Device, Kind};
+use crate::device::{Backend, Device};
 use crate::plan::Plan;
 use job::Job;
 use matrix::Matrix;
@@ -48,17 +48,17 @@ pub fn prune(
     plan: &Plan,
     device: &Device,
     output: Output,
-    progress: &(dyn Fn(Event<'_>) + Sync),
+    progress: &(dyn Fn(PruneEvent<'_>) + Sync),
 ) -> Result<Outcome, Error> {
     let start = Instant::now();
-    let chunk_rows = |matrix: &Matrix<'_>| match device.kind() {
-        Kind::Cpu(_) => cpu::chunk_rows(matrix),
-        Kind::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
+    let chunk_rows = |matrix: &Matrix<'_>| match device.backend() {
+        Backend::Cpu(_) => cpu::chunk_rows(matrix),
+        Backend::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
     };
     let job = Job::new(plan, &output, chunk_rows, progress)?;
-    match device.kind() {
-        Kind::Cpu(cpu) => cpu::run(&job, cpu.threads()),
-        Kind::Gpu(gpu) => gpu::run(&job, gpu),
+    match device.backend() {
+        Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
+        Backend::Gpu(gpu) => gpu::run(&job, gpu),
     }
     let (counts, stages) = job.finish()?;
     let finished = output.finish()?;

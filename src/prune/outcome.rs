@@ -10,7 +10,7 @@ use crate::plan::PlannedTensor;
 /// What happens during a run.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum PruneEvent<'a> {
     /// So many more bytes of the output are written.
     Written(u64),
     /// A tensor is done.

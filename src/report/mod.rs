@@ -5,8 +5,8 @@ mod checksums;
 mod evaluation;
 mod file;
 mod memory;
-mod row;
 mod selection;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ pub(crate) use checksums::checksums;
 pub use evaluation::{AgainstReport, EvaluationReport};
 pub(crate) use file::ReportFile;
 pub use memory::peak_memory;
-pub use row::Row;
 pub use selection::SelectionReport;
+pub use totals::Totals;
 
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
@@ -46,11 +46,11 @@ pub struct Report {
     /// Where the norms came from; none for a score that went without.
     pub norms: Option<NormsReport>,
     /// Sums over the tensors of each kind of layer, in the order of their names.
-    pub kinds: Vec<Row>,
+    pub kinds: Vec<Totals>,
     /// Sum over all pruned tensors.
-    pub prunable: Row,
+    pub prunable: Totals,
     /// Sum over all tensors, counting zeros in the pruned ones only.
-    pub all_weights: Row,
+    pub all_weights: Totals,
     /// Every tensor.
     pub tensors: Vec<TensorReport>,
     /// Bytes of the output's weight files.
@@ -103,14 +103,14 @@ pub struct TensorReport {
     pub copied_because: Option<String>,
     /// What pruning did; none for a copied one.
     #[serde(flatten)]
-    pub pruned: Option<Row>,
+    pub pruned: Option<Totals>,
 }
 
 /// The report of a finished run.
 #[must_use]
 pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
-    let mut kinds: BTreeMap<String, Row> = BTreeMap::new();
-    let (mut prunable, mut all) = (Row::default(), Row::default());
+    let mut kinds: BTreeMap<String, Totals> = BTreeMap::new();
+    let (mut prunable, mut all) = (Totals::default(), Totals::default());
     let mut tensors = Vec::with_capacity(plan.tensors().len());
     for (tensor, counts) in plan.tensors().iter().zip(&outcome.counts) {
         let mut record = TensorReport {
@@ -141,7 +141,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
                     .add(counts, asked);
                 prunable.add(counts, asked);
                 all.add(counts, asked);
-                let mut row = Row::default();
+                let mut row = Totals::default();
                 row.add(counts, asked);
                 record.pruned = Some(row.finish(target.kind.clone()));
             }

@@ -21,10 +21,10 @@ pub enum Error {
     Device(#[from] device::Error),
     /// The model cannot be calibrated.
     #[error("cannot calibrate: {_0}")]
-    Calibration(#[source] calibration::Error),
+    Calibration(calibration::Error),
     /// The model cannot be evaluated.
     #[error("cannot evaluate: {_0}")]
-    Evaluation(#[source] calibration::Error),
+    Evaluation(calibration::Error),
     /// The plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
@@ -32,20 +32,20 @@ pub enum Error {
     #[error(transparent)]
     Prune(#[from] prune::Error),
     /// The report cannot be written.
-    #[error("cannot write the report {}: {source}", shown_path(path))]
+    #[error("cannot write the report {}: {reason}", shown_path(path))]
     Report {
         /// Its file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The output cannot be read back to be hashed.
-    #[error("cannot read back {}: {source}", shown_path(path))]
+    #[error("cannot read back {}: {reason}", shown_path(path))]
     Checksum {
         /// The output.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 

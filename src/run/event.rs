@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::{forward, prune};
 
-/// A stage of a run, in their order.
+/// A phase of a run, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Stage {
+pub enum Phase {
     /// Measuring the column norms.
     Calibrate,
     /// Pruning.
@@ -18,24 +18,24 @@ pub enum Stage {
     EvaluateAfter,
 }
 
-/// What a run tells while it is under way. Events of a stage come between its start and its end; those
+/// What a run tells while it is under way. Events of a phase come between its start and its end; those
 /// of pruning come from several threads.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A stage begins.
-    Started(Stage),
-    /// A stage has succeeded.
+    /// A phase begins.
+    Started(Phase),
+    /// A phase has succeeded.
     Finished {
         /// Which one.
-        stage: Stage,
+        phase: Phase,
         /// How long it took.
         elapsed: Duration,
     },
     /// A forward pass went on.
     Forward(forward::Progress),
     /// Pruning went on.
-    Prune(prune::Event<'a>),
+    Prune(prune::PruneEvent<'a>),
     /// Something that was found out after the plan was drafted and that a user should know.
     Warning(&'a str),
 }

@@ -19,20 +19,20 @@
 //! # }
 //! ```
 
-mod devices;
+mod device_pair;
 mod error;
 mod event;
 mod request;
 
 use std::time::{Duration, Instant};
 
-pub use devices::Devices;
+pub use device_pair::DevicePair;
 pub use error::Error;
-pub use event::{Event, Stage};
+pub use event::{Event, Phase};
 pub use request::{NormsRequest, Request};
 
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Output, OutputOptions};
+use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
@@ -55,9 +55,8 @@ pub struct Prepared {
     request: Request,
     draft: Draft,
     calibration: Option<Calibration>,
-    devices: Devices,
+    devices: DevicePair,
     evaluation: Option<(Text, Windows)>,
-    warnings: Vec<String>,
 }
 
 /// What a run would take.
@@ -76,9 +75,9 @@ pub struct Estimate {
 /// Every variant of [`Error`] but those of pruning and of the report.
 pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
-    let (norms, calibration, impossible) = norms_source(&request, &checkpoint)?;
+    let (norms, calibration) = norms_source(&request, &checkpoint)?;
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
-    let devices = Devices::open(&request.device, request.threads)?;
+    let devices = DevicePair::open(&request.device, request.threads)?;
     let evaluation = match request.evaluate {
         true => {
             let text = Text::held_out();
@@ -87,47 +86,38 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
         }
         false => None,
     };
-    let warnings = impossible
-        .into_iter()
-        .chain(draft.warnings().iter().cloned())
-        .collect();
     Ok(Prepared {
         request,
         draft,
         calibration,
         devices,
         evaluation,
-        warnings,
     })
 }
 
-/// Where the norms will come from; the calibration, if one is to be run; a warning, if one was asked for in vain.
+/// Where the norms will come from, and the calibration, if one is to be run.
 fn norms_source(
     request: &Request,
     checkpoint: &Checkpoint,
-) -> Result<(NormsSource, Option<Calibration>, Option<String>), Error> {
+) -> Result<(NormsSource, Option<Calibration>), Error> {
+    let without = Ok((NormsSource::None, None));
     let is_unused = request
         .options
         .score
-        .is_some_and(|score| score.norms == scores::Norms::Unused);
+        .is_some_and(|score| score.norms == scores::NormsUse::Unused);
+    let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
-        NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None, None)),
-        NormsRequest::Measure(text) if !is_unused => text.clone(),
-        NormsRequest::Measure(_) | NormsRequest::WeightsOnly => {
-            return Ok((NormsSource::None, None, None));
-        }
+        NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
+        NormsRequest::WeightsOnly => return without,
+        _ if is_unused => return without,
+        NormsRequest::Automatic if is_lone_file => return without,
+        NormsRequest::Automatic => Text::calibration(),
+        NormsRequest::Measure(text) => text.clone(),
     };
-    match Calibration::new(checkpoint, text, request.tokens, request.context) {
-        Ok(calibration) => {
-            let coverage = calibration.coverage(checkpoint);
-            Ok((NormsSource::ToMeasure(coverage), Some(calibration), None))
-        }
-        Err(error) if error.is_unsupported() => {
-            let warning = format!("cannot calibrate: {error}");
-            Ok((NormsSource::None, None, Some(warning)))
-        }
-        Err(error) => Err(Error::Calibration(error)),
-    }
+    let calibration = Calibration::new(checkpoint, text, request.tokens, request.context)
+        .map_err(Error::Calibration)?;
+    let coverage = calibration.coverage(checkpoint);
+    Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
 }
 
 impl Prepared {
@@ -145,14 +135,8 @@ impl Prepared {
 
     /// The devices that will be used.
     #[must_use]
-    pub const fn devices(&self) -> &Devices {
+    pub const fn devices(&self) -> &DevicePair {
         &self.devices
-    }
-
-    /// What a user should know before it runs.
-    #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 
     /// What pruning would take.
@@ -178,7 +162,6 @@ impl Prepared {
             calibration,
             devices,
             evaluation,
-            mut warnings,
         } = self;
         // Opened before the work: a report that cannot be written should not cost a run.
         let report_file = request.report.as_deref().map(ReportFile::create);
@@ -195,7 +178,7 @@ impl Prepared {
         let known = draft.warnings().len();
         let plan = match &calibration {
             Some(calibration) => {
-                let norms = timed(Stage::Calibrate, tell, || {
+                let norms = timed(Phase::Calibrate, tell, || {
                     let progress = |at| tell(Event::Forward(at));
                     calibration.run(draft.checkpoint(), devices.forward(), &progress)
                 });
@@ -205,21 +188,19 @@ impl Prepared {
         };
         for warning in &plan.warnings()[known..] {
             tell(Event::Warning(warning));
-            warnings.push(warning.clone());
         }
 
-        let outcome = timed(Stage::Prune, tell, || {
-            let progress = |event: prune::Event<'_>| tell(Event::Prune(event));
+        let outcome = timed(Phase::Prune, tell, || {
+            let progress = |event: prune::PruneEvent<'_>| tell(Event::Prune(event));
             prune::prune(&plan, devices.pruning(), output, &progress)
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
         report.command.clone_from(&request.command);
-        report.warnings = warnings;
         if request.checksum {
             let sums = report::checksums(&plan, &outcome.finished.path);
-            report.sha256 = Some(sums.map_err(|source| Error::Checksum {
+            report.sha256 = Some(sums.map_err(|reason| Error::Checksum {
                 path: outcome.finished.path.clone(),
-                source,
+                reason,
             })?);
         }
         if let Some((text, windows)) = &evaluation {
@@ -238,42 +219,42 @@ fn evaluate(
     windows: &Windows,
     plan: &Plan,
     report: &Report,
-    devices: &Devices,
+    devices: &DevicePair,
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<(Evaluation, Evaluation), Error> {
     let mut pruned = Checkpoint::open(&report.output.to_string_lossy())?;
     // Beside a single file there is no config.json, or another one's.
     pruned.config.clone_from(&plan.checkpoint().config);
-    let measure = |stage, checkpoint| {
-        timed(stage, tell, || {
+    let measure = |phase, checkpoint| {
+        timed(phase, tell, || {
             let progress = |at| tell(Event::Forward(at));
             windows.run(checkpoint, devices.forward(), &progress)
         })
         .map_err(Error::Evaluation)
     };
-    let before = measure(Stage::EvaluateBefore, plan.checkpoint())?;
-    let after = measure(Stage::EvaluateAfter, &pruned)?;
+    let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;
+    let after = measure(Phase::EvaluateAfter, &pruned)?;
     Ok((before, after))
 }
 
-/// Tells when a stage starts and when it has succeeded.
+/// Tells when a phase starts and when it has succeeded.
 fn timed<T, E>(
-    stage: Stage,
+    phase: Phase,
     tell: &(dyn Fn(Event<'_>) + Sync),
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
-    tell(Event::Started(stage));
+    tell(Event::Started(phase));
     let start = Instant::now();
     let done = work()?;
     let elapsed = start.elapsed();
-    tell(Event::Finished { stage, elapsed });
+    tell(Event::Finished { phase, elapsed });
     Ok(done)
 }
 
 fn report_error(request: &Request) -> impl Fn(std::io::Error) -> Error {
     let path = request.report.clone().unwrap_or_default();
-    move |source| Error::Report {
+    move |reason| Error::Report {
         path: path.clone(),
-        source,
+        reason,
     }
 }

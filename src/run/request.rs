@@ -45,7 +45,10 @@ pub struct Request {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NormsRequest {
-    /// The model is calibrated on this text.
+    /// The model is calibrated on the built-in text. A single file of weights without a config.json beside it is not a
+    /// model that can be run: its score uses the weights alone. Any other model that cannot be calibrated is an error.
+    Automatic,
+    /// The model is calibrated on this text; one that cannot be is an error.
     Measure(Text),
     /// They are read from a file.
     Read(PathBuf),
@@ -61,7 +64,7 @@ impl Request {
             model: model.into(),
             output: None,
             options,
-            norms: NormsRequest::Measure(Text::calibration()),
+            norms: NormsRequest::Automatic,
             tokens: DEFAULT_TOKENS,
             context: None,
             device: DeviceChoice::Auto,

@@ -19,7 +19,7 @@ pub fn cpu() -> Device {
     Device::open(&DeviceChoice::Cpu).expect("the CPU is always there")
 }
 
-pub use swiftprune_wgpu::fixtures::{Tensor, random_norms};
+pub use swiftprune_wgpu::internals::{Tensor, random_norms};
 
 /// The factors of a tensor, as `docs/algorithm.md` has them; RIA's terms are made of the `device`'s own sums.
 pub fn factors(
@@ -28,14 +28,13 @@ pub fn factors(
     score: &Score,
     norms: Option<&[f32]>,
 ) -> Result<Factors, swiftprune_wgpu::device::Error> {
-    Ok(Factors {
-        column: score.column_factors(norms, tensor.in_features),
-        terms: if score.sums_of_weights {
-            Some(terms(&device.sums(tensor.view())?))
-        } else {
-            None
-        },
-    })
+    let terms = if score.sums_of_weights {
+        Some(terms(&device.sums(tensor.view())?))
+    } else {
+        None
+    };
+    let column = score.column_factors(norms, tensor.in_features);
+    Ok(Factors::new(column, terms))
 }
 
 /// RIA's reciprocal terms from sums: `f32(0.5 / f64(sum))`, 0 where the sum is 0.

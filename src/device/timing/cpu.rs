@@ -72,7 +72,7 @@ impl Part<'_> {
                 self.copy.copy_from_slice(rows.bytes);
                 black_box(&self.copy);
             }
-            Timed::ColumnNorm => {
+            Timed::WeightSums => {
                 black_box(cpu::sums(rows));
             }
             Timed::Alone(step) => {

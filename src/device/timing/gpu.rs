@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::timed::{Elapsed, Timed};
 use crate::device::error::Error;
-use crate::device::gpu::{Buffers, Gpu, Slot, chunk_factors};
-use crate::device::work::{Dispatch, Work};
+use crate::device::gpu::Gpu;
+use crate::device::gpu::buffers::{Buffers, Slot, chunk_factors};
+use crate::device::gpu::dispatches::{Dispatch, Work};
 use crate::passes::params::Binding;
 use crate::recipe::{Recipe, Rows, Step};
 
@@ -40,7 +41,7 @@ impl<'a> Timer<'a> {
         let _turn = context.turn();
         let work = match timed {
             Timed::Copy | Timed::Mask => gpu.fused(rows, 0, recipe),
-            Timed::ColumnNorm => Work::sums(rows, true),
+            Timed::WeightSums => Work::sums(rows, true),
             Timed::Alone(last) => Work::alone(rows, recipe, last),
         };
         // What the timed pass rests on runs once.
@@ -50,9 +51,9 @@ impl<'a> Timer<'a> {
             _ => Vec::new(),
         };
         let factors = chunk_factors(&recipe.factors, 0, rows.rows());
-        let buffers = gpu.fill(&mut Slot::default(), rows, &work, &factors)?;
+        let buffers = Slot::default().fill(context, rows, &work, &factors)?;
         let mut encoder = gpu.encoder();
-        gpu.upload(&mut encoder, &buffers, &work);
+        buffers.record_upload(&mut encoder, &work);
         {
             let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             gpu.record(&mut compute, &buffers, &before);

@@ -13,9 +13,9 @@ use super::gpu::Gpu;
 use crate::recipe::{Recipe, Rows};
 
 /// Weights on a device, ready to be timed on.
-pub struct Timer<'a>(Kind<'a>);
+pub struct Timer<'a>(TimerOf<'a>);
 
-enum Kind<'a> {
+enum TimerOf<'a> {
     Cpu(cpu::Timer<'a>),
     Gpu(Box<gpu::Timer<'a>>),
 }
@@ -23,7 +23,7 @@ enum Kind<'a> {
 impl<'a> Timer<'a> {
     /// The CPU's timer: its threads share the rows.
     pub(super) fn on_cpu(cpu: &Cpu, timed: Timed, rows: Rows<'a>, recipe: &'a Recipe) -> Self {
-        Self(Kind::Cpu(cpu::Timer::new(
+        Self(TimerOf::Cpu(cpu::Timer::new(
             timed,
             rows,
             recipe,
@@ -39,7 +39,7 @@ impl<'a> Timer<'a> {
         recipe: &Recipe,
     ) -> Result<Self, Error> {
         let timer = gpu::Timer::new(gpu, timed, rows, recipe)?;
-        Ok(Self(Kind::Gpu(Box::new(timer))))
+        Ok(Self(TimerOf::Gpu(Box::new(timer))))
     }
 
     /// Does it so many times, one after the other.
@@ -48,8 +48,8 @@ impl<'a> Timer<'a> {
     /// [`Error::Failed`] when the driver fails.
     pub fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
         match &mut self.0 {
-            Kind::Cpu(timer) => Ok(timer.run(repetitions)),
-            Kind::Gpu(timer) => timer.run(repetitions),
+            TimerOf::Cpu(timer) => Ok(timer.run(repetitions)),
+            TimerOf::Gpu(timer) => timer.run(repetitions),
         }
     }
 }

@@ -1,8 +1,0 @@
-// Rows of at most 14336 columns as logarithms, in less than 32 KiB of workgroup memory; longer ones by keys.
-
-const CAPACITY: u32 = 14336u;
-
-@compute @workgroup_size(256)
-fn prune_wide_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    prune_row(group.x, lane);
-}

@@ -1,0 +1,192 @@
+//! A temporary checkpoint: pruned beside a copy of it, and run.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::error::Error;
+use super::matrices::selections;
+use super::options::Options;
+use super::record::{Case, Record};
+use super::synthetic;
+use crate::checkpoint::{Checkpoint, Output, OutputOptions};
+use crate::device::{Device, DeviceKind};
+use crate::forward::Forward;
+use crate::model::Architecture;
+use crate::norms::Norms;
+use crate::plan::{Options as PruneOptions, Plan};
+use crate::prune::prune;
+use crate::untrusted::shown_path;
+
+/// Tokens a window of the calibration.
+const CONTEXT: usize = 512;
+
+/// Measures what needs files, in a temporary directory within `dir`.
+pub(super) fn measure(
+    device: &Device,
+    options: &Options,
+    dir: &Path,
+    record: &mut Record,
+    progress: &dyn Fn(&str),
+) -> Result<(), Error> {
+    if device.info().kind == DeviceKind::Software {
+        for why in [
+            "files: a software adapter would take minutes",
+            "calibration: on a software adapter the CPU runs the model",
+        ] {
+            record.left_out.push(why.to_owned());
+        }
+        return Ok(());
+    }
+    let layers = if options.quick { 1 } else { 4 };
+    let plural = if layers == 1 { "" } else { "s" };
+    let of = format!("{layers} layer{plural} of TinyLlama-1.1B, bf16");
+    progress(&of);
+    let model = Model::generate(dir, layers, of)?;
+    model.measure_pruning(device, options, record)?;
+    model.measure_calibration(device, options, record, progress)
+}
+
+/// The temporary checkpoint; it goes with this.
+struct Model {
+    dir: TempDir,
+    /// What it is called in a record.
+    of: String,
+    bytes: u64,
+    /// Weights that are pruned.
+    weights: u64,
+}
+
+impl Model {
+    fn generate(dir: &Path, layers: usize, of: String) -> Result<Self, Error> {
+        let temporary = temporary(dir);
+        let dir = tempfile::Builder::new()
+            .prefix("swiftprune-bench-")
+            .tempdir_in(dir)
+            .map_err(&temporary)?;
+        let bytes =
+            synthetic::generate(dir.path(), layers, synthetic::VOCABULARY).map_err(&temporary)?;
+        Ok(Self {
+            dir,
+            of,
+            bytes: bytes as u64,
+            weights: (layers * synthetic::LAYER_WEIGHTS) as u64,
+        })
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join(file)
+    }
+
+    fn open(&self) -> Result<Checkpoint, Error> {
+        Ok(Checkpoint::open(
+            &self.path("model.safetensors").to_string_lossy(),
+        )?)
+    }
+
+    /// A copy of the file, and the file pruned in two ways.
+    fn measure_pruning(
+        &self,
+        device: &Device,
+        options: &Options,
+        record: &mut Record,
+    ) -> Result<(), Error> {
+        let temporary = temporary(self.dir.path());
+        let model = self.path("model.safetensors");
+        let copy = self.path("copy.safetensors");
+        let out = self.path("out.safetensors");
+        let norms = Norms::read(&self.path("norms.safetensors"))?;
+        // In turns, so that what else the machine does meets all of them alike.
+        let [ewma, _, pattern] = selections();
+        let mut plans = Vec::new();
+        for selection in [ewma, pattern] {
+            let options = PruneOptions::new(selection);
+            plans.push(Plan::new(self.open()?, options, Some(norms.clone()))?);
+        }
+        let mut wall = [const { Vec::new() }; 3];
+        for round in 0..=options.samples {
+            let mut took = [0.0; 3];
+            let start = Instant::now();
+            std::fs::copy(&model, &copy).map_err(&temporary)?;
+            took[0] = start.elapsed().as_secs_f64();
+            std::fs::remove_file(&copy).map_err(&temporary)?;
+            for (plan, took) in plans.iter().zip(&mut took[1..]) {
+                let start = Instant::now();
+                let output = Output::create(
+                    plan.checkpoint(),
+                    &out,
+                    &OutputOptions::new().overwrite(true),
+                )?;
+                prune(plan, device, output, &|_| ())?;
+                *took = start.elapsed().as_secs_f64();
+                std::fs::remove_file(&out).map_err(&temporary)?;
+            }
+            // The first round warms the page cache.
+            if round > 0 {
+                wall.iter_mut()
+                    .zip(took)
+                    .for_each(|(wall, took)| wall.push(took));
+            }
+        }
+        for (what, wall) in ["copy", "file 50 % ewma", "file 2:4"].into_iter().zip(wall) {
+            record.cases.push(Case {
+                what: what.to_owned(),
+                of: self.of.clone(),
+                bytes: self.bytes,
+                weights: self.weights,
+                tokens: 0,
+                operations: 0,
+                wall,
+                device: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The forward pass that measures column norms.
+    fn measure_calibration(
+        &self,
+        device: &Device,
+        options: &Options,
+        record: &mut Record,
+        progress: &dyn Fn(&str),
+    ) -> Result<(), Error> {
+        let checkpoint = self.open()?;
+        let architecture = Architecture::of(&checkpoint)?;
+        let windows = if options.quick { 1 } else { 4 };
+        let tokens: Vec<u32> = (0..(CONTEXT * windows) as u32)
+            .map(|i| i * 7919 % synthetic::VOCABULARY as u32)
+            .collect();
+        let sequences: Vec<&[u32]> = tokens.chunks(CONTEXT).collect();
+        progress(&format!("calibration, {} tokens", tokens.len()));
+        let mut wall = Vec::new();
+        for round in 0..=options.samples.min(3) {
+            let start = Instant::now();
+            Forward::new(&checkpoint, &architecture, device).column_norms(&sequences, &|_| ())?;
+            if round > 0 {
+                wall.push(start.elapsed().as_secs_f64());
+            }
+        }
+        record.cases.push(Case {
+            what: "calibration".to_owned(),
+            of: self.of.clone(),
+            bytes: 0,
+            weights: self.weights,
+            tokens: tokens.len() as u64,
+            operations: 2 * self.weights * tokens.len() as u64,
+            wall,
+            device: Vec::new(),
+        });
+        Ok(())
+    }
+}
+
+/// The error of a file in this directory.
+fn temporary(dir: &Path) -> impl Fn(std::io::Error) -> Error {
+    let dir = shown_path(dir);
+    move |error| Error::Temporary {
+        dir: dir.clone(),
+        error,
+    }
+}

@@ -1,0 +1,32 @@
+//! What `bench` is told to measure.
+
+use std::path::PathBuf;
+
+use crate::dtype::Dtype;
+
+/// What to measure, and how often.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// How the weights are stored.
+    pub dtypes: Vec<Dtype>,
+    /// Samples a case.
+    pub samples: usize,
+    /// A small part of every matrix, one layer and few tokens.
+    pub quick: bool,
+    /// Where to put the temporary checkpoint; without a place, what needs files is left out.
+    pub dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// bf16, ten samples, everything.
+    #[must_use]
+    pub fn new(dir: Option<PathBuf>) -> Self {
+        Self {
+            dtypes: vec![Dtype::Bf16],
+            samples: 10,
+            quick: false,
+            dir,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The GPU device: the passes as WGSL, dispatched through wgpu.
+//!
+//! A chunk of rows is written into mapped staging memory, runs through its passes in one submission, and only its mask
+//! comes back: a sixteenth of a bf16 weight's bytes. [`Gpu::submit`] and [`Gpu::wait`] are separate so that the caller can
+//! read the next chunk, and write the last, while one is on the device.
+
+pub(super) mod buffers;
+pub(super) mod dispatches;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::adapter::context::{Context, Mapping, Pipelines};
+use super::error::Error;
+use crate::mask::Mask;
+use crate::passes::PASSES;
+use crate::passes::fused::{
+    CAPACITY, GROUPS, ROWS, WIDE_CAPACITY, WIDE_ROWS, WIDE_WORKGROUP_BYTES,
+};
+use crate::passes::params::Binding;
+use crate::recipe::{Recipe, Rows, Step, Sums};
+use crate::shader::EntryPoint;
+use buffers::{Buffers, Slot, chunk_factors};
+use dispatches::{Dispatch, Work};
+
+/// Weights a chunk at most: 8 MiB of bf16.
+const CHUNK_WEIGHTS: usize = 4 << 20;
+
+/// Chunks that may be on the device at once.
+pub(crate) const CHUNKS_IN_FLIGHT: usize = 2;
+
+/// An opened adapter with its compiled passes.
+#[derive(Debug)]
+pub struct Gpu {
+    context: Context,
+    pipelines: Pipelines,
+    /// Of wide rows, once there are some: it takes as long to compile as all others together.
+    wide_rows: OnceLock<Pipelines>,
+    /// Columns of a row that can be kept in workgroup memory.
+    capacity: usize,
+    /// Sets of buffers that are not on the device now.
+    idle: Mutex<Vec<Slot>>,
+}
+
+/// A chunk on the device.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    slot: Slot,
+    /// Of the slot's buffers the one that is read.
+    download: wgpu::Buffer,
+    mapping: Mapping,
+    rows: usize,
+    in_features: usize,
+    result_bytes: u64,
+}
+
+impl Gpu {
+    /// Compiles the passes.
+    pub(super) fn new(context: Context) -> Result<Self, Error> {
+        let mut pipelines = HashMap::new();
+        let has_wide_rows =
+            context.limits.max_compute_workgroup_storage_size >= WIDE_WORKGROUP_BYTES;
+        for pass in PASSES.iter().copied().chain([&ROWS, &GROUPS]) {
+            pipelines.extend(context.compile(pass));
+        }
+        context.check()?;
+        Ok(Self {
+            context,
+            pipelines,
+            wide_rows: OnceLock::new(),
+            capacity: if has_wide_rows {
+                WIDE_CAPACITY
+            } else {
+                CAPACITY
+            },
+            idle: Mutex::default(),
+        })
+    }
+
+    /// The opened adapter.
+    pub(crate) const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Rows of this many weights that fit a chunk.
+    pub(crate) fn chunk_rows(&self, in_features: usize) -> usize {
+        let binding = self.context.largest_buffer() / 4;
+        let weights = CHUNK_WEIGHTS.min(usize::try_from(binding).unwrap_or(usize::MAX));
+        let groups = self.context.limits.max_compute_workgroups_per_dimension as usize;
+        (weights / in_features.max(1)).clamp(1, groups)
+    }
+
+    pub(super) fn mask(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+    ) -> Result<Mask, Error> {
+        let mut mask = Mask {
+            rows: rows.rows(),
+            in_features: rows.in_features,
+            words: Vec::new(),
+        };
+        self.for_each_chunk(
+            rows,
+            |chunk, offset| self.submit(chunk, first_row + offset, recipe),
+            |chunk| mask.words.extend(chunk.words),
+        )?;
+        Ok(mask)
+    }
+
+    /// Submits chunk after chunk with [`CHUNKS_IN_FLIGHT`] on the device.
+    fn for_each_chunk(
+        &self,
+        rows: Rows<'_>,
+        submit: impl Fn(Rows<'_>, usize) -> Result<Pending, Error>,
+        mut take: impl FnMut(Mask),
+    ) -> Result<(), Error> {
+        let row_bytes = rows.in_features * rows.dtype.size();
+        if row_bytes == 0 {
+            return Ok(());
+        }
+        let chunk_rows = self.chunk_rows(rows.in_features);
+        let mut in_flight = std::collections::VecDeque::new();
+        for (chunk, bytes) in rows.bytes.chunks(chunk_rows * row_bytes).enumerate() {
+            if in_flight.len() == CHUNKS_IN_FLIGHT
+                && let Some(oldest) = in_flight.pop_front()
+            {
+                take(self.wait(oldest)?);
+            }
+            in_flight.push_back(submit(Rows { bytes, ..rows }, chunk * chunk_rows)?);
+        }
+        for pending in in_flight {
+            take(self.wait(pending)?);
+        }
+        Ok(())
+    }
+
+    /// The words that the passes give one by one, up to and with `last`.
+    pub(super) fn alone(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+        last: Step,
+    ) -> Result<Vec<u32>, Error> {
+        let mut words = Vec::new();
+        self.for_each_chunk(
+            rows,
+            |chunk, offset| {
+                let work = Work::alone(chunk, recipe, last);
+                let factors = chunk_factors(&recipe.factors, first_row + offset, chunk.rows());
+                self.dispatch(chunk, &work, &factors)
+            },
+            |chunk| words.extend(chunk.words),
+        )?;
+        Ok(words)
+    }
+
+    /// Starts the passes, joined, on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's
+    /// tensor.
+    pub(crate) fn submit(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+    ) -> Result<Pending, Error> {
+        let factors = chunk_factors(&recipe.factors, first_row, rows.rows());
+        self.dispatch(rows, &self.fused(rows, first_row, recipe), &factors)
+    }
+
+    /// From weights to the mask in one dispatch.
+    pub(super) fn fused(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Work {
+        Work::fused(rows, first_row, recipe, self.capacity)
+    }
+
+    pub(crate) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
+        let mut sums = Sums {
+            column: vec![0; rows.in_features],
+            row: Vec::with_capacity(rows.rows()),
+        };
+        self.for_each_chunk(
+            rows,
+            |chunk, _| self.submit_sums(chunk, true),
+            |chunk| {
+                for (sum, part) in sums
+                    .column
+                    .iter_mut()
+                    .zip(add_tiles(&chunk.words, rows.in_features))
+                {
+                    *sum += part;
+                }
+            },
+        )?;
+        self.for_each_chunk(
+            rows,
+            |chunk, _| self.submit_sums(chunk, false),
+            |chunk| sums.row.extend(add_tiles(&chunk.words, chunk.rows)),
+        )?;
+        Ok(sums)
+    }
+
+    /// Starts `weight_sums` over a chunk's columns, or over its rows.
+    fn submit_sums(&self, rows: Rows<'_>, columns: bool) -> Result<Pending, Error> {
+        self.dispatch(rows, &Work::sums(rows, columns), &[])
+    }
+
+    /// Uploads a chunk, records its dispatches and the copy of their result, and submits them.
+    fn dispatch(&self, rows: Rows<'_>, work: &Work, factors: &[f32]) -> Result<Pending, Error> {
+        let _turn = self.context.turn();
+        let mut slot = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
+        let buffers = slot.fill(&self.context, rows, work, factors)?;
+        let mut encoder = self.encoder();
+        buffers.record_upload(&mut encoder, work);
+        {
+            let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            self.record(&mut compute, &buffers, &work.dispatches);
+        }
+        let result = buffers.bound(work.result);
+        encoder.copy_buffer_to_buffer(result, 0, buffers.download(), 0, work.result_bytes);
+        let submission = self.context.queue.submit([encoder.finish()]);
+
+        // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
+        let mapping = self.context.map(
+            submission,
+            &[
+                (buffers.download(), wgpu::MapMode::Read),
+                (buffers.upload(), wgpu::MapMode::Write),
+            ],
+        );
+        self.context.check()?;
+        Ok(Pending {
+            slot,
+            download: buffers.download().clone(),
+            mapping,
+            rows: rows.rows(),
+            in_features: rows.in_features,
+            result_bytes: work.result_bytes,
+        })
+    }
+
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor::default();
+        self.context.device.create_command_encoder(&descriptor)
+    }
+
+    fn pipeline(&self, entry_point: &EntryPoint) -> &wgpu::ComputePipeline {
+        self.pipelines.get(entry_point.name).unwrap_or_else(|| {
+            let wide_rows = self
+                .wide_rows
+                .get_or_init(|| self.context.compile(&WIDE_ROWS));
+            &wide_rows[entry_point.name]
+        })
+    }
+
+    /// Records dispatches.
+    pub(super) fn record(
+        &self,
+        compute: &mut wgpu::ComputePass<'_>,
+        buffers: &Buffers,
+        dispatches: &[Dispatch],
+    ) {
+        for &(entry_point, (x, y)) in dispatches {
+            let bound: Vec<_> = entry_point
+                .bindings
+                .iter()
+                .map(|&number| (number, buffers.bound(Binding::ALL[number as usize])))
+                .collect();
+            let pipeline = self.pipeline(entry_point);
+            compute.set_pipeline(pipeline);
+            compute.set_bind_group(
+                0,
+                &self.context.bind(pipeline, entry_point.name, &bound),
+                &[],
+            );
+            compute.dispatch_workgroups(x, y, 1);
+        }
+    }
+
+    /// Waits for a chunk. Its result's words are returned as a mask's; `weight_sums`'s caller reads them as sums.
+    pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
+        let Pending {
+            slot,
+            download,
+            mapping,
+            rows,
+            in_features,
+            result_bytes,
+        } = pending;
+        let _turn = self.context.turn();
+        self.context.wait(mapping)?;
+        let words = self.context.take_words(&download, result_bytes)?;
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(slot);
+        Ok(Mask {
+            rows,
+            in_features,
+            words,
+        })
+    }
+}
+
+/// Adds the tiles of each of `count` sums: words are low and high halves, per tile, then per sum.
+fn add_tiles(words: &[u32], count: usize) -> Vec<u64> {
+    let mut sums = vec![0; count];
+    if count == 0 {
+        return sums;
+    }
+    for tile in words.chunks_exact(2 * count) {
+        for (sum, part) in sums.iter_mut().zip(tile.chunks_exact(2)) {
+            *sum += u64::from(part[0]) | u64::from(part[1]) << 32;
+        }
+    }
+    sums
+}

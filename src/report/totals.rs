@@ -1,0 +1,54 @@
+//! Counts over some tensors: a row of the report's tables.
+
+use serde::Serialize;
+
+use crate::counts::Counts;
+
+/// Counts over some tensors.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Totals {
+    /// What they have in common.
+    pub kind: String,
+    /// How many tensors.
+    pub tensors: usize,
+    /// How many weights.
+    pub weights: u64,
+    /// Zeros afterwards.
+    pub zeros: u64,
+    /// Zeros before.
+    pub zeros_before: u64,
+    /// NaN and infinities that were left alone.
+    pub non_finite: u64,
+    /// Zeros over weights.
+    pub sparsity: f64,
+    /// What was asked for over these weights; none for the open loop.
+    pub asked: Option<f64>,
+    /// `sum dW^2 / sum W^2`.
+    pub squared_error: Option<f64>,
+    #[serde(skip)]
+    counts: Counts,
+    #[serde(skip)]
+    asked_zeros: f64,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, counts: Counts, asked: Option<f64>) {
+        self.tensors += 1;
+        self.counts += counts;
+        self.asked_zeros += asked.unwrap_or(f64::NAN) * counts.weights as f64;
+    }
+
+    pub(super) fn finish(mut self, kind: impl Into<String>) -> Self {
+        self.kind = kind.into();
+        self.weights = self.counts.weights;
+        self.zeros = self.counts.zeros;
+        self.zeros_before = self.counts.zeros_before;
+        self.non_finite = self.counts.non_finite;
+        self.sparsity = self.counts.sparsity();
+        self.asked =
+            Some(self.asked_zeros / self.weights.max(1) as f64).filter(|asked| asked.is_finite());
+        self.squared_error = self.counts.squared_error();
+        self
+    }
+}

@@ -1,0 +1,122 @@
+//! Every entry point becomes SPIR-V, MSL, HLSL and GLSL.
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::BoundsCheckPolicies;
+use naga::{Expression, Module, ShaderStage};
+use swiftprune_wgpu::internals::{FUSED, PASSES};
+
+use crate::{each_entry_point, each_expression};
+
+#[test]
+fn every_entry_point_becomes_spirv() {
+    each_entry_point(|what, module, info, _, entry| {
+        let pipeline = spv::PipelineOptions {
+            shader_stage: ShaderStage::Compute,
+            entry_point: entry.to_owned(),
+        };
+        let words = spv::write_vec(module, info, &spv::Options::default(), Some(&pipeline));
+        let words = words.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(words.first(), Some(&0x0723_0203), "{what}");
+    });
+}
+
+/// What must hold of the text for Metal and DX12, which cannot be run on every machine that tests: no type that a back
+/// end lacks, and no integer division by a number that is only known later without the guard against 0.
+fn check_text(what: &str, text: &str, module: &Module) {
+    for ty in ["half", "half2", "bfloat", "double", "float16_t", "int64_t"] {
+        let is_word = |word: &str| word == ty;
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(!words.any(is_word), "{what}: {ty}");
+    }
+    let mut divides = false;
+    each_expression(module, |arena, expression| {
+        use naga::BinaryOperator::{Divide, Modulo};
+        if let Expression::Binary {
+            op: Divide | Modulo,
+            right,
+            ..
+        } = *expression
+        {
+            let is_number = |handle| matches!(arena[handle], Expression::Literal(_));
+            divides |=
+                !is_number(right) && !text.contains("naga_div(") && !text.contains("naga_mod(");
+        }
+    });
+    let mut integer = PASSES.iter().chain(FUSED);
+    let is_integer = integer.any(|pass| what.starts_with(pass.name));
+    assert!(!(divides && is_integer), "{what}: an unguarded division");
+}
+
+#[test]
+fn every_entry_point_becomes_metal() {
+    each_entry_point(|what, module, info, index, entry| {
+        for lang_version in [(2, 0), (2, 4)] {
+            let options = msl::Options {
+                lang_version,
+                ..msl::Options::default()
+            };
+            let pipeline = msl::PipelineOptions {
+                entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+                ..msl::PipelineOptions::default()
+            };
+            let (text, reflection) = msl::write_string(module, info, &options, &pipeline)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            // With the entry point named, the reflection holds that one alone.
+            let name = reflection.entry_point_names.first();
+            let name = name.unwrap_or_else(|| panic!("{what}, {index}: none was written"));
+            let name = name.as_ref().unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(text.contains(&format!("kernel void {name}(")), "{what}");
+            check_text(what, &text, module);
+            let buffers = text.matches("[[buffer(").count();
+            assert!(buffers <= 31, "{what}: {buffers} buffers, and Metal has 31");
+        }
+    });
+}
+
+#[test]
+fn every_entry_point_becomes_hlsl() {
+    each_entry_point(|what, module, info, _, entry| {
+        for shader_model in [
+            hlsl::ShaderModel::V5_0,
+            hlsl::ShaderModel::V5_1,
+            hlsl::ShaderModel::V6_0,
+        ] {
+            let options = hlsl::Options {
+                shader_model,
+                ..hlsl::Options::default()
+            };
+            let pipeline = hlsl::PipelineOptions {
+                entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+            };
+            let mut text = String::new();
+            hlsl::Writer::new(&mut text, &options, &pipeline)
+                .write(module, info, None)
+                .unwrap_or_else(|error| panic!("{what}, {shader_model:?}: {error}"));
+            assert!(text.contains(&format!("void {entry}(")), "{what}:\n{text}");
+            check_text(what, &text, module);
+        }
+    });
+}
+
+#[test]
+fn every_entry_point_becomes_glsl() {
+    each_entry_point(|what, module, info, _, entry| {
+        for version in [glsl::Version::new_gles(310), glsl::Version::Desktop(430)] {
+            let options = glsl::Options {
+                version,
+                ..glsl::Options::default()
+            };
+            let pipeline = glsl::PipelineOptions {
+                shader_stage: ShaderStage::Compute,
+                entry_point: entry.to_owned(),
+                multiview: None,
+            };
+            let mut text = String::new();
+            let policies = BoundsCheckPolicies::default();
+            glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies)
+                .and_then(|mut writer| writer.write())
+                .unwrap_or_else(|error| panic!("{what}, {version}: {error}"));
+            assert!(text.contains("void main()"), "{what}, {version}");
+        }
+    });
+}
