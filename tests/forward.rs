@@ -407,10 +407,7 @@ fn example() -> PathBuf {
 }
 
 fn text(content: &'static str) -> Text {
-    Text {
-        name: "a text".to_owned(),
-        content: content.into(),
-    }
+    Text::new("a text", content)
 }
 
 #[test]

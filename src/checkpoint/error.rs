@@ -171,7 +171,7 @@ pub enum Error {
 
     /// The output is there already.
     #[error(
-        "{} exists; give another output, or --force to replace it",
+        "{} exists; give another output, or let this one be replaced",
         shown_path(path)
     )]
     OutputExists {
@@ -179,7 +179,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The output would replace, hold or lie within what is read. `--force` does not change this.
+    /// The output would replace, hold or lie within what is read. No option changes this.
     #[error(
         "the output {} {relation} the input {}; the input is never written to, give another output",
         shown_path(path),
@@ -194,7 +194,7 @@ pub enum Error {
         input: PathBuf,
     },
 
-    /// Something is in the way of the output that not even `--force` replaces.
+    /// Something is in the way of the output that no option lets it replace.
     #[error(
         "{} {problem}; give another output, or move it away yourself",
         shown_path(path)

@@ -93,6 +93,7 @@ pub enum IndexError {
 
 /// An index: which shard holds which tensor. All file names are plain.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Index {
     /// File name of the shard, by tensor.
     pub weight_map: BTreeMap<String, String>,

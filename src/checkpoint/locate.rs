@@ -21,6 +21,7 @@ const MAX_REF: u64 = 256;
 
 /// Where a checkpoint was found, and so what form its output takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// One file of weights, alone; the output is one file.
     File(PathBuf),

@@ -45,7 +45,8 @@ impl Norms {
     ///
     /// # Errors
     /// As [`insert`](Self::insert); also [`Error::Malformed`] if `norms` is not `experts` rows.
-    pub fn insert_experts(
+    #[cfg(test)]
+    pub(super) fn insert_experts(
         &mut self,
         weight: impl Into<String>,
         experts: usize,
@@ -188,11 +189,6 @@ impl Norms {
         } else {
             Lookup::Measured(norms)
         })
-    }
-
-    /// The names the norms are stored under, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
     }
 
     /// How many weights there are norms of.

@@ -31,6 +31,7 @@ impl fmt::Display for Format {
 
 /// Where norms come from, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Provenance {
     /// The file they were read from; for [`Format::Measured`], the model they were measured on.
     pub path: PathBuf,
@@ -40,4 +41,17 @@ pub struct Provenance {
     pub tokens: Option<u64>,
     /// What else the file says (text, windows, program). As it stands in the file: escape it before printing.
     pub metadata: BTreeMap<String, String>,
+}
+
+impl Provenance {
+    /// Norms that are measured in this run on `model`, over so many tokens.
+    #[must_use]
+    pub fn measured(model: PathBuf, tokens: Option<u64>) -> Self {
+        Self {
+            path: model,
+            format: Format::Measured,
+            tokens,
+            metadata: BTreeMap::new(),
+        }
+    }
 }

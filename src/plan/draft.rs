@@ -4,13 +4,14 @@ use super::allocation;
 use super::error::Error;
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
-use crate::checkpoint::{Checkpoint, shown};
+use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::norms::{Lookup, Norms};
 use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
 use crate::targets::{self, Decision, Reason, Target};
+use crate::untrusted::shown;
 
 /// A checkpoint, and what will happen to each of its tensors; its norms may still have to be measured.
 ///

@@ -17,6 +17,7 @@ pub struct Tensor<'a> {
 
 /// A weight to prune.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Target {
     /// Matrices in the tensor, one behind the other: 1, or the experts of a fused tensor.
     pub experts: usize,
@@ -32,6 +33,7 @@ pub struct Target {
 
 /// What becomes of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Decision {
     /// It is pruned.
     Prune(Target),

@@ -79,6 +79,7 @@ impl NameFilter {
 
 /// How often a glob matched; 0 means that it is misspelt.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GlobUse {
     /// The glob.
     pub glob: String,

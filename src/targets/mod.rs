@@ -32,6 +32,7 @@ use filter::Glob;
 
 /// The decisions over a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Decisions {
     /// One per tensor, in the order given.
     pub decisions: Vec<Decision>,

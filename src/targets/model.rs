@@ -6,6 +6,7 @@ use crate::checkpoint::Config;
 
 /// What the model's `config.json` says that helps; all of it may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Model {
     /// The architecture: `llama`, `gpt2`, `llama4_text`.
     pub model_type: Option<String>,

@@ -53,6 +53,7 @@ pub enum Error {
 
 /// A text with a name to call it by.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Text {
     /// `built-in calibration text`, or the file.
     pub name: String,
@@ -61,6 +62,15 @@ pub struct Text {
 }
 
 impl Text {
+    /// A text of any origin; `name` is what messages and reports call it.
+    #[must_use]
+    pub fn new(name: impl Into<String>, content: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            name: name.into(),
+            content: content.into(),
+        }
+    }
+
     /// The text that calibration takes when none is given.
     #[must_use]
     pub fn calibration() -> Self {

@@ -304,13 +304,13 @@ fn writes_outside_the_data_are_refused() {
 }
 
 #[test]
-fn an_existing_file_is_replaced_only_with_force() {
+fn an_existing_file_is_replaced_only_where_the_options_say_so() {
     let (root, path) = single();
     let out = root.path().join("out.safetensors");
     fs::write(&out, "old").unwrap();
     let error = prune(&path, &out, false).unwrap_err();
     assert!(matches!(error, Error::OutputExists { .. }), "{error:?}");
-    assert!(error.to_string().contains("--force"), "{error}");
+    assert!(error.to_string().contains("be replaced"), "{error}");
     assert_eq!(fs::read(&out).unwrap(), b"old");
     prune(&path, &out, true).unwrap();
     assert!(open(&out).is_ok());
@@ -331,14 +331,14 @@ fn a_file_that_appears_meanwhile_is_not_replaced() {
 }
 
 #[test]
-fn an_existing_directory_is_replaced_only_with_force() {
+fn an_existing_directory_is_replaced_only_where_the_options_say_so() {
     let (root, dir) = sharded();
     let out = root.path().join("out");
     fs::create_dir(&out).unwrap();
     fs::write(out.join("config.json"), "old").unwrap();
     fs::write(out.join("stale"), "old").unwrap();
     let error = prune(&dir, &out, false).unwrap_err();
-    assert!(error.to_string().contains("--force"), "{error}");
+    assert!(error.to_string().contains("be replaced"), "{error}");
     assert_eq!(names(&out), ["config.json", "stale"]);
     prune(&dir, &out, true).unwrap();
     assert_eq!(
