@@ -10,8 +10,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::{Error, Result};
-use super::index::{INDEX_SUFFIX, WEIGHTS_SUFFIX};
-use super::locate::holds_weights;
+use super::file_names::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_other_weights};
 use crate::untrusted::open_regular;
 
 /// How many directories deep is copied.
@@ -120,7 +119,7 @@ fn reason_to_leave_out(
         Some("version control of the original")
     } else if lower.ends_with(WEIGHTS_SUFFIX) {
         Some("weights that are not part of this checkpoint, still dense")
-    } else if holds_weights(name) {
+    } else if holds_other_weights(name) {
         Some("the dense weights in another format")
     } else if lower.ends_with(INDEX_SUFFIX) || lower.ends_with(".bin.index.json") {
         Some("an index of weights that are left out")

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{TempDir, TempPath};
 
 use super::error::{Error, Result};
-use super::index::WEIGHTS_SUFFIX;
+use super::file_names::WEIGHTS_SUFFIX;
 use super::locate::{Source, directory_of};
 use super::shards::Checkpoint;
 use crate::untrusted::shown_path;

@@ -9,15 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
 
+use super::file_names::WEIGHTS_SUFFIX;
 use super::header::Header;
 use super::json::{UniqueAnything, UniqueMap};
 use crate::untrusted::shown;
-
-/// How the name of an index of shards ends.
-pub(super) const INDEX_SUFFIX: &str = ".safetensors.index.json";
-
-/// How the name of a file of weights ends.
-pub(super) const WEIGHTS_SUFFIX: &str = ".safetensors";
 
 /// The longest index that is read, in bytes: as long as the longest header.
 pub const MAX_INDEX: u64 = 100_000_000;
