@@ -160,7 +160,7 @@ impl Model {
         let mut wall = Vec::new();
         for round in 0..=options.samples.min(3) {
             let start = Instant::now();
-            Forward::new(&checkpoint, &architecture, device).column_norms(&sequences, &|_| ())?;
+            Forward::new(&checkpoint, &architecture, device).statistics(&sequences, &|_| ())?;
             if round > 0 {
                 wall.push(start.elapsed().as_secs_f64());
             }
