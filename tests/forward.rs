@@ -10,12 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::calibration::ModelError as Error;
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Config};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
-use swiftprune_wgpu::forward::Forward;
-use swiftprune_wgpu::model::{Architecture, Error};
+use swiftprune_wgpu::internals::{Architecture, Forward};
 
 const ARCHITECTURES: [&str; 5] = ["llama", "mistral", "qwen2", "qwen3", "gpt_neox"];
 
