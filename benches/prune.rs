@@ -16,13 +16,13 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::bench::synthetic::{VOCABULARY, generate};
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
+use swiftprune_wgpu::device::Rows;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, devices};
 use swiftprune_wgpu::internals::{self, MATRICES, weights};
 use swiftprune_wgpu::norms::Norms;
+use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::recipe::Rows;
-use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
 
 /// Layers of the generated checkpoints: 350 MB and 2.2 GB.
 const LAYERS: [usize; 2] = [1, 22];

@@ -6,8 +6,8 @@ use std::path::Path;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
 use swiftprune_wgpu::plan::{Options, Plan};
+use swiftprune_wgpu::plan::{Pattern, Selection};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::selection::{Pattern, Selection};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceKind};
 use crate::error::Kind;
-use crate::forward::{self, Forward, Progress};
+use crate::forward::{self, Forward};
 use crate::model::{self, Architecture};
 use crate::norms::{self, Coverage, Format, Norms, Provenance};
-use crate::text::{self, Text};
+use crate::text;
+
+pub use crate::forward::Progress;
+pub use crate::text::{Error as TextError, MAX_TEXT, Text};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
 pub const DEFAULT_TOKENS: usize = 4096;
@@ -125,8 +128,13 @@ impl Calibration {
     ) -> Result<Norms, Error> {
         let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
         let forward = Forward::new(checkpoint, &self.architecture, device);
-        let mut norms = forward.column_norms(&windows, progress)?;
-        norms.source = self.provenance(checkpoint);
+        let statistics = forward.statistics(&windows, progress)?;
+        let mut norms = Norms::new(self.provenance(checkpoint));
+        for of_site in statistics {
+            for weight in of_site.site.readers {
+                norms.insert(weight, of_site.column_norms.clone())?;
+            }
+        }
         let info = device.info();
         let device = match info.kind {
             DeviceKind::Cpu => format!("CPU ({})", std::env::consts::ARCH),
@@ -141,11 +149,9 @@ impl Calibration {
     #[must_use]
     pub fn coverage(&self, checkpoint: &Checkpoint) -> Coverage {
         let mut in_features = BTreeMap::new();
-        for block in (0..self.architecture.blocks).map(|index| self.architecture.block(index)) {
-            for site in model::Site::ALL {
-                for linear in block.readers(site) {
-                    in_features.insert(linear.weight.clone(), linear.in_features);
-                }
+        for site in self.architecture.sites() {
+            for weight in site.readers {
+                in_features.insert(weight, site.in_features);
             }
         }
         let model = checkpoint.source.weights().path().to_path_buf();

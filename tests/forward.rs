@@ -10,13 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Config};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
 use swiftprune_wgpu::model::{Architecture, Error};
-use swiftprune_wgpu::norms::Lookup;
-use swiftprune_wgpu::text::Text;
 
 const ARCHITECTURES: [&str; 5] = ["llama", "mistral", "qwen2", "qwen3", "gpt_neox"];
 
@@ -80,17 +79,30 @@ fn difference(expected: &[f32], got: &[f32]) -> f32 {
     differences.fold(0.0, f32::max) / largest
 }
 
+/// The column norms that a device measures on some sequences, by the weight's name.
+fn column_norms(forward: &Forward<'_>, sequences: &[&[u32]]) -> BTreeMap<String, Vec<f32>> {
+    let statistics = forward.statistics(sequences, &|_| {}).unwrap();
+    let of_site = statistics.into_iter().flat_map(|of_site| {
+        let norms = of_site.column_norms;
+        assert_eq!(norms.len(), of_site.site.in_features);
+        let readers = of_site.site.readers.into_iter();
+        readers.map(move |weight| (weight, norms.clone()))
+    });
+    of_site.collect()
+}
+
 /// Logits' difference, and the worst of the norms'.
 fn differences(checkpoint: &Checkpoint, golden: &Golden, device: &Device) -> (f32, f32) {
     let architecture = Architecture::of(checkpoint).unwrap();
     let forward = Forward::new(checkpoint, &architecture, device);
     let logits = forward.logits(&golden.tokens).unwrap();
-    let norms = forward.column_norms(&[&golden.tokens], &|_| {}).unwrap();
+    let norms = column_norms(&forward, &[&golden.tokens]);
     let worst = golden.norms.iter().map(|(weight, expected)| {
-        let Lookup::Measured(got) = norms.get(weight, None, expected.len()).unwrap() else {
-            panic!("no norms for {weight}");
-        };
-        difference(expected, got)
+        let got = norms.get(weight);
+        difference(
+            expected,
+            got.unwrap_or_else(|| panic!("no norms for {weight}")),
+        )
     });
     (
         difference(&golden.logits, &logits),
@@ -238,26 +250,16 @@ fn an_adapter_measures_what_the_cpu_does_on_sequences_longer_than_a_tile() {
         let architecture = Architecture::of(&checkpoint).unwrap();
         let reference = cpu(2);
         let expected = Forward::new(&checkpoint, &architecture, &reference);
-        let norms = expected.column_norms(&sequences, &|_| {}).unwrap();
+        let norms = column_norms(&expected, &sequences);
         let losses = expected.losses(&sequences, &|_| {}).unwrap();
         on_every_device(|device| {
             let forward = Forward::new(&checkpoint, &architecture, device);
-            let got = forward.column_norms(&sequences, &|_| {}).unwrap();
-            for block in (0..architecture.blocks).map(|index| architecture.block(index)) {
-                for linear in [
-                    &block.projections[0],
-                    &block.output,
-                    &block.up[0],
-                    &block.down,
-                ] {
-                    let of = |norms: &swiftprune_wgpu::norms::Norms| {
-                        let found = norms.get(&linear.weight, None, linear.in_features);
-                        found.unwrap().measured().unwrap().to_vec()
-                    };
-                    let difference = difference(&of(&norms), &of(&got));
-                    let on = device.info();
-                    assert!(difference < 1e-4, "{} on {on}: {difference}", linear.weight);
-                }
+            let got = column_norms(&forward, &sequences);
+            assert_eq!(got.len(), norms.len());
+            for (weight, expected) in &norms {
+                let difference = difference(expected, &got[weight]);
+                let on = device.info();
+                assert!(difference < 1e-4, "{weight} on {on}: {difference}");
             }
             let got = forward.losses(&sequences, &|_| {}).unwrap();
             let difference = difference(&losses.concat(), &got.concat());
@@ -278,21 +280,66 @@ fn column_norms_of_a_text_are_the_sum_of_those_of_its_pieces() {
     let forward = Forward::new(&checkpoint, &architecture, &device);
     let tokens = golden("llama").tokens;
     let pieces: Vec<&[u32]> = tokens.chunks(10).collect();
-    let whole = forward.column_norms(&pieces, &|_| {}).unwrap();
-    assert_eq!(whole.source.tokens, Some(32));
-    for linear in [architecture.block(1).down, architecture.block(0).output] {
-        let norms = |sequences: &[&[u32]]| {
-            let norms = forward.column_norms(sequences, &|_| {}).unwrap();
-            let found = norms.get(&linear.weight, None, linear.in_features).unwrap();
-            found.measured().unwrap().to_vec()
-        };
-        let mut sum = vec![0.0; linear.in_features];
+    let whole = column_norms(&forward, &pieces);
+    for weight in [
+        "model.layers.1.mlp.down_proj.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+    ] {
+        let mut sum = vec![0.0; whole[weight].len()];
         for piece in &pieces {
+            let norms = column_norms(&forward, &[piece]);
             sum.iter_mut()
-                .zip(norms(&[piece]))
+                .zip(&norms[weight])
                 .for_each(|(sum, norm)| *sum += norm);
         }
-        assert!(difference(&sum, &norms(&pieces)) < 1e-6);
+        assert!(difference(&sum, &whole[weight]) < 1e-6);
+    }
+}
+
+/// The logits of the qwen2 checkpoint with these keys in its config.json.
+fn qwen2_with(keys: serde_json::Value) -> Result<Vec<f32>, Error> {
+    let mut checkpoint = open(&folder("qwen2"));
+    let json = fs::read(folder("qwen2").join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    for (key, value) in keys.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    checkpoint.config = Some(Config::parse(config.to_string().as_bytes()).unwrap());
+    let architecture = Architecture::of(&checkpoint)?;
+    let device = cpu(2);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    Ok(forward.logits(&golden("qwen2").tokens).unwrap())
+}
+
+#[test]
+fn blocks_slide_by_layer_types_as_by_max_window_layers() {
+    use serde_json::json;
+
+    let logits = |keys| qwen2_with(keys).unwrap();
+    let by_layers =
+        logits(json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1}));
+    let by_types = logits(json!({
+        "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 0,
+        "layer_types": ["full_attention", "sliding_attention"]
+    }));
+    let full = logits(json!({"layer_types": ["full_attention", "full_attention"]}));
+    assert_eq!(by_types, by_layers);
+    assert!(difference(&golden("qwen2").logits, &full) < 1e-3);
+    assert!(difference(&full, &by_types) > 1e-3, "the window matters");
+
+    for (layer_types, says) in [
+        (json!(["full_attention"]), "not a list of 2 types"),
+        (
+            json!(["full_attention", "sliding_attention"]),
+            "no sliding_window in use",
+        ),
+        (
+            json!(["full_attention", "chunked_attention"]),
+            "chunked_attention",
+        ),
+    ] {
+        let error = qwen2_with(json!({ "layer_types": layer_types })).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
     }
 }
 
@@ -317,6 +364,11 @@ fn a_config_that_disagrees_with_the_tensors_is_refused() {
             "model.layers.2.input_layernorm.weight is missing",
         ),
         ("num_hidden_layers", 1, "num_hidden_layers is 1"),
+        (
+            "num_hidden_layers",
+            1 << 24,
+            "the checkpoint has only 20 tensors",
+        ),
         (
             "num_key_value_heads",
             1,
@@ -374,7 +426,7 @@ fn a_token_beyond_the_embedding_is_refused() {
     let device = cpu(1);
     let forward = Forward::new(&checkpoint, &architecture, &device);
     let error = forward
-        .column_norms(&[&[1, 80]], &|_| {})
+        .statistics(&[&[1, 80]], &|_| {})
         .unwrap_err()
         .to_string();
     assert!(
@@ -392,7 +444,7 @@ fn weights_that_are_not_finite_are_refused_by_name() {
     let device = cpu(1);
     let forward = Forward::new(&checkpoint, &architecture, &device);
     let error = forward
-        .column_norms(&[&[1, 2, 3]], &|_| {})
+        .statistics(&[&[1, 2, 3]], &|_| {})
         .unwrap_err()
         .to_string();
     assert!(

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
+use swiftprune_wgpu::plan::Score;
+use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::scores::Score;
-use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
 
 /// Linear weights of the example's four blocks.
 const PRUNED: usize = 28;

@@ -2,7 +2,7 @@
 
 struct Activation {
     count: u32,
-    // As in src/model/mod.rs: 0 SiLU, 1 GELU, 2 GELU by a hyperbolic tangent.
+    // Which, by its number in src/model/activation.rs.
     activation: u32,
     // Values a row of the dispatch covers.
     row: u32,
@@ -12,8 +12,9 @@ struct Activation {
 @group(0) @binding(1) var<storage, read_write> gate: array<f32>;
 @group(0) @binding(2) var<storage, read> up: array<f32>;
 
-const SILU: u32 = 0u;
-const GELU: u32 = 1u;
+const ACTIVATION_SILU: u32 = 0u;
+const ACTIVATION_GELU: u32 = 1u;
+const ACTIVATION_GELU_TANH: u32 = 2u;
 
 // The error function, within 1.5e-7: Abramowitz and Stegun, 7.1.26.
 fn erf(x: f32) -> f32 {
@@ -30,13 +31,17 @@ fn tanh_of(x: f32) -> f32 {
 }
 
 fn activated(x: f32) -> f32 {
-    if params.activation == SILU {
-        return x / (1.0 + exp(min(-x, 80.0)));
+    switch params.activation {
+        case ACTIVATION_SILU: {
+            return x / (1.0 + exp(min(-x, 80.0)));
+        }
+        case ACTIVATION_GELU: {
+            return 0.5 * x * (1.0 + erf(x * 0.70710678));
+        }
+        case ACTIVATION_GELU_TANH, default: {
+            return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));
+        }
     }
-    if params.activation == GELU {
-        return 0.5 * x * (1.0 + erf(x * 0.70710678));
-    }
-    return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));
 }
 
 @compute @workgroup_size(256)

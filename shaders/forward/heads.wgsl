@@ -1,6 +1,8 @@
 // What happens to the heads of queries or keys before attention, in place: RMSNorm of each head (Qwen 3), then the
 // rotary embedding (arXiv 2104.09864), which turns feature i together with feature i + pairs. A workgroup a head and
 // token; dispatched once for the queries and once for the keys.
+//
+// Needs: shared/reduce
 
 struct Heads {
     head_dim: u32,
@@ -21,8 +23,6 @@ struct Heads {
 
 const LANES: u32 = 64u;
 
-var<workgroup> partial: array<f32, 64>;
-
 fn start(group: vec3<u32>) -> u32 {
     return params.first + group.y * params.token_stride + group.x * params.head_stride;
 }
@@ -34,15 +34,8 @@ fn normalise_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     for (var i = lane; i < params.head_dim; i += LANES) {
         squares += x[first + i] * x[first + i];
     }
-    partial[lane] = squares;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] += partial[lane + half];
-        }
-        workgroupBarrier();
-    }
-    let factor = 1.0 / sqrt(partial[0] / f32(params.head_dim) + params.epsilon);
+    let mean = sum_of_lanes(lane, squares) / f32(params.head_dim);
+    let factor = 1.0 / sqrt(mean + params.epsilon);
     for (var i = lane; i < params.head_dim; i += LANES) {
         x[first + i] = x[first + i] * factor * weight[i];
     }

@@ -1,5 +1,7 @@
 // Of some rows of the head, what a loss needs: of each token the largest logit, sum exp(logit - largest), and the logit
 // of the token that follows, if it is among these rows. A workgroup a token.
+//
+// Needs: shared/reduce
 
 struct LogSumExp {
     // Logits a token.
@@ -17,8 +19,6 @@ struct LogSumExp {
 
 const LANES: u32 = 256u;
 
-var<workgroup> partial: array<f32, 256>;
-
 @compute @workgroup_size(256)
 fn log_sum_exp(@builtin(workgroup_id) token: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = token.x * params.rows;
@@ -26,32 +26,16 @@ fn log_sum_exp(@builtin(workgroup_id) token: vec3<u32>, @builtin(local_invocatio
     for (var i = lane; i < params.rows; i += LANES) {
         own = max(own, logits[start + i]);
     }
-    partial[lane] = own;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] = max(partial[lane], partial[lane + half]);
-        }
-        workgroupBarrier();
-    }
-    let largest = partial[0];
-    workgroupBarrier();
+    let largest = largest_of_lanes(lane, own);
     var sum = 0.0;
     for (var i = lane; i < params.rows; i += LANES) {
         sum += exp(logits[start + i] - largest);
     }
-    partial[lane] = sum;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] += partial[lane + half];
-        }
-        workgroupBarrier();
-    }
+    let total = sum_of_lanes(lane, sum);
     if lane == 0u {
         let target_row = next[token.x] - params.first;
         sums[3u * token.x] = largest;
-        sums[3u * token.x + 1u] = partial[0];
+        sums[3u * token.x + 1u] = total;
         sums[3u * token.x + 2u] = select(0.0, logits[start + min(target_row, params.rows - 1u)], target_row < params.rows);
     }
 }

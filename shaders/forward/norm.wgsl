@@ -1,5 +1,7 @@
 // RMSNorm (arXiv 1910.07467) and LayerNorm (arXiv 1607.06450) of each token, y = x / rms(x) * weight and
 // y = (x - mean(x)) / deviation(x) * weight + bias. A workgroup a token.
+//
+// Needs: shared/reduce
 
 struct Norm {
     features: u32,
@@ -14,23 +16,6 @@ struct Norm {
 
 const LANES: u32 = 256u;
 
-var<workgroup> partial: array<f32, 256>;
-
-// The sum over all lanes, for each of them.
-fn total(lane: u32, value: f32) -> f32 {
-    partial[lane] = value;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] += partial[lane + half];
-        }
-        workgroupBarrier();
-    }
-    let sum = partial[0];
-    workgroupBarrier();
-    return sum;
-}
-
 @compute @workgroup_size(256)
 fn rms_norm(@builtin(workgroup_id) token: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = token.x * params.features;
@@ -38,7 +23,7 @@ fn rms_norm(@builtin(workgroup_id) token: vec3<u32>, @builtin(local_invocation_i
     for (var i = lane; i < params.features; i += LANES) {
         squares += x[first + i] * x[first + i];
     }
-    let mean = total(lane, squares) / f32(params.features);
+    let mean = sum_of_lanes(lane, squares) / f32(params.features);
     let factor = 1.0 / sqrt(mean + params.epsilon);
     for (var i = lane; i < params.features; i += LANES) {
         y[first + i] = x[first + i] * factor * weight[i];
@@ -52,13 +37,13 @@ fn layer_norm(@builtin(workgroup_id) token: vec3<u32>, @builtin(local_invocation
     for (var i = lane; i < params.features; i += LANES) {
         sum += x[first + i];
     }
-    let mean = total(lane, sum) / f32(params.features);
+    let mean = sum_of_lanes(lane, sum) / f32(params.features);
     var squares = 0.0;
     for (var i = lane; i < params.features; i += LANES) {
         let distance = x[first + i] - mean;
         squares += distance * distance;
     }
-    let variance = total(lane, squares) / f32(params.features);
+    let variance = sum_of_lanes(lane, squares) / f32(params.features);
     let factor = 1.0 / sqrt(variance + params.epsilon);
     for (var i = lane; i < params.features; i += LANES) {
         y[first + i] = (x[first + i] - mean) * factor * weight[i] + bias[i];

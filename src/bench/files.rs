@@ -113,11 +113,8 @@ impl Model {
             std::fs::remove_file(&copy).map_err(&temporary)?;
             for (plan, took) in plans.iter().zip(&mut took[1..]) {
                 let start = Instant::now();
-                let output = Output::create(
-                    plan.checkpoint(),
-                    &out,
-                    &OutputOptions::new().overwrite(true),
-                )?;
+                let options = OutputOptions::new().overwrite(true);
+                let output = Output::create(plan.checkpoint(), &out, &options)?;
                 prune(plan, device, output, &|_| ())?;
                 *took = start.elapsed().as_secs_f64();
                 std::fs::remove_file(&out).map_err(&temporary)?;
@@ -163,7 +160,7 @@ impl Model {
         let mut wall = Vec::new();
         for round in 0..=options.samples.min(3) {
             let start = Instant::now();
-            Forward::new(&checkpoint, &architecture, device).column_norms(&sequences, &|_| ())?;
+            Forward::new(&checkpoint, &architecture, device).statistics(&sequences, &|_| ())?;
             if round > 0 {
                 wall.push(start.elapsed().as_secs_f64());
             }

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
 use swiftprune_wgpu::run::DevicePair;
-use swiftprune_wgpu::text::Text;
 use swiftprune_wgpu::untrusted::shown_path;
 
 use super::args::Calibrate;

@@ -3,12 +3,12 @@
 use std::io::Write as _;
 
 use serde::Serialize;
+use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
 use swiftprune_wgpu::run::DevicePair;
-use swiftprune_wgpu::text::Text;
 use swiftprune_wgpu::untrusted::shown;
 
 use super::args::Eval;

@@ -2,10 +2,10 @@
 
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::device::Device;
+use swiftprune_wgpu::plan::NormsUse;
+use swiftprune_wgpu::plan::Selection;
 use swiftprune_wgpu::plan::{Draft, NormsSource};
 use swiftprune_wgpu::run::Prepared;
-use swiftprune_wgpu::scores::NormsUse;
-use swiftprune_wgpu::selection::Selection;
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use super::output;

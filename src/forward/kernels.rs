@@ -1,6 +1,6 @@
 //! The kernels of the forward pass: each a WGSL shader (`shaders/forward/NAME.wgsl`) and the uniform block it is told.
 //!
-//! To add one: write the shader, declare its block, add a row to [`KERNELS`]; the shader tests iterate that slice.
+//! To add one: write the shader, declare its uniform block, add a row to [`KERNELS`]; the shader tests iterate that slice.
 
 use crate::shader::{EntryPoint, Shader, shader};
 
@@ -14,7 +14,7 @@ pub struct Kernel {
 }
 
 /// A uniform block, field for field as in its shader.
-macro_rules! block {
+macro_rules! params {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -30,9 +30,9 @@ macro_rules! block {
     };
 }
 
-block!(
+params!(
     /// A piece of a matrix, and where its product goes.
-    Product {
+    ProductParams {
         tokens: u32,
         in_features: u32,
         out_features: u32,
@@ -44,13 +44,13 @@ block!(
         add: u32,
     }
 );
-block!(
+params!(
     /// Tokens to normalise.
-    Norm { features: u32, epsilon: f32 }
+    NormParams { features: u32, epsilon: f32 }
 );
-block!(
+params!(
     /// Heads of queries, or of keys.
-    Heads {
+    HeadsParams {
         head_dim: u32,
         pairs: u32,
         first: u32,
@@ -59,9 +59,9 @@ block!(
         epsilon: f32,
     }
 );
-block!(
+params!(
     /// Where queries, keys and values lie.
-    Attention {
+    AttentionParams {
         tokens: u32,
         head_dim: u32,
         query_heads: u32,
@@ -76,17 +76,17 @@ block!(
         scale: f32,
     }
 );
-block!(
+params!(
     /// Values to put through the nonlinearity.
-    Activation { count: u32, activation: u32, row: u32 }
+    ActivationParams { count: u32, activation: u32, row: u32 }
 );
-block!(
+params!(
     /// Activations to sum, and where.
-    SiteNorms { tokens: u32, features: u32, first: u32 }
+    SiteNormsParams { tokens: u32, features: u32, first: u32 }
 );
-block!(
+params!(
     /// Rows of the head.
-    LogSumExp { rows: u32, first: u32 }
+    LogSumExpParams { rows: u32, first: u32 }
 );
 
 macro_rules! kernel {
@@ -111,45 +111,48 @@ macro_rules! kernel {
 pub static KERNELS: &[Kernel] = &[
     kernel!(
         "norm",
-        Norm,
+        NormParams,
         "RMSNorm or LayerNorm of each token",
-        ["rms_norm": 256, [0, 1, 2, 4]; "layer_norm": 256, [0, 1, 2, 3, 4]]
+        ["rms_norm": 256, [0, 1, 2, 4]; "layer_norm": 256, [0, 1, 2, 3, 4]],
+        with "reduce"
     ),
     kernel!(
         "site_norms",
-        SiteNorms,
+        SiteNormsParams,
         "column norms of activations",
         ["site_norms": 256, [0, 1, 2]]
     ),
     kernel!(
         "product",
-        Product,
+        ProductParams,
         "matrix product with stored weights, in f32",
         ["product": 256, [0, 1, 2, 3, 4]],
         with "decode"
     ),
     kernel!(
         "heads",
-        Heads,
+        HeadsParams,
         "norm and rotary embedding of each head",
-        ["normalise_heads": 64, [0, 2, 3]; "turn_heads": 64, [0, 1, 3]]
+        ["normalise_heads": 64, [0, 2, 3]; "turn_heads": 64, [0, 1, 3]],
+        with "reduce"
     ),
     kernel!(
         "attention",
-        Attention,
+        AttentionParams,
         "causal grouped-query attention",
         ["attention": 256, [0, 1, 2]]
     ),
     kernel!(
         "activation",
-        Activation,
+        ActivationParams,
         "SiLU or GELU, with or without a gate",
         ["gated": 256, [0, 1, 2]; "plain": 256, [0, 1]]
     ),
     kernel!(
         "log_sum_exp",
-        LogSumExp,
+        LogSumExpParams,
         "what a loss needs of some logits",
-        ["log_sum_exp": 256, [0, 1, 2, 3]]
+        ["log_sum_exp": 256, [0, 1, 2, 3]],
+        with "reduce"
     ),
 ];

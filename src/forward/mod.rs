@@ -1,88 +1,38 @@
-//! The forward pass: column norms of a model's activations, and its losses, one decoder block in memory at a time.
+//! The forward pass: statistics of a model's activations, and its losses, one decoder block in memory at a time.
 //!
 //! All sequences go through a block before the next one is read, so that a model larger than memory works: what is held
 //! is a block in f32, and the hidden states of the sequences, [`HIDDEN_BYTES`] of them at a time. The head is read in
 //! pieces of the vocabulary, whose log-sum-exps are merged.
 //!
-//! The trait `Engine` is what a device has to do; `cpu.rs` does it with candle, `gpu.rs` with kernels of its own.
+//! [`Engine`] is what a device has to do; `cpu` does it with candle, `gpu` with kernels of its own. `block.rs` puts a
+//! block together from it, `loss.rs` the head.
 
-mod capture;
+mod block;
 mod cpu;
-mod exp;
+mod engine;
+mod error;
 mod gpu;
 pub(crate) mod kernels;
+mod loss;
+mod progress;
+mod statistics;
+#[cfg(test)]
+mod tests;
 mod weights;
 
-use std::path::PathBuf;
+use crate::checkpoint::Checkpoint;
+use crate::device::{Backend, Device};
+use crate::model::{Architecture, Site};
 
-use crate::checkpoint::{self, Checkpoint, shown};
-use crate::device::{self, Backend, Device};
-use crate::model::{Architecture, Block, NormTensors, Site};
-use crate::norms::{self, Format, Norms, Provenance};
-
-use capture::Capture;
-use weights::Weights;
+use engine::Engine;
+pub use error::Error;
+use progress::Meter;
+pub use progress::Progress;
+use statistics::{Statistic, StatisticSums};
+use weights::WeightReader;
 
 /// Hidden states in memory at a time, in bytes; more sequences go through the model group by group.
 pub const HIDDEN_BYTES: usize = 256 << 20;
-
-/// Bytes of f32 that a piece of the head may take, and of its logits.
-const HEAD_BYTES: usize = 64 << 20;
-
-/// Why a forward pass failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A file could not be read.
-    #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
-    /// The tokenizer and the model are of different sizes.
-    #[error(
-        "token {token} is beyond the embedding's {vocab_size} rows: the tokenizer.json is of another model than the weights"
-    )]
-    TokenOutOfRange {
-        /// The token.
-        token: u32,
-        /// Rows of the embedding.
-        vocab_size: usize,
-    },
-    /// The activations are no numbers any more.
-    #[error(
-        "the activations at {} are not finite: the weights hold NaN or infinities, or are of another model than config.json",
-        shown(at)
-    )]
-    NotFinite {
-        /// The weight whose input it is, or the head.
-        at: String,
-    },
-    /// The norms cannot be kept.
-    #[error(transparent)]
-    Norms(#[from] norms::Error),
-    /// A tensor that was not checked beforehand; an error of this program.
-    #[error("no tensor {}", shown(_0))]
-    NoSuchTensor(String),
-    /// The adapter failed.
-    #[error(transparent)]
-    Device(#[from] device::Error),
-    /// The library that computes refused, or the adapter has less than the model needs.
-    #[error("the forward pass failed: {_0}")]
-    Engine(String),
-}
-
-impl From<candle_core::Error> for Error {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Engine(error.to_string())
-    }
-}
-
-/// How far a forward pass is, in tokens times layers; the head counts as a layer of its own.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
-    /// Part that is done, 0 to 1.
-    pub done: f64,
-    /// Tokens of the whole pass.
-    pub tokens: usize,
-}
 
 /// A checkpoint ready to run.
 #[derive(Debug)]
@@ -92,66 +42,30 @@ pub struct Forward<'a> {
     device: &'a Device,
 }
 
-/// The column norms of one sequence at the four sites of a block.
-type SiteNorms = [Vec<f32>; Site::ALL.len()];
-
-/// What a device has to do. Matrices are row-major, a sequence is `[tokens, features]`.
-trait Engine {
-    /// A block's weights on the device.
-    type Block;
-    /// A sequence's hidden state on the device.
-    type Hidden;
-    /// The norm before the head on the device.
-    type Head;
-
-    /// Takes the embedding's rows of one sequence.
-    fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Self::Hidden, Error>;
-
-    /// Brings a block's weights to the device.
-    fn load(&self, weights: &Weights<'_>, block: &Block) -> Result<Self::Block, Error>;
-
-    /// How many sequences of `context` tokens [`run`](Self::run) should get at a time.
-    fn in_flight(&self, context: usize) -> usize;
-
-    /// Sequences through one block, each for itself; gives the column norms of each at each site, in [`Site::ALL`]'s order.
-    fn run(
-        &self,
-        block: &Self::Block,
-        hidden: &mut [Self::Hidden],
-    ) -> Result<Vec<SiteNorms>, Error>;
-
-    /// Brings the norm before the head to the device.
-    fn load_head(&self, weights: &Weights<'_>, norm: &NormTensors) -> Result<Self::Head, Error>;
-
-    /// Normalises a hidden state for the head.
-    fn finish(&self, head: &Self::Head, hidden: &Self::Hidden) -> Result<Self::Hidden, Error>;
-
-    /// Of each sequence, the logits for the rows of the head from `first_row` on, `head_rows` (`[rows, hidden_size]`),
-    /// summed up for each token that `next` has a successor of.
-    fn partials(
-        &self,
-        head_rows: &[f32],
-        first_row: usize,
-        hidden: &[Self::Hidden],
-        next: &[&[u32]],
-    ) -> Result<Vec<Vec<Partial>>, Error>;
-
-    /// The logits themselves, `[tokens, rows]`.
-    fn logits(&self, head_rows: &[f32], hidden: &Self::Hidden) -> Result<Vec<f32>, Error>;
+/// What was observed of the input of some linear layers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SiteStatistics {
+    /// Where.
+    pub site: Site,
+    /// The sum of squares of each feature over all tokens, `[in_features]`.
+    pub column_norms: Vec<f32>,
 }
 
-/// Calls `$work` with the engine of the device.
+/// Calls `$work` with the engine of the device, which takes `$statistics` of every layer's input.
 macro_rules! with_engine {
-    ($self:ident, $sequences:expr, |$engine:ident| $work:expr) => {{
+    ($self:ident, $sequences:expr, $statistics:expr, |$engine:ident| $work:expr) => {{
         let architecture = $self.architecture;
         let context = $self.check($sequences)?;
         match $self.device.backend() {
             Backend::Cpu(cpu) => {
-                let $engine = cpu::Cpu::new(architecture, context, cpu.threads())?;
+                let threads = cpu.threads();
+                let $engine = cpu::CpuEngine::new(architecture, context, $statistics, threads)?;
                 $work
             }
             Backend::Gpu(gpu) => {
-                let $engine = gpu::Gpu::new(architecture, context, gpu.context())?;
+                let adapter = gpu.context();
+                let $engine = gpu::GpuEngine::new(architecture, context, $statistics, adapter)?;
                 $work
             }
         }
@@ -173,40 +87,30 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// The column norms of every linear layer's input, summed over all tokens of all sequences.
+    /// The statistics of every linear layer's input, summed over all tokens of all sequences, in the order of
+    /// [`Architecture::sites`].
     ///
     /// # Errors
     /// Every variant of [`Error`].
-    pub fn column_norms(
+    pub fn statistics(
         &self,
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
-    ) -> Result<Norms, Error> {
-        let architecture = self.architecture;
-        let captures = with_engine!(self, sequences, |engine| self
-            .captures(&engine, sequences, progress))?;
-        let tokens = sequences.iter().map(|s| s.len() as u64).sum();
-        let mut norms = Norms::new(Provenance {
-            path: self.source(),
-            format: Format::Measured,
-            tokens: Some(tokens),
-            metadata: Default::default(),
-        });
-        for (index, capture) in captures.iter().enumerate() {
-            let block = architecture.block(index);
-            for site in Site::ALL {
-                let column_norms = capture.column_norms(site);
-                for linear in block.readers(site) {
-                    if column_norms.iter().any(|norm| !norm.is_finite()) {
-                        return Err(Error::NotFinite {
-                            at: linear.weight.clone(),
-                        });
-                    }
-                    norms.insert(linear.weight.clone(), column_norms.clone())?;
-                }
+    ) -> Result<Vec<SiteStatistics>, Error> {
+        let statistics = [Statistic::ColumnNorms];
+        let mut sums = with_engine!(self, sequences, &statistics, |engine| self
+            .sums_on(&engine, sequences, progress))?;
+        let of_site = |site: Site| {
+            let column_norms = sums.take(site.block, Statistic::ColumnNorms.len(site.in_features));
+            let column_norms: Vec<f32> = column_norms.iter().map(|&sum| sum as f32).collect();
+            if column_norms.iter().any(|norm| !norm.is_finite()) {
+                return Err(Error::NotFinite {
+                    at: site.readers[0].clone(),
+                });
             }
-        }
-        Ok(norms)
+            Ok(SiteStatistics { site, column_norms })
+        };
+        self.architecture.sites().map(of_site).collect()
     }
 
     /// The loss of every token but the first of each sequence, in nats.
@@ -218,7 +122,7 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        with_engine!(self, sequences, |engine| self
+        with_engine!(self, sequences, &[], |engine| self
             .losses_on(&engine, sequences, progress))
     }
 
@@ -227,7 +131,7 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// Every variant of [`Error`].
     pub fn logits(&self, sequence: &[u32]) -> Result<Vec<f32>, Error> {
-        with_engine!(self, &[sequence], |engine| self
+        with_engine!(self, &[sequence], &[], |engine| self
             .logits_on(&engine, sequence))
     }
 
@@ -243,23 +147,21 @@ impl<'a> Forward<'a> {
         }
     }
 
-    fn captures<E: Engine>(
+    fn sums_on<E: Engine>(
         &self,
         engine: &E,
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
-    ) -> Result<Vec<Capture>, Error> {
-        let architecture = self.architecture;
-        let weights = Weights::open(self.checkpoint)?;
-        let mut captures: Vec<Capture> = (0..architecture.blocks)
-            .map(|index| Capture::new(&architecture.block(index)))
-            .collect();
-        let mut meter = Meter::new(sequences, architecture.blocks, progress);
+    ) -> Result<StatisticSums, Error> {
+        let blocks = self.architecture.blocks();
+        let weights = WeightReader::open(self.checkpoint)?;
+        let mut sums = StatisticSums::new(blocks);
+        let mut meter = Meter::new(sequences, blocks, progress);
         for group in self.groups(sequences) {
-            let mut observe = |block: usize, site, norms: &[f32]| captures[block].add(site, norms);
-            self.blocks(engine, &weights, group, &mut observe, &mut meter)?;
+            let mut add = |block, observed: &[f32]| sums.add(block, observed);
+            self.blocks(engine, &weights, group, &mut add, &mut meter)?;
         }
-        Ok(captures)
+        Ok(sums)
     }
 
     fn losses_on<E: Engine>(
@@ -268,28 +170,33 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let weights = Weights::open(self.checkpoint)?;
-        let mut meter = Meter::new(sequences, self.architecture.blocks + 1, progress);
+        let architecture = self.architecture;
+        let weights = WeightReader::open(self.checkpoint)?;
+        let mut meter = Meter::new(sequences, architecture.blocks() + 1, progress);
         let mut losses = Vec::new();
         for group in self.groups(sequences) {
-            let hidden = self.blocks(engine, &weights, group, &mut |_, _, _| {}, &mut meter)?;
-            losses.extend(self.head(engine, &weights, group, hidden)?);
+            let hidden = self.blocks(engine, &weights, group, &mut |_, _| {}, &mut meter)?;
+            losses.extend(loss::losses(
+                engine,
+                &weights,
+                architecture,
+                group,
+                longest(group),
+                hidden,
+            )?);
             meter.step(group.iter().map(|sequence| sequence.len()).sum());
         }
         Ok(losses)
     }
 
     fn logits_on<E: Engine>(&self, engine: &E, sequence: &[u32]) -> Result<Vec<f32>, Error> {
-        let weights = Weights::open(self.checkpoint)?;
-        let mut meter = Meter::new(&[sequence], self.architecture.blocks, &|_| {});
-        let hidden = self.blocks(engine, &weights, &[sequence], &mut |_, _, _| {}, &mut meter)?;
-        let norm = engine.load_head(&weights, &self.architecture.final_norm())?;
-        let rows = weights.read(&self.architecture.head())?;
+        let architecture = self.architecture;
+        let weights = WeightReader::open(self.checkpoint)?;
+        let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
+        let hidden = self.blocks(engine, &weights, &[sequence], &mut |_, _| {}, &mut meter)?;
+        let norm = engine.load_norm(&weights, &architecture.final_norm)?;
+        let rows = weights.read(&architecture.head)?;
         engine.logits(&rows, &engine.finish(&norm, &hidden[0])?)
-    }
-
-    fn source(&self) -> PathBuf {
-        self.checkpoint.source.weights().path().to_path_buf()
     }
 
     /// Sequences in groups whose hidden states fit into [`HIDDEN_BYTES`].
@@ -299,173 +206,44 @@ impl<'a> Forward<'a> {
         sequences.chunks((HIDDEN_BYTES / bytes).max(1))
     }
 
-    /// Some sequences through the embedding and all blocks; gives their hidden states.
+    /// Some sequences through the embedding and all blocks; gives their hidden states. `observe` gets the number of a
+    /// block and what one sequence showed in it.
     fn blocks<E: Engine>(
         &self,
         engine: &E,
-        weights: &Weights<'_>,
+        weights: &WeightReader<'_>,
         sequences: &[&[u32]],
-        observe: &mut dyn FnMut(usize, Site, &[f32]),
+        observe: &mut dyn FnMut(usize, &[f32]),
         meter: &mut Meter<'_>,
-    ) -> Result<Vec<E::Hidden>, Error> {
-        let embedding = self.architecture.embedding();
+    ) -> Result<Vec<E::Tensor>, Error> {
+        let architecture = self.architecture;
         let mut hidden = Vec::with_capacity(sequences.len());
         for sequence in sequences {
-            let mut rows = Vec::with_capacity(sequence.len() * self.architecture.hidden_size);
+            let mut rows = Vec::with_capacity(sequence.len() * architecture.hidden_size);
             for &token in *sequence {
-                rows.extend(weights.read_rows(&embedding, token as usize, 1)?);
+                rows.extend(weights.read_rows(&architecture.embedding, token as usize, 1)?);
             }
             hidden.push(engine.embed(rows, sequence.len())?);
         }
         let in_flight = engine.in_flight(longest(sequences));
-        for index in 0..self.architecture.blocks {
-            let block = engine.load(weights, &self.architecture.block(index))?;
+        for (index, block) in architecture.blocks.iter().enumerate() {
+            let block = block::load(engine, weights, block)?;
             let chunks = hidden
                 .chunks_mut(in_flight)
                 .zip(sequences.chunks(in_flight));
             for (hidden, sequences) in chunks {
                 // In the order of the sequences, whatever the order they were done in.
-                for norms in engine.run(&block, hidden)? {
-                    for (site, norms) in Site::ALL.into_iter().zip(&norms) {
-                        observe(index, site, norms);
-                    }
+                for observed in engine.run(&block, hidden, block::run)? {
+                    observe(index, &observed);
                 }
                 meter.step(sequences.iter().map(|s| s.len()).sum());
             }
         }
         Ok(hidden)
     }
-
-    /// The losses of some sequences, from their hidden states.
-    fn head<E: Engine>(
-        &self,
-        engine: &E,
-        weights: &Weights<'_>,
-        sequences: &[&[u32]],
-        mut hidden: Vec<E::Hidden>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        let Architecture {
-            hidden_size,
-            vocab_size,
-            ..
-        } = *self.architecture;
-        let norm = engine.load_head(weights, &self.architecture.final_norm())?;
-        for hidden in &mut hidden {
-            *hidden = engine.finish(&norm, hidden)?;
-        }
-        let context = longest(sequences);
-        let next: Vec<&[u32]> = sequences
-            .iter()
-            .map(|sequence| &sequence[1.min(sequence.len())..])
-            .collect();
-        let mut sums: Vec<Vec<LogSumExp>> = next
-            .iter()
-            .map(|next| vec![LogSumExp::default(); next.len()])
-            .collect();
-        let in_flight = engine.in_flight(context);
-        let piece = (HEAD_BYTES / (4 * hidden_size.max(context * in_flight))).max(1);
-        let head = self.architecture.head();
-        for first in (0..vocab_size).step_by(piece) {
-            let rows = first..(first + piece).min(vocab_size);
-            let head_rows = weights.read_rows(&head, first, rows.len())?;
-            let chunks = hidden
-                .chunks(in_flight)
-                .zip(next.chunks(in_flight))
-                .zip(sums.chunks_mut(in_flight));
-            for ((hidden, next), sums) in chunks {
-                let partials = engine.partials(&head_rows, first, hidden, next)?;
-                for ((partials, next), sums) in partials.iter().zip(next).zip(sums) {
-                    for ((partial, next), sum) in partials.iter().zip(*next).zip(sums) {
-                        sum.add(partial, rows.contains(&(*next as usize)));
-                    }
-                }
-            }
-        }
-        let losses: Vec<Vec<f32>> = sums
-            .iter()
-            .map(|sums| sums.iter().map(LogSumExp::loss).collect())
-            .collect();
-        if losses.iter().flatten().any(|loss| !loss.is_finite()) {
-            return Err(Error::NotFinite { at: head });
-        }
-        Ok(losses)
-    }
 }
 
 /// Tokens of the longest sequence.
 fn longest(sequences: &[&[u32]]) -> usize {
     sequences.iter().map(|s| s.len()).max().unwrap_or(0)
-}
-
-/// What some of a token's logits add to its loss.
-#[derive(Clone, Copy, Debug)]
-struct Partial {
-    largest: f32,
-    /// Of `exp(logit - largest)`.
-    sum: f32,
-    /// The logit of the token that follows; of no meaning if that is not among these.
-    target: f32,
-}
-
-/// A softmax's denominator, gathered piece by piece, and the logit it is for.
-#[derive(Clone, Copy, Debug)]
-struct LogSumExp {
-    largest: f32,
-    /// Of `exp(logit - largest)`.
-    sum: f64,
-    target: f32,
-}
-
-impl Default for LogSumExp {
-    fn default() -> Self {
-        Self {
-            largest: f32::NEG_INFINITY,
-            sum: 0.0,
-            target: f32::NAN,
-        }
-    }
-}
-
-impl LogSumExp {
-    fn add(&mut self, partial: &Partial, has_target: bool) {
-        let largest = self.largest.max(partial.largest);
-        let share = |sum: f64, of: f32| sum * f64::from(of - largest).exp();
-        self.sum = share(self.sum, self.largest) + share(f64::from(partial.sum), partial.largest);
-        self.largest = largest;
-        if has_target {
-            self.target = partial.target;
-        }
-    }
-
-    fn loss(&self) -> f32 {
-        (f64::from(self.largest) + self.sum.ln() - f64::from(self.target)) as f32
-    }
-}
-
-/// Counts tokens times layers.
-struct Meter<'a> {
-    done: usize,
-    total: usize,
-    tokens: usize,
-    progress: &'a dyn Fn(Progress),
-}
-
-impl<'a> Meter<'a> {
-    fn new(sequences: &[&[u32]], layers: usize, progress: &'a dyn Fn(Progress)) -> Self {
-        let tokens = sequences.iter().map(|s| s.len()).sum::<usize>();
-        Self {
-            done: 0,
-            total: tokens * layers,
-            tokens,
-            progress,
-        }
-    }
-
-    fn step(&mut self, tokens: usize) {
-        self.done += tokens;
-        (self.progress)(Progress {
-            done: self.done as f64 / self.total as f64,
-            tokens: self.tokens,
-        });
-    }
 }

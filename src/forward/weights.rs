@@ -1,64 +1,36 @@
 //! Weights on their way into the forward pass: read by name when they are needed, and not kept.
+//!
+//! However a linear layer is stored, an engine gets it as `[out_features, in_features]`.
 
 use bytemuck::Zeroable as _;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::Error;
+use super::error::Error;
 use crate::checkpoint::{Checkpoint, Place, Reader};
 use crate::dtype::Dtype;
-use crate::model::{Block, Linear, NormTensors};
+use crate::model::Linear;
+use crate::targets::Layout;
 
 /// The data of a checkpoint.
-pub(super) struct Weights<'a>(Reader<'a>);
+pub(super) struct WeightReader<'a>(Reader<'a>);
 
-/// One block's weights on a device: matrices `M`, norms `N`.
-pub(super) struct BlockWeights<M, N> {
-    pub(super) attention_norm: N,
-    pub(super) projections: Vec<M>,
-    pub(super) head_norms: Option<[N; 2]>,
-    pub(super) output: M,
-    pub(super) mlp_norm: N,
-    pub(super) up: Vec<M>,
-    pub(super) down: M,
-    pub(super) window: Option<usize>,
-}
-
-impl<M, N> BlockWeights<M, N> {
-    /// Brings each tensor to the device.
-    pub(super) fn load(
-        block: &Block,
-        matrix: impl Fn(&Linear) -> Result<M, Error>,
-        norm: impl Fn(&NormTensors) -> Result<N, Error>,
-    ) -> Result<Self, Error> {
-        let matrices =
-            |linears: &[Linear]| -> Result<Vec<M>, Error> { linears.iter().map(&matrix).collect() };
-        Ok(Self {
-            attention_norm: norm(&block.attention_norm)?,
-            projections: matrices(&block.projections)?,
-            head_norms: match &block.head_norms {
-                Some([q, k]) => Some([norm(q)?, norm(k)?]),
-                None => None,
-            },
-            output: matrix(&block.output)?,
-            mlp_norm: norm(&block.mlp_norm)?,
-            up: matrices(&block.up)?,
-            down: matrix(&block.down)?,
-            window: block.window,
-        })
-    }
-}
-
-impl<'a> Weights<'a> {
+impl<'a> WeightReader<'a> {
     pub(super) fn open(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
         Ok(Self(Reader::open(checkpoint)?))
+    }
+
+    /// How a tensor's elements are stored.
+    pub(super) fn dtype(&self, name: &str) -> Result<Dtype, Error> {
+        let tensor = self.find(name)?.tensor;
+        Dtype::from_stored(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
     }
 
     /// A whole tensor as f32, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
         let tensor = self.find(name)?.tensor;
         let elements = tensor.shape.iter().product();
-        self.read_range(name, 0, elements)
+        self.read_elements(name, 0, elements)
     }
 
     /// Rows `first .. first + rows` of a matrix as f32.
@@ -70,7 +42,54 @@ impl<'a> Weights<'a> {
     ) -> Result<Vec<f32>, Error> {
         let tensor = self.find(name)?.tensor;
         let features: usize = tensor.shape.iter().skip(1).product();
-        self.read_range(name, first * features, rows * features)
+        self.read_elements(name, first * features, rows * features)
+    }
+
+    /// The weights of a linear layer as f32, `[out_features, in_features]`.
+    pub(super) fn read_matrix(&self, linear: &Linear) -> Result<Vec<f32>, Error> {
+        let dtype = self.dtype(&linear.weight)?;
+        let elements = linear.out_features * linear.in_features;
+        as_f32(dtype, elements, |bytes| {
+            self.read_features(linear, 0, bytes)
+        })
+    }
+
+    /// Its bias as f32, `[out_features]`.
+    pub(super) fn read_bias(&self, linear: &Linear) -> Result<Option<Vec<f32>>, Error> {
+        let read =
+            |name: &String| self.read_elements(name, linear.first_feature, linear.out_features);
+        linear.bias.as_ref().map(read).transpose()
+    }
+
+    /// The weights of some output features of a linear layer from number `first` on, `[features, in_features]`, in the
+    /// dtype that they are stored in; as many as there is room for.
+    pub(super) fn read_features(
+        &self,
+        linear: &Linear,
+        first: usize,
+        bytes: &mut [u8],
+    ) -> Result<(), Error> {
+        let size = self.dtype(&linear.weight)?.size();
+        let first = linear.first_feature + first;
+        match linear.layout {
+            Layout::OutIn => {
+                self.read_bytes(&linear.weight, first * linear.in_features * size, bytes)
+            }
+            Layout::InOut => {
+                let features = bytes.len() / (linear.in_features * size);
+                // What is stored side by side is one term of every feature.
+                let mut terms = vec![0; features * size];
+                for term in 0..linear.in_features {
+                    let from = (term * linear.stored_features + first) * size;
+                    self.read_bytes(&linear.weight, from, &mut terms)?;
+                    for (feature, weight) in terms.chunks_exact(size).enumerate() {
+                        let to = (feature * linear.in_features + term) * size;
+                        bytes[to..to + size].copy_from_slice(weight);
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     // The architecture was held against the headers, so an error is for a name that it forgot to check.
@@ -78,41 +97,40 @@ impl<'a> Weights<'a> {
         Ok(self.0.find(name)?)
     }
 
-    /// How a tensor's elements are stored.
-    pub(super) fn dtype(&self, name: &str) -> Result<Dtype, Error> {
-        let tensor = self.find(name)?.tensor;
-        Dtype::from_stored(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
-    }
-
     /// The bytes of a tensor from byte `first` on, as they are stored.
-    pub(super) fn read_bytes(
-        &self,
-        name: &str,
-        first: usize,
-        bytes: &mut [u8],
-    ) -> Result<(), Error> {
+    fn read_bytes(&self, name: &str, first: usize, bytes: &mut [u8]) -> Result<(), Error> {
         Ok(self.0.read_range(&self.find(name)?, first as u64, bytes)?)
     }
 
-    fn read_range(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {
+    fn read_elements(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {
         let dtype = self.dtype(name)?;
-        let fill = |bytes: &mut [u8]| self.read_bytes(name, first * dtype.size(), bytes);
-        Ok(match dtype {
-            Dtype::F32 => {
-                let mut floats = vec![0.0_f32; elements];
-                fill(bytemuck::cast_slice_mut(&mut floats))?;
-                floats
-            }
-            Dtype::Bf16 => {
-                let mut halves = vec![bf16::zeroed(); elements];
-                fill(bytemuck::cast_slice_mut(&mut halves))?;
-                halves.into_par_iter().map(bf16::to_f32).collect()
-            }
-            Dtype::F16 => {
-                let mut halves = vec![f16::zeroed(); elements];
-                fill(bytemuck::cast_slice_mut(&mut halves))?;
-                halves.into_par_iter().map(f16::to_f32).collect()
-            }
+        as_f32(dtype, elements, |bytes| {
+            self.read_bytes(name, first * dtype.size(), bytes)
         })
     }
+}
+
+/// So many elements as f32, of the bytes that `fill` reads.
+fn as_f32(
+    dtype: Dtype,
+    elements: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), Error>,
+) -> Result<Vec<f32>, Error> {
+    Ok(match dtype {
+        Dtype::F32 => {
+            let mut floats = vec![0.0_f32; elements];
+            fill(bytemuck::cast_slice_mut(&mut floats))?;
+            floats
+        }
+        Dtype::Bf16 => {
+            let mut halves = vec![bf16::zeroed(); elements];
+            fill(bytemuck::cast_slice_mut(&mut halves))?;
+            halves.into_par_iter().map(bf16::to_f32).collect()
+        }
+        Dtype::F16 => {
+            let mut halves = vec![f16::zeroed(); elements];
+            fill(bytemuck::cast_slice_mut(&mut halves))?;
+            halves.into_par_iter().map(f16::to_f32).collect()
+        }
+    })
 }

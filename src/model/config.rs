@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Error;
+use super::error::Error;
 use crate::checkpoint::shown;
 
 /// Sizes above this are no model's; it keeps products of two of them within 64 bits.

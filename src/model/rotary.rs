@@ -4,24 +4,18 @@
 
 use std::f64::consts::PI;
 
-use super::Error;
 use super::config::Config;
+use super::error::Error;
 use crate::checkpoint::shown;
 
 /// How queries and keys are turned by their position.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rotary {
-    /// Radians a token, `[dims / 2]`: feature `i` of a head turns together with feature `i + dims / 2`.
-    pub frequencies: Vec<f64>,
+pub(crate) struct Rotary {
+    /// Radians a token, `[pairs]`: feature `i` of a head turns together with feature `i + pairs`; features behind those stay.
+    pub(crate) frequencies: Vec<f64>,
 }
 
 impl Rotary {
-    /// Features of a head that turn; those behind them stay as they are.
-    #[must_use]
-    pub fn dims(&self) -> usize {
-        2 * self.frequencies.len()
-    }
-
     /// Reads the base, the part of a head that turns, and the scaling; both the older keys (`rope_theta`,
     /// `rope_scaling`, `rotary_emb_base`, `rotary_pct`) and the newer `rope_parameters`.
     pub(super) fn read(config: &Config<'_>, head_dim: usize, fraction: f64) -> Result<Self, Error> {

@@ -8,7 +8,7 @@
 //! ```no_run
 //! use swiftprune_wgpu::plan::Options;
 //! use swiftprune_wgpu::run::{Request, run};
-//! use swiftprune_wgpu::selection::{Pattern, Selection};
+//! use swiftprune_wgpu::plan::{Pattern, Selection};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let two_of_four = Pattern::new(2, 4).ok_or("no such pattern")?;

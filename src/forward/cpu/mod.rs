@@ -1,0 +1,257 @@
+//! The forward pass on the CPU, in f32, by candle.
+
+mod activation;
+mod attention;
+mod exp;
+mod weights;
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::error::Error;
+use super::statistics::Statistic;
+use super::weights::WeightReader;
+use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors};
+use attention::{CpuHeads, TurnTable};
+use weights::{CpuMatrix, CpuNorm};
+
+/// Bytes that the activations of all sequences in flight may take.
+const IN_FLIGHT_BYTES: usize = 192 << 20;
+
+/// candle on this machine's cores.
+pub(super) struct CpuEngine<'a> {
+    architecture: &'a Architecture,
+    statistics: &'a [Statistic],
+    pool: rayon::ThreadPool,
+    /// Of each of the architecture's rotary embeddings.
+    turns: Vec<TurnTable>,
+}
+
+/// What a sequence has shown in a block so far.
+#[derive(Default)]
+pub(super) struct CpuSequence {
+    observed: Vec<f32>,
+}
+
+impl<'a> CpuEngine<'a> {
+    /// Cores for sequences of at most `context` tokens.
+    pub(super) fn new(
+        architecture: &'a Architecture,
+        context: usize,
+        statistics: &'a [Statistic],
+        threads: usize,
+    ) -> Result<Self, Error> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|error| Error::Engine(error.to_string()))?;
+        let rotaries = architecture.rotaries.iter();
+        let turns = rotaries.map(|rotary| TurnTable::new(rotary, context));
+        Ok(Self {
+            architecture,
+            statistics,
+            pool,
+            turns: turns.collect::<Result<_, _>>().map_err(refused)?,
+        })
+    }
+
+    /// Rows of the head, `[hidden_size, rows]`.
+    fn head_rows(&self, rows: &[f32]) -> candle_core::Result<Tensor> {
+        let features = self.architecture.hidden_size;
+        Tensor::from_slice(rows, (rows.len() / features, features), &Device::Cpu)?.t()
+    }
+}
+
+impl Engine for CpuEngine<'_> {
+    type Tensor = Tensor;
+    type Heads = CpuHeads;
+    type Matrix = CpuMatrix;
+    type Norm = CpuNorm;
+    type Sequence = CpuSequence;
+
+    fn load_matrix(&self, weights: &WeightReader<'_>, linear: &Linear) -> Result<CpuMatrix, Error> {
+        self.pool.install(|| {
+            let (weight, bias) = (weights.read_matrix(linear)?, weights.read_bias(linear)?);
+            CpuMatrix::new(weight, bias, linear).map_err(refused)
+        })
+    }
+
+    fn load_norm(&self, weights: &WeightReader<'_>, norm: &NormTensors) -> Result<CpuNorm, Error> {
+        self.pool.install(|| {
+            let bias = norm.bias.as_ref().map(|name| weights.read(name));
+            CpuNorm::new(weights.read(&norm.weight)?, bias.transpose()?, norm).map_err(refused)
+        })
+    }
+
+    fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Tensor, Error> {
+        let shape = (tokens, self.architecture.hidden_size);
+        Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
+    }
+
+    fn in_flight(&self, context: usize) -> usize {
+        // What is alive at the widest places of a block, roughly.
+        let features = |block: &DecoderBlock| {
+            let found = block.attention.output.in_features;
+            3 * self.architecture.hidden_size + 3 * found + 2 * block.mlp.down.in_features
+        };
+        let widest = self.architecture.blocks.iter().map(features).max();
+        let activations = 4 * context * widest.unwrap_or(0);
+        (IN_FLIGHT_BYTES / (activations + attention::SCORES_BYTES))
+            .clamp(1, self.pool.current_num_threads())
+    }
+
+    fn run(
+        &self,
+        block: &LoadedBlock<Self>,
+        hidden: &mut [Tensor],
+        wiring: Wiring<Self>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let one = |x: &mut Tensor| {
+            let mut sequence = CpuSequence::default();
+            wiring(self, &mut sequence, block, x)?;
+            Ok(sequence.observed)
+        };
+        // A core a sequence: products that share cores wait for each other.
+        self.pool
+            .install(|| hidden.par_iter_mut().map(one).collect())
+    }
+
+    fn norm(&self, _: &mut CpuSequence, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
+        norm.apply(x).map_err(refused)
+    }
+
+    fn product(
+        &self,
+        _: &mut CpuSequence,
+        matrix: &CpuMatrix,
+        x: &Tensor,
+    ) -> Result<Tensor, Error> {
+        matrix.apply(x).map_err(refused)
+    }
+
+    fn add_product(
+        &self,
+        _: &mut CpuSequence,
+        matrix: &CpuMatrix,
+        x: &Tensor,
+        sum: &mut Tensor,
+    ) -> Result<(), Error> {
+        *sum = matrix.apply(x).and_then(|y| &*sum + y).map_err(refused)?;
+        Ok(())
+    }
+
+    fn heads(
+        &self,
+        _: &mut CpuSequence,
+        attention: &LoadedAttention<Self>,
+        x: &Tensor,
+    ) -> Result<CpuHeads, Error> {
+        CpuHeads::of(attention.heads, &attention.projections, x).map_err(refused)
+    }
+
+    fn normalise_heads(
+        &self,
+        _: &mut CpuSequence,
+        norms: &[CpuNorm; 2],
+        heads: &mut CpuHeads,
+    ) -> Result<(), Error> {
+        heads.normalise(norms).map_err(refused)
+    }
+
+    fn turn_heads(
+        &self,
+        _: &mut CpuSequence,
+        rotary: usize,
+        heads: &mut CpuHeads,
+    ) -> Result<(), Error> {
+        heads.turn(&self.turns[rotary]).map_err(refused)
+    }
+
+    fn attend(
+        &self,
+        _: &mut CpuSequence,
+        attention: &LoadedAttention<Self>,
+        heads: CpuHeads,
+    ) -> Result<Tensor, Error> {
+        heads
+            .attend(attention.scale, attention.window)
+            .map_err(refused)
+    }
+
+    fn activate(
+        &self,
+        _: &mut CpuSequence,
+        activation: Activation,
+        x: Tensor,
+        up: Option<Tensor>,
+    ) -> Result<Tensor, Error> {
+        activation::apply(activation, x, up).map_err(refused)
+    }
+
+    fn observe(&self, sequence: &mut CpuSequence, x: &Tensor) -> Result<(), Error> {
+        let features = x.dim(1).map_err(refused)?;
+        for statistic in self.statistics {
+            with_slice(x, |x| sequence.observed.extend(statistic.of(x, features)))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
+        self.pool.install(|| norm.apply(x)).map_err(refused)
+    }
+
+    fn partial_losses(
+        &self,
+        head_rows: &[f32],
+        first_row: usize,
+        hidden: &[Tensor],
+        next: &[&[u32]],
+    ) -> Result<Vec<Vec<PartialLoss>>, Error> {
+        let rows = self.head_rows(head_rows).map_err(refused)?;
+        let count = rows.dim(1).map_err(refused)?;
+        let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
+            let mut partials = Vec::with_capacity(next.len());
+            with_slice(&hidden.matmul(&rows).map_err(refused)?, |logits| {
+                for (logits, &next) in logits.chunks_exact(count).zip(*next) {
+                    let (largest, sum) = exp::log_sum_exp(logits);
+                    let target = (next as usize).checked_sub(first_row);
+                    partials.push(PartialLoss {
+                        largest,
+                        sum,
+                        target: target.and_then(|row| logits.get(row)).map_or(0.0, |&l| l),
+                    });
+                }
+            })?;
+            Ok(partials)
+        };
+        self.pool
+            .install(|| hidden.par_iter().zip(next).map(of_sequence).collect())
+    }
+
+    fn logits(&self, head_rows: &[f32], hidden: &Tensor) -> Result<Vec<f32>, Error> {
+        let rows = self.head_rows(head_rows).map_err(refused)?;
+        let logits = hidden.matmul(&rows).map_err(refused)?;
+        let mut all = Vec::new();
+        with_slice(&logits, |logits| all = logits.to_vec())?;
+        Ok(all)
+    }
+}
+
+/// An error of candle as ours.
+fn refused(error: candle_core::Error) -> Error {
+    Error::Engine(error.to_string())
+}
+
+/// Lends the values of a contiguous tensor, without a copy.
+fn with_slice(x: &Tensor, with: impl FnOnce(&[f32])) -> Result<(), Error> {
+    let (storage, layout) = x.storage_and_layout();
+    let candle_core::Storage::Cpu(storage) = &*storage else {
+        return Err(Error::Engine("a tensor is not on the CPU".to_owned()));
+    };
+    let (first, end) = layout
+        .contiguous_offsets()
+        .ok_or_else(|| Error::Engine("a tensor is not contiguous".to_owned()))?;
+    with(&storage.as_slice::<f32>().map_err(refused)?[first..end]);
+    Ok(())
+}

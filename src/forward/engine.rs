@@ -1,0 +1,165 @@
+//! What a device has to do to run a model: the primitives that `block.rs` and `loss.rs` put together.
+//!
+//! A hidden state, and every other [`Tensor`](Engine::Tensor), is one sequence, `[tokens, features]` in f32. While a
+//! sequence goes through a block, its primitives share a [`Sequence`](Engine::Sequence): what was observed so far, and
+//! on an adapter the dispatches that become one submission.
+
+use super::error::Error;
+use super::weights::WeightReader;
+use crate::model::{Activation, DecoderBlock, Linear, NormTensors, SelfAttention};
+
+/// A block with its weights on a device.
+pub(super) type LoadedBlock<E> = DecoderBlock<<E as Engine>::Matrix, <E as Engine>::Norm>;
+
+/// Attention with its weights on a device.
+pub(super) type LoadedAttention<E> = SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm>;
+
+/// How the primitives make a block: changes the hidden state of one sequence.
+pub(super) type Wiring<E> = fn(
+    &E,
+    &mut <E as Engine>::Sequence,
+    &LoadedBlock<E>,
+    &mut <E as Engine>::Tensor,
+) -> Result<(), Error>;
+
+/// What some of a token's logits add to its loss.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartialLoss {
+    pub(super) largest: f32,
+    /// Of `exp(logit - largest)`.
+    pub(super) sum: f32,
+    /// The logit of the token that follows; of no meaning if that is not among these.
+    pub(super) target: f32,
+}
+
+/// A device that runs models.
+pub(super) trait Engine: Sized {
+    /// The activations of one sequence, `[tokens, features]`.
+    type Tensor;
+    /// Its queries, keys and values, head by head.
+    type Heads;
+    /// The weights of a linear layer.
+    type Matrix;
+    /// The weights of a norm.
+    type Norm;
+    /// What the primitives keep while one sequence goes through a block.
+    type Sequence;
+
+    /// Brings the weights of a linear layer to the device.
+    fn load_matrix(
+        &self,
+        weights: &WeightReader<'_>,
+        linear: &Linear,
+    ) -> Result<Self::Matrix, Error>;
+
+    /// Brings the weights of a norm to the device.
+    fn load_norm(
+        &self,
+        weights: &WeightReader<'_>,
+        norm: &NormTensors,
+    ) -> Result<Self::Norm, Error>;
+
+    /// The hidden state that a sequence starts with: its tokens' rows of the embedding.
+    fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Self::Tensor, Error>;
+
+    /// How many sequences of `context` tokens [`run`](Self::run) should get at a time.
+    fn in_flight(&self, context: usize) -> usize;
+
+    /// Sequences through one block, each for itself. Gives what was observed of each, in the order of the calls of
+    /// [`observe`](Self::observe).
+    fn run(
+        &self,
+        block: &LoadedBlock<Self>,
+        hidden: &mut [Self::Tensor],
+        wiring: Wiring<Self>,
+    ) -> Result<Vec<Vec<f32>>, Error>;
+
+    // --- The primitives of a block.
+
+    /// `x`, normalised.
+    fn norm(
+        &self,
+        sequence: &mut Self::Sequence,
+        norm: &Self::Norm,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// `x W^T + b`.
+    fn product(
+        &self,
+        sequence: &mut Self::Sequence,
+        matrix: &Self::Matrix,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Adds `x W^T + b` to `sum`.
+    fn add_product(
+        &self,
+        sequence: &mut Self::Sequence,
+        matrix: &Self::Matrix,
+        x: &Self::Tensor,
+        sum: &mut Self::Tensor,
+    ) -> Result<(), Error>;
+
+    /// Queries, keys and values of `x`.
+    fn heads(
+        &self,
+        sequence: &mut Self::Sequence,
+        attention: &LoadedAttention<Self>,
+        x: &Self::Tensor,
+    ) -> Result<Self::Heads, Error>;
+
+    /// Normalises each head of the queries, and each of the keys.
+    fn normalise_heads(
+        &self,
+        sequence: &mut Self::Sequence,
+        norms: &[Self::Norm; 2],
+        heads: &mut Self::Heads,
+    ) -> Result<(), Error>;
+
+    /// Turns queries and keys by their position, in the way of this index.
+    fn turn_heads(
+        &self,
+        sequence: &mut Self::Sequence,
+        rotary: usize,
+        heads: &mut Self::Heads,
+    ) -> Result<(), Error>;
+
+    /// What each query finds among the values, `[tokens, query heads * features of a head]`.
+    fn attend(
+        &self,
+        sequence: &mut Self::Sequence,
+        attention: &LoadedAttention<Self>,
+        heads: Self::Heads,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// `act(x)`, or `act(x) * up`.
+    fn activate(
+        &self,
+        sequence: &mut Self::Sequence,
+        activation: Activation,
+        x: Self::Tensor,
+        up: Option<Self::Tensor>,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Takes the statistics of `x`, the input of some linear layers.
+    fn observe(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<(), Error>;
+
+    // --- The head.
+
+    /// A hidden state, normalised for the head.
+    fn finish(&self, norm: &Self::Norm, hidden: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    /// Of each sequence, the logits for the rows of the head from `first_row` on, `head_rows` (`[rows, hidden_size]`),
+    /// summed up for each token that `next` has a successor of.
+    fn partial_losses(
+        &self,
+        head_rows: &[f32],
+        first_row: usize,
+        hidden: &[Self::Tensor],
+        next: &[&[u32]],
+    ) -> Result<Vec<Vec<PartialLoss>>, Error>;
+
+    /// The logits themselves, `[tokens, rows]`.
+    fn logits(&self, head_rows: &[f32], hidden: &Self::Tensor) -> Result<Vec<f32>, Error>;
+}

@@ -1,0 +1,41 @@
+//! Why a forward pass failed.
+
+use crate::checkpoint::{self, shown};
+use crate::device;
+
+/// Why a forward pass failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The tokenizer and the model are of different sizes.
+    #[error(
+        "token {token} is beyond the embedding's {vocab_size} rows: the tokenizer.json is of another model than the weights"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// The activations are no numbers any more.
+    #[error(
+        "the activations at {} are not finite: the weights hold NaN or infinities, or are of another model than config.json",
+        shown(at)
+    )]
+    NotFinite {
+        /// The weight whose input it is, or the head.
+        at: String,
+    },
+    /// A tensor that was not checked beforehand; an error of this program.
+    #[error("no tensor {}", shown(_0))]
+    NoSuchTensor(String),
+    /// The adapter failed.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The library that computes refused, or the adapter has less than the model needs.
+    #[error("the forward pass failed: {_0}")]
+    Engine(String),
+}

@@ -1,0 +1,104 @@
+//! Buffers on the adapter: for weights, and for activations, which are used again and again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use wgpu::BufferUsages as Usage;
+
+use crate::device::adapter::context::Context;
+
+/// A buffer of at least `bytes` bytes.
+pub(super) fn buffer(context: &Context, label: &str, bytes: u64, usage: Usage) -> wgpu::Buffer {
+    context.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: bytes.next_multiple_of(4).max(4),
+        usage,
+        mapped_at_creation: false,
+    })
+}
+
+/// A storage buffer that holds `values`.
+pub(super) fn filled<T: bytemuck::Pod>(
+    context: &Context,
+    label: &str,
+    values: &[T],
+) -> wgpu::Buffer {
+    let bytes = bytemuck::cast_slice(values);
+    let usage = Usage::STORAGE | Usage::COPY_DST;
+    let made = buffer(context, label, bytes.len() as u64, usage);
+    context.queue.write_buffer(&made, 0, bytes);
+    made
+}
+
+/// The activations of one sequence, `[tokens, features]`.
+pub(crate) struct GpuTensor {
+    pub(super) buffer: wgpu::Buffer,
+    pub(super) tokens: usize,
+    pub(super) features: usize,
+    /// Where the buffer goes when nobody needs it any more.
+    pool: Option<Rc<ActivationPool>>,
+}
+
+impl GpuTensor {
+    /// In a buffer of its own.
+    pub(super) fn of_its_own(buffer: wgpu::Buffer, tokens: usize, features: usize) -> Self {
+        Self {
+            buffer,
+            tokens,
+            features,
+            pool: None,
+        }
+    }
+}
+
+impl Drop for GpuTensor {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give_back(self.features, self.buffer.clone());
+        }
+    }
+}
+
+/// Buffers for the activations of a sequence. One that comes back is handed out again at once, as what a device is told
+/// happens in that order.
+pub(super) struct ActivationPool {
+    /// Tokens that a buffer has room for.
+    tokens: usize,
+    /// By features.
+    free: RefCell<HashMap<usize, Vec<wgpu::Buffer>>>,
+}
+
+impl ActivationPool {
+    pub(super) fn new(tokens: usize) -> Rc<Self> {
+        Rc::new(Self {
+            tokens,
+            free: RefCell::default(),
+        })
+    }
+
+    /// Room for `[tokens, features]`, whose contents are left over from before.
+    pub(super) fn take(
+        self: &Rc<Self>,
+        context: &Context,
+        tokens: usize,
+        features: usize,
+    ) -> GpuTensor {
+        let free = self.free.borrow_mut().get_mut(&features).and_then(Vec::pop);
+        let made = || {
+            let bytes = 4 * (self.tokens * features) as u64;
+            buffer(context, "activations", bytes, Usage::STORAGE)
+        };
+        GpuTensor {
+            buffer: free.unwrap_or_else(made),
+            tokens,
+            features,
+            pool: Some(Rc::clone(self)),
+        }
+    }
+
+    fn give_back(&self, features: usize, buffer: wgpu::Buffer) {
+        let mut free = self.free.borrow_mut();
+        free.entry(features).or_default().push(buffer);
+    }
+}

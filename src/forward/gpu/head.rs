@@ -1,0 +1,101 @@
+//! The head on the adapter: logits of some rows, and what a loss needs of them.
+
+use wgpu::BufferUsages as Usage;
+
+use super::buffers::{GpuTensor, buffer, filled};
+use super::layers::{Destination, product};
+use super::recorder::{GpuSequence, Recorder};
+use super::weights::GpuMatrix;
+use crate::forward::engine::PartialLoss;
+use crate::forward::error::Error;
+use crate::forward::kernels::LogSumExpParams;
+
+/// Rows of the head on the adapter.
+pub(super) struct HeadRows<'a> {
+    recorder: &'a Recorder<'a>,
+    matrix: GpuMatrix,
+}
+
+impl<'a> HeadRows<'a> {
+    /// Brings `[rows, hidden_size]` to the device.
+    pub(super) fn new(recorder: &'a Recorder<'a>, rows: &[f32], hidden_size: usize) -> Self {
+        let matrix = GpuMatrix::of_head(recorder.context, rows, hidden_size);
+        Self { recorder, matrix }
+    }
+
+    /// The logits of a hidden state, `[tokens, rows]`.
+    pub(super) fn logits(&self, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
+        let count = hidden.tokens * self.matrix.out_features;
+        let usage = Usage::STORAGE | Usage::COPY_SRC;
+        let logits = buffer(self.recorder.context, "logits", 4 * count as u64, usage);
+        self.submit(hidden, &logits, |_| {})?;
+        self.recorder.download(&logits, count)
+    }
+
+    /// What a loss needs of the logits, for each token that `next` has a successor of; the first of these rows is
+    /// `first_row` of the head.
+    pub(super) fn partial_losses(
+        &self,
+        first_row: usize,
+        hidden: &[GpuTensor],
+        next: &[&[u32]],
+    ) -> Result<Vec<Vec<PartialLoss>>, Error> {
+        let context = self.recorder.context;
+        let rows = self.matrix.out_features;
+        let longest = hidden.iter().map(|hidden| hidden.tokens).max().unwrap_or(0);
+        let bytes = 4 * (longest * rows) as u64;
+        let logits = buffer(context, "logits", bytes, Usage::STORAGE);
+        let mut all = Vec::new();
+        for (hidden, &next) in hidden.iter().zip(next) {
+            let mut targets = next.to_vec();
+            // The last token has no successor.
+            targets.resize(hidden.tokens, u32::MAX);
+            let targets = filled(context, "next", &targets);
+            let bytes = 12 * hidden.tokens as u64;
+            let sums = buffer(context, "sums", bytes, Usage::STORAGE | Usage::COPY_SRC);
+            let params = LogSumExpParams {
+                rows: rows as u32,
+                first: first_row as u32,
+            };
+            self.submit(hidden, &logits, |sequence| {
+                let buffers = [(1, &logits), (2, &targets), (3, &sums)];
+                let groups = (hidden.tokens, 1);
+                self.recorder
+                    .dispatch(sequence, "log_sum_exp", &params, &buffers, groups);
+            })?;
+            all.push(sums);
+        }
+        let sums = all.iter().zip(next);
+        sums.map(|(sums, next)| {
+            let words = self.recorder.download(sums, 3 * next.len())?;
+            let partial = |of_token: &[f32]| PartialLoss {
+                largest: of_token[0],
+                sum: of_token[1],
+                target: of_token[2],
+            };
+            Ok(words.chunks_exact(3).map(partial).collect())
+        })
+        .collect()
+    }
+
+    /// The logits of a hidden state on the device, then what `then` dispatches.
+    fn submit(
+        &self,
+        hidden: &GpuTensor,
+        logits: &wgpu::Buffer,
+        then: impl FnOnce(&mut GpuSequence),
+    ) -> Result<(), Error> {
+        self.recorder.submit(0, |sequence| {
+            let to = Destination {
+                buffer: logits,
+                stride: self.matrix.out_features,
+                first: 0,
+                add: false,
+            };
+            product(self.recorder, sequence, &self.matrix, hidden, &to);
+            then(sequence);
+            Ok(())
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! Heads and causal attention on the adapter.
+
+use super::buffers::{GpuTensor, filled};
+use super::layers::{Destination, product};
+use super::recorder::{GpuSequence, Recorder};
+use super::weights::{GpuMatrix, GpuNorm};
+use crate::device::adapter::context::Context;
+use crate::forward::kernels::{AttentionParams, HeadsParams};
+use crate::model::{HeadCounts, Projections, Rotary};
+
+/// The longest head `attention.wgsl` has room for.
+pub(super) const MAX_HEAD_FEATURES: usize = 256;
+
+/// Cosines and sines of the angles by which heads turn, `[context, pairs, 2]`.
+pub(super) struct TurnBuffer {
+    turns: wgpu::Buffer,
+    pairs: usize,
+}
+
+impl TurnBuffer {
+    pub(super) fn new(context: &Context, rotary: &Rotary, tokens: usize) -> Self {
+        let frequencies = &rotary.frequencies;
+        let turns: Vec<[f32; 2]> = (0..tokens)
+            .flat_map(|t| frequencies.iter().map(move |f| t as f64 * f))
+            .map(|angle| [angle.cos() as f32, angle.sin() as f32])
+            .collect();
+        Self {
+            turns: filled(context, "turns", &turns),
+            pairs: frequencies.len(),
+        }
+    }
+}
+
+/// Queries, keys and values of one sequence, side by side in each token's row.
+pub(crate) struct GpuHeads {
+    counts: HeadCounts,
+    all: GpuTensor,
+    /// Features from one head to the next.
+    stride: usize,
+    /// Where the first key and the first value of a token lie; the first query is the first of all.
+    first_key: usize,
+    first_value: usize,
+}
+
+impl GpuHeads {
+    /// The heads of a hidden state.
+    pub(super) fn of(
+        recorder: &Recorder<'_>,
+        sequence: &mut GpuSequence,
+        counts: HeadCounts,
+        projections: &Projections<GpuMatrix>,
+        x: &GpuTensor,
+    ) -> Self {
+        let features = counts.features;
+        let of_token = (counts.queries + 2 * counts.keys) * features;
+        let all = recorder.activations(x.tokens, of_token);
+        let mut first = 0;
+        for projection in projections.layers() {
+            let part = Destination {
+                first,
+                ..Destination::all(&all)
+            };
+            product(recorder, sequence, projection, x, &part);
+            first += projection.out_features;
+        }
+        let (stride, first_key, first_value) = match projections {
+            Projections::Separate(_) => {
+                let keys = counts.queries * features;
+                (features, keys, keys + counts.keys * features)
+            }
+            Projections::Interleaved(_) => (3 * features, features, 2 * features),
+        };
+        Self {
+            counts,
+            all,
+            stride,
+            first_key,
+            first_value,
+        }
+    }
+
+    /// Normalises each head of the queries and of the keys.
+    pub(super) fn normalise(
+        &self,
+        recorder: &Recorder<'_>,
+        sequence: &mut GpuSequence,
+        norms: &[GpuNorm; 2],
+    ) {
+        for ((first, count), norm) in self.queries_and_keys().into_iter().zip(norms) {
+            let params = HeadsParams {
+                epsilon: norm.epsilon,
+                ..self.params(first)
+            };
+            let buffers = [(2, &norm.weight), (3, &self.all.buffer)];
+            let groups = (count, self.all.tokens);
+            recorder.dispatch(sequence, "normalise_heads", &params, &buffers, groups);
+        }
+    }
+
+    /// Turns queries and keys by their position.
+    pub(super) fn turn(
+        &self,
+        recorder: &Recorder<'_>,
+        sequence: &mut GpuSequence,
+        by: &TurnBuffer,
+    ) {
+        for (first, count) in self.queries_and_keys() {
+            let params = HeadsParams {
+                pairs: by.pairs as u32,
+                ..self.params(first)
+            };
+            let buffers = [(1, &by.turns), (3, &self.all.buffer)];
+            let groups = (count, self.all.tokens);
+            recorder.dispatch(sequence, "turn_heads", &params, &buffers, groups);
+        }
+    }
+
+    /// What each query finds, `[tokens, query heads * features]`.
+    pub(super) fn attend(
+        &self,
+        recorder: &Recorder<'_>,
+        sequence: &mut GpuSequence,
+        scale: f32,
+        window: Option<usize>,
+    ) -> GpuTensor {
+        let HeadCounts {
+            queries,
+            keys,
+            features,
+        } = self.counts;
+        let tokens = self.all.tokens;
+        let found = recorder.activations(tokens, queries * features);
+        let params = AttentionParams {
+            tokens: tokens as u32,
+            head_dim: features as u32,
+            query_heads: queries as u32,
+            group_size: (queries / keys) as u32,
+            token_stride: self.all.features as u32,
+            query_stride: self.stride as u32,
+            key_stride: self.stride as u32,
+            first_query: 0,
+            first_key: self.first_key as u32,
+            first_value: self.first_value as u32,
+            window: window.map_or(u32::MAX, |window| window as u32),
+            scale,
+        };
+        let buffers = [(1, &self.all.buffer), (2, &found.buffer)];
+        let groups = (tokens.div_ceil(16), queries);
+        recorder.dispatch(sequence, "attention", &params, &buffers, groups);
+        found
+    }
+
+    /// Where the first of each lies, and how many there are.
+    fn queries_and_keys(&self) -> [(usize, usize); 2] {
+        [(0, self.counts.queries), (self.first_key, self.counts.keys)]
+    }
+
+    fn params(&self, first: usize) -> HeadsParams {
+        HeadsParams {
+            head_dim: self.counts.features as u32,
+            first: first as u32,
+            token_stride: self.all.features as u32,
+            head_stride: self.stride as u32,
+            ..Default::default()
+        }
+    }
+}

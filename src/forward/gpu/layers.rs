@@ -1,0 +1,111 @@
+//! Matrix products, norms and nonlinearities on the adapter.
+
+use super::buffers::GpuTensor;
+use super::recorder::{GpuSequence, Recorder};
+use super::weights::{GpuMatrix, GpuNorm};
+use crate::forward::kernels::{ActivationParams, NormParams, ProductParams};
+use crate::model::{Activation, NormKind};
+
+/// Where a product goes: the features of each token's row from `first` on.
+pub(super) struct Destination<'b> {
+    pub(super) buffer: &'b wgpu::Buffer,
+    /// Features a row.
+    pub(super) stride: usize,
+    pub(super) first: usize,
+    /// Add to what is there.
+    pub(super) add: bool,
+}
+
+impl<'b> Destination<'b> {
+    /// All of a tensor.
+    pub(super) fn all(of: &'b GpuTensor) -> Self {
+        Self {
+            buffer: &of.buffer,
+            stride: of.features,
+            first: 0,
+            add: false,
+        }
+    }
+}
+
+/// `x W^T + b` to where it goes.
+pub(super) fn product(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    matrix: &GpuMatrix,
+    x: &GpuTensor,
+    to: &Destination<'_>,
+) {
+    let mut first = 0;
+    for piece in &matrix.pieces {
+        let params = ProductParams {
+            tokens: x.tokens as u32,
+            in_features: matrix.in_features as u32,
+            out_features: piece.features as u32,
+            dtype: matrix.dtype as u32,
+            out_stride: to.stride as u32,
+            out_first: (to.first + first) as u32,
+            biased: u32::from(matrix.bias.is_some()),
+            bias_first: first as u32,
+            add: u32::from(to.add),
+        };
+        let bias = matrix.bias.as_ref().unwrap_or(&recorder.nothing);
+        let tiles = (piece.features.div_ceil(64), x.tokens.div_ceil(64));
+        let buffers = [
+            (1, &piece.weights),
+            (2, &x.buffer),
+            (3, bias),
+            (4, to.buffer),
+        ];
+        recorder.dispatch(sequence, "product", &params, &buffers, tiles);
+        first += piece.features;
+    }
+}
+
+/// `x`, normalised, to `y`.
+pub(super) fn norm(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    norm: &GpuNorm,
+    x: &GpuTensor,
+    y: &wgpu::Buffer,
+) {
+    let params = NormParams {
+        features: norm.features as u32,
+        epsilon: norm.epsilon,
+    };
+    let groups = (x.tokens, 1);
+    match (norm.kind, &norm.bias) {
+        (NormKind::Layer, Some(bias)) => {
+            let buffers = [(1, &x.buffer), (2, &norm.weight), (3, bias), (4, y)];
+            recorder.dispatch(sequence, "layer_norm", &params, &buffers, groups);
+        }
+        _ => {
+            let buffers = [(1, &x.buffer), (2, &norm.weight), (4, y)];
+            recorder.dispatch(sequence, "rms_norm", &params, &buffers, groups);
+        }
+    }
+}
+
+/// `act(x)` or `act(x) * up`, in the place of `x`.
+pub(super) fn activate(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    activation: Activation,
+    x: &GpuTensor,
+    up: Option<&GpuTensor>,
+) {
+    let params = ActivationParams {
+        count: (x.tokens * x.features) as u32,
+        activation: activation as u32,
+        row: x.features as u32,
+    };
+    let groups = (x.features.div_ceil(256), x.tokens);
+    match up {
+        Some(up) => {
+            let buffers = [(1, &x.buffer), (2, &up.buffer)];
+            recorder.dispatch(sequence, "gated", &params, &buffers, groups);
+        }
+        None => recorder.dispatch(sequence, "plain", &params, &[(1, &x.buffer)], groups),
+    }
+}

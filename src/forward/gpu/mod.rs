@@ -1,0 +1,273 @@
+//! The forward pass on an adapter, in f32, by the kernels of `shaders/forward`.
+//!
+//! Weights go to the device as they are stored. What waits for the device is only what was observed of a few sequences.
+
+mod buffers;
+mod head;
+mod heads;
+mod layers;
+mod recorder;
+mod statistics;
+mod weights;
+
+use wgpu::BufferUsages as Usage;
+
+use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::error::Error;
+use super::statistics::Statistic;
+use super::weights::WeightReader;
+use crate::device::adapter::context::Context;
+use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors};
+use buffers::{GpuTensor, buffer, filled};
+use head::HeadRows;
+use heads::{GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
+use layers::Destination;
+use recorder::{GpuSequence, Recorder};
+use statistics::Observations;
+use weights::{GpuMatrix, GpuNorm};
+
+/// Sequences submitted before they are waited for.
+const IN_FLIGHT: usize = 8;
+
+/// An adapter that runs one sequence after the other.
+pub(super) struct GpuEngine<'a> {
+    hidden_size: usize,
+    recorder: Recorder<'a>,
+    observations: Observations<'a>,
+    /// Of each of the architecture's rotary embeddings.
+    turns: Vec<TurnBuffer>,
+}
+
+impl<'a> GpuEngine<'a> {
+    /// An adapter for sequences of at most `tokens` tokens.
+    pub(super) fn new(
+        architecture: &Architecture,
+        tokens: usize,
+        statistics: &'a [Statistic],
+        context: &'a Context,
+    ) -> Result<Self, Error> {
+        check_fit(architecture, tokens, context)?;
+        let rotaries = architecture.rotaries.iter();
+        let engine = Self {
+            hidden_size: architecture.hidden_size,
+            recorder: Recorder::new(context, tokens),
+            observations: Observations::new(context, architecture, statistics, IN_FLIGHT),
+            turns: rotaries
+                .map(|rotary| TurnBuffer::new(context, rotary, tokens))
+                .collect(),
+        };
+        context.check()?;
+        Ok(engine)
+    }
+}
+
+/// Checks that the adapter has room for sequences of so many tokens.
+fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> Result<(), Error> {
+    let unfit = |reason: String| {
+        Error::Engine(format!(
+            "{reason} (on {}; the CPU has no such limit)",
+            context.info
+        ))
+    };
+    let most = context.limits.max_compute_workgroups_per_dimension as usize;
+    let features = |block: &DecoderBlock| {
+        let heads = block.attention.heads;
+        let heads = (heads.queries + 2 * heads.keys) * heads.features;
+        heads.max(block.mlp.down.in_features)
+    };
+    let widest = architecture.blocks.iter().map(features).max();
+    let widest = widest.unwrap_or(0).max(architecture.hidden_size);
+    let head_features = |block: &DecoderBlock| block.attention.heads.features;
+    let head = architecture.blocks.iter().map(head_features).max();
+    if let Some(head) = head.filter(|head| *head > MAX_HEAD_FEATURES) {
+        return Err(unfit(format!(
+            "heads of {head} features do not fit attention's kernel, which has room for {MAX_HEAD_FEATURES}"
+        )));
+    }
+    let bytes = 4 * tokens as u64 * widest as u64;
+    if tokens > most || bytes > context.largest_buffer() {
+        return Err(unfit(format!(
+            "sequences of {tokens} tokens are too long: their activations take {bytes} bytes; shorter ones would fit"
+        )));
+    }
+    Ok(())
+}
+
+impl Engine for GpuEngine<'_> {
+    type Tensor = GpuTensor;
+    type Heads = GpuHeads;
+    type Matrix = GpuMatrix;
+    type Norm = GpuNorm;
+    type Sequence = GpuSequence;
+
+    fn load_matrix(&self, weights: &WeightReader<'_>, linear: &Linear) -> Result<GpuMatrix, Error> {
+        GpuMatrix::load(self.recorder.context, weights, linear)
+    }
+
+    fn load_norm(&self, weights: &WeightReader<'_>, norm: &NormTensors) -> Result<GpuNorm, Error> {
+        GpuNorm::load(self.recorder.context, weights, norm)
+    }
+
+    fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<GpuTensor, Error> {
+        let context = self.recorder.context;
+        let hidden = filled(context, "hidden", &rows);
+        context.check()?;
+        Ok(GpuTensor::of_its_own(hidden, tokens, self.hidden_size))
+    }
+
+    fn in_flight(&self, _context: usize) -> usize {
+        IN_FLIGHT
+    }
+
+    fn run(
+        &self,
+        block: &LoadedBlock<Self>,
+        hidden: &mut [GpuTensor],
+        wiring: Wiring<Self>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let mut observed = 0;
+        let mut last = None;
+        let count = hidden.len();
+        for hidden in hidden {
+            let (submission, so_far) = self
+                .recorder
+                .submit(observed, |sequence| wiring(self, sequence, block, hidden))?;
+            observed = so_far;
+            last = Some(submission);
+        }
+        if observed == 0 {
+            last.map_or(Ok(()), |submission| self.recorder.wait(submission))?;
+            return Ok(vec![Vec::new(); count]);
+        }
+        let all = self
+            .recorder
+            .download(&self.observations.numbers, observed)?;
+        let of_sequence = all.chunks_exact(observed / count);
+        Ok(of_sequence.map(<[f32]>::to_vec).collect())
+    }
+
+    fn norm(
+        &self,
+        sequence: &mut GpuSequence,
+        norm: &GpuNorm,
+        x: &GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        let y = self.recorder.activations(x.tokens, x.features);
+        layers::norm(&self.recorder, sequence, norm, x, &y.buffer);
+        Ok(y)
+    }
+
+    fn product(
+        &self,
+        sequence: &mut GpuSequence,
+        matrix: &GpuMatrix,
+        x: &GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        let y = self.recorder.activations(x.tokens, matrix.out_features);
+        layers::product(&self.recorder, sequence, matrix, x, &Destination::all(&y));
+        Ok(y)
+    }
+
+    fn add_product(
+        &self,
+        sequence: &mut GpuSequence,
+        matrix: &GpuMatrix,
+        x: &GpuTensor,
+        sum: &mut GpuTensor,
+    ) -> Result<(), Error> {
+        let to = Destination {
+            add: true,
+            ..Destination::all(sum)
+        };
+        layers::product(&self.recorder, sequence, matrix, x, &to);
+        Ok(())
+    }
+
+    fn heads(
+        &self,
+        sequence: &mut GpuSequence,
+        attention: &LoadedAttention<Self>,
+        x: &GpuTensor,
+    ) -> Result<GpuHeads, Error> {
+        let (counts, projections) = (attention.heads, &attention.projections);
+        Ok(GpuHeads::of(
+            &self.recorder,
+            sequence,
+            counts,
+            projections,
+            x,
+        ))
+    }
+
+    fn normalise_heads(
+        &self,
+        sequence: &mut GpuSequence,
+        norms: &[GpuNorm; 2],
+        heads: &mut GpuHeads,
+    ) -> Result<(), Error> {
+        heads.normalise(&self.recorder, sequence, norms);
+        Ok(())
+    }
+
+    fn turn_heads(
+        &self,
+        sequence: &mut GpuSequence,
+        rotary: usize,
+        heads: &mut GpuHeads,
+    ) -> Result<(), Error> {
+        heads.turn(&self.recorder, sequence, &self.turns[rotary]);
+        Ok(())
+    }
+
+    fn attend(
+        &self,
+        sequence: &mut GpuSequence,
+        attention: &LoadedAttention<Self>,
+        heads: GpuHeads,
+    ) -> Result<GpuTensor, Error> {
+        let (scale, window) = (attention.scale, attention.window);
+        Ok(heads.attend(&self.recorder, sequence, scale, window))
+    }
+
+    fn activate(
+        &self,
+        sequence: &mut GpuSequence,
+        activation: Activation,
+        x: GpuTensor,
+        up: Option<GpuTensor>,
+    ) -> Result<GpuTensor, Error> {
+        layers::activate(&self.recorder, sequence, activation, &x, up.as_ref());
+        Ok(x)
+    }
+
+    fn observe(&self, sequence: &mut GpuSequence, x: &GpuTensor) -> Result<(), Error> {
+        self.observations.observe(&self.recorder, sequence, x);
+        Ok(())
+    }
+
+    fn finish(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
+        let bytes = hidden.buffer.size();
+        let finished = buffer(self.recorder.context, "hidden", bytes, Usage::STORAGE);
+        self.recorder.submit(0, |sequence| {
+            layers::norm(&self.recorder, sequence, norm, hidden, &finished);
+            Ok(())
+        })?;
+        let (tokens, features) = (hidden.tokens, hidden.features);
+        Ok(GpuTensor::of_its_own(finished, tokens, features))
+    }
+
+    fn partial_losses(
+        &self,
+        head_rows: &[f32],
+        first_row: usize,
+        hidden: &[GpuTensor],
+        next: &[&[u32]],
+    ) -> Result<Vec<Vec<PartialLoss>>, Error> {
+        let rows = HeadRows::new(&self.recorder, head_rows, self.hidden_size);
+        rows.partial_losses(first_row, hidden, next)
+    }
+
+    fn logits(&self, head_rows: &[f32], hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
+        HeadRows::new(&self.recorder, head_rows, self.hidden_size).logits(hidden)
+    }
+}

@@ -1,0 +1,138 @@
+//! From kernels to submissions: what is dispatched for one sequence becomes one submission.
+//!
+//! A sequence is a submission of its own, so that none is so long that a driver's watchdog takes the device for hung.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use wgpu::BufferUsages as Usage;
+
+use super::buffers::{ActivationPool, GpuTensor, buffer};
+use crate::device::adapter::context::{Context, Pipelines};
+use crate::forward::error::Error;
+use crate::forward::kernels::KERNELS;
+
+/// Kernels on their way to the device, for one sequence.
+pub(crate) struct GpuSequence {
+    pass: wgpu::ComputePass<'static>,
+    /// Numbers that were observed so far, of this sequence and of those before it in flight.
+    pub(super) observed: usize,
+}
+
+/// An adapter with compiled kernels.
+pub(super) struct Recorder<'a> {
+    pub(super) context: &'a Context,
+    /// Where a kernel has a binding that it does not use this time.
+    pub(super) nothing: wgpu::Buffer,
+    pipelines: Pipelines,
+    pool: Rc<ActivationPool>,
+    /// Uniform blocks by their bytes; the same few serve every block of the model.
+    uniforms: RefCell<HashMap<Vec<u8>, wgpu::Buffer>>,
+}
+
+impl<'a> Recorder<'a> {
+    /// For sequences of at most `tokens` tokens.
+    pub(super) fn new(context: &'a Context, tokens: usize) -> Self {
+        let kernels = KERNELS.iter();
+        Self {
+            context,
+            nothing: buffer(context, "nothing", 4, Usage::STORAGE),
+            pipelines: kernels
+                .flat_map(|kernel| context.compile(&kernel.shader))
+                .collect(),
+            pool: ActivationPool::new(tokens),
+            uniforms: RefCell::default(),
+        }
+    }
+
+    /// Room for activations.
+    pub(super) fn activations(&self, tokens: usize, features: usize) -> GpuTensor {
+        self.pool.take(self.context, tokens, features)
+    }
+
+    /// Has a kernel run in `x` by `y` workgroups with these buffers by their bindings.
+    pub(super) fn dispatch<B: bytemuck::Pod>(
+        &self,
+        sequence: &mut GpuSequence,
+        entry_point: &'static str,
+        params: &B,
+        buffers: &[(u32, &wgpu::Buffer)],
+        (x, y): (usize, usize),
+    ) {
+        let pipeline = &self.pipelines[entry_point];
+        let uniform = self.uniform(params);
+        let mut all = vec![(0, &uniform)];
+        all.extend(buffers);
+        let group = self.context.bind(pipeline, entry_point, &all);
+        sequence.pass.set_pipeline(pipeline);
+        sequence.pass.set_bind_group(0, &group, &[]);
+        sequence.pass.dispatch_workgroups(x as u32, y as u32, 1);
+    }
+
+    /// A uniform block of these bytes.
+    fn uniform<B: bytemuck::Pod>(&self, params: &B) -> wgpu::Buffer {
+        let bytes = bytemuck::bytes_of(params);
+        let mut uniforms = self.uniforms.borrow_mut();
+        if let Some(found) = uniforms.get(bytes) {
+            return found.clone();
+        }
+        let size = bytes.len().next_multiple_of(16) as u64;
+        let usage = Usage::UNIFORM | Usage::COPY_DST;
+        let made = buffer(self.context, "params", size, usage);
+        self.context.queue.write_buffer(&made, 0, bytes);
+        uniforms.insert(bytes.to_vec(), made.clone());
+        made
+    }
+
+    /// Submits what `record` dispatches, with `observed` numbers before it; gives that count afterwards, too.
+    pub(super) fn submit(
+        &self,
+        observed: usize,
+        record: impl FnOnce(&mut GpuSequence) -> Result<(), Error>,
+    ) -> Result<(wgpu::SubmissionIndex, usize), Error> {
+        let _turn = self.context.turn();
+        let mut encoder = self
+            .context
+            .device
+            .create_command_encoder(&Default::default());
+        let pass = encoder.begin_compute_pass(&Default::default());
+        let mut sequence = GpuSequence {
+            pass: pass.forget_lifetime(),
+            observed,
+        };
+        record(&mut sequence)?;
+        let observed = sequence.observed;
+        drop(sequence);
+        let submission = self.context.queue.submit([encoder.finish()]);
+        self.context.check()?;
+        Ok((submission, observed))
+    }
+
+    /// Waits until a submission is done.
+    pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), Error> {
+        let _turn = self.context.turn();
+        Ok(self.context.wait(self.context.map(submission, &[]))?)
+    }
+
+    /// The first `count` floats of a buffer, once everything submitted so far is done.
+    pub(super) fn download(&self, from: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, Error> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let bytes = 4 * count as u64;
+        let usage = Usage::MAP_READ | Usage::COPY_DST;
+        let to = buffer(self.context, "download", bytes, usage);
+        let _turn = self.context.turn();
+        let mut encoder = self
+            .context
+            .device
+            .create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(from, 0, &to, 0, bytes);
+        let submission = self.context.queue.submit([encoder.finish()]);
+        self.context.check()?;
+        let mapping = self.context.map(submission, &[(&to, wgpu::MapMode::Read)]);
+        self.context.wait(mapping)?;
+        Ok(self.context.take_words(&to, bytes)?)
+    }
+}

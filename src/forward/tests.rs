@@ -1,0 +1,126 @@
+//! Descriptions that no family here gives: the same model, stored in other ways.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use super::Forward;
+use crate::checkpoint::Checkpoint;
+use crate::device::{Device, DeviceChoice, devices};
+use crate::model::{Architecture, Linear, Projections};
+use crate::targets::Layout;
+
+fn original() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forward/qwen2")
+}
+
+/// The qwen2 checkpoint with queries, keys and values in one tensor a block, gate and up in one, and these and `down` as
+/// `[in_features, out_features]`.
+fn stored_otherwise() -> tempfile::TempDir {
+    let bytes = fs::read(original().join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let halves = |name: &str| -> Vec<u16> {
+        bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap().data())
+    };
+    let transposed = |x: &[u16], columns: usize| -> Vec<u16> {
+        let rows = x.len() / columns;
+        let index = (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c));
+        index.map(|i| x[i]).collect()
+    };
+    let mut all: Vec<(String, Vec<usize>, Vec<u16>)> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec(), halves(name)))
+        .collect();
+    for block in 0..2 {
+        let module = |name: &str| format!("model.layers.{block}.{name}");
+        for (joined, parts) in [
+            (
+                "qkv",
+                &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"][..],
+            ),
+            ("gate_up", &["mlp.gate_proj", "mlp.up_proj"]),
+            ("down", &["mlp.down_proj"]),
+        ] {
+            let of = |end: &str| -> Vec<u16> {
+                let names = parts.iter().map(|part| format!("{}.{end}", module(part)));
+                names.flat_map(|name| halves(&name)).collect()
+            };
+            let columns = if joined == "down" { 96 } else { 64 };
+            let weight = transposed(&of("weight"), columns);
+            let shape = vec![columns, weight.len() / columns];
+            all.push((module(joined) + ".weight", shape, weight));
+            if joined == "qkv" {
+                let bias = of("bias");
+                all.push((module(joined) + ".bias", vec![bias.len()], bias));
+            }
+        }
+    }
+    let views = all.iter().map(|(name, shape, values)| {
+        let data = bytemuck::cast_slice(values);
+        let view = TensorView::new(safetensors::Dtype::BF16, shape.clone(), data);
+        (name, view.unwrap())
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    fs::copy(
+        original().join("config.json"),
+        dir.path().join("config.json"),
+    )
+    .unwrap();
+    dir
+}
+
+/// Has the layers read their parts of a tensor that is stored as `[in_features, out_features]`.
+fn join(tensor: &str, layers: Vec<&mut Linear>) {
+    let stored_features = layers.iter().map(|layer| layer.out_features).sum();
+    let mut first_feature = 0;
+    for layer in layers {
+        layer.weight = format!("{tensor}.weight");
+        layer.bias = layer.bias.as_ref().map(|_| format!("{tensor}.bias"));
+        layer.layout = Layout::InOut;
+        layer.stored_features = stored_features;
+        layer.first_feature = first_feature;
+        first_feature += layer.out_features;
+    }
+}
+
+#[test]
+fn joined_and_transposed_tensors_give_what_the_plain_ones_do() {
+    let dir = stored_otherwise();
+    let checkpoint = Checkpoint::open(dir.path().to_str().unwrap()).unwrap();
+    let plain = Architecture::of(&checkpoint).unwrap();
+    let mut joined = plain.clone();
+    for (index, block) in joined.blocks.iter_mut().enumerate() {
+        let name = |module: &str| format!("model.layers.{index}.{module}");
+        let Projections::Separate(projections) = &mut block.attention.projections else {
+            panic!("qwen2 has a tensor for each");
+        };
+        join(&name("qkv"), projections.iter_mut().collect());
+        let mlp = &mut block.mlp;
+        let gate_up = mlp.gate.iter_mut().chain([&mut mlp.up]);
+        join(&name("gate_up"), gate_up.collect());
+        join(&name("down"), vec![&mut mlp.down]);
+    }
+    let readers: Vec<_> = joined.sites().map(|site| site.readers).collect();
+    assert_eq!(readers.len(), 8);
+    assert_eq!(readers[4], ["model.layers.1.qkv.weight"]);
+    assert_eq!(readers[6], ["model.layers.1.gate_up.weight"]);
+
+    let tokens: Vec<u32> = (0..40).map(|i| (i * i * 7 + 3) % 80).collect();
+    let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
+    let adapters = devices().into_iter();
+    let adapters = adapters.map(|info| DeviceChoice::Index(info.index.unwrap()));
+    let adapters = adapters.map(|choice| Device::open(&choice).unwrap());
+    for device in std::iter::once(cpu).chain(adapters) {
+        let run = |architecture| {
+            let forward = Forward::new(&checkpoint, architecture, &device);
+            let statistics = forward.statistics(&[&tokens], &|_| {}).unwrap();
+            let norms: Vec<_> = statistics.into_iter().map(|s| s.column_norms).collect();
+            (forward.logits(&tokens).unwrap(), norms)
+        };
+        assert_eq!(run(&joined), run(&plain), "{}", device.info());
+    }
+}

@@ -1,0 +1,76 @@
+//! A whole model as data.
+
+use super::block::{DecoderBlock, NormTensors};
+use super::rotary::Rotary;
+
+/// What a model computes. [`Architecture::of`] reads it from a checkpoint.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Architecture {
+    /// As config.json calls it.
+    pub model_type: &'static str,
+    /// Features of the residual stream.
+    pub hidden_size: usize,
+    /// Tokens it knows; rows of the embedding.
+    pub vocab_size: usize,
+    /// The longest context it was made for, where config.json says.
+    pub max_context: Option<usize>,
+    /// The tensor that tokens are looked up in, `[vocab_size, hidden_size]`.
+    pub(crate) embedding: String,
+    /// The ways in which heads turn with their position; attention refers to them by index.
+    pub(crate) rotaries: Vec<Rotary>,
+    /// What the names of the blocks' tensors begin with, before the number of the block.
+    pub(crate) block_prefix: String,
+    /// The blocks, in order.
+    pub(crate) blocks: Vec<DecoderBlock>,
+    /// The norm before the head.
+    pub(crate) final_norm: NormTensors,
+    /// The head, `[vocab_size, hidden_size]`: the embedding again where they are tied.
+    pub(crate) head: String,
+}
+
+/// One of the distinct inputs of a block's linear layers: a place where activations are observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Site {
+    /// The block.
+    pub block: usize,
+    /// What the input is, in words.
+    pub label: String,
+    /// Features of the input.
+    pub in_features: usize,
+    /// The weights, by name, that are multiplied by it: one, or several that read the same input.
+    pub readers: Vec<String>,
+}
+
+impl Architecture {
+    /// Decoder blocks.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The distinct inputs of the linear layers, block by block, in the order in which the forward pass comes to them.
+    pub fn sites(&self) -> impl Iterator<Item = Site> + '_ {
+        let inputs = |(block, data): (usize, &DecoderBlock)| {
+            let inputs = data.inputs().into_iter();
+            let site = inputs.map(move |(label, layers)| {
+                let mut readers: Vec<String> = Vec::new();
+                for layer in &layers {
+                    // Layers that are stored as one tensor are one reader.
+                    if !readers.contains(&layer.weight) {
+                        readers.push(layer.weight.clone());
+                    }
+                }
+                Site {
+                    block,
+                    label: label.to_owned(),
+                    in_features: layers[0].in_features,
+                    readers,
+                }
+            });
+            site.collect::<Vec<_>>()
+        };
+        self.blocks.iter().enumerate().flat_map(inputs)
+    }
+}

@@ -1,0 +1,30 @@
+//! Why a model cannot be run.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::{shown, shown_path};
+
+/// Why a model cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no config.json beside the weights.
+    #[error("there is no config.json beside {}", shown_path(_0))]
+    NoConfig(PathBuf),
+    /// The forward pass has no code for it: what it is, and which architectures are supported.
+    #[error("{_0}")]
+    Unsupported(String),
+    /// config.json cannot be right.
+    #[error("config.json: {_0}")]
+    Config(String),
+    /// config.json and the tensors disagree.
+    #[error("{}: tensor {} {problem}", shown_path(file), shown(tensor))]
+    Tensor {
+        /// The file of weights, or where it should have been.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}

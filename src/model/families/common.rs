@@ -1,0 +1,87 @@
+//! Keys of config.json that most families have in common.
+
+use serde_json::Value;
+
+use crate::checkpoint::shown;
+use crate::model::activation::Activation;
+use crate::model::block::HeadCounts;
+use crate::model::config::Config;
+use crate::model::error::Error;
+
+/// Heads and their width: `num_attention_heads`, `head_dim`, and as many keys as `key_heads` says of the queries.
+pub(super) fn heads(
+    config: &Config<'_>,
+    key_heads: impl FnOnce(usize) -> Result<usize, Error>,
+) -> Result<HeadCounts, Error> {
+    let hidden_size = config.size("hidden_size")?;
+    let queries = config.size("num_attention_heads")?;
+    let keys = key_heads(queries)?;
+    if !queries.is_multiple_of(keys) {
+        return Err(Error::Config(format!(
+            "num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}"
+        )));
+    }
+    if config.get("head_dim").is_none() && !hidden_size.is_multiple_of(queries) {
+        return Err(Error::Config(format!(
+            "hidden_size {hidden_size} is not a multiple of num_attention_heads {queries}, and there is no head_dim"
+        )));
+    }
+    Ok(HeadCounts {
+        queries,
+        keys,
+        features: config.size_or("head_dim", Some(hidden_size / queries))?,
+    })
+}
+
+/// `hidden_act`.
+pub(super) fn activation(config: &Config<'_>, default: Activation) -> Result<Activation, Error> {
+    match config.word("hidden_act") {
+        None => Ok(default),
+        Some(name) => Activation::named(name)
+            .ok_or_else(|| Error::Unsupported(format!("hidden_act {}", shown(name)))),
+    }
+}
+
+/// `max_position_embeddings`.
+pub(super) fn max_context(config: &Config<'_>) -> Result<Option<usize>, Error> {
+    let key = "max_position_embeddings";
+    config.get(key).map(|_| config.size(key)).transpose()
+}
+
+/// What a product of queries and keys is usually multiplied by.
+pub(super) fn usual_scale(heads: HeadCounts) -> f32 {
+    (heads.features as f32).powf(-0.5)
+}
+
+/// The window of each block where `use_sliding_window` may turn it on: in the blocks that `layer_types` names, or from
+/// `max_window_layers` on.
+pub(super) fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<usize>>, Error> {
+    let mut window = None;
+    if config.flag_or("use_sliding_window", false)? && config.get("sliding_window").is_some() {
+        window = Some(config.size("sliding_window")?);
+    }
+    let Some(types) = config.get("layer_types") else {
+        let first = config.get("max_window_layers").and_then(Value::as_u64);
+        let first = first.map_or(28, |first| usize::try_from(first).unwrap_or(usize::MAX));
+        let windows = (0..blocks).map(|block| window.filter(|_| block >= first));
+        return Ok(windows.collect());
+    };
+    let types = types.as_array().filter(|types| types.len() == blocks);
+    let types = types.ok_or_else(|| {
+        Error::Config(format!(
+            "layer_types is not a list of {blocks} types, one a block"
+        ))
+    })?;
+    let windows = types.iter().map(|kind| match kind.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") if window.is_some() => Ok(window),
+        Some("sliding_attention") => Err(Error::Config(
+            "layer_types has sliding_attention, and there is no sliding_window in use".to_owned(),
+        )),
+        _ => Err(Error::Unsupported(format!(
+            "a block of the type {}",
+            shown(&kind.to_string())
+        ))),
+    });
+    windows.collect()
+}

@@ -1,0 +1,21 @@
+//! Mistral 7B and its successors: a Llama whose blocks may all attend to the last tokens only.
+
+use super::llama_like::LlamaLike;
+use crate::model::architecture::Architecture;
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["mistral"],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let key = "sliding_window";
+    let window = files.config.get(key).map(|_| files.config.size(key));
+    let mistral = LlamaLike {
+        windows: vec![window.transpose()?; files.blocks()?],
+        ..LlamaLike::plain(files)?
+    };
+    mistral.describe(files)
+}

@@ -1,0 +1,56 @@
+//! What a family of architectures is: the model types it goes by, and how it reads a checkpoint.
+
+use super::architecture::Architecture;
+use super::config::Config;
+use super::error::Error;
+use super::headers::Headers;
+
+/// Architectures that differ in a few numbers and names.
+pub(super) struct Family {
+    /// `model_type` in config.json.
+    pub(super) model_types: &'static [&'static str],
+    /// Says what a checkpoint computes. The tensors it names are checked afterwards.
+    pub(super) describe: fn(&ModelFiles<'_>) -> Result<Architecture, Error>,
+}
+
+/// What a family reads: config.json, and which tensors there are.
+pub(super) struct ModelFiles<'a> {
+    /// The one of the family's model types that it is.
+    pub(super) model_type: &'static str,
+    pub(super) config: Config<'a>,
+    pub(super) headers: Headers<'a>,
+}
+
+impl ModelFiles<'_> {
+    /// The number of blocks, at most as many as there are tensors, as each has some of its own.
+    pub(super) fn blocks(&self) -> Result<usize, Error> {
+        let key = "num_hidden_layers";
+        let blocks = self.config.size(key)?;
+        let tensors = self.headers.len();
+        if blocks > tensors {
+            return Err(Error::Config(format!(
+                "{key} is {blocks}, and the checkpoint has only {tensors} tensors"
+            )));
+        }
+        Ok(blocks)
+    }
+
+    /// What names begin with: `usual`, or nothing in a model that was saved without its head.
+    pub(super) fn prefix(&self, usual: &'static str, embedding: &str) -> &'static str {
+        let has_bare_names = self.headers.has(&format!("{embedding}.weight"));
+        if has_bare_names { "" } else { usual }
+    }
+
+    /// The tensor of the head: that of the first module of these which is there, or `embedding` where they are tied.
+    pub(super) fn head(&self, modules: &[&str], embedding: &str) -> Result<String, Error> {
+        if self.config.flag_or("tie_word_embeddings", false)? {
+            return Ok(embedding.to_owned());
+        }
+        let names: Vec<_> = modules
+            .iter()
+            .map(|module| format!("{module}.weight"))
+            .collect();
+        let there = names.iter().find(|name| self.headers.has(name));
+        Ok(there.unwrap_or(&names[0]).clone())
+    }
+}

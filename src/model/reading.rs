@@ -1,0 +1,83 @@
+//! From a checkpoint to its description: the family is found, asked, and its answer held against the tensors.
+
+use super::architecture::Architecture;
+use super::config::Config;
+use super::error::Error;
+use super::families;
+use super::family::ModelFiles;
+use super::headers::Headers;
+use crate::checkpoint::{Checkpoint, shown};
+
+impl Architecture {
+    /// Reads what a checkpoint computes, and checks that its tensors fit.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`].
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self, Error> {
+        read(checkpoint).map_err(|error| match error {
+            Error::Unsupported(what) => Error::Unsupported(format!(
+                "{what} is not supported by the forward pass (supported: {})",
+                families::supported()
+            )),
+            other => other,
+        })
+    }
+
+    /// Checks that there is a head, which only losses need.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a head that is missing or of another shape.
+    pub fn check_head(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        Headers::of(checkpoint).check(&self.head, &[self.vocab_size, self.hidden_size])
+    }
+}
+
+fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
+    let file = checkpoint.source.weights().path().to_path_buf();
+    let json = checkpoint.config.as_ref().ok_or(Error::NoConfig(file))?;
+    let config = Config::new(json.json());
+    let model_type = checkpoint
+        .model_type()
+        .ok_or_else(|| Error::Config("model_type is missing".to_owned()))?;
+    let (family, model_type) = families::of(model_type)
+        .ok_or_else(|| Error::Unsupported(format!("model_type {}", shown(model_type))))?;
+    if config.get("quantization_config").is_some() {
+        return Err(Error::Unsupported("a quantised checkpoint".to_owned()));
+    }
+    let files = ModelFiles {
+        model_type,
+        config,
+        headers: Headers::of(checkpoint),
+    };
+    let architecture = (family.describe)(&files)?;
+    check(&architecture, &files.headers)?;
+    Ok(architecture)
+}
+
+/// Holds a description against the headers of the checkpoint.
+fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error> {
+    let Architecture {
+        vocab_size,
+        hidden_size,
+        ..
+    } = *architecture;
+    headers.check(&architecture.embedding, &[vocab_size, hidden_size])?;
+    headers.check_norm(&architecture.final_norm)?;
+    for block in &architecture.blocks {
+        block.try_map(
+            |linear| headers.check_linear(linear),
+            |norm| headers.check_norm(norm),
+        )?;
+    }
+    let blocks = architecture.blocks.len();
+    let beyond = format!("{}{blocks}.", architecture.block_prefix);
+    match headers.starting_with(&beyond) {
+        None => Ok(()),
+        Some(tensor) => {
+            let problem = format!(
+                "is of a block that config.json does not count: num_hidden_layers is {blocks}"
+            );
+            Err(headers.wrong(tensor, problem))
+        }
+    }
+}
