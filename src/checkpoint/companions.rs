@@ -1,8 +1,8 @@
-//! What lies beside the weights in a model directory, copied so that the output loads as the input did.
+//! The other files of a model directory, copied so that the output loads as the input did.
 //!
-//! Config, tokenizer, generation settings, code, licence: everything is copied except what would make the output lie.
+//! Config, tokenizer, generation settings, code, licence: everything is copied except what does not belong to the output.
 //! Other files of weights still hold the dense model, and a loader might prefer them; version control and download
-//! caches describe the original. Each is left out with a reason that can be shown.
+//! caches belong to the original. Each is left out with a reason for the user.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -16,7 +16,7 @@ use crate::untrusted::open_regular;
 /// How many directories deep is copied.
 const MAX_DEPTH: usize = 8;
 
-/// What became of the files beside the weights; names are relative to the model directory, with `/`.
+/// Which files were copied and which were not; names are relative to the model directory, with `/`.
 #[derive(Debug, Default)]
 pub(super) struct Companions {
     pub copied: Vec<String>,
@@ -25,7 +25,7 @@ pub(super) struct Companions {
 
 /// Copies all that is not weights from `source` to the new directory `staged`.
 ///
-/// `shards` are the names of the files that are written otherwise, `index` is the one index that describes them;
+/// `shards` are the names of the files that a run writes itself, `index` is the one index that describes them;
 /// `failed` turns a failure to write into an error.
 pub(super) fn copy(
     source: &Path,

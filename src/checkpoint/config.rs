@@ -42,7 +42,7 @@ impl Config {
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(json)
             .map(Self)
-            .map_err(|e| format!("it is no valid JSON: {}", shown(&e.to_string())))
+            .map_err(|e| format!("it is not valid JSON: {}", shown(&e.to_string())))
     }
 
     /// The architecture: `llama`, `gpt_neox` ... It is text from a file: escape it before printing.

@@ -2,8 +2,8 @@
 //!
 //! The one promise is that nothing of value is lost. The input is never replaced: it is compared by real path and, on
 //! Unix, by device and inode, so that links do not hide it. What stands in the way is replaced only where the options
-//! say so, only by its like, and a directory only if it looks like a checkpoint. Links are replaced, never
-//! written through. An old directory is moved aside before the new one takes its place, and deleted after.
+//! say so: a file by a file, a directory by a directory and only if it looks like a checkpoint. Links are replaced,
+//! never written through. An old directory is moved aside before the new one takes its place, and deleted after.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -32,11 +32,11 @@ pub(super) enum Form {
 /// A place that an output may take.
 #[derive(Debug)]
 pub(super) struct Destination {
-    /// As the user gave it, for messages and the report.
+    /// The path as the user gave it, for messages and the report.
     pub given: PathBuf,
-    /// The directory it lies in, free of links.
+    /// The directory that will hold the output; its real path, without links.
     pub parent: PathBuf,
-    /// Its name in there.
+    /// The output's name in that directory.
     name: OsString,
     form: Form,
     overwrite: bool,
@@ -59,7 +59,7 @@ impl Destination {
         Ok(destination)
     }
 
-    /// Checks that something that is made of no checkpoint may go to `given`, and may replace what is there.
+    /// Checks that a file that was not made from a checkpoint may go to `given`, and may replace what is there.
     pub(super) fn new(given: &Path, form: Form, overwrite: bool) -> Result<Self> {
         let destination = Self::resolve(given, form, overwrite)?;
         destination.may_be_taken()?;
@@ -92,12 +92,12 @@ impl Destination {
         })
     }
 
-    /// The real path: no links but perhaps the last name.
+    /// The real path of the output; only its last name may be a link.
     pub(super) fn target(&self) -> PathBuf {
         self.parent.join(&self.name)
     }
 
-    /// A name for what is staged beside the target, with random letters to come: `.NAME.`, cut to fit a file system.
+    /// How the name of a staged file or directory starts: `.NAME.`, cut so that random letters still fit.
     pub(super) fn temporary_prefix(&self) -> String {
         let name: String = self.name.to_string_lossy().chars().take(48).collect();
         format!(".{name}.")
@@ -121,7 +121,7 @@ impl Destination {
             }
         }
 
-        // The target itself counts, and what it leads to if it is a link.
+        // If the target is a link, both the link and what it leads to must be kept off the input.
         let led_to = target.canonicalize().ok();
         let places: Vec<&Path> = [Some(target.as_path()), led_to.as_deref()]
             .into_iter()
@@ -213,7 +213,7 @@ impl Destination {
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::OutputExists {
                 path: self.given.clone(),
             }),
-            // Some file systems cannot rename so; then the check above has to do.
+            // Some file systems cannot rename without replacing; then the check above must do.
             Err(e) => e.path.persist(&target).map_err(|e| failed(e.error)),
         }
     }
@@ -276,7 +276,7 @@ fn looks_like_a_checkpoint(dir: &Path) -> Result<bool> {
     Ok(empty)
 }
 
-/// Whether two paths lead to one file or directory. False where one of them leads nowhere.
+/// Whether two paths lead to the same file or directory; false if either leads nowhere.
 pub fn same_file(a: &Path, b: &Path) -> bool {
     let same_path = matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     same_path || matches!((fs::metadata(a), fs::metadata(b)), (Ok(a), Ok(b)) if same_inode(&a, &b))
@@ -290,14 +290,14 @@ fn lies_in(path: &Path, outer: &Path) -> bool {
         .any(|above| above == outer || same_file(above, outer))
 }
 
-/// Whether two handles or paths are one file, by device and inode; hard links are.
+/// Whether this is the metadata of one file, by device and inode; hard links are one file.
 #[cfg(unix)]
 pub(super) fn same_inode(a: &Metadata, b: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// The standard library tells no inode here: real paths have to do.
+/// The standard library does not tell inodes on this system; real paths must do.
 #[cfg(not(unix))]
 pub(super) fn same_inode(_: &Metadata, _: &Metadata) -> bool {
     false

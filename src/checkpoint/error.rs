@@ -1,8 +1,7 @@
-//! What can go wrong between a name on the command line and a finished output, in words a user can act on.
+//! What can go wrong between the name of a model and a finished output, in words that a user can act on.
 //!
-//! Every message names the file, and the tensor where there is one, and says the way out. Names come from a
-//! stranger's file: `shown` escapes what could steer a terminal and cuts what could flood it, so no variant prints
-//! one raw.
+//! Every message names the file, and the tensor if there is one, and says what would help. Names and paths are kept in the
+//! variants as they are, and escaped when a message is printed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,22 +28,23 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// MODEL is neither a path that exists nor a repository in the local Hugging Face cache.
+    /// The model is neither a path that exists nor a repository in the local Hugging Face cache.
     #[error("{} is neither a file nor a directory{}", shown(model), in_cache(searched.as_deref()))]
     NoSuchModel {
-        /// MODEL as it was given.
+        /// The model as it was given.
         model: String,
-        /// Where in the Hugging Face cache it was looked for, if its form is `org/name` and there is a cache.
+        /// The directory of the Hugging Face cache that was looked for, if the model is given as `org/name` and there is a
+        /// cache.
         searched: Option<PathBuf>,
     },
 
-    /// A repository is in the Hugging Face cache, but not so that one snapshot of it can be told.
+    /// The Hugging Face cache has the repository, but does not say which snapshot is current.
     #[error(
         "{}: {problem}; name the snapshot directory itself, or download the model again",
         shown_path(path)
     )]
     BrokenCache {
-        /// The file or directory of the cache that is at fault.
+        /// The file or directory of the cache that is missing or wrong.
         path: PathBuf,
         /// What is wrong with it.
         problem: &'static str,
@@ -52,7 +52,7 @@ pub enum Error {
 
     /// A path exists, but holds no safetensors checkpoint.
     #[error(
-        "{} is no safetensors checkpoint: {problem}; name a .safetensors file, a .safetensors.index.json, or a directory \
+        "{} is not a safetensors checkpoint: {problem}; name a .safetensors file, a .safetensors.index.json, or a directory \
          with a model.safetensors",
         shown_path(path)
     )]
@@ -63,7 +63,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// A pipe, a device or a directory stands where a regular file is needed.
+    /// A regular file is needed, and the path leads to a pipe, a device or a directory.
     #[error(
         "{} is not a regular file; weights are only read from regular files",
         shown_path(path)
@@ -73,7 +73,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A file is longer than any of its kind.
+    /// A file is longer than any that is read of its kind.
     #[error(
         "{}: {len} bytes are too many for it, the limit is {limit}",
         shown_path(path)
@@ -89,7 +89,7 @@ pub enum Error {
 
     /// A safetensors header breaks the format.
     #[error(
-        "{}: {problem}; the file is damaged or no safetensors file, get it again",
+        "{}: {problem}; the file is damaged or not a safetensors file; copy or download it again",
         shown_path(path)
     )]
     Header {
@@ -101,7 +101,7 @@ pub enum Error {
 
     /// An index of shards is broken, or does not agree with its shards.
     #[error(
-        "{}: {problem}; the checkpoint is incomplete or damaged, get it again",
+        "{}: {problem}; the checkpoint is incomplete or damaged; copy or download it again",
         shown_path(path)
     )]
     Index {
@@ -111,7 +111,7 @@ pub enum Error {
         problem: IndexError,
     },
 
-    /// A config.json lies beside the weights but cannot be used.
+    /// The config.json beside the weights cannot be used.
     #[error("{}: {problem}; repair it or move it away", shown_path(path))]
     Config {
         /// The config.json.
@@ -120,12 +120,12 @@ pub enum Error {
         problem: String,
     },
 
-    /// There is no tensor of a name.
+    /// No tensor of the checkpoint has this name.
     #[error("{}: there is no tensor `{}`", shown_path(path), shown(tensor))]
     NoSuchTensor {
         /// The file of weights, or the index of the shards.
         path: PathBuf,
-        /// The name.
+        /// The name that was looked for.
         tensor: String,
     },
 
@@ -140,7 +140,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// Bytes were to be read that are not the tensor's: a bug of the caller.
+    /// A caller asked for bytes that do not belong to the tensor, which is a bug.
     #[error(
         "{}: {len} bytes at {first} are not all of tensor `{}`, which has {tensor_len}; this is a bug, please report it",
         shown_path(path),
@@ -159,7 +159,7 @@ pub enum Error {
         tensor_len: u64,
     },
 
-    /// An input file ended earlier than when it was opened: something else is writing to it.
+    /// An input file is shorter than when it was opened: another program is writing to it.
     #[error(
         "{} changed while it was read; let whatever writes to it finish, then start again",
         shown_path(path)
@@ -169,9 +169,9 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The output is there already.
+    /// There is something at the output's path, and it may not be replaced.
     #[error(
-        "{} exists; give another output, or let this one be replaced",
+        "{} exists; give another output, or allow it to be replaced",
         shown_path(path)
     )]
     OutputExists {
@@ -179,7 +179,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The output would replace, hold or lie within what is read. No option changes this.
+    /// The output would replace the input, lie inside it or contain it. No option allows this.
     #[error(
         "the output {} {relation} the input {}; the input is never written to, give another output",
         shown_path(path),
@@ -188,13 +188,13 @@ pub enum Error {
     OutputIsInput {
         /// The output.
         path: PathBuf,
-        /// How it lies to the input: `is`, `is inside`, `holds` ...
+        /// How the output relates to the input, as a verb: `is`, `is inside`, `holds`.
         relation: &'static str,
-        /// The file or directory of the input that would be hurt.
+        /// The file or directory of the input that would be damaged.
         input: PathBuf,
     },
 
-    /// Something is in the way of the output that no option lets it replace.
+    /// What is at the output's path is never replaced, whatever the options say.
     #[error(
         "{} {problem}; give another output, or move it away yourself",
         shown_path(path)
@@ -202,11 +202,11 @@ pub enum Error {
     NotReplaceable {
         /// The output.
         path: PathBuf,
-        /// What is there, as the end of a sentence: `is a directory, but a file is to be written` ...
+        /// What is there, as the end of a sentence that starts with the path: `is a directory, but a file is to be written`.
         problem: &'static str,
     },
 
-    /// The output path ends in no name, as `/`, `.` or `dir/..` do.
+    /// The output's path does not end in a name: `/`, `.`, `dir/..`.
     #[error(
         "the output {} has no name of its own; give a path that ends in a new name",
         shown_path(path)
@@ -216,7 +216,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The directory the output is to lie in does not exist, or is a file.
+    /// The directory that is to contain the output does not exist, or is a file.
     #[error(
         "the output's directory {} does not exist or is a file; make it first (mkdir -p)",
         shown_path(parent)
@@ -226,7 +226,7 @@ pub enum Error {
         parent: PathBuf,
     },
 
-    /// The disk, the quota or the largest file of the output's file system is too small.
+    /// The disk is full, a quota is reached, or the file system does not allow files as large as the output.
     #[error(
         "no room for the output: {needed} bytes are needed in {}; free some, or give an output on another disk",
         shown_path(directory)
@@ -234,31 +234,31 @@ pub enum Error {
     NoSpace {
         /// Bytes that the whole output takes.
         needed: u64,
-        /// The directory the output was to lie in.
+        /// The directory that was to contain the output.
         directory: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
 
-    /// Bytes were to go outside the data of a shard: a bug of the caller.
+    /// A caller wrote outside the data of a shard, which is a bug.
     #[error(
         "{len} bytes at {offset} lie outside the data of {} ({data_start} to {end}); this is a bug, please report it",
         shown(shard)
     )]
     OutOfRange {
-        /// File name of the shard, or its number where there is no such shard.
+        /// File name of the shard; its number, if there is no such shard.
         shard: String,
         /// First byte, from the start of the file.
         offset: u64,
-        /// Bytes.
+        /// Length in bytes.
         len: u64,
         /// Where the shard's data starts.
         data_start: u64,
-        /// Where they end: the file's length.
+        /// Where the shard's data ends: the length of the file.
         end: u64,
     },
 
-    /// The output was to be finished before all its bytes were written: a bug of the caller.
+    /// A caller finished the output before all its bytes were written, which is a bug.
     #[error(
         "{}: {written} of {needed} bytes of data were written; nothing was kept; this is a bug, please report it",
         shown(shard)
@@ -281,7 +281,7 @@ pub enum Error {
     OldMovedAside {
         /// The output.
         path: PathBuf,
-        /// Where the old output lies now.
+        /// Where the old output is now.
         kept: PathBuf,
         /// What the operating system said.
         source: io::Error,

@@ -1,4 +1,4 @@
-//! The local Hugging Face cache: where it is, and which snapshot of a repository it means.
+//! The local Hugging Face cache: where it is, and which snapshot of a repository is current.
 //!
 //! A repository `org/name` lies in `models--org--name`; its file `refs/main` names the snapshot, a directory whose files are
 //! links into `blobs/`. What that file says becomes part of a path, so it must be the plain name of a directory.
@@ -72,7 +72,7 @@ pub(super) fn snapshot(model: &str, hub: &Path) -> Result<Snapshot> {
         Err(error) if error.is_not_found() || matches!(error, ReadError::NotRegular) => {
             return Err(broken(
                 &reference,
-                "there is no such file, so the snapshot that is meant is not known",
+                "there is no such file, so the current snapshot is not known",
             ));
         }
         Err(error) => return Err(Error::reading(&reference)(error)),
@@ -102,7 +102,7 @@ fn is_repo_part(part: &str) -> bool {
         && !part.contains("--")
 }
 
-/// Whether this can be a snapshot's directory name: nothing that leads elsewhere.
+/// Whether this can be the name of a snapshot's directory; a path that leads elsewhere cannot.
 fn is_commit(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric())
 }

@@ -1,9 +1,8 @@
-//! From the word on the command line to the file that lists the weights.
+//! From the name of a model to the file that lists its weights.
 //!
-//! MODEL is a `.safetensors` file, a `.safetensors.index.json`, a Hugging Face model directory, or `org/name`, which
-//! is looked up in the local Hugging Face cache. What exists as a path is a path: the cache is asked only when
-//! nothing of that name lies here. Nothing is ever downloaded. What the cache says (`refs/main`) is a stranger's
-//! text, and leads to a snapshot of that repository or nowhere.
+//! A model is a `.safetensors` file, a `.safetensors.index.json`, a Hugging Face model directory, or `org/name`, which is
+//! looked up in the local Hugging Face cache (`hub_cache.rs`). A path that exists always wins over the cache. Nothing is
+//! ever downloaded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,24 +21,24 @@ const LISTED: usize = 8;
 pub enum Source {
     /// One file of weights, alone; the output is one file.
     File(PathBuf),
-    /// An index of shards; the output is a directory, like the one the index lies in.
+    /// An index of shards; the output is a directory, like the one that contains the index.
     Index(PathBuf),
     /// A model directory; the output is a directory.
     Directory {
-        /// The directory.
+        /// The model directory.
         dir: PathBuf,
-        /// What in it lists the weights.
+        /// The file in it that lists the weights.
         weights: Weights,
     },
     /// A snapshot in the Hugging Face cache; the output is a directory outside the cache.
     Cache {
-        /// What it is called: `org/name`.
+        /// The repository: `org/name`.
         id: String,
         /// The `models--org--name` directory, which holds snapshots and blobs.
         repository: PathBuf,
         /// The snapshot directory.
         dir: PathBuf,
-        /// What in it lists the weights.
+        /// The file in it that lists the weights.
         weights: Weights,
     },
 }
@@ -64,7 +63,7 @@ impl Source {
         }
     }
 
-    /// The directory that is copied along with the weights; `None` for a file alone.
+    /// The directory whose other files are copied to the output; `None` for a single file.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         match self {
@@ -88,8 +87,8 @@ impl Weights {
 /// Finds the checkpoint that `model` means.
 ///
 /// # Errors
-/// [`Error::NoSuchModel`] if there is nothing, [`Error::NotACheckpoint`] if there is something else, and
-/// [`Error::BrokenCache`] if the cache does not say which snapshot is meant.
+/// [`Error::NoSuchModel`] if nothing is found, [`Error::NotACheckpoint`] if what is found is not a checkpoint, and
+/// [`Error::BrokenCache`] if the cache does not say which snapshot is current.
 pub fn locate(model: &str) -> Result<Source> {
     locate_with(model, hub_cache::directory().as_deref())
 }
@@ -107,7 +106,7 @@ fn locate_with(model: &str, hub: Option<&Path>) -> Result<Source> {
         }
         Ok(_) => at_file(path),
         Err(error) if nothing_there(&error) => match hub {
-            // A dangling link is here, so it is meant, and the cache is not.
+            // A dangling link exists as a path, so it wins over the cache.
             _ if path.symlink_metadata().is_ok() => Err(Error::io("open", path)(error)),
             Some(hub) => {
                 let Snapshot { repository, dir } = hub_cache::snapshot(model, hub)?;
@@ -184,7 +183,7 @@ fn in_directory(dir: &Path) -> Result<Weights> {
     let problem = match weights.as_slice() {
         [only] => return Ok(Weights::Single(only.clone())),
         [] if others.is_empty() => "the directory is empty".to_owned(),
-        // What else weights come in is named before config files: it is what the user has to convert.
+        // Weights in other formats are named before config files: they are what the user has to convert.
         [] => match others
             .iter()
             .filter(|name| holds_other_weights(name))

@@ -44,7 +44,5 @@ pub use reader::Reader;
 pub use shards::{Checkpoint, Shard};
 pub use writer::Writer;
 
-pub(crate) use crate::untrusted::{shown, shown_path};
-
 #[cfg(test)]
 pub(crate) mod tests;

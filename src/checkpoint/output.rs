@@ -33,7 +33,7 @@ pub struct Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finished {
-    /// Where it lies.
+    /// Where it is.
     pub path: PathBuf,
     /// The files that were copied as they are, relative to the model directory, with `/`; not the shards.
     pub copied: Vec<String>,

@@ -12,7 +12,7 @@ use super::locate::{Source, Weights, directory_of, locate};
 use super::positional::read_exact_at;
 use crate::untrusted::{self, open_regular};
 
-/// An open checkpoint: all its headers, checked; none of its data.
+/// An open checkpoint: all its headers, checked, and none of its data.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {
@@ -28,9 +28,9 @@ pub struct Checkpoint {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Shard {
-    /// Where it lies.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its name without the directory; the output's shard is called the same.
+    /// Its name without the directory; the output's shard has the same name.
     pub file_name: String,
     /// Its header.
     pub header: Header,
@@ -81,8 +81,8 @@ impl Checkpoint {
         })
     }
 
-    /// Where the output goes if nothing else is said: `NAME-pruned.safetensors` beside a file, `DIR-pruned` beside a
-    /// directory (for an index, beside the one it lies in), `./name-pruned` for a model from the cache.
+    /// Where the output goes by default: `NAME-pruned.safetensors` beside a file, `DIR-pruned` beside a directory (or the
+    /// directory of an index), `./name-pruned` for a model from the cache.
     #[must_use]
     pub fn default_output(&self) -> PathBuf {
         match &self.source {
@@ -100,7 +100,7 @@ impl Checkpoint {
     }
 }
 
-/// `DIR-pruned`; a directory that is given as `.` or `..` is asked for its real name.
+/// `DIR-pruned`; for `.` and `..`, the directory's real name is used.
 fn beside(dir: &Path) -> PathBuf {
     let real = || {
         dir.canonicalize()
@@ -179,7 +179,7 @@ fn read_header(file: &File, len: u64, path: &Path) -> Result<Header> {
     }
     read_exact_at(file, &mut prefix, 0).map_err(Error::io("read", path))?;
     let json_len = header::json_len(prefix, len).map_err(wrong)?;
-    // Not more than the file has, nor than 100 MB: fit to be allocated.
+    // At most the length of the file and 100 MB, so it can be allocated.
     let mut raw = vec![0; header::PREFIX + json_len];
     read_exact_at(file, &mut raw, 0).map_err(Error::io("read", path))?;
     Header::parse(raw, len).map_err(wrong)

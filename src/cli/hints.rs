@@ -1,7 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
 use swiftprune_wgpu::untrusted::shown;
-use swiftprune_wgpu::{bench, calibration, device, plan, prune, run};
+use swiftprune_wgpu::{bench, calibration, checkpoint, device, plan, prune, run};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -11,6 +11,9 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<run::Error>() {
         return match error {
+            run::Error::Checkpoint(checkpoint::Error::OutputExists { .. }) => {
+                Some("--force replaces it".to_owned())
+            }
             run::Error::Plan(error) => of_plan(error),
             run::Error::Prune(error) => of_prune(error),
             run::Error::Calibration(error) => of_calibration(error).or_else(|| {

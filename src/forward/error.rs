@@ -1,7 +1,8 @@
 //! Why a forward pass failed.
 
-use crate::checkpoint::{self, shown};
+use crate::checkpoint;
 use crate::device;
+use crate::untrusted::shown;
 
 /// Why a forward pass failed.
 #[derive(Debug, thiserror::Error)]

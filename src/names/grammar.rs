@@ -1,4 +1,4 @@
-//! How tensors are called: the small grammar that every architecture shares.
+//! The grammar of tensor names, which every architecture shares.
 //!
 //! Names of decoder weights read `PREFIX.CONTAINER.N.TAIL`, as in `model` `layers` `3` `self_attn.q_proj.weight`. The
 //! prefix varies with the model class that was saved, so only the tail says what a weight is.

@@ -16,7 +16,7 @@ pub enum Layout {
     InOut,
 }
 
-/// How a rule's weights lie, and whether that needs to be found out.
+/// How a rule's weights are stored, and whether that needs to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
     /// `nn.Linear`: `[out, in]`, always.
@@ -27,7 +27,7 @@ pub(crate) enum Stored {
     FusedExperts(Hidden),
 }
 
-/// Which side of a layer has `hidden_size` features: the handle by which a shape gives its axes away.
+/// Which side of a layer has `hidden_size` features; by it a shape tells which axis is which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hidden {
     /// It reads the residual stream.
@@ -45,7 +45,7 @@ pub(crate) enum Input {
     QueryLatent,
     /// What the latent vector of keys and values is expanded from.
     KeyValueLatent,
-    /// What the heads found.
+    /// The output of the attention heads.
     AttentionOutput,
     /// What gate and up read.
     Mlp,
@@ -61,10 +61,10 @@ pub(crate) enum Input {
     SharedExpertsDown,
 }
 
-/// What some tails say of a weight.
+/// A row of the table: some tails, and what they say about a weight.
 #[derive(Debug)]
 pub(crate) struct NameRule {
-    /// Where they are seen; for the reader, and for the test that names a row.
+    /// Which architectures have them; for the reader, and for a test to name the row.
     #[cfg_attr(
         not(test),
         expect(
@@ -73,9 +73,9 @@ pub(crate) struct NameRule {
         )
     )]
     pub(crate) seen_in: &'static str,
-    /// How the weight lies in the file.
+    /// How the weight is stored.
     pub(crate) stored: Stored,
-    /// What it reads.
+    /// Which input it reads.
     pub(crate) input: Input,
     /// The name within its block, without `.weight`; `*` is a number.
     pub(crate) tails: &'static [&'static str],
@@ -350,7 +350,7 @@ pub(crate) static RULES: &[NameRule] = &[
     },
 ];
 
-/// Weights that one checkpoint stores in one order, whatever that is.
+/// Weights that are all stored in the same order within one checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
     /// [`Stored::MaybeConv1d`].
@@ -359,7 +359,7 @@ pub(crate) enum Group {
     Experts,
 }
 
-/// What architectures store how, for the shapes that do not say. Only what was seen in files.
+/// How architectures store a group, for shapes that do not tell. Only what was seen in files.
 const CONVENTIONS: &[(Group, Layout, &[&str])] = &[
     (
         Group::Conv1d,
@@ -394,7 +394,7 @@ const CONVENTIONS: &[(Group, Layout, &[&str])] = &[
 ];
 
 impl Stored {
-    /// The group of weights that lie alike, with the side that is `hidden_size` long; `None` for what is always
+    /// The group of weights that are stored alike, with the side that is `hidden_size` long; `None` for what is always
     /// `[out, in]`.
     pub(crate) const fn group(self) -> Option<(Group, Hidden)> {
         match self {
@@ -413,12 +413,12 @@ pub(crate) fn convention(group: Group, model_type: &str) -> Option<Layout> {
         .map(|&(_, layout, _)| layout)
 }
 
-/// A row that knows a tensor, and the expert that the name counts.
+/// What the table knows of one tensor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
-    /// The row.
+    /// The row that its name matches.
     pub(crate) rule: &'static NameRule,
-    /// The number in place of `*`.
+    /// The expert, if the name counts them.
     pub(crate) expert: Option<usize>,
 }
 

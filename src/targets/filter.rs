@@ -8,15 +8,15 @@ use crate::untrusted::shown;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A glob is no glob.
+    /// The syntax of a glob is wrong.
     #[error(
         "`{}` is not a glob: {reason}. `*` matches anything, `?` one character, `[ab]` one of several, `{{a,b}}` either",
         shown(glob)
     )]
     Glob {
-        /// What was given.
+        /// The glob as it was given.
         glob: String,
-        /// What is wrong with it.
+        /// What is wrong with its syntax.
         reason: String,
     },
 }
@@ -31,14 +31,14 @@ pub struct NameFilter {
 /// A glob over whole names, `*` matching dots too.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
-    /// As it was given.
+    /// The glob as it was given.
     pub(super) glob: String,
     matcher: GlobMatcher,
 }
 
 impl Glob {
     fn new(glob: &str) -> Result<Self, Error> {
-        // What globset would read differently on Windows is set: a name is not a path.
+        // Set explicitly, because the defaults differ on Windows; a name is not a path.
         let built = GlobBuilder::new(glob)
             .literal_separator(false)
             .backslash_escape(true)
@@ -62,7 +62,7 @@ impl NameFilter {
     /// Globs over whole tensor names, `*` matching dots too. No `include` means the default set.
     ///
     /// # Errors
-    /// [`Error::Glob`] for the first that is no glob.
+    /// [`Error::Glob`] for the first whose syntax is wrong.
     pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Self, Error> {
         let patterns = |globs: &[S]| {
             globs
@@ -81,10 +81,10 @@ impl NameFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GlobUse {
-    /// The glob.
+    /// The glob as it was given.
     pub glob: String,
-    /// Tensors with a name that it matches.
+    /// How many tensors it matches by name.
     pub matched: usize,
-    /// Of these, the ones that are pruned.
+    /// How many of these are pruned.
     pub pruned: usize,
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::names::grammar::{block, of_another_modality};
 use crate::untrusted::shown;
 
-/// Why a tensor is left as it is. `Display` gives the sentence.
+/// Why a tensor is not pruned. `Display` gives a sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -19,9 +19,9 @@ pub enum Reason {
     Bias,
     /// A router of a mixture of experts.
     Router,
-    /// Of a vision, audio or speech tower, or of what connects it.
+    /// Part of a vision, audio or speech tower, or of what connects it to the language model.
     OtherModality,
-    /// Outside of the numbered decoder blocks.
+    /// Outside the numbered decoder blocks.
     NotInABlock,
     /// In a block, with a name that no rule knows.
     UnknownName,
@@ -29,14 +29,14 @@ pub enum Reason {
     NotAMatrix,
     /// A piece of a quantised or packed weight.
     Quantized,
-    /// A matrix the input axis of which nothing tells.
+    /// Nothing says which axis of the matrix is its input.
     AxisUnknown,
-    /// Taken away by a glob.
+    /// An exclude glob matches it.
     Excluded {
-        /// The glob.
+        /// The glob as it was given.
         glob: String,
     },
-    /// There are include globs, and none matches.
+    /// There are include globs, and none of them matches it.
     NotIncluded,
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a name says that no wish can change: this is no weight of a linear layer.
+/// The reason that no glob can override: the name says that this is not the weight of a linear layer.
 pub(super) fn never(name: &str) -> Option<Reason> {
     let last = name.rsplit('.').next().unwrap_or(name);
     let module = name

@@ -1,4 +1,4 @@
-//! Texts, and the tokens a model makes of them.
+//! Texts, and their tokens.
 //!
 //! Two texts are built in, both written for this project: one to calibrate on, one to measure perplexity on. They have no
 //! sentence in common. `docs/calibration.md` says what is in them and why.
@@ -18,7 +18,7 @@ pub const MAX_TEXT: u64 = 64 << 20;
 /// The longest tokenizer.json that is read, in bytes; the largest in use are 35 MB.
 pub const MAX_TOKENIZER: u64 = 256 << 20;
 
-/// Why there are no tokens.
+/// Why a text or its tokens could not be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,17 +36,17 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A text of which too few tokens come.
+    /// A text has too few tokens.
     #[error(
         "{} has {found} tokens, and {wanted} are the least that say anything: give a longer text",
         shown(text)
     )]
     TooShort {
-        /// The text's name.
+        /// What the text is called.
         text: String,
-        /// Its tokens.
+        /// How many tokens it has.
         found: usize,
-        /// The least.
+        /// How many it needs at least.
         wanted: usize,
     },
 }
@@ -55,14 +55,14 @@ pub enum Error {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Text {
-    /// `built-in calibration text`, or the file.
+    /// What messages and reports call it: `built-in calibration text`, or the path of its file. Escape it before printing.
     pub name: String,
-    /// What it says.
+    /// The text itself.
     pub content: Cow<'static, str>,
 }
 
 impl Text {
-    /// A text of any origin; `name` is what messages and reports call it.
+    /// A text with a name.
     #[must_use]
     pub fn new(name: impl Into<String>, content: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Text {
     /// Reads a text file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if it cannot be read, [`Error::Unusable`] if it is empty, no UTF-8, or above [`MAX_TEXT`].
+    /// [`Error::Checkpoint`] if it cannot be read, [`Error::Unusable`] if it is empty or not UTF-8.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = read(path, MAX_TEXT)?;
         let unusable = |problem: &str| Error::Unusable {
@@ -117,10 +117,10 @@ impl Text {
     }
 }
 
-/// The tokens a model makes of a text: those of all of it, with whatever its tokenizer puts before a text.
+/// The tokens of a whole text, including those that the model's tokenizer puts before a text.
 ///
 /// # Errors
-/// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that is none, [`Error::Checkpoint`].
+/// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that cannot be used, [`Error::Checkpoint`].
 pub fn tokenize(checkpoint: &Checkpoint, text: &Text) -> Result<Vec<u32>, Error> {
     let weights = checkpoint.source.weights().path().to_path_buf();
     let path = weights.with_file_name("tokenizer.json");
@@ -131,12 +131,12 @@ pub fn tokenize(checkpoint: &Checkpoint, text: &Text) -> Result<Vec<u32>, Error>
     let unusable = |error: tokenizers::Error| Error::Unusable {
         path: path.clone(),
         problem: format!(
-            "it is no tokenizer that can be used: {}",
+            "it cannot be used as a tokenizer: {}",
             shown(&error.to_string())
         ),
     };
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(unusable)?;
-    // Both are for batches of short texts.
+    // Padding and truncation are for batches of short texts.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(unusable)?;
     let encoding = tokenizer
