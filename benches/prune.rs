@@ -15,14 +15,14 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::bench::synthetic::{VOCABULARY, generate};
-use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
+use swiftprune_wgpu::device::Rows;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, devices};
 use swiftprune_wgpu::internals::{self, MATRICES, weights};
 use swiftprune_wgpu::norms::Norms;
+use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::recipe::Rows;
-use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
 
 /// Layers of the generated checkpoints: 350 MB and 2.2 GB.
 const LAYERS: [usize; 2] = [1, 22];
@@ -110,8 +110,13 @@ fn whole_file(model: &Path, out: &PathBuf, norms: &Norms, selection: Selection, 
     let device = Device::open(&DeviceChoice::Cpu)
         .expect("the CPU is there")
         .with_threads(Some(threads));
-    let output = Output::create(plan.checkpoint(), out, true).expect("room for the output");
-    prune(&plan, &device, output, false, &|_| ()).expect("finite weights");
+    let output = Output::create(
+        plan.checkpoint(),
+        out,
+        &OutputOptions::new().overwrite(true),
+    )
+    .expect("room for the output");
+    prune(&plan, &device, output, &|_| ()).expect("finite weights");
 }
 
 fn rules() -> [(&'static str, Selection); 3] {

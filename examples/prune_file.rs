@@ -3,11 +3,11 @@
 use std::error::Error;
 use std::path::Path;
 
-use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
 use swiftprune_wgpu::plan::{Options, Plan};
+use swiftprune_wgpu::plan::{Pattern, Selection};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::selection::{Pattern, Selection};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,14 +17,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let two_of_four = Pattern::new(2, 4).ok_or("2:4 is a pattern")?;
 
     let checkpoint = Checkpoint::open(model)?;
-    let output = Output::create(&checkpoint, Path::new(out), false)?;
+    let output = Output::create(&checkpoint, Path::new(out), &OutputOptions::new())?;
     let plan = Plan::new(
         checkpoint,
         Options::new(Selection::Pattern(two_of_four)),
         None,
     )?;
     let device = Device::open(&DeviceChoice::Auto)?;
-    let outcome = prune(&plan, &device, output, false, &|_| ())?;
+    let outcome = prune(&plan, &device, output, &|_| ())?;
 
     let zeros: u64 = outcome.counts.iter().flatten().map(|c| c.zeros).sum();
     println!(

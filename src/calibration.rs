@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceKind};
 use crate::error::Kind;
-use crate::forward::{self, Forward, Progress};
+use crate::forward::{self, Forward};
 use crate::model::{self, Architecture};
 use crate::norms::{self, Coverage, Format, Norms, Provenance};
-use crate::text::{self, Text};
+use crate::text;
+
+pub use crate::forward::Progress;
+pub use crate::text::{Error as TextError, MAX_TEXT, Text};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
 pub const DEFAULT_TOKENS: usize = 4096;

@@ -3,6 +3,8 @@
 //! Weights are handled as their raw bits. Nothing is ever written back from a decoded value, so survivors keep
 //! their bits whatever happens here.
 
+use std::fmt;
+
 use bytemuck::Pod;
 
 /// How a weight is stored. The discriminant is the code the shaders switch on (`shaders/shared/decode.wgsl`).
@@ -40,15 +42,140 @@ impl Dtype {
         }
     }
 
-    /// The dtype of a safetensors tensor, if it is one that can be pruned.
+    /// The dtype of a stored tensor, if it is one that can be pruned.
     #[must_use]
-    pub const fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
+    pub const fn from_stored(dtype: StoredDtype) -> Option<Self> {
         match dtype {
-            safetensors::Dtype::BF16 => Some(Self::Bf16),
-            safetensors::Dtype::F16 => Some(Self::F16),
-            safetensors::Dtype::F32 => Some(Self::F32),
+            StoredDtype::Bf16 => Some(Self::Bf16),
+            StoredDtype::F16 => Some(Self::F16),
+            StoredDtype::F32 => Some(Self::F32),
             _ => None,
         }
+    }
+
+    /// The dtype of a tensor that is stored so.
+    #[must_use]
+    pub const fn stored(self) -> StoredDtype {
+        match self {
+            Self::Bf16 => StoredDtype::Bf16,
+            Self::F16 => StoredDtype::F16,
+            Self::F32 => StoredDtype::F32,
+        }
+    }
+}
+
+/// The enum out of one table: variant, name in the format, bits of an element.
+macro_rules! stored_dtypes {
+    ($($(#[$doc:meta])* $variant:ident = ($name:literal, $bits:literal),)*) => {
+        /// Every type of element that the safetensors format knows; [`Dtype`] has those that can be pruned.
+        ///
+        /// `Display` and `Debug` give the name that the format uses: `BF16`, `F8_E4M3`.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum StoredDtype {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl StoredDtype {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name that the format gives it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// Bits an element takes; not always whole bytes.
+            #[must_use]
+            pub const fn bits(self) -> u64 {
+                match self {
+                    $(Self::$variant => $bits,)*
+                }
+            }
+
+            /// The dtype of this name.
+            #[must_use]
+            pub fn by_name(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+stored_dtypes! {
+    /// Booleans, a byte each.
+    Bool = ("BOOL", 8),
+    /// Four-bit floats of the OCP microscaling formats (MXFP4).
+    F4 = ("F4", 4),
+    /// Six-bit floats of the OCP microscaling formats, with three bits of mantissa.
+    F6E2m3 = ("F6_E2M3", 6),
+    /// Six-bit floats of the OCP microscaling formats, with two bits of mantissa.
+    F6E3m2 = ("F6_E3M2", 6),
+    /// Unsigned bytes.
+    U8 = ("U8", 8),
+    /// Signed bytes.
+    I8 = ("I8", 8),
+    /// Eight-bit floats with two bits of mantissa (arXiv 2209.05433).
+    F8E5m2 = ("F8_E5M2", 8),
+    /// Eight-bit floats with three bits of mantissa (arXiv 2209.05433).
+    F8E4m3 = ("F8_E4M3", 8),
+    /// Eight-bit powers of two: the scales of the OCP microscaling formats.
+    F8E8m0 = ("F8_E8M0", 8),
+    /// As `F8E4m3`, without infinities and a negative zero (arXiv 2206.02915).
+    F8E4m3Fnuz = ("F8_E4M3FNUZ", 8),
+    /// As `F8E5m2`, without infinities and a negative zero (arXiv 2206.02915).
+    F8E5m2Fnuz = ("F8_E5M2FNUZ", 8),
+    /// Signed integers of two bytes.
+    I16 = ("I16", 16),
+    /// Unsigned integers of two bytes.
+    U16 = ("U16", 16),
+    /// IEEE half precision.
+    F16 = ("F16", 16),
+    /// bfloat16: the upper half of an f32.
+    Bf16 = ("BF16", 16),
+    /// Signed integers of four bytes.
+    I32 = ("I32", 32),
+    /// Unsigned integers of four bytes.
+    U32 = ("U32", 32),
+    /// IEEE single precision.
+    F32 = ("F32", 32),
+    /// Complex numbers of two f32.
+    C64 = ("C64", 64),
+    /// IEEE double precision.
+    F64 = ("F64", 64),
+    /// Signed integers of eight bytes.
+    I64 = ("I64", 64),
+    /// Unsigned integers of eight bytes.
+    U64 = ("U64", 64),
+}
+
+impl StoredDtype {
+    /// Bytes that a tensor of this shape takes; `None` if they cannot be counted in 64 bits or are not whole.
+    #[must_use]
+    pub fn bytes_of(self, shape: &[usize]) -> Option<u64> {
+        let mut bits = self.bits();
+        for &dimension in shape {
+            bits = bits.checked_mul(u64::try_from(dimension).ok()?)?;
+        }
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+}
+
+impl fmt::Display for StoredDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Debug for StoredDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -132,6 +259,24 @@ pub(crate) use with_weights;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stored_dtypes_are_those_of_the_safetensors_crate() {
+        use serde::Deserialize as _;
+        use serde::de::value::{Error, StrDeserializer};
+        for &dtype in StoredDtype::ALL {
+            let theirs = StrDeserializer::<Error>::new(dtype.name());
+            let theirs = safetensors::Dtype::deserialize(theirs).unwrap();
+            assert_eq!(theirs.to_string(), dtype.to_string());
+            assert_eq!(theirs.bitsize() as u64, dtype.bits(), "{dtype}");
+            assert_eq!(StoredDtype::by_name(dtype.name()), Some(dtype));
+        }
+        assert_eq!(StoredDtype::ALL.len(), 22);
+        for dtype in Dtype::ALL {
+            assert_eq!(Dtype::from_stored(dtype.stored()), Some(dtype));
+            assert_eq!(dtype.stored().name(), dtype.name());
+        }
+    }
 
     #[test]
     fn every_half_decodes_to_the_magnitude_the_half_crate_gives() {

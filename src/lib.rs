@@ -1,26 +1,34 @@
 //! Prune large language models on any device: everything the `swiftprune-wgpu` command does, without printing.
 //!
-//! A [`checkpoint::Checkpoint`] is opened (headers only), a [`plan::Plan`] decides and checks what happens to each tensor, a
-//! [`device::Device`] turns rows into masks, and [`prune::prune`] streams the weights through it into a
-//! [`checkpoint::Output`] that appears whole or not at all. `docs/algorithm.md` defines what is computed, bit for bit.
+//! [`run`] is a whole run in one call: calibrate, plan, prune, evaluate, report.
 //!
 //! ```no_run
-//! use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
-//! use swiftprune_wgpu::device::{Device, DeviceChoice};
-//! use swiftprune_wgpu::plan::{Options, Plan};
-//! use swiftprune_wgpu::selection::{Pattern, Selection};
+//! use swiftprune_wgpu::plan::{Options, Pattern, Selection};
+//! use swiftprune_wgpu::run::{Request, run};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let two_of_four = Pattern::new(2, 4).ok_or("no such pattern")?;
-//! let checkpoint = Checkpoint::open("model.safetensors")?;
-//! let plan = Plan::new(checkpoint, Options::new(Selection::Pattern(two_of_four)), None)?;
-//! let device = Device::open(&DeviceChoice::Auto)?;
-//! let output = Output::create(plan.checkpoint(), "model-2-4.safetensors".as_ref(), false)?;
-//! let outcome = swiftprune_wgpu::prune::prune(&plan, &device, output, false, &|_| ())?;
-//! println!("{} in {:?}", outcome.finished.path.display(), outcome.elapsed);
+//! let two_of_four = Pattern::new(2, 4).ok_or("2:4 is not a valid pattern")?;
+//! let report = run(
+//!     Request::new("my-model", Options::new(Selection::Pattern(two_of_four))),
+//!     &|_event| (),
+//! )?;
+//! println!("{}: {} zeros", report.output.display(), report.prunable.zeros);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Its steps, for programs that take them one by one (`examples/prune_file.rs` does):
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`checkpoint`] | a model on disk, opened and checked ([`checkpoint::Checkpoint`]); an output that appears whole or not at all ([`checkpoint::Output`]) |
+//! | [`calibration`], [`norms`] | column norms, measured or read from a file |
+//! | [`plan`] | what is asked for ([`plan::Options`]) and what happens to every tensor ([`plan::Plan`]) |
+//! | [`device`] | the CPU and every adapter: rows of weights in, a mask out |
+//! | [`mod@prune`] | a plan run on a device, in memory that does not grow with the model |
+//! | [`evaluation`], [`report`] | perplexity; a run as data |
+//!
+//! [`selftest`] and [`mod@bench`] check and measure a device. `docs/algorithm.md` defines what is computed, bit for bit.
 
 // A test that unwraps fails with a message; a library that does so crashes.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -28,7 +36,8 @@
 pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
-pub mod counts;
+mod checksum;
+mod counts;
 pub mod device;
 
 mod dtype;
@@ -36,24 +45,26 @@ pub mod error;
 pub mod evaluation;
 mod fixtures;
 pub mod forward;
-pub mod mask;
+mod mask;
 pub mod model;
+mod names;
 pub mod norms;
 mod passes;
 pub mod plan;
 pub mod prune;
-pub mod recipe;
+mod recipe;
 pub mod report;
 pub mod run;
-pub mod scores;
-pub mod selection;
+mod scores;
+mod selection;
 pub mod selftest;
 mod shader;
 mod simd;
-pub mod targets;
-pub mod text;
+mod targets;
+mod text;
+pub mod untrusted;
 
-pub use dtype::Dtype;
+pub use dtype::{Dtype, StoredDtype};
 
 /// The README's programs compile.
 #[cfg(doctest)]

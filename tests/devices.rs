@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use common::{Tensor, difference, factors, mask_of, random_norms};
 use libtest_mimic::{Arguments, Failed, Trial};
 use swiftprune_wgpu::Dtype;
+use swiftprune_wgpu::device::Mask;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
+use swiftprune_wgpu::device::{MAX_IN_FEATURES, Recipe, Sums};
 use swiftprune_wgpu::internals::{SHAPES, Step, WIDE, rules};
-use swiftprune_wgpu::mask::Mask;
-use swiftprune_wgpu::recipe::{MAX_IN_FEATURES, Recipe, Sums};
-use swiftprune_wgpu::scores::Score;
-use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::plan::Score;
+use swiftprune_wgpu::plan::Selection;
 use swiftprune_wgpu::selftest;
 
 /// A comma-separated list of back ends that must be here.

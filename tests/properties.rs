@@ -8,9 +8,9 @@ use common::{Tensor, cpu, difference, factors, mask_of, random_norms};
 use proptest::prelude::*;
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::device::Device;
-use swiftprune_wgpu::mask::Mask;
-use swiftprune_wgpu::recipe::Recipe;
-use swiftprune_wgpu::scores::{NormsUse, SCORES, Score};
+use swiftprune_wgpu::device::Mask;
+use swiftprune_wgpu::device::Recipe;
+use swiftprune_wgpu::plan::{NormsUse, SCORES, Score};
 
 /// A random tensor, its norms, a score with or without them and a selection.
 #[derive(Clone, Debug)]

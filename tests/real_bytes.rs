@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use swiftprune_wgpu::checkpoint::{Checkpoint, Output};
+use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
+use swiftprune_wgpu::plan::Score;
+use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
 use swiftprune_wgpu::plan::{Options, Plan};
 use swiftprune_wgpu::prune::prune;
-use swiftprune_wgpu::scores::Score;
-use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
 
 /// Linear weights of the example's four blocks.
 const PRUNED: usize = 28;
@@ -41,12 +41,12 @@ fn two_of_four() -> Selection {
 /// Prunes on the CPU with the default score, or with this one.
 fn run(model: &Path, out: &Path, selection: Selection, score: Option<&str>) {
     let checkpoint = Checkpoint::open(model.to_str().unwrap()).unwrap();
-    let output = Output::create(&checkpoint, out, false).unwrap();
+    let output = Output::create(&checkpoint, out, &OutputOptions::new()).unwrap();
     let mut options = Options::new(selection);
     options.score = score.map(|name| Score::by_name(name).unwrap());
     let plan = Plan::new(checkpoint, options, None).unwrap();
     let device = Device::open(&DeviceChoice::Cpu).unwrap();
-    prune(&plan, &device, output, false, &|_| ()).unwrap();
+    prune(&plan, &device, output, &|_| ()).unwrap();
 }
 
 /// A safetensors file, taken apart.

@@ -10,13 +10,14 @@ use super::matrices::selections;
 use super::options::Options;
 use super::record::{Case, Record};
 use super::synthetic;
-use crate::checkpoint::{Checkpoint, Output};
+use crate::checkpoint::{Checkpoint, Output, OutputOptions};
 use crate::device::{Device, DeviceKind};
 use crate::forward::Forward;
 use crate::model::Architecture;
 use crate::norms::Norms;
 use crate::plan::{Options as PruneOptions, Plan};
 use crate::prune::prune;
+use crate::untrusted::shown_path;
 
 /// Tokens a window of the calibration.
 const CONTEXT: usize = 512;
@@ -112,8 +113,9 @@ impl Model {
             std::fs::remove_file(&copy).map_err(&temporary)?;
             for (plan, took) in plans.iter().zip(&mut took[1..]) {
                 let start = Instant::now();
-                let output = Output::create(plan.checkpoint(), &out, true)?;
-                prune(plan, device, output, false, &|_| ())?;
+                let options = OutputOptions::new().overwrite(true);
+                let output = Output::create(plan.checkpoint(), &out, &options)?;
+                prune(plan, device, output, &|_| ())?;
                 *took = start.elapsed().as_secs_f64();
                 std::fs::remove_file(&out).map_err(&temporary)?;
             }
@@ -179,7 +181,7 @@ impl Model {
 
 /// The error of a file in this directory.
 fn temporary(dir: &Path) -> impl Fn(std::io::Error) -> Error {
-    let dir = dir.display().to_string();
+    let dir = shown_path(dir);
     move |error| Error::Temporary {
         dir: dir.clone(),
         error,

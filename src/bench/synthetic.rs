@@ -3,10 +3,11 @@
 //! Weights are near enough to a normal distribution for every pass to do its usual work; the same bytes come out each
 //! time. A layer is 88 MB, embedding and head 262 MB.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::path::Path;
 
+use crate::checkpoint::{Header, OutputOptions, TensorSpec, Writer};
+use crate::dtype::StoredDtype;
 use crate::fixtures::Random;
 use crate::norms::{Format, Norms, Provenance};
 
@@ -20,6 +21,9 @@ pub const VOCABULARY: usize = 32000;
 pub const LAYER_WEIGHTS: usize =
     2 * HIDDEN * HIDDEN + 2 * KEY_VALUE * HIDDEN + 3 * INTERMEDIATE * HIDDEN;
 
+/// Bytes of weights that are made at a time.
+const PART: usize = 1 << 20;
+
 /// Writes `model.safetensors`, `config.json` and `norms.safetensors` into `dir`; returns the model's bytes. `vocabulary` is
 /// TinyLlama's [`VOCABULARY`], or another where as large a share of a larger or smaller model is not to be pruned.
 ///
@@ -28,9 +32,11 @@ pub const LAYER_WEIGHTS: usize =
 pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usize> {
     std::fs::create_dir_all(dir)?;
 
-    let mut tensors = vec![(
+    let tensor =
+        |name: String, shape: &[usize]| TensorSpec::new(name, StoredDtype::Bf16, shape.into());
+    let mut tensors = vec![tensor(
         "model.embed_tokens.weight".to_owned(),
-        vec![vocabulary, HIDDEN],
+        &[vocabulary, HIDDEN],
     )];
     for layer in 0..layers {
         let linears = [
@@ -42,23 +48,23 @@ pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usiz
             ("mlp.up_proj", INTERMEDIATE, HIDDEN),
             ("mlp.down_proj", HIDDEN, INTERMEDIATE),
         ];
-        tensors.push((
+        tensors.push(tensor(
             format!("model.layers.{layer}.input_layernorm.weight"),
-            vec![HIDDEN],
+            &[HIDDEN],
         ));
-        tensors.push((
+        tensors.push(tensor(
             format!("model.layers.{layer}.post_attention_layernorm.weight"),
-            vec![HIDDEN],
+            &[HIDDEN],
         ));
         for (name, out_features, in_features) in linears {
-            tensors.push((
+            tensors.push(tensor(
                 format!("model.layers.{layer}.{name}.weight"),
-                vec![out_features, in_features],
+                &[out_features, in_features],
             ));
         }
     }
-    tensors.push(("model.norm.weight".to_owned(), vec![HIDDEN]));
-    tensors.push(("lm_head.weight".to_owned(), vec![vocabulary, HIDDEN]));
+    tensors.push(tensor("model.norm.weight".to_owned(), &[HIDDEN]));
+    tensors.push(tensor("lm_head.weight".to_owned(), &[vocabulary, HIDDEN]));
 
     let mut random = Random::new(0x5eed);
     let mut norms = Norms::new(Provenance {
@@ -67,19 +73,7 @@ pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usiz
         tokens: None,
         metadata: [("source".to_owned(), "random".to_owned())].into(),
     });
-    let mut header = serde_json::Map::new();
-    header.insert(
-        "__metadata__".to_owned(),
-        serde_json::json!({ "format": "pt" }),
-    );
-    let mut offset = 0;
-    for (name, shape) in &tensors {
-        let bytes = 2 * shape.iter().product::<usize>();
-        header.insert(
-            name.clone(),
-            serde_json::json!({ "dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + bytes] }),
-        );
-        offset += bytes;
+    for TensorSpec { name, shape, .. } in &tensors {
         if name.ends_with("_proj.weight") {
             let squares = (0..shape[1]).map(|_| (4.0 * random.normal()).exp() as f32);
             norms
@@ -95,17 +89,27 @@ pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usiz
         config(layers, vocabulary).to_string(),
     )?;
 
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(dir.join("model.safetensors"))?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    for _ in 0..offset / 2 {
-        let weight = 0.02 * random.normal() as f32;
-        file.write_all(&((weight.to_bits() >> 16) as u16).to_le_bytes())?;
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let header = Header::new(&tensors, &metadata).map_err(io::Error::other)?;
+    let bytes = header.file_len();
+    let path = dir.join("model.safetensors");
+    let options = OutputOptions::new().overwrite(true);
+    let file = Writer::create(&path, header, &options).map_err(io::Error::other)?;
+    let mut part = Vec::with_capacity(PART);
+    for (index, tensor) in file.header().tensors.iter().enumerate() {
+        let mut first = 0;
+        while first < tensor.len {
+            part.clear();
+            for _ in 0..(tensor.len - first).min(PART as u64) / 2 {
+                let weight = 0.02 * random.normal() as f32;
+                part.extend(((weight.to_bits() >> 16) as u16).to_le_bytes());
+            }
+            file.write(index, first, &part).map_err(io::Error::other)?;
+            first += part.len() as u64;
+        }
     }
-    file.flush()?;
-    Ok(8 + header.len() + offset)
+    file.finish().map_err(io::Error::other)?;
+    Ok(bytes as usize)
 }
 
 fn config(layers: usize, vocabulary: usize) -> serde_json::Value {

@@ -10,8 +10,8 @@ use std::io;
 use std::path::Path;
 
 use super::error::{Error, Result};
-use super::locate::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_weights};
-use super::open_regular;
+use super::file_names::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_other_weights};
+use crate::untrusted::open_regular;
 
 /// How many directories deep is copied.
 const MAX_DEPTH: usize = 8;
@@ -75,7 +75,7 @@ impl Walk<'_> {
                 self.directory(&path, &to, &format!("{shown}/"), depth + 1)?;
             } else {
                 let to = to.join(&name);
-                let (mut input, _) = open_regular(&path)?;
+                let (mut input, _) = open_regular(&path).map_err(Error::reading(&path))?;
                 let mut output = create(&input, &to).map_err(|e| (self.failed)(e, &to))?;
                 io::copy(&mut input, &mut output).map_err(|e| (self.failed)(e, &to))?;
                 self.found.copied.push(shown);
@@ -119,7 +119,7 @@ fn reason_to_leave_out(
         Some("version control of the original")
     } else if lower.ends_with(WEIGHTS_SUFFIX) {
         Some("weights that are not part of this checkpoint, still dense")
-    } else if holds_weights(name) {
+    } else if holds_other_weights(name) {
         Some("the dense weights in another format")
     } else if lower.ends_with(INDEX_SUFFIX) || lower.ends_with(".bin.index.json") {
         Some("an index of weights that are left out")

@@ -1,8 +1,8 @@
 //! Where an output goes: everything that is refused, and the renames that put it there.
 //!
-//! The one promise is that nothing of value is lost. The input is never replaced, `--force` or not: it is compared by
-//! real path and, on Unix, by device and inode, so that links do not hide it. What stands in the way is replaced only
-//! with `--force`, only by its like, and a directory only if it looks like a checkpoint. Links are replaced, never
+//! The one promise is that nothing of value is lost. The input is never replaced: it is compared by real path and, on
+//! Unix, by device and inode, so that links do not hide it. What stands in the way is replaced only where the options
+//! say so, only by its like, and a directory only if it looks like a checkpoint. Links are replaced, never
 //! written through. An old directory is moved aside before the new one takes its place, and deleted after.
 
 use std::ffi::OsString;
@@ -12,14 +12,20 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{TempDir, TempPath};
 
-use super::Checkpoint;
-use super::error::{Error, Result, shown_path};
-use super::locate::{Source, WEIGHTS_SUFFIX, directory_of};
+use super::error::{Error, Result};
+use super::file_names::WEIGHTS_SUFFIX;
+use super::locate::{Source, directory_of};
+use super::shards::Checkpoint;
+use crate::untrusted::shown_path;
 
-/// What is to be put in place.
+/// What is to be put in place, and so what it may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
+    /// A file of weights; it replaces `.safetensors` files only.
+    Weights,
+    /// Another file; it replaces any.
     File,
+    /// A model directory; it replaces those that hold a checkpoint, and empty ones.
     Directory,
 }
 
@@ -33,22 +39,40 @@ pub(super) struct Destination {
     /// Its name in there.
     name: OsString,
     form: Form,
-    force: bool,
+    overwrite: bool,
 }
 
 impl Destination {
     /// Checks that the output of `checkpoint` may go to `given`, and may replace what is there.
-    pub(super) fn check(checkpoint: &Checkpoint, given: &Path, force: bool) -> Result<Self> {
+    pub(super) fn of_checkpoint(
+        checkpoint: &Checkpoint,
+        given: &Path,
+        overwrite: bool,
+    ) -> Result<Self> {
         let form = match checkpoint.source {
-            Source::File(_) => Form::File,
+            Source::File(_) => Form::Weights,
             _ => Form::Directory,
         };
+        let destination = Self::resolve(given, form, overwrite)?;
+        destination.keep_off_the_input(checkpoint)?;
+        destination.may_be_taken()?;
+        Ok(destination)
+    }
+
+    /// Checks that something that is made of no checkpoint may go to `given`, and may replace what is there.
+    pub(super) fn new(given: &Path, form: Form, overwrite: bool) -> Result<Self> {
+        let destination = Self::resolve(given, form, overwrite)?;
+        destination.may_be_taken()?;
+        Ok(destination)
+    }
+
+    fn resolve(given: &Path, form: Form, overwrite: bool) -> Result<Self> {
         let no_name = || Error::NoOutputName {
             path: given.to_path_buf(),
         };
         let name = given.file_name().ok_or_else(no_name)?.to_os_string();
         // `out/` means a directory; a file called `out` would surprise.
-        if form == Form::File && given.to_string_lossy().ends_with(std::path::is_separator) {
+        if form != Form::Directory && given.to_string_lossy().ends_with(std::path::is_separator) {
             return Err(no_name());
         }
         let parent = directory_of(given);
@@ -59,17 +83,13 @@ impl Destination {
             .ok_or_else(|| Error::NoOutputDirectory {
                 parent: parent.to_path_buf(),
             })?;
-
-        let destination = Self {
+        Ok(Self {
             given: given.to_path_buf(),
             parent,
             name,
             form,
-            force,
-        };
-        destination.keep_off_the_input(checkpoint)?;
-        destination.may_be_taken()?;
-        Ok(destination)
+            overwrite,
+        })
     }
 
     /// The real path: no links but perhaps the last name.
@@ -153,7 +173,7 @@ impl Destination {
                 problem,
             })
         };
-        if meta.is_dir() && self.form == Form::File {
+        if meta.is_dir() && self.form != Form::Directory {
             return refuse("is a directory, but a file is to be written");
         }
         if meta.is_file() && self.form == Form::Directory {
@@ -165,12 +185,15 @@ impl Destination {
         if meta.is_dir() && !looks_like_a_checkpoint(&target)? {
             return refuse("is a directory without a checkpoint in it");
         }
-        if !self.force {
+        if !self.overwrite {
             return Err(Error::OutputExists {
                 path: self.given.clone(),
             });
         }
-        if meta.is_file() && target.extension().is_none_or(|name| name != "safetensors") {
+        if self.form == Form::Weights
+            && meta.is_file()
+            && target.extension().is_none_or(|name| name != "safetensors")
+        {
             return refuse("is a file, but no .safetensors");
         }
         Ok(Some(meta))
@@ -181,10 +204,10 @@ impl Destination {
         let target = self.target();
         self.may_be_taken()?;
         let failed = Error::io("move the output to", &self.given);
-        if self.force {
+        if self.overwrite {
             return staged.persist(&target).map_err(|e| failed(e.error));
         }
-        // Without --force, what appears in the last moment is not lost either.
+        // Unless it may be replaced, what appears in the last moment is not lost either.
         match staged.persist_noclobber(&target) {
             Ok(()) => Ok(()),
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::OutputExists {
@@ -240,7 +263,7 @@ impl Destination {
     }
 }
 
-/// A directory that `--force` may delete: a checkpoint, or empty.
+/// A directory that may be replaced: a checkpoint, or empty.
 fn looks_like_a_checkpoint(dir: &Path) -> Result<bool> {
     let mut empty = true;
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {

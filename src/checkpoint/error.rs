@@ -4,12 +4,12 @@
 //! stranger's file: `shown` escapes what could steer a terminal and cuts what could flood it, so no variant prints
 //! one raw.
 
-use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::header::HeaderError;
 use super::index::IndexError;
+use crate::untrusted::{ReadError, shown, shown_path};
 
 /// The result of opening a checkpoint or staging its output.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -73,6 +73,20 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A file is longer than any of its kind.
+    #[error(
+        "{}: {len} bytes are too many for it, the limit is {limit}",
+        shown_path(path)
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+        /// The longest that is read.
+        limit: u64,
+    },
+
     /// A safetensors header breaks the format.
     #[error(
         "{}: {problem}; the file is damaged or no safetensors file, get it again",
@@ -106,6 +120,45 @@ pub enum Error {
         problem: String,
     },
 
+    /// There is no tensor of a name.
+    #[error("{}: there is no tensor `{}`", shown_path(path), shown(tensor))]
+    NoSuchTensor {
+        /// The file of weights, or the index of the shards.
+        path: PathBuf,
+        /// The name.
+        tensor: String,
+    },
+
+    /// The operating system refused to read a tensor.
+    #[error("cannot read tensor `{}` of {}", shown(tensor), shown_path(path))]
+    ReadTensor {
+        /// The file of weights.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// Bytes were to be read that are not the tensor's: a bug of the caller.
+    #[error(
+        "{}: {len} bytes at {first} are not all of tensor `{}`, which has {tensor_len}; this is a bug, please report it",
+        shown_path(path),
+        shown(tensor)
+    )]
+    OutsideTensor {
+        /// The file of weights.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The first byte asked for, counted in the tensor.
+        first: u64,
+        /// Bytes asked for.
+        len: u64,
+        /// Bytes of the tensor.
+        tensor_len: u64,
+    },
+
     /// An input file ended earlier than when it was opened: something else is writing to it.
     #[error(
         "{} changed while it was read; let whatever writes to it finish, then start again",
@@ -118,7 +171,7 @@ pub enum Error {
 
     /// The output is there already.
     #[error(
-        "{} exists; give another output, or --force to replace it",
+        "{} exists; give another output, or let this one be replaced",
         shown_path(path)
     )]
     OutputExists {
@@ -126,7 +179,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The output would replace, hold or lie within what is read. `--force` does not change this.
+    /// The output would replace, hold or lie within what is read. No option changes this.
     #[error(
         "the output {} {relation} the input {}; the input is never written to, give another output",
         shown_path(path),
@@ -141,7 +194,7 @@ pub enum Error {
         input: PathBuf,
     },
 
-    /// Something is in the way of the output that not even `--force` replaces.
+    /// Something is in the way of the output that no option lets it replace.
     #[error(
         "{} {problem}; give another output, or move it away yourself",
         shown_path(path)
@@ -244,6 +297,20 @@ impl Error {
             source,
         }
     }
+
+    /// Names the file that could not be opened or read: `.map_err(Error::reading(path))`.
+    pub(crate) fn reading(path: &Path) -> impl FnOnce(ReadError) -> Self {
+        let path = path.to_path_buf();
+        move |error| match error {
+            ReadError::Io { action, source } => Self::Io {
+                action,
+                path,
+                source,
+            },
+            ReadError::NotRegular => Self::NotRegular { path },
+            ReadError::TooLong { len, limit } => Self::TooLong { path, len, limit },
+        }
+    }
 }
 
 fn in_cache(searched: Option<&Path>) -> String {
@@ -256,75 +323,161 @@ fn in_cache(searched: Option<&Path>) -> String {
     }
 }
 
-/// Characters of a name that are shown; a hostile header can hold one of a hundred million bytes.
-const SHOWN_CHARS: usize = 256;
-
-/// A stranger's text, fit for a terminal: control and text-direction characters escaped, long texts cut.
-pub(crate) fn shown(text: &str) -> impl fmt::Display + '_ {
-    Shown(text)
-}
-
-/// A path, fit for a terminal, as [`shown`] does it. What is not Unicode is shown as U+FFFD.
-pub(crate) fn shown_path(path: &Path) -> String {
-    shown(&path.to_string_lossy()).to_string()
-}
-
-struct Shown<'a>(&'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (count, c) in self.0.chars().enumerate() {
-            if count == SHOWN_CHARS {
-                return f.write_str("...");
-            }
-            // The direction marks are no control characters to Unicode, yet they reorder what a reader sees.
-            let steers = c.is_control()
-                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if steers {
-                write!(f, "{}", c.escape_unicode())?
-            } else {
-                f.write_char(c)?
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::StoredDtype;
+    use crate::untrusted::tests::{HOSTILE, is_fit_for_a_terminal};
 
-    #[test]
-    fn control_characters_of_a_name_are_escaped_in_messages() {
-        let error = Error::NotRegular {
-            path: PathBuf::from("a\u{1b}[31m\nb\u{202e}c"),
+    /// One of every variant, with hostile names wherever a name can come from a file or a user.
+    fn every_error() -> Vec<Error> {
+        let (path, name) = (|| PathBuf::from(HOSTILE), || HOSTILE.to_owned());
+        let source = || io::Error::from(io::ErrorKind::NotFound);
+        let mut errors = vec![
+            Error::Io {
+                action: "open",
+                path: path(),
+                source: source(),
+            },
+            Error::NoSuchModel {
+                model: name(),
+                searched: None,
+            },
+            Error::NoSuchModel {
+                model: name(),
+                searched: Some(path()),
+            },
+            Error::BrokenCache {
+                path: path(),
+                problem: "it holds no commit",
+            },
+            Error::NotACheckpoint {
+                path: path(),
+                problem: "it is empty".to_owned(),
+            },
+            Error::NotRegular { path: path() },
+            Error::TooLong {
+                path: path(),
+                len: 2,
+                limit: 1,
+            },
+            Error::Config {
+                path: path(),
+                problem: "it is no JSON".to_owned(),
+            },
+            Error::NoSuchTensor {
+                path: path(),
+                tensor: name(),
+            },
+            Error::ReadTensor {
+                path: path(),
+                tensor: name(),
+                source: source(),
+            },
+            Error::OutsideTensor {
+                path: path(),
+                tensor: name(),
+                first: 1,
+                len: 2,
+                tensor_len: 1,
+            },
+            Error::Changed { path: path() },
+            Error::OutputExists { path: path() },
+            Error::OutputIsInput {
+                path: path(),
+                relation: "is",
+                input: path(),
+            },
+            Error::NotReplaceable {
+                path: path(),
+                problem: "is a directory",
+            },
+            Error::NoOutputName { path: path() },
+            Error::NoOutputDirectory { parent: path() },
+            Error::NoSpace {
+                needed: 1,
+                directory: path(),
+                source: source(),
+            },
+            Error::OutOfRange {
+                shard: name(),
+                offset: 0,
+                len: 1,
+                data_start: 2,
+                end: 3,
+            },
+            Error::Incomplete {
+                shard: name(),
+                written: 0,
+                needed: 1,
+            },
+            Error::OldMovedAside {
+                path: path(),
+                kept: path(),
+                source: source(),
+            },
+        ];
+        let tensor = name;
+        let headers = [
+            HeaderError::UnknownDtype {
+                tensor: tensor(),
+                dtype: name(),
+            },
+            HeaderError::TooManyDimensions {
+                tensor: tensor(),
+                rank: 65,
+            },
+            HeaderError::ImpossibleSize {
+                tensor: tensor(),
+                shape: vec![1],
+                dtype: StoredDtype::F4,
+            },
+            HeaderError::WrongLength {
+                tensor: tensor(),
+                needed: 1,
+                begin: 2,
+                end: 3,
+            },
+            HeaderError::NotContiguous {
+                tensor: tensor(),
+                begin: 1,
+                expected: 2,
+            },
+        ];
+        let indices = [
+            IndexError::BadFileName { file: name() },
+            IndexError::MissingShard { file: name() },
+            IndexError::MissingTensor {
+                tensor: tensor(),
+                file: name(),
+            },
+            IndexError::TwoShards {
+                tensor: tensor(),
+                first: name(),
+                second: name(),
+            },
+            IndexError::NotInIndex {
+                tensor: tensor(),
+                file: name(),
+            },
+        ];
+        let header = |problem| Error::Header {
+            path: path(),
+            problem,
         };
-        let message = error.to_string();
-        assert!(
-            !message.contains(['\u{1b}', '\n', '\u{202e}']),
-            "{message:?}"
-        );
-        assert!(
-            message.starts_with("a\\u{1b}[31m\\u{a}b\\u{202e}c is not"),
-            "{message}"
-        );
+        let index = |problem| Error::Index {
+            path: path(),
+            problem,
+        };
+        errors.extend(headers.map(header));
+        errors.extend(indices.map(index));
+        errors
     }
 
     #[test]
-    fn ordinary_names_are_shown_as_they_are() {
-        assert_eq!(
-            shown("modèle 模型 \"x\".safetensors").to_string(),
-            "modèle 模型 \"x\".safetensors"
-        );
-    }
-
-    #[test]
-    fn a_very_long_name_is_cut() {
-        let long = shown(&"x".repeat(10_000)).to_string();
-        assert_eq!(long.len(), SHOWN_CHARS + 3);
-        assert_eq!(
-            shown(&"x".repeat(SHOWN_CHARS)).to_string().len(),
-            SHOWN_CHARS
-        );
+    fn no_error_prints_a_name_raw() {
+        for error in every_error() {
+            is_fit_for_a_terminal(&error.to_string());
+        }
     }
 }

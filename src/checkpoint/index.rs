@@ -6,16 +6,13 @@
 //! not know. A reader that trusted either one alone would otherwise prune other weights than the model runs with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Read;
-use std::path::Path;
 
 use serde::Deserialize;
 
-use super::error::{Error, Result, shown};
+use super::file_names::WEIGHTS_SUFFIX;
 use super::header::Header;
 use super::json::{UniqueAnything, UniqueMap};
-use super::locate::WEIGHTS_SUFFIX;
-use super::open_regular;
+use crate::untrusted::shown;
 
 /// The longest index that is read, in bytes: as long as the longest header.
 pub const MAX_INDEX: u64 = 100_000_000;
@@ -24,12 +21,6 @@ pub const MAX_INDEX: u64 = 100_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// The index is longer than [`MAX_INDEX`].
-    #[error("{len} bytes are too many for an index, the limit is {MAX_INDEX}")]
-    TooLong {
-        /// Its length in bytes.
-        len: u64,
-    },
     /// The index is no JSON of the right form, or has a key twice.
     #[error("the index's JSON: {0}")]
     Json(
@@ -97,6 +88,7 @@ pub enum IndexError {
 
 /// An index: which shard holds which tensor. All file names are plain.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Index {
     /// File name of the shard, by tensor.
     pub weight_map: BTreeMap<String, String>,
@@ -111,27 +103,6 @@ struct Raw {
 }
 
 impl Index {
-    /// Reads and checks the index at `path`; the shards are not looked at.
-    ///
-    /// # Errors
-    /// [`Error::Index`] for one that breaks a rule, [`Error::Io`] and [`Error::NotRegular`] if it cannot be read.
-    pub fn read(path: &Path) -> Result<Self> {
-        let wrong = |problem| Error::Index {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let (file, len) = open_regular(path)?;
-        if len > MAX_INDEX {
-            return Err(wrong(IndexError::TooLong { len }));
-        }
-        let mut json = Vec::new();
-        // The limit holds for a file that grows meanwhile, too.
-        file.take(MAX_INDEX)
-            .read_to_end(&mut json)
-            .map_err(Error::io("read", path))?;
-        Self::parse(&json).map_err(wrong)
-    }
-
     /// Checks the JSON of an index.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::error::shown;
+use crate::untrusted::shown;
 
 /// A JSON object whose keys are all different, in the order of the keys.
 #[derive(Debug)]

@@ -5,27 +5,20 @@
 //! nothing of that name lies here. Nothing is ever downloaded. What the cache says (`refs/main`) is a stranger's
 //! text, and leads to a snapshot of that repository or nowhere.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result, shown};
-
-/// How the name of an index of shards ends.
-pub(super) const INDEX_SUFFIX: &str = ".safetensors.index.json";
-
-/// How the name of a file of weights ends.
-pub(super) const WEIGHTS_SUFFIX: &str = ".safetensors";
+use super::error::{Error, Result};
+use super::file_names::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_other_weights};
+use super::hub_cache::{self, Snapshot};
+use crate::untrusted::shown;
 
 /// The most names that an error lists.
 const LISTED: usize = 8;
 
-/// The longest `refs/main` that is read, in bytes; a commit has 40.
-const MAX_REF: u64 = 256;
-
 /// Where a checkpoint was found, and so what form its output takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// One file of weights, alone; the output is one file.
     File(PathBuf),
@@ -98,8 +91,7 @@ impl Weights {
 /// [`Error::NoSuchModel`] if there is nothing, [`Error::NotACheckpoint`] if there is something else, and
 /// [`Error::BrokenCache`] if the cache does not say which snapshot is meant.
 pub fn locate(model: &str) -> Result<Source> {
-    let hub = hub(|name| std::env::var_os(name), std::env::home_dir());
-    locate_with(model, hub.as_deref())
+    locate_with(model, hub_cache::directory().as_deref())
 }
 
 /// [`locate`] with the cache's `hub` directory given.
@@ -117,7 +109,15 @@ fn locate_with(model: &str, hub: Option<&Path>) -> Result<Source> {
         Err(error) if nothing_there(&error) => match hub {
             // A dangling link is here, so it is meant, and the cache is not.
             _ if path.symlink_metadata().is_ok() => Err(Error::io("open", path)(error)),
-            Some(hub) => in_cache(model, hub),
+            Some(hub) => {
+                let Snapshot { repository, dir } = hub_cache::snapshot(model, hub)?;
+                Ok(Source::Cache {
+                    id: model.to_owned(),
+                    repository,
+                    weights: in_directory(&dir)?,
+                    dir,
+                })
+            }
             None => Err(Error::NoSuchModel {
                 model: model.to_owned(),
                 searched: None,
@@ -187,7 +187,7 @@ fn in_directory(dir: &Path) -> Result<Weights> {
         // What else weights come in is named before config files: it is what the user has to convert.
         [] => match others
             .iter()
-            .filter(|name| holds_weights(name))
+            .filter(|name| holds_other_weights(name))
             .collect::<Vec<_>>()
         {
             known if known.is_empty() => format!("it has only {}", list(others.iter())),
@@ -213,27 +213,6 @@ fn in_directory(dir: &Path) -> Result<Weights> {
     })
 }
 
-/// Whether a file of this name holds weights in some form that is not safetensors.
-pub(super) fn holds_weights(name: &str) -> bool {
-    const EXTENSIONS: [&str; 11] = [
-        ".gguf",
-        ".ggml",
-        ".h5",
-        ".msgpack",
-        ".onnx",
-        ".onnx_data",
-        ".pt",
-        ".pth",
-        ".ckpt",
-        ".ot",
-        ".tflite",
-    ];
-    let name = name.to_ascii_lowercase();
-    EXTENSIONS.iter().any(|extension| name.ends_with(extension))
-        // pytorch_model-00001-of-00002.bin, openvino_model.bin; not training_args.bin.
-        || (name.ends_with(".bin") && name.contains("model"))
-}
-
 fn list(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     let names: Vec<_> = names.map(|name| shown(name.as_ref()).to_string()).collect();
     let more = names.len().saturating_sub(LISTED);
@@ -245,315 +224,5 @@ fn list(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     }
 }
 
-/// Where the Hugging Face cache is, by the variables its own library reads, in its order.
-fn hub(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
-    let set = |name| {
-        variable(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("HF_HUB_CACHE")
-        .or_else(|| Some(set("HF_HOME")?.join("hub")))
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface/hub")))
-        .or_else(|| Some(home?.join(".cache/huggingface/hub")))
-}
-
-fn in_cache(model: &str, hub: &Path) -> Result<Source> {
-    let repository = match model.split_once('/') {
-        Some((org, name)) if is_repo_part(org) && is_repo_part(name) => {
-            hub.join(format!("models--{org}--{name}"))
-        }
-        _ => {
-            return Err(Error::NoSuchModel {
-                model: model.to_owned(),
-                searched: None,
-            });
-        }
-    };
-    if !repository.is_dir() {
-        return Err(Error::NoSuchModel {
-            model: model.to_owned(),
-            searched: Some(repository),
-        });
-    }
-    let reference = repository.join("refs").join("main");
-    let broken = |path: &Path, problem| Error::BrokenCache {
-        path: path.to_path_buf(),
-        problem,
-    };
-    // Checked before it is opened: to open a pipe is to wait for ever.
-    if !reference.is_file() {
-        return Err(broken(
-            &reference,
-            "there is no such file, so the snapshot that is meant is not known",
-        ));
-    }
-    let mut commit = Vec::new();
-    let file = File::open(&reference).map_err(Error::io("open", &reference))?;
-    file.take(MAX_REF)
-        .read_to_end(&mut commit)
-        .map_err(Error::io("read", &reference))?;
-    let commit = match str::from_utf8(&commit).map(str::trim) {
-        Ok(commit) if is_commit(commit) => commit,
-        _ => return Err(broken(&reference, "it holds no commit")),
-    };
-    let dir = repository.join("snapshots").join(commit);
-    if !dir.is_dir() {
-        return Err(broken(
-            &dir,
-            "refs/main names this snapshot, but it is not there",
-        ));
-    }
-    let weights = in_directory(&dir)?;
-    Ok(Source::Cache {
-        id: model.to_owned(),
-        repository,
-        dir,
-        weights,
-    })
-}
-
-/// Whether this is the `org` or the `name` of a repository: it becomes part of a path.
-fn is_repo_part(part: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    // `--` is what the cache writes for the slash.
-    (1..=96).contains(&part.len())
-        && part.chars().all(allowed)
-        && !part.starts_with(['.', '-'])
-        && !part.contains("..")
-        && !part.contains("--")
-}
-
-/// Whether this can be a snapshot's directory name: nothing that leads elsewhere.
-fn is_commit(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn directory_with(names: &[&str]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for name in names {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        dir
-    }
-
-    fn locate_in(dir: &Path) -> Result<Source> {
-        locate_with(dir.to_str().unwrap(), None)
-    }
-
-    fn problem(result: Result<Source>) -> String {
-        match result {
-            Err(Error::NotACheckpoint { problem, .. }) => problem,
-            other => panic!("expected NotACheckpoint, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn files_are_told_by_their_names() {
-        let dir = directory_with(&["a.safetensors", "a.safetensors.index.json", "a.gguf"]);
-        let at = |name: &str| dir.path().join(name);
-        assert_eq!(
-            locate_in(&at("a.safetensors")).unwrap(),
-            Source::File(at("a.safetensors"))
-        );
-        let index = at("a.safetensors.index.json");
-        let source = locate_in(&index).unwrap();
-        assert_eq!(source, Source::Index(index.clone()));
-        assert_eq!(source.weights(), Weights::Sharded(index));
-        assert_eq!(source.directory(), Some(dir.path()));
-        assert!(problem(locate_in(&at("a.gguf"))).contains("neither"));
-    }
-
-    #[test]
-    fn a_directory_prefers_the_index_then_the_model_then_the_only_file() {
-        let dir = directory_with(&["x.safetensors"]);
-        let at = |name: &str| dir.path().join(name);
-        let weights = || locate_in(dir.path()).unwrap().weights();
-        assert_eq!(weights(), Weights::Single(at("x.safetensors")));
-        fs::write(at("model.safetensors"), "").unwrap();
-        assert_eq!(weights(), Weights::Single(at("model.safetensors")));
-        fs::write(at("model.safetensors.index.json"), "").unwrap();
-        assert_eq!(
-            weights(),
-            Weights::Sharded(at("model.safetensors.index.json"))
-        );
-    }
-
-    #[test]
-    fn a_directory_without_safetensors_says_what_it_has() {
-        let dir = directory_with(&[
-            "config.json",
-            "pytorch_model.bin",
-            "m.Q4.gguf",
-            "training_args.bin",
-        ]);
-        let message = problem(locate_in(dir.path()));
-        assert!(
-            message.contains("m.Q4.gguf, pytorch_model.bin,"),
-            "{message}"
-        );
-        assert!(
-            !message.contains("config.json") && !message.contains("training"),
-            "{message}"
-        );
-
-        let message = problem(locate_in(directory_with(&["README.md"]).path()));
-        assert!(message.contains("only README.md"), "{message}");
-        assert!(problem(locate_in(directory_with(&[]).path())).contains("empty"));
-    }
-
-    #[test]
-    fn several_files_without_an_index_are_refused_and_listed() {
-        let names: Vec<_> = (0..10).map(|i| format!("part-{i}.safetensors")).collect();
-        let dir = directory_with(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        let message = problem(locate_in(dir.path()));
-        assert!(
-            message.contains("part-0.safetensors, part-1") && message.contains("and 2 more"),
-            "{message}"
-        );
-    }
-
-    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-    /// A cache with one model, `org/name`.
-    fn cache(reference: &str) -> tempfile::TempDir {
-        let hub = tempfile::tempdir().unwrap();
-        let repository = hub.path().join("models--org--name");
-        fs::create_dir_all(repository.join("refs")).unwrap();
-        fs::write(repository.join("refs/main"), reference).unwrap();
-        fs::create_dir_all(repository.join("snapshots").join(COMMIT)).unwrap();
-        fs::write(
-            repository
-                .join("snapshots")
-                .join(COMMIT)
-                .join("model.safetensors"),
-            "",
-        )
-        .unwrap();
-        hub
-    }
-
-    #[test]
-    fn a_repository_is_found_in_the_cache() {
-        let hub = cache(&format!("{COMMIT}\n"));
-        let repository = hub.path().join("models--org--name");
-        let dir = repository.join("snapshots").join(COMMIT);
-        let expected = Source::Cache {
-            id: "org/name".into(),
-            repository,
-            weights: Weights::Single(dir.join("model.safetensors")),
-            dir,
-        };
-        assert_eq!(locate_with("org/name", Some(hub.path())).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_repository_that_is_not_in_the_cache_is_not_downloaded() {
-        let hub = cache(COMMIT);
-        let error = locate_with("org/other", Some(hub.path())).unwrap_err();
-        assert!(
-            matches!(
-                &error,
-                Error::NoSuchModel {
-                    searched: Some(_),
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
-        assert!(
-            error.to_string().contains("nothing is downloaded"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_name_that_is_no_repository_is_not_looked_up() {
-        let hub = cache(COMMIT);
-        for model in [
-            "no-such-thing",
-            "org/../name",
-            "org/name/x",
-            "../name",
-            "org/",
-            "/name",
-            "org\\name",
-            "o--rg/name",
-            "-o/name",
-            "a\0/b",
-            "",
-        ] {
-            let error = locate_with(model, Some(hub.path())).unwrap_err();
-            assert!(
-                matches!(error, Error::NoSuchModel { searched: None, .. }),
-                "{model}: {error:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_reference_that_leads_elsewhere_is_refused() {
-        for reference in [
-            "",
-            "..",
-            "../../x",
-            "/etc",
-            "a b",
-            "a\0",
-            ".",
-            &"a".repeat(129),
-        ] {
-            let error = locate_with("org/name", Some(cache(reference).path())).unwrap_err();
-            assert!(
-                matches!(error, Error::BrokenCache { .. }),
-                "{reference}: {error:?}"
-            );
-        }
-        let error = locate_with("org/name", Some(cache("abcdef").path())).unwrap_err();
-        assert!(error.to_string().contains("not there"), "{error}");
-        let hub = cache(COMMIT);
-        fs::remove_file(hub.path().join("models--org--name/refs/main")).unwrap();
-        assert!(matches!(
-            locate_with("org/name", Some(hub.path())),
-            Err(Error::BrokenCache { .. })
-        ));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_dangling_link_is_an_error_and_not_looked_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let link = dir.path().join("m.safetensors");
-        std::os::unix::fs::symlink("gone", &link).unwrap();
-        assert!(matches!(locate_in(&link), Err(Error::Io { .. })));
-    }
-
-    #[test]
-    fn the_cache_is_where_the_hugging_face_library_puts_it() {
-        let home = || Some(PathBuf::from("/h"));
-        let with = |set: &[(&str, &str)]| {
-            let found = hub(
-                |name| {
-                    set.iter()
-                        .find(|(n, _)| *n == name)
-                        .map(|(_, value)| OsString::from(value))
-                },
-                home(),
-            );
-            found.unwrap().to_string_lossy().replace('\\', "/")
-        };
-        assert_eq!(with(&[]), "/h/.cache/huggingface/hub");
-        assert_eq!(with(&[("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
-        assert_eq!(
-            with(&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/a")]),
-            "/a/hub"
-        );
-        assert_eq!(with(&[("HF_HOME", "/a"), ("HF_HUB_CACHE", "/b")]), "/b");
-        assert_eq!(with(&[("HF_HUB_CACHE", "")]), "/h/.cache/huggingface/hub");
-        assert_eq!(hub(|_| None, None), None);
-    }
-}
+mod tests;

@@ -7,8 +7,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::calibration::DEFAULT_TOKENS;
 use swiftprune_wgpu::device::DeviceChoice;
-use swiftprune_wgpu::scores::SCORES;
-use swiftprune_wgpu::selection::{Ewma, Pattern};
+use swiftprune_wgpu::plan::SCORES;
+use swiftprune_wgpu::plan::{Ewma, Pattern};
 
 /// Prune large language models on any device: Vulkan, Metal, DX12, GL or no GPU at all. The same bytes come out on each.
 #[derive(Debug, Parser)]

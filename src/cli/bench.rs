@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use swiftprune_wgpu::bench::compare::compare;
 use swiftprune_wgpu::bench::{Case, Options, Record, run as measure};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
+use swiftprune_wgpu::untrusted::{escaped, shown, shown_path};
 
 use super::args::Bench;
 use super::output;
@@ -77,15 +78,15 @@ fn opened(args: &Bench) -> anyhow::Result<Vec<Device>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = File::open(path).with_context(|| format!("cannot read {}", shown_path(path)))?;
     if file.metadata()?.len() > MOST_BYTES {
-        bail!("{} is too large to be records of bench", path.display());
+        bail!("{} is too large to be records of bench", shown_path(path));
     }
     let records: Records =
         serde_json::from_reader(std::io::BufReader::new(file)).with_context(|| {
             format!(
                 "{} has no records of bench (--json writes them)",
-                path.display()
+                shown_path(path)
             )
         })?;
     Ok(records.records)
@@ -105,7 +106,7 @@ fn heading(record: &Record) -> String {
         machine.cores, machine.cpu, machine.os, record.version, record.date
     );
     [device, machine]
-        .map(|line| output::printable(&line))
+        .map(|line| escaped(&line).to_string())
         .join("\n")
 }
 
@@ -141,7 +142,7 @@ fn cells(record: &Record, case: &Case) -> [String; 6] {
         (None, None) => String::new(),
     };
     [
-        output::printable(&case.what),
+        shown(&case.what).to_string(),
         summary.map_or_else(String::new, |s| time(s.median)),
         spread,
         bytes,
@@ -156,14 +157,14 @@ const HEAD: [&str; 6] = ["WHAT", "MEDIAN", "SPREAD", "BYTES", "WEIGHTS", "OF COP
 fn table(record: &Record) -> String {
     let mut text = format!("{}\n", heading(record));
     for of in groups(record) {
-        text += &format!("\n{}\n", output::printable(of));
+        text += &format!("\n{}\n", shown(of));
         let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
         let cases = record.cases.iter().filter(|case| case.of == of);
         rows.extend(cases.map(|case| cells(record, case).to_vec()));
         text += &output::table(&rows, &[1, 3, 4, 5]);
     }
     for what in &record.left_out {
-        text += &format!("left out: {}\n", output::printable(what));
+        text += &format!("left out: {}\n", shown(what));
     }
     text
 }
@@ -177,12 +178,12 @@ fn markdown(record: &Record) -> String {
         let cells = cells(record, case).map(|cell| escape(&cell));
         text += &format!(
             "| {} | {} |\n",
-            escape(&output::printable(&case.of)),
+            escape(&shown(&case.of).to_string()),
             cells.join(" | ")
         );
     }
     for what in &record.left_out {
-        text += &format!("\nLeft out: {}\n", escape(&output::printable(what)));
+        text += &format!("\nLeft out: {}\n", escape(&shown(what).to_string()));
     }
     text
 }
@@ -224,8 +225,8 @@ fn comparison(first: &[Record], second: &[Record]) -> anyhow::Result<String> {
                 let median =
                     |case: &Case| case.summary().map_or_else(String::new, |s| time(s.median));
                 rows.push(vec![
-                    output::printable(&pair.first.of),
-                    output::printable(&pair.first.what),
+                    shown(&pair.first.of).to_string(),
+                    shown(&pair.first.what).to_string(),
                     median(pair.first),
                     median(pair.second),
                     format!("{speed:.2} x"),

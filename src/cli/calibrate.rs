@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
 use swiftprune_wgpu::run::DevicePair;
-use swiftprune_wgpu::text::Text;
+use swiftprune_wgpu::untrusted::shown_path;
 
 use super::args::Calibrate;
 use super::progress::{self, Pass};
+use super::settings;
 use super::terminal::Terminal;
-use super::{output, settings};
 
 pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
@@ -21,7 +22,7 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         None => Text::calibration(),
     };
     if args.output.symlink_metadata().is_ok() {
-        let path = args.output.display();
+        let path = shown_path(&args.output);
         let weights = checkpoint.source.weights();
         let beside =
             ["config.json", "tokenizer.json"].map(|name| weights.path().with_file_name(name));
@@ -44,7 +45,7 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
     let device = devices.forward();
     let weights = checkpoint.source.weights();
-    let weights = output::printable(&weights.path().to_string_lossy());
+    let weights = shown_path(weights.path());
     terminal.say(format_args!("model   {weights}"));
     terminal.say(format_args!(
         "norms   {}",
@@ -56,6 +57,6 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     pass.finish();
     norms?.write(&args.output)?;
     terminal.say(progress::calibrated(calibration.tokens(), start.elapsed()));
-    terminal.say(output::printable(&args.output.to_string_lossy()));
+    terminal.say(shown_path(&args.output));
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
+use swiftprune_wgpu::untrusted::shown;
 
 use super::terminal::Terminal;
 use super::{args, output};
@@ -40,8 +41,8 @@ pub(super) fn run(args: &args::Devices, terminal: Terminal) -> anyhow::Result<()
             device + mark,
             info.backend.clone(),
             info.kind.to_string(),
-            output::printable(&info.name),
-            output::printable(&info.driver),
+            shown(&info.name).to_string(),
+            shown(&info.driver).to_string(),
         ]);
     }
     stdout.write_all(output::table(&rows, &[]).as_bytes())?;

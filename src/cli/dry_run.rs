@@ -7,6 +7,7 @@ use swiftprune_wgpu::device::DeviceInfo;
 use swiftprune_wgpu::plan::Action;
 use swiftprune_wgpu::report::SelectionReport;
 use swiftprune_wgpu::run::Prepared;
+use swiftprune_wgpu::untrusted::shown;
 
 use super::output;
 use super::terminal::Terminal;
@@ -78,7 +79,7 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
     ];
     for tensor in &tensors {
         rows.push(vec![
-            output::printable(tensor.name),
+            shown(tensor.name).to_string(),
             tensor.dtype.clone(),
             format!("{:?}", tensor.shape),
             output::bytes(tensor.bytes),

@@ -3,12 +3,13 @@
 use std::io::Write as _;
 
 use serde::Serialize;
+use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
 use swiftprune_wgpu::run::DevicePair;
-use swiftprune_wgpu::text::Text;
+use swiftprune_wgpu::untrusted::shown;
 
 use super::args::Eval;
 use super::output;
@@ -78,7 +79,7 @@ fn measure(
 pub(super) fn lines(evaluation: &EvaluationReport) -> String {
     let on = format!(
         "on {}: {} tokens in {} windows of {}, {:.0} tokens/s on {}",
-        output::printable(&evaluation.text),
+        shown(&evaluation.text),
         output::count(evaluation.tokens as u64),
         output::count(evaluation.windows as u64),
         evaluation.context,

@@ -1,11 +1,14 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
-use swiftprune_wgpu::{calibration, plan, prune, run};
-
-use super::output::printable;
+use swiftprune_wgpu::untrusted::shown;
+use swiftprune_wgpu::{bench, calibration, device, plan, prune, run};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
+    // Wherever on its way a device failed: what helps is the same.
+    if let Some(error) = error.chain().find_map(|error| error.downcast_ref()) {
+        return of_device(error);
+    }
     if let Some(error) = error.downcast_ref::<run::Error>() {
         return match error {
             run::Error::Plan(error) => of_plan(error),
@@ -20,12 +23,32 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
             }),
             run::Error::Evaluation(_) => Some("leave --eval out to prune without it".to_owned()),
             run::Error::Report { .. } => Some("give a new name to --report".to_owned()),
+            run::Error::Device(error) => of_device(error),
             _ => None,
         };
+    }
+    if let Some(bench::Error::Temporary { .. }) = error.downcast_ref() {
+        return Some("--dir DIR chooses another place, --no-files leaves files out".to_owned());
     }
     error
         .downcast_ref::<calibration::Error>()
         .and_then(of_calibration)
+}
+
+fn of_device(error: &device::Error) -> Option<String> {
+    Some(
+        match error {
+            device::Error::NoAdapter { .. } => {
+                "`swiftprune-wgpu devices` lists what there is; --device cpu always works"
+            }
+            device::Error::Unfit { .. } => {
+                "--device cpu works; `swiftprune-wgpu selftest` says where a device differs"
+            }
+            device::Error::Failed { .. } => "--device cpu gives the same result",
+            _ => return None,
+        }
+        .to_owned(),
+    )
 }
 
 fn of_plan(error: &plan::Error) -> Option<String> {
@@ -39,7 +62,7 @@ fn of_plan(error: &plan::Error) -> Option<String> {
             "leave the tensor out with --exclude, or take --calibration none and --score ria".to_owned()
         }
         plan::Error::UnsupportedDtype { tensor, .. } | plan::Error::RowTooLong { tensor, .. } => {
-            format!("--exclude '{}' leaves it out", printable(tensor))
+            format!("--exclude '{}' leaves it out", shown(tensor))
         }
         plan::Error::GlobMatchesNothing { .. } => {
             "--dry-run lists every tensor, and what would happen to it".to_owned()
@@ -55,13 +78,14 @@ fn of_prune(error: &prune::Error) -> Option<String> {
     Some(match error {
         prune::Error::NonFinite { tensor, .. } => format!(
             "--keep-non-finite leaves such weights alone, --exclude '{}' the whole tensor",
-            printable(tensor)
+            shown(tensor)
         ),
         prune::Error::TooFewZeros { .. } => {
             "--device cpu gives the right result; `swiftprune-wgpu selftest` checks the device"
                 .to_owned()
         }
         prune::Error::Plan(error) => return of_plan(error),
+        prune::Error::Device(error) => return of_device(error),
         _ => return None,
     })
 }

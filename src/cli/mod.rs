@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use swiftprune_wgpu::error::Kind;
-use swiftprune_wgpu::{calibration, run, targets};
+use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
 use terminal::Terminal;
@@ -93,7 +93,7 @@ fn kind(error: &anyhow::Error) -> Kind {
     if let Some(error) = error.downcast_ref::<calibration::Error>() {
         return error.kind();
     }
-    if error.is::<targets::Error>() {
+    if error.is::<plan::GlobError>() {
         return Kind::Usage;
     }
     Kind::Failed

@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::calibration::{self, Calibration};
+use swiftprune_wgpu::prune;
 use swiftprune_wgpu::run::{self, Phase, Prepared};
-use swiftprune_wgpu::{forward, prune};
+use swiftprune_wgpu::untrusted::shown;
 
 use super::output;
 use super::terminal::Terminal;
@@ -41,7 +42,7 @@ impl Pass {
         }
     }
 
-    pub(super) fn at(&self, progress: forward::Progress) {
+    pub(super) fn at(&self, progress: calibration::Progress) {
         let speed = progress.done * progress.tokens as f64 / self.start.elapsed().as_secs_f64();
         self.bar.set_message(format!("{speed:.0} tokens/s"));
         self.bar.set_position((progress.done * STEPS as f64) as u64);
@@ -141,7 +142,7 @@ impl Progress {
         match event {
             prune::PruneEvent::Written(bytes) => bar.inc(bytes),
             prune::PruneEvent::Tensor { tensor, counts } => {
-                let name = output::printable(&tensor.name);
+                let name = shown(&tensor.name).to_string();
                 let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
                 if !self.terminal.quiet && (self.terminal.verbose || !self.terminal.live) {
                     let line = format!(

@@ -2,12 +2,11 @@
 
 use std::io::Write as _;
 
-use swiftprune_wgpu::plan::Options;
+use swiftprune_wgpu::calibration::Text;
+use swiftprune_wgpu::plan::Score;
+use swiftprune_wgpu::plan::Selection;
+use swiftprune_wgpu::plan::{NameFilter, Options};
 use swiftprune_wgpu::run::{NormsRequest, Request, prepare};
-use swiftprune_wgpu::scores::Score;
-use swiftprune_wgpu::selection::Selection;
-use swiftprune_wgpu::targets;
-use swiftprune_wgpu::text::Text;
 
 use super::args::{Prune, RuleName, TextChoice};
 use super::dry_run;
@@ -81,7 +80,7 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     };
     let mut options = Options::new(selection);
     options.score = args.score.as_deref().and_then(Score::by_name);
-    options.targets = targets::Selection::new(&args.include, &args.exclude)?;
+    options.targets = NameFilter::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;
     options.squared_error = args.json || args.report.is_some();
     Ok(options)

@@ -7,9 +7,9 @@ use serde::Serialize;
 use swiftprune_wgpu::bench::Machine;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
 use swiftprune_wgpu::selftest::{Case, cases};
+use swiftprune_wgpu::untrusted::escaped;
 
 use super::args::Selftest;
-use super::output;
 use super::terminal::Terminal;
 
 /// What one device gave.
@@ -147,10 +147,11 @@ fn line(outcome: &Outcome, cases: usize) -> String {
         (None, 0) => "ok",
         (None, _) => "DIFFERS",
     };
-    output::printable(&format!(
+    escaped(&format!(
         "{word:7}  {}: {} of {cases} cases alike, {:.1} s",
         outcome.device, outcome.passed, outcome.seconds
     ))
+    .to_string()
 }
 
 /// What to paste into a report: everything that somebody elsewhere must know.
@@ -181,6 +182,6 @@ fn block(outcomes: &[Outcome], cases: usize) -> String {
         }
     }
     text.lines()
-        .map(|line| output::printable(line) + "\n")
+        .map(|line| escaped(line).to_string() + "\n")
         .collect()
 }

@@ -2,10 +2,11 @@
 
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::device::Device;
+use swiftprune_wgpu::plan::NormsUse;
+use swiftprune_wgpu::plan::Selection;
 use swiftprune_wgpu::plan::{Draft, NormsSource};
 use swiftprune_wgpu::run::Prepared;
-use swiftprune_wgpu::scores::NormsUse;
-use swiftprune_wgpu::selection::Selection;
+use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use super::output;
 
@@ -16,10 +17,7 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
     let is_without_norms = matches!(draft.norms_source(), NormsSource::None);
     let weights = draft.checkpoint().source.weights();
     vec![
-        format!(
-            "model   {}",
-            output::printable(&weights.path().to_string_lossy())
-        ),
+        format!("model   {}", shown_path(weights.path())),
         format!("prune   {}", rule(&draft.options().selection)),
         format!(
             "score   {}: {}{}",
@@ -47,11 +45,7 @@ fn norms(prepared: &Prepared, draft: &Draft) -> String {
                 .tokens
                 .map_or_else(String::new, |n| format!(", {} tokens", output::count(n)));
             let path = norms.source.path.to_string_lossy();
-            format!(
-                "{} ({}{tokens})",
-                output::printable(&path),
-                norms.source.format
-            )
+            format!("{} ({}{tokens})", shown(&path), norms.source.format)
         }
         _ => "none".to_owned(),
     }
@@ -88,7 +82,7 @@ fn rule(selection: &Selection) -> String {
 pub(super) fn calibration(calibration: &Calibration, device: &Device) -> String {
     format!(
         "{}, {} tokens in windows of {}, measured on {} in f32",
-        output::printable(&calibration.text().name),
+        shown(&calibration.text().name),
         output::count(calibration.tokens() as u64),
         calibration.context(),
         output::device(device.info())

@@ -1,6 +1,7 @@
 //! What a run did, for humans: the table of kinds and the closing lines.
 
 use swiftprune_wgpu::report::{Report, Totals};
+use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use super::terminal::Terminal;
 use super::{eval, output};
@@ -14,7 +15,7 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     }
     let line = |row: &Totals| {
         let mut cells = vec![
-            output::printable(&row.kind),
+            shown(&row.kind).to_string(),
             output::count(row.tensors as u64),
             output::count(row.weights),
             output::count(row.zeros),
@@ -49,17 +50,17 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         );
     }
     for (name, reason) in &report.left_out {
-        text += &format!("left out {}: {reason}\n", output::printable(name));
+        text += &format!("left out {}: {reason}\n", shown(name));
     }
     for (name, sum) in report.sha256.iter().flatten() {
-        text += &format!("sha256 {sum}  {}\n", output::printable(name));
+        text += &format!("sha256 {sum}  {}\n", shown(name));
     }
     if let Some(evaluation) = &report.evaluation {
         text += &eval::lines(evaluation);
     }
     text += &format!(
         "{}: {} in {:.2} s ({:.2} GB/s) on {}\n",
-        output::printable(&report.output.to_string_lossy()),
+        shown_path(&report.output),
         output::bytes(report.bytes),
         report.seconds,
         report.bytes as f64 / 1e9 / report.seconds,

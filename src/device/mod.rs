@@ -17,8 +17,11 @@ pub use choice::DeviceChoice;
 pub use error::Error;
 pub use info::{DeviceInfo, DeviceKind};
 
-use crate::mask::Mask;
-use crate::recipe::{Recipe, Rows, Step, Sums};
+pub use crate::counts::Counts;
+pub use crate::mask::Mask;
+pub use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Sums, Terms};
+
+use crate::recipe::Step;
 use timing::{Timed, Timer};
 
 /// A device that is ready.

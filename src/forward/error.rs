@@ -1,7 +1,8 @@
 //! Why a forward pass failed.
 
-use crate::checkpoint::{self, shown};
+use crate::checkpoint;
 use crate::device;
+use crate::untrusted::shown;
 
 /// Why a forward pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +30,6 @@ pub enum Error {
         /// The weight whose input it is, or the head.
         at: String,
     },
-    /// A tensor that was not checked beforehand; an error of this program.
-    #[error("no tensor {}", shown(_0))]
-    NoSuchTensor(String),
     /// The adapter failed.
     #[error(transparent)]
     Device(#[from] device::Error),

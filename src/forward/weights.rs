@@ -2,53 +2,35 @@
 //!
 //! However a linear layer is stored, an engine gets it as `[out_features, in_features]`.
 
-use std::collections::HashMap;
-use std::fs::File;
-
 use bytemuck::Zeroable as _;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::error::Error;
-use crate::checkpoint::{self, Checkpoint, Tensor, positional};
+use crate::checkpoint::{Checkpoint, Place, Reader};
 use crate::dtype::Dtype;
 use crate::model::Linear;
-use crate::targets::Layout;
+use crate::names::rules::Layout;
+use crate::untrusted::shown;
 
-/// The open files of a checkpoint, and where each tensor lies in them.
-pub(super) struct WeightReader<'a> {
-    checkpoint: &'a Checkpoint,
-    files: Vec<File>,
-    by_name: HashMap<&'a str, (usize, &'a Tensor)>,
-}
+/// The data of a checkpoint, as the forward pass takes it.
+pub(super) struct WeightReader<'a>(Reader<'a>);
 
 impl<'a> WeightReader<'a> {
     pub(super) fn open(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
-        let files = checkpoint
-            .shards
-            .iter()
-            .map(|shard| Ok(checkpoint::open_regular(&shard.path)?.0))
-            .collect::<Result<_, Error>>()?;
-        let by_name = checkpoint
-            .tensors()
-            .map(|(shard, tensor)| (tensor.name.as_str(), (shard, tensor)))
-            .collect();
-        Ok(Self {
-            checkpoint,
-            files,
-            by_name,
-        })
+        Ok(Self(Reader::open(checkpoint)?))
     }
 
     /// How a tensor's elements are stored.
     pub(super) fn dtype(&self, name: &str) -> Result<Dtype, Error> {
-        let (_, tensor) = self.find(name)?;
-        Dtype::from_safetensors(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+        let stored = self.find(name)?.tensor.dtype;
+        Dtype::from_stored(stored)
+            .ok_or_else(|| Error::Engine(format!("{} is stored as {stored:?}", shown(name))))
     }
 
     /// A whole tensor as f32, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let (_, tensor) = self.find(name)?;
+        let tensor = self.find(name)?.tensor;
         let elements = tensor.shape.iter().product();
         self.read_elements(name, 0, elements)
     }
@@ -60,7 +42,7 @@ impl<'a> WeightReader<'a> {
         first: usize,
         rows: usize,
     ) -> Result<Vec<f32>, Error> {
-        let (_, tensor) = self.find(name)?;
+        let tensor = self.find(name)?.tensor;
         let features: usize = tensor.shape.iter().skip(1).product();
         self.read_elements(name, first * features, rows * features)
     }
@@ -112,22 +94,14 @@ impl<'a> WeightReader<'a> {
         }
     }
 
-    fn find(&self, name: &str) -> Result<(usize, &'a Tensor), Error> {
-        // The architecture was held against the headers, so this is a name that it forgot to check.
-        self.by_name
-            .get(name)
-            .copied()
-            .ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+    // The architecture was held against the headers, so an error is for a name that it forgot to check.
+    fn find(&self, name: &str) -> Result<Place<'a>, Error> {
+        Ok(self.0.find(name)?)
     }
 
     /// The bytes of a tensor from byte `first` on, as they are stored.
     fn read_bytes(&self, name: &str, first: usize, bytes: &mut [u8]) -> Result<(), Error> {
-        let (shard, tensor) = self.find(name)?;
-        let path = &self.checkpoint.shards[shard].path;
-        let offset = tensor.offset + first as u64;
-        positional::read_exact_at(&self.files[shard], bytes, offset)
-            .map_err(checkpoint::Error::io("read", path))?;
-        Ok(())
+        Ok(self.0.read_range(&self.find(name)?, first as u64, bytes)?)
     }
 
     fn read_elements(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {

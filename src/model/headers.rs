@@ -1,55 +1,44 @@
 //! The tensors of a checkpoint, to hold a description against.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
 use super::block::{Linear, NormTensors};
 use super::error::Error;
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Catalog, Checkpoint};
 use crate::dtype::Dtype;
 
 /// The headers of a checkpoint, to look names up in.
 pub(super) struct Headers<'a> {
     checkpoint: &'a Checkpoint,
-    by_name: BTreeMap<&'a str, (usize, &'a Tensor)>,
+    catalog: Catalog<'a>,
 }
 
 impl<'a> Headers<'a> {
     pub(super) fn of(checkpoint: &'a Checkpoint) -> Self {
-        let by_name = checkpoint
-            .tensors()
-            .map(|(shard, tensor)| (tensor.name.as_str(), (shard, tensor)))
-            .collect();
         Self {
             checkpoint,
-            by_name,
+            catalog: Catalog::of(checkpoint),
         }
     }
 
     /// Tensors there are.
     pub(super) fn len(&self) -> usize {
-        self.by_name.len()
+        self.catalog.len()
     }
 
     /// Whether there is one of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
+        self.catalog.get(name).is_some()
     }
 
     /// One whose name begins with `prefix`, if there is any.
     pub(super) fn starting_with(&self, prefix: &str) -> Option<&'a str> {
-        let mut from = self
-            .by_name
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        from.next()
-            .map(|(name, _)| *name)
-            .filter(|name| name.starts_with(prefix))
+        let mut places = self.catalog.starting_with(prefix);
+        places.next().map(|place| place.tensor.name.as_str())
     }
 
     /// Says what is wrong with a tensor, and in which file.
     pub(super) fn wrong(&self, tensor: &str, problem: String) -> Error {
-        let file = match self.by_name.get(tensor) {
-            Some((shard, _)) => self.checkpoint.shards[*shard].path.clone(),
+        let file = match self.catalog.get(tensor) {
+            Some(place) => place.path.to_path_buf(),
             None => self.checkpoint.source.weights().path().to_path_buf(),
         };
         Error::Tensor {
@@ -61,21 +50,18 @@ impl<'a> Headers<'a> {
 
     /// Checks that a tensor is there, in this shape, as floats.
     pub(super) fn check(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
-        match self.by_name.get(name) {
-            None => Err(self.wrong(name, "is missing".to_owned())),
-            Some((_, tensor)) if tensor.shape != shape => Err(self.wrong(
-                name,
-                format!(
-                    "is {:?}, by config.json it would be {shape:?}",
-                    tensor.shape
-                ),
-            )),
-            Some((_, tensor)) if Dtype::from_safetensors(tensor.dtype).is_none() => {
-                let problem = format!("is {:?}, only BF16, F16 and F32 can be run", tensor.dtype);
-                Err(self.wrong(name, problem))
-            }
-            Some(_) => Ok(()),
+        let place = self.catalog.get(name);
+        let place = place.ok_or_else(|| self.wrong(name, "is missing".to_owned()))?;
+        let (found, dtype) = (&place.tensor.shape, place.tensor.dtype);
+        if found != shape {
+            let problem = format!("is {found:?}, by config.json it would be {shape:?}");
+            return Err(self.wrong(name, problem));
         }
+        if Dtype::from_stored(dtype).is_none() {
+            let problem = format!("is {dtype:?}, only BF16, F16 and F32 can be run");
+            return Err(self.wrong(name, problem));
+        }
+        Ok(())
     }
 
     /// Checks the tensors of a norm.

@@ -6,7 +6,8 @@ use super::error::Error;
 use super::families;
 use super::family::ModelFiles;
 use super::headers::Headers;
-use crate::checkpoint::{Checkpoint, shown};
+use crate::checkpoint::Checkpoint;
+use crate::untrusted::shown;
 
 impl Architecture {
     /// Reads what a checkpoint computes, and checks that its tensors fit.
@@ -35,7 +36,7 @@ impl Architecture {
 fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
     let file = checkpoint.source.weights().path().to_path_buf();
     let json = checkpoint.config.as_ref().ok_or(Error::NoConfig(file))?;
-    let config = Config::new(json);
+    let config = Config::new(json.json());
     let model_type = checkpoint
         .model_type()
         .ok_or_else(|| Error::Config("model_type is missing".to_owned()))?;

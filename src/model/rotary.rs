@@ -6,7 +6,7 @@ use std::f64::consts::PI;
 
 use super::config::Config;
 use super::error::Error;
-use crate::checkpoint::shown;
+use crate::untrusted::shown;
 
 /// How queries and keys are turned by their position.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use super::{Error, Format, error::printable};
+use super::error::Error;
+use super::provenance::Format;
+use crate::untrusted::shown;
 
 /// A position in the bytes of one file.
 pub(super) struct Cursor<'a> {
@@ -81,8 +83,8 @@ impl<'a> Cursor<'a> {
     pub(super) fn text(&mut self, count: u64, what: &str) -> Result<&'a str, Error> {
         let bytes = self.take(count, what)?;
         std::str::from_utf8(bytes).map_err(|_| {
-            let shown = printable(&String::from_utf8_lossy(&bytes[..bytes.len().min(60)]));
-            self.malformed(format!("{what} is not UTF-8 (`{shown}`)"))
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]);
+            self.malformed(format!("{what} is not UTF-8 (`{}`)", shown(&text)))
         })
     }
 

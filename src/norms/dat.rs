@@ -13,7 +13,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Error, Format, Norms, Provenance, cursor::Cursor, error::printable};
+use super::cursor::Cursor;
+use super::entries::Norms;
+use super::error::Error;
+use super::provenance::{Format, Provenance};
+use crate::untrusted::shown;
 
 /// Longest name that is believed, in bytes; llama.cpp's own limit is 64.
 const MAX_NAME: u32 = 1024;
@@ -59,7 +63,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
         let name = cursor.text(length.into(), "a name")?.to_owned();
         cursor.length("the number of calls")?;
         let count = cursor.length("the number of values")?;
-        let values = cursor.f32s(count.into(), &format!("`{}`", printable(&name)))?;
+        let values = cursor.f32s(count.into(), &format!("`{}`", shown(&name)))?;
         norms.put_new(name, None, values)?;
     }
 
@@ -83,7 +87,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lookup;
+    use super::super::lookup::Lookup;
     use super::*;
 
     const DAT: &[u8] = include_bytes!("../../tests/fixtures/imatrix.dat");

@@ -1,29 +1,34 @@
 //! What can be wrong with a file of column norms.
 //!
-//! Every message names the file, the tensor where there is one, and the way out. Names and values out of a file are a
-//! stranger's: they pass through [`printable`] before they enter a message.
+//! Every message names the file, the tensor where there is one, and what to do. Names are kept as they are in the file and
+//! escaped when they are printed; a text that was put together (`what`) holds names that are escaped already.
 
 use std::path::{Path, PathBuf};
 
-use super::Format;
+use super::provenance::Format;
+use crate::checkpoint;
+use crate::untrusted::{shown, shown_path};
 
 /// Why column norms could not be read, written or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused a read or a write.
-    #[error("cannot use the norms file {}", path.display())]
+    /// The operating system refused to read the file.
+    #[error("cannot use the norms file {}", shown_path(path))]
     Io {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A norms file could not be written.
+    #[error(transparent)]
+    Write(#[from] checkpoint::Error),
     /// The file is larger than any file of norms.
     #[error(
         "{}: {bytes} bytes are too many for a file of column norms (at most {limit}): is it the model itself? \
          Pass a norms file or a llama.cpp importance matrix",
-        path.display()
+        shown_path(path)
     )]
     TooLarge {
         /// The file.
@@ -37,29 +42,33 @@ pub enum Error {
     #[error(
         "{}: not a file of column norms: {what}. Pass a norms file (one f32 vector a weight), or a llama.cpp importance \
          matrix (imatrix, .gguf or .dat)",
-        path.display()
+        shown_path(path)
     )]
     NotNorms {
         /// The file.
         path: PathBuf,
-        /// What it is instead, as far as that can be told.
+        /// What it is instead, as far as that can be told; fit for a terminal.
         what: String,
     },
     /// The file starts like its format and then breaks it: damaged, cut short, or hostile.
-    #[error("{}: damaged {format}: {what}. Fetch or write the file again", path.display())]
+    #[error(
+        "{}: damaged {format}: {what}. Fetch or write the file again",
+        shown_path(path)
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
         /// The format it starts like.
         format: Format,
-        /// What is broken, and where.
+        /// What is broken, and where; fit for a terminal.
         what: String,
     },
     /// A norm is not a finite number, or is negative: no sum of squares.
     #[error(
-        "{}: `{tensor}`: {value} in column {column} is not a sum of squares (finite, not negative). The norms were \
+        "{}: `{}`: {value} in column {column} is not a sum of squares (finite, not negative). The norms were \
          measured on a broken run; measure them again",
-        path.display()
+        shown_path(path),
+        shown(tensor)
     )]
     Value {
         /// The file.
@@ -73,9 +82,11 @@ pub enum Error {
     },
     /// There are norms for the weight, of another length than its input.
     #[error(
-        "{}: `{tensor}` holds {found} column norms, but `{weight}` has {wanted} input features. The norms are probably \
+        "{}: `{}` holds {found} column norms, but `{}` has {wanted} input features. The norms are probably \
          those of another model; pass the ones measured on this model",
-        path.display()
+        shown_path(path),
+        shown(tensor),
+        shown(weight)
     )]
     Length {
         /// The file.
@@ -91,10 +102,12 @@ pub enum Error {
     },
     /// The norms and the weight disagree on the experts.
     #[error(
-        "{}: `{tensor}` holds norms of {found} expert(s), but {} was asked for `{weight}`. The norms are probably those \
+        "{}: `{}` holds norms of {found} expert(s), but {} was asked for `{}`. The norms are probably those \
          of another model; pass the ones measured on this model",
-        path.display(),
-        match wanted { Some(e) => format!("expert {e} (counted from 0)"), None => "one matrix without experts".into() }
+        shown_path(path),
+        shown(tensor),
+        match wanted { Some(e) => format!("expert {e} (counted from 0)"), None => "one matrix without experts".into() },
+        shown(weight)
     )]
     Experts {
         /// The file.
@@ -131,35 +144,5 @@ impl Error {
             format,
             what: what.into(),
         }
-    }
-}
-
-/// A stranger's text, fit for a terminal: control and formatting characters escaped, at most 120 characters of it.
-pub(super) fn printable(text: &str) -> String {
-    const LONGEST: usize = 120;
-    let mut out: String = text
-        .chars()
-        .take(LONGEST)
-        .flat_map(char::escape_debug)
-        .collect();
-    if text.chars().nth(LONGEST).is_some() {
-        out.push_str("...");
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_drive_the_terminal_or_flood_it() {
-        let shown = printable("a\u{1b}[2J\u{202e}b\n");
-        assert!(shown.chars().all(|c| c.is_ascii_graphic()), "{shown}");
-        assert!(printable(&"x".repeat(10_000)).len() < 200);
-        assert_eq!(
-            printable("model.layers.0.mlp.down_proj.weight"),
-            "model.layers.0.mlp.down_proj.weight"
-        );
     }
 }

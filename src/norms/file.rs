@@ -8,33 +8,33 @@
 //! equal files and a hash of the file names them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
-use serde::Serialize;
 
-use super::{Error, Format, Norms, Provenance, cursor::f32s, error::printable};
-
-/// The longest header the safetensors format allows, in bytes.
-const MAX_HEADER: u64 = 100_000_000;
+use super::cursor::f32s;
+use super::entries::{Entry, Norms};
+use super::error::Error;
+use super::provenance::{Format, Provenance};
+use crate::checkpoint::{Header, MAX_JSON, OutputOptions, TensorSpec, Writer};
+use crate::dtype::StoredDtype;
+use crate::untrusted::shown;
 
 /// Whether the bytes start like a safetensors file: a header length, then JSON.
 pub(super) fn starts(bytes: &[u8]) -> bool {
     let Some((length, rest)) = bytes.split_first_chunk() else {
         return false;
     };
-    u64::from_le_bytes(*length) <= MAX_HEADER && rest.first() == Some(&b'{')
+    u64::from_le_bytes(*length) <= MAX_JSON && rest.first() == Some(&b'{')
 }
 
 /// Reads a norms file.
 pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     let malformed = |what: String| Error::malformed(path, Format::Safetensors, what);
-    let (_, header) =
-        SafeTensors::read_metadata(bytes).map_err(|e| malformed(printable(&e.to_string())))?;
-    let tensors =
-        SafeTensors::deserialize(bytes).map_err(|e| malformed(printable(&e.to_string())))?;
+    let (_, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| malformed(shown(&e.to_string()).to_string()))?;
+    let tensors = SafeTensors::deserialize(bytes)
+        .map_err(|e| malformed(shown(&e.to_string()).to_string()))?;
 
     let mut metadata: BTreeMap<String, String> = header
         .metadata()
@@ -64,7 +64,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
             (dtype, shape) => {
                 let what = format!(
                     "`{}` is {dtype:?} {shape:?}, where norms are F32 [in_features] (is it a model's weights?)",
-                    printable(name)
+                    shown(name)
                 );
                 return Err(Error::not_norms(path, what));
             }
@@ -80,102 +80,40 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     Ok(norms)
 }
 
-#[derive(Serialize)]
-struct Header<'a> {
-    #[serde(rename = "__metadata__")]
-    metadata: BTreeMap<&'a str, &'a str>,
-    #[serde(flatten)]
-    tensors: BTreeMap<&'a str, Tensor>,
-}
-
-#[derive(Serialize)]
-struct Tensor {
-    dtype: &'static str,
-    shape: Vec<usize>,
-    data_offsets: [usize; 2],
-}
-
-/// The file's bytes up to the data.
-fn header(norms: &Norms) -> Vec<u8> {
-    let tokens = norms.source.tokens.map(|t| t.to_string());
-    let mut metadata: BTreeMap<&str, &str> = norms
-        .source
-        .metadata
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.as_str()))
-        .collect();
-    metadata.insert("format", "pt");
-    if let Some(tokens) = &tokens {
-        metadata.insert("tokens", tokens);
-    }
-    let mut end = 0;
-    let mut tensors = BTreeMap::new();
-    for (name, entry) in &norms.entries {
+/// Writes a norms file, in one step: what was there before is replaced by the whole file or not at all.
+pub(super) fn write(norms: &Norms, path: &Path) -> Result<(), Error> {
+    let tensor = |(name, entry): (&String, &Entry)| {
         let count = entry.values.len();
         let shape = match entry.experts {
             Some(experts) => vec![experts, count / experts],
             None => vec![count],
         };
-        let start = end;
-        end += count * size_of::<f32>();
-        tensors.insert(
-            name.as_str(),
-            Tensor {
-                dtype: "F32",
-                shape,
-                data_offsets: [start, end],
-            },
-        );
+        TensorSpec::new(name, StoredDtype::F32, shape)
+    };
+    let tensors: Vec<TensorSpec> = norms.entries.iter().map(tensor).collect();
+    let mut metadata = norms.source.metadata.clone();
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    if let Some(tokens) = norms.source.tokens {
+        metadata.insert("tokens".to_owned(), tokens.to_string());
     }
-    let mut json = serde_json::to_vec(&Header { metadata, tensors })
-        .expect("maps of strings and integers are JSON");
-    // Spaces to the next multiple of 8, so that the data is aligned in a mapped file.
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut out = (json.len() as u64).to_le_bytes().to_vec();
-    out.append(&mut json);
-    out
-}
-
-/// Writes a norms file: to a sibling first, then one rename.
-pub(super) fn write(norms: &Norms, path: &Path) -> Result<(), Error> {
-    if norms.entries.contains_key("__metadata__") {
-        return Err(Error::malformed(
-            path,
-            Format::Safetensors,
-            "no weight can be called `__metadata__`",
-        ));
+    let header = Header::new(&tensors, &metadata)
+        .map_err(|problem| Error::malformed(path, Format::Safetensors, problem.to_string()))?;
+    let options = OutputOptions::new().overwrite(true).sync(true);
+    let file = Writer::create(path, header, &options)?;
+    for (tensor, entry) in norms.entries.values().enumerate() {
+        let bytes: Vec<u8> = entry.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        file.write(tensor, 0, &bytes)?;
     }
-    let unfinished = sibling(path);
-    let written = write_new(norms, &unfinished).and_then(|()| fs::rename(&unfinished, path));
-    written.map_err(|source| {
-        // What is left of a failed write is of no use; that it may be gone already is no second error.
-        let _ = fs::remove_file(&unfinished);
-        Error::io(path, source)
-    })
-}
-
-fn write_new(norms: &Norms, path: &Path) -> std::io::Result<()> {
-    let mut out = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(path)?);
-    out.write_all(&header(norms))?;
-    for entry in norms.entries.values() {
-        for value in &entry.values {
-            out.write_all(&value.to_le_bytes())?;
-        }
-    }
-    out.into_inner()?.sync_data()
-}
-
-/// A name beside `path`, on the same file system, that no other process uses.
-fn sibling(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.unfinished", std::process::id()));
-    path.with_file_name(name)
+    file.finish()?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lookup;
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::super::lookup::Lookup;
     use super::*;
 
     const NORMS: &[u8] = include_bytes!("../../tests/fixtures/norms.safetensors");

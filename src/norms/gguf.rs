@@ -11,7 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Error, Format, Norms, Provenance, cursor::Cursor, cursor::f32s, error::printable};
+use super::cursor::{Cursor, f32s};
+use super::entries::Norms;
+use super::error::Error;
+use super::provenance::{Format, Provenance};
+use crate::untrusted::shown;
 
 const MAGIC: &[u8] = b"GGUF";
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
@@ -89,7 +93,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
         let what = match metadata.get("general.architecture") {
             Some(Value::Text(name)) => format!(
                 "it is a GGUF model ({}), which has no `.in_sum2` tensors",
-                printable(name)
+                shown(name)
             ),
             _ => "it is a GGUF file without `.in_sum2` tensors".into(),
         };
@@ -106,7 +110,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     let mut counts = BTreeMap::new();
     for info in &infos {
         if !seen.insert(info.name) {
-            return Err(cursor.malformed(format!("`{}` is there twice", printable(info.name))));
+            return Err(cursor.malformed(format!("`{}` is there twice", shown(info.name))));
         }
         if let Some(weight) = info.name.strip_suffix(".counts") {
             counts.insert(weight, reader.values(info)?);
@@ -125,7 +129,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
             _ => {
                 let what = format!(
                     "`{}` has {} dimensions, not 1 or 2",
-                    printable(info.name),
+                    shown(info.name),
                     info.dims.len()
                 );
                 return Err(cursor.malformed(what));
@@ -198,7 +202,7 @@ fn check_counts(
     if counts.len() != experts && counts.len() != 1 {
         return Err(cursor.malformed(format!(
             "`{}` has {} counts for {experts} rows",
-            printable(weight),
+            shown(weight),
             counts.len()
         )));
     }
@@ -210,7 +214,7 @@ fn check_counts(
         if *count == 0.0 && sums.iter().any(|n| *n != 0.0) {
             return Err(cursor.malformed(format!(
                 "`{}` row {row} has sums over no tokens",
-                printable(weight)
+                shown(weight)
             )));
         }
     }
@@ -229,7 +233,7 @@ impl Reader<'_> {
     fn values(&mut self, info: &Info) -> Result<Vec<f32>, Error> {
         let malformed = |what: String| {
             self.cursor
-                .malformed(format!("`{}` {what}", printable(info.name)))
+                .malformed(format!("`{}` {what}", shown(info.name)))
         };
         if info.kind != F32 {
             return Err(malformed(format!(
@@ -270,7 +274,7 @@ fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, Error> {
     let name = string(cursor, "a tensor name")?;
     let count = cursor.u32("a number of dimensions")?;
     if count > MAX_DIMS {
-        return Err(cursor.malformed(format!("`{}` has {count} dimensions", printable(name))));
+        return Err(cursor.malformed(format!("`{}` has {count} dimensions", shown(name))));
     }
     let mut dims = (0..count)
         .map(|_| cursor.u64("a dimension"))
@@ -344,229 +348,4 @@ fn fixed_size(kind: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Lookup;
-    use super::*;
-
-    const IMATRIX: &[u8] = include_bytes!("../../tests/fixtures/imatrix.gguf");
-    const MODEL: &[u8] = include_bytes!("../../tests/fixtures/model.gguf");
-
-    fn read(bytes: &[u8]) -> Result<Norms, Error> {
-        Norms::parse(bytes, Path::new("imatrix.gguf"))
-    }
-
-    /// A GGUF file of the given parts, tensors as (name, dims, type, offset).
-    fn build(pairs: &[Vec<u8>], tensors: &[(&str, &[u64], u32, u64)], data: &[u8]) -> Vec<u8> {
-        let mut out = b"GGUF\x03\0\0\0".to_vec();
-        out.extend((tensors.len() as u64).to_le_bytes());
-        out.extend((pairs.len() as u64).to_le_bytes());
-        out.extend(pairs.concat());
-        for (name, dims, kind, offset) in tensors {
-            out.extend((name.len() as u64).to_le_bytes());
-            out.extend(name.as_bytes());
-            out.extend((dims.len() as u32).to_le_bytes());
-            out.extend(dims.iter().flat_map(|d| d.to_le_bytes()));
-            out.extend(kind.to_le_bytes());
-            out.extend(offset.to_le_bytes());
-        }
-        out.resize(out.len().next_multiple_of(32), 0);
-        out.extend(data);
-        out
-    }
-
-    fn floats(values: &[f32]) -> Vec<u8> {
-        values.iter().flat_map(|v| v.to_le_bytes()).collect()
-    }
-
-    #[test]
-    fn a_file_written_by_the_gguf_package_reads_back_with_its_provenance() {
-        let norms = read(IMATRIX).unwrap();
-        assert_eq!(
-            (norms.source.format, norms.source.tokens),
-            (Format::Gguf, Some(12 * 512))
-        );
-        assert_eq!(norms.source.metadata["text"], "calibration.txt, more.txt");
-        for name in ["q_proj", "k_proj", "v_proj"] {
-            let found = norms
-                .get(&format!("model.layers.0.self_attn.{name}.weight"), None, 8)
-                .unwrap();
-            assert_eq!(
-                found,
-                Lookup::Measured(&[0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0]),
-                "{name}"
-            );
-        }
-        let absent = norms
-            .get("model.layers.7.self_attn.q_proj.weight", None, 8)
-            .unwrap();
-        assert_eq!(absent, Lookup::Absent);
-    }
-
-    #[test]
-    fn experts_have_their_own_rows_and_a_count_of_zero_is_unseen() {
-        let norms = read(IMATRIX).unwrap();
-        let get = |name: &str, expert| norms.get(&format!("model.layers.1.{name}"), expert, 8);
-        for (name, expert) in [
-            ("block_sparse_moe.experts.2.w3.weight", None),
-            ("mlp.experts.2.gate_proj.weight", None),
-            ("mlp.experts.gate_up_proj", Some(2)),
-        ] {
-            assert_eq!(
-                get(name, expert).unwrap().measured().unwrap()[..2],
-                [16.0, 17.0],
-                "{name}"
-            );
-        }
-        assert_eq!(
-            get("mlp.experts.1.up_proj.weight", None).unwrap(),
-            Lookup::Unseen
-        );
-        assert!(matches!(
-            get("mlp.experts.3.up_proj.weight", None),
-            Err(Error::Experts { found: 3, .. })
-        ));
-        assert!(matches!(
-            get("mlp.experts.gate_up_proj", None),
-            Err(Error::Experts { found: 3, .. })
-        ));
-    }
-
-    #[test]
-    fn norms_of_another_model_are_refused() {
-        let error = read(IMATRIX)
-            .unwrap()
-            .get("model.layers.0.self_attn.q_proj.weight", None, 16)
-            .unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Length {
-                    found: 8,
-                    wanted: 16,
-                    ..
-                }
-            ),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_model_is_told_to_be_one() {
-        let message = read(MODEL).unwrap_err().to_string();
-        assert!(
-            message.contains("GGUF model (llama)") && message.contains("importance"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn a_norm_that_is_not_a_number_names_its_tensor() {
-        for bad in [f32::NAN, f32::INFINITY, -2.0] {
-            let bytes = build(&[], &[("a.in_sum2", &[2], 0, 0)], &floats(&[1.0, bad]));
-            assert!(
-                matches!(read(&bytes), Err(Error::Value { column: 1, tensor, .. }) if tensor == "a")
-            );
-        }
-    }
-
-    #[test]
-    fn sums_over_no_tokens_are_refused() {
-        let tensors: [(&str, &[u64], u32, u64); 2] =
-            [("a.in_sum2", &[2, 2], 0, 0), ("a.counts", &[1, 2], 0, 16)];
-        let with = |sums: [f32; 4]| {
-            read(&build(
-                &[],
-                &tensors,
-                &floats(&[&sums[..], &[5.0, 0.0]].concat()),
-            ))
-        };
-        assert!(with([1.0, 2.0, 0.0, 0.0]).is_ok());
-        assert!(
-            with([1.0, 2.0, 0.0, 3.0])
-                .unwrap_err()
-                .to_string()
-                .contains("row 1")
-        );
-    }
-
-    #[test]
-    fn one_place_cannot_be_claimed_by_many_tensors() {
-        let tensors: [(&str, &[u64], u32, u64); 2] =
-            [("a.in_sum2", &[2], 0, 0), ("b.in_sum2", &[2], 0, 0)];
-        assert!(
-            read(&build(&[], &tensors, &[0; 16])).is_ok(),
-            "there is room for both"
-        );
-        assert!(
-            read(&build(&[], &tensors, &[0; 8]))
-                .unwrap_err()
-                .to_string()
-                .contains("overlaps")
-        );
-    }
-
-    #[test]
-    fn sizes_that_overflow_or_leave_the_file_are_refused() {
-        for dims in [
-            &[u64::MAX, u64::MAX][..],
-            &[u64::MAX / 2],
-            &[1 << 62],
-            &[3],
-            &[0],
-        ] {
-            assert!(matches!(
-                read(&build(&[], &[("a.in_sum2", dims, 0, 0)], &[0; 8])),
-                Err(Error::Malformed { .. })
-            ));
-        }
-        for offset in [4, u64::MAX] {
-            assert!(read(&build(&[], &[("a.in_sum2", &[2], 0, offset)], &[0; 8])).is_err());
-        }
-        for (kind, dims) in [(1, &[2][..]), (0, &[1, 1, 2]), (0, &[1, 1, 1, 1, 2])] {
-            assert!(read(&build(&[], &[("a.in_sum2", dims, kind, 0)], &[0; 8])).is_err());
-        }
-        assert!(read(&build(&[], &[("a.in_sum2", &[2], 0, 0)], &[0; 8])).is_ok());
-    }
-
-    #[test]
-    fn deep_arrays_and_strange_types_are_refused() {
-        let pair = |kind: u32, rest: &[u8]| {
-            [&1u64.to_le_bytes()[..], b"k", &kind.to_le_bytes(), rest].concat()
-        };
-        let nested = |depth: usize| {
-            let one = [&9u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
-            pair(
-                9,
-                &[
-                    one.repeat(depth),
-                    [&0u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat(),
-                ]
-                .concat(),
-            )
-        };
-        let tensors: [(&str, &[u64], u32, u64); 1] = [("a.in_sum2", &[2], 0, 0)];
-        let with = |pair: Vec<u8>| read(&build(&[pair], &tensors, &[0; 8]));
-        assert!(with(nested(1)).is_ok());
-        assert!(with(nested(50_000)).is_err());
-        assert!(with(pair(13, &[0; 8])).is_err());
-        assert!(
-            with(pair(
-                9,
-                &[&8u32.to_le_bytes()[..], &u64::MAX.to_le_bytes()].concat()
-            ))
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn a_big_endian_file_is_named() {
-        let message = read(b"GGUF\0\0\0\x03\0\0\0\0").unwrap_err().to_string();
-        assert!(message.contains("big-endian"), "{message}");
-    }
-
-    #[test]
-    fn no_cut_and_no_flipped_bit_makes_the_reader_panic() {
-        // The last 20 bytes are padding.
-        super::super::tests::survives_damage(IMATRIX, 20);
-    }
-}
+mod tests;

@@ -4,13 +4,14 @@ use super::allocation;
 use super::error::Error;
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
-use crate::checkpoint::{Checkpoint, shown};
+use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::norms::{Lookup, Norms};
 use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
 use crate::targets::{self, Decision, Reason, Target};
+use crate::untrusted::shown;
 
 /// A checkpoint, and what will happen to each of its tensors; its norms may still have to be measured.
 ///
@@ -241,7 +242,7 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
             shape: &tensor.shape,
         })
         .collect();
-    let decided = targets::plan(&described, &model, &options.targets);
+    let decided = targets::decide(&described, &model, &options.targets);
     for (list, uses) in [("include", &decided.include), ("exclude", &decided.exclude)] {
         if let Some(unused) = uses.iter().find(|glob| glob.matched == 0) {
             return Err(Error::GlobMatchesNothing {
@@ -253,7 +254,7 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
     let mut tensors = Vec::with_capacity(decided.decisions.len());
     for ((shard, tensor), decision) in checkpoint.tensors().zip(decided.decisions) {
         let file = || checkpoint.shards[shard].path.clone();
-        let action = match (decision, Dtype::from_safetensors(tensor.dtype)) {
+        let action = match (decision, Dtype::from_stored(tensor.dtype)) {
             (Decision::Skip(reason), _) => Action::Copy(reason),
             (Decision::Prune(target), Some(dtype)) => {
                 if target.in_features > MAX_IN_FEATURES {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::{shown, shown_path};
 use crate::error::Kind;
 use crate::norms;
 use crate::recipe::MAX_IN_FEATURES;
+use crate::untrusted::{shown, shown_path};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

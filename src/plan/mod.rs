@@ -20,9 +20,12 @@ pub use error::Error;
 pub use options::{NormsSource, Options};
 pub use tensors::{Action, PlannedTensor};
 
+pub use crate::scores::{NormsUse, SCORES, Score};
+pub use crate::selection::{Ewma, Pattern, Selection};
+pub use crate::targets::{Error as GlobError, Layout, NameFilter, Reason, Target};
+
 use crate::checkpoint::Checkpoint;
 use crate::norms::Norms;
-use crate::targets::Target;
 
 /// A [`Draft`] whose norms are there: what [`prune`](crate::prune::prune) runs. It reads as its draft does.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ pub struct Options {
     /// The score; `None` takes `swiftprune` where there are norms and `ria` where there are none.
     pub score: Option<&'static Score>,
     /// Which tensors.
-    pub targets: targets::Selection,
+    pub targets: targets::NameFilter,
     /// Leave NaN and infinities alone instead of refusing them.
     pub keep_non_finite: bool,
     /// Also add up `sum dW^2` and `sum W^2`.
@@ -28,7 +28,7 @@ impl Options {
         Self {
             selection,
             score: None,
-            targets: targets::Selection::default(),
+            targets: targets::NameFilter::default(),
             keep_non_finite: false,
             squared_error: false,
         }

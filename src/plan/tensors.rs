@@ -1,6 +1,6 @@
 //! The rows of a plan: a tensor each, with what happens to it.
 
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, StoredDtype};
 use crate::selection::Selection;
 use crate::targets::{Reason, Target};
 
@@ -30,7 +30,7 @@ pub struct PlannedTensor {
     /// Its name. It is a stranger's text: escape it before printing.
     pub name: String,
     /// Its dtype as safetensors names it.
-    pub dtype: safetensors::Dtype,
+    pub dtype: StoredDtype,
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its first byte in the shard's file.

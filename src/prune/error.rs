@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::{self, shown, shown_path};
+use crate::checkpoint;
 use crate::error::Kind;
+use crate::untrusted::{shown, shown_path};
 use crate::{device, plan};
 
 /// Why a run was given up; the output did not appear.

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::gpu::CHUNKS;
 use super::matrix::Matrix;
 use super::pieces;
-use crate::checkpoint;
+use crate::checkpoint::Reader;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
 use crate::device::{Backend, Device};
 use crate::plan::Draft;
@@ -50,18 +50,11 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     else {
         return Ok(None);
     };
-    let shard = &draft.checkpoint().shards[matrix.shard];
-    let (file, _) = checkpoint::open_regular(&shard.path)?;
+    let input = Reader::open(draft.checkpoint())?;
     let rows =
         0..(SAMPLE_BYTES / matrix.row_bytes().max(1)).clamp(1, matrix.target.out_features.max(1));
     let mut chunk = Chunk::default();
-    matrix
-        .read(&file, rows.clone(), &mut chunk)
-        .map_err(|source| checkpoint::Error::Io {
-            action: "read",
-            path: shard.path.clone(),
-            source,
-        })?;
+    matrix.read(&input, rows.clone(), &mut chunk)?;
     let weights = Rows {
         dtype: matrix.dtype,
         in_features: matrix.target.in_features,

@@ -1,5 +1,4 @@
 //! What the threads of a run share: the plan, the files, and what has been counted and timed.
-use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +10,7 @@ use super::matrix::Matrix;
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::tally::Tally;
-use crate::checkpoint::{self, Output};
+use crate::checkpoint::{Output, Reader};
 use crate::counts::Counts;
 use crate::plan::Plan;
 use crate::recipe::{Recipe, Sums};
@@ -20,8 +19,7 @@ use crate::recipe::{Recipe, Sums};
 pub(super) struct Job<'a> {
     pub(super) plan: &'a Plan,
     output: &'a Output,
-    /// The input, one handle a shard.
-    files: Vec<File>,
+    input: Reader<'a>,
     pub(super) matrices: Vec<Matrix<'a>>,
     pub(super) pieces: Vec<Piece>,
     /// Per tensor of the plan; `None` for a copied one.
@@ -41,18 +39,12 @@ impl<'a> Job<'a> {
         chunk_rows: impl Fn(&Matrix<'_>) -> usize,
         progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
     ) -> Result<Self, Error> {
-        let files = plan
-            .checkpoint()
-            .shards
-            .iter()
-            .map(|shard| checkpoint::open_regular(&shard.path).map(|(file, _)| file))
-            .collect::<checkpoint::Result<Vec<_>>>()?;
         let (matrices, pieces) = pieces::cut(plan, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
         Ok(Self {
             plan,
             output,
-            files,
+            input: Reader::open(plan.checkpoint())?,
             matrices,
             pieces,
             tallies: plan
@@ -143,20 +135,7 @@ impl<'a> Job<'a> {
         chunk: &mut Chunk,
     ) -> Result<(), Error> {
         let _clock = self.clocks.run(Stage::Read);
-        matrix
-            .read(&self.files[matrix.shard], rows, chunk)
-            .map_err(|source| {
-                let path = self.plan.checkpoint().shards[matrix.shard].path.clone();
-                Error::Checkpoint(if source.kind() == std::io::ErrorKind::UnexpectedEof {
-                    checkpoint::Error::Changed { path }
-                } else {
-                    checkpoint::Error::Io {
-                        action: "read",
-                        path,
-                        source,
-                    }
-                })
-            })
+        Ok(matrix.read(&self.input, rows, chunk)?)
     }
 
     pub(super) fn write(
@@ -180,7 +159,7 @@ impl<'a> Job<'a> {
         {
             let _clock = self.clocks.run(Stage::Copy);
             self.output
-                .copy_range(shard, &self.files[shard], span.start, bytes)?;
+                .copy_range(shard, self.input.file(shard), span.start, bytes)?;
         }
         (self.progress)(PruneEvent::Written(bytes));
         Ok(())
@@ -238,7 +217,7 @@ impl<'a> Job<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Checkpoint;
+    use crate::checkpoint::{Checkpoint, OutputOptions};
     use crate::error::Kind;
     use crate::plan::Options;
     use crate::selection::Selection;
@@ -250,7 +229,7 @@ mod tests {
         let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
         let options = Options::new(Selection::Exact { sparsity: 0.5 });
         let plan = Plan::new(checkpoint, options, None).unwrap();
-        let output = Output::create(plan.checkpoint(), &out, false).unwrap();
+        let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         check(Job::new(&plan, &output, |_| usize::MAX, &|_| ()).unwrap());
     }
 

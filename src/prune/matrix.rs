@@ -1,11 +1,10 @@
 //! A matrix of a tensor that is pruned, and where its rows lie in the file.
 
-use std::fs::File;
 use std::ops::Range;
 
 use super::chunk::Chunk;
 use super::shared_recipe::SharedRecipe;
-use crate::checkpoint::positional;
+use crate::checkpoint::{self, Reader};
 use crate::dtype::Dtype;
 use crate::plan::PlannedTensor;
 use crate::selection::Selection;
@@ -63,18 +62,18 @@ impl<'a> Matrix<'a> {
     /// Reads rows into `chunk`, row-major whichever way they lie in the file.
     pub(super) fn read(
         &self,
-        file: &File,
+        input: &Reader<'_>,
         rows: Range<usize>,
         chunk: &mut Chunk,
-    ) -> std::io::Result<()> {
+    ) -> checkpoint::Result<()> {
         let bytes = chunk.resize(rows.len() * self.row_bytes());
         if !self.is_transposed() {
-            return positional::read_exact_at(file, bytes, self.row_offset(rows.start));
+            return input.read_at(self.shard, self.row_offset(rows.start), bytes);
         }
         let size = self.dtype.size();
         for feature in 0..self.target.in_features {
             let band = chunk.band_mut(rows.len() * size);
-            positional::read_exact_at(file, band, self.band_offset(feature, rows.start))?;
+            input.read_at(self.shard, self.band_offset(feature, rows.start), band)?;
             chunk.scatter_band(feature, self.target.in_features, size);
         }
         Ok(())

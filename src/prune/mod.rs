@@ -48,7 +48,6 @@ pub fn prune(
     plan: &Plan,
     device: &Device,
     output: Output,
-    sync: bool,
     progress: &(dyn Fn(PruneEvent<'_>) + Sync),
 ) -> Result<Outcome, Error> {
     let start = Instant::now();
@@ -62,7 +61,7 @@ pub fn prune(
         Backend::Gpu(gpu) => gpu::run(&job, gpu),
     }
     let (counts, stages) = job.finish()?;
-    let finished = output.finish(sync)?;
+    let finished = output.finish()?;
     Ok(Outcome {
         counts,
         elapsed: start.elapsed(),

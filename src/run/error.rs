@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::shown_path;
 use crate::error::Kind;
+use crate::untrusted::shown_path;
 use crate::{calibration, checkpoint, device, norms, plan, prune};
 
 /// Why a run was given up; no output appeared.

@@ -8,7 +8,7 @@
 //! ```no_run
 //! use swiftprune_wgpu::plan::Options;
 //! use swiftprune_wgpu::run::{Request, run};
-//! use swiftprune_wgpu::selection::{Pattern, Selection};
+//! use swiftprune_wgpu::plan::{Pattern, Selection};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let two_of_four = Pattern::new(2, 4).ok_or("no such pattern")?;
@@ -32,7 +32,7 @@ pub use event::{Event, Phase};
 pub use request::{NormsRequest, Request};
 
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Output, Source};
+use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
@@ -170,7 +170,10 @@ impl Prepared {
             .output
             .clone()
             .unwrap_or_else(|| draft.checkpoint().default_output());
-        let output = Output::create(draft.checkpoint(), &path, request.overwrite)?;
+        let options = OutputOptions::new()
+            .overwrite(request.overwrite)
+            .sync(request.sync);
+        let output = Output::create(draft.checkpoint(), &path, &options)?;
 
         let known = draft.warnings().len();
         let plan = match &calibration {
@@ -189,7 +192,7 @@ impl Prepared {
 
         let outcome = timed(Phase::Prune, tell, || {
             let progress = |event: prune::PruneEvent<'_>| tell(Event::Prune(event));
-            prune::prune(&plan, devices.pruning(), output, request.sync, &progress)
+            prune::prune(&plan, devices.pruning(), output, &progress)
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
         report.command.clone_from(&request.command);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::error::Error;
-use crate::checkpoint::{Checkpoint, Output};
+use crate::checkpoint::{Checkpoint, Output, OutputOptions};
 use crate::device::Device;
 use crate::fixtures::random_norms;
 use crate::norms::{Format, Norms, Provenance};
@@ -44,7 +44,7 @@ pub(super) fn pruned(
     options.score = Some(score);
     let plan = Plan::new(checkpoint, options, Some(norms))?;
     let out = dir.path().join("out.safetensors");
-    let output = Output::create(plan.checkpoint(), &out, false)?;
-    prune(&plan, device, output, false, &|_| ())?;
+    let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new())?;
+    prune(&plan, device, output, &|_| ())?;
     Ok(fs::read(&out)?)
 }

@@ -1,11 +1,10 @@
 //! What a device gives for a case.
 
-use sha2::{Digest as _, Sha256};
-
 use super::cases::Case;
 use super::error::Error;
 use super::model;
 use super::shapes::{KEPT, SHAPES, WIDE};
+use crate::checksum::{self, Checksum};
 use crate::device::Device;
 use crate::fixtures::{Tensor, random_norms, rules, trained_norms};
 use crate::recipe::Recipe;
@@ -17,11 +16,11 @@ impl Case {
     /// # Errors
     /// Every variant of [`Error`].
     pub fn sum(&self, device: &Device) -> Result<String, Error> {
-        let mut hash = Sha256::new();
+        let mut sum = Checksum::default();
         let (dtype, score, rule) = match *self {
             Self::Model(score, rule) => {
-                hash.update(model::pruned(device, score, rule.selection)?);
-                return Ok(hexadecimal(&hash.finalize()));
+                let pruned = model::pruned(device, score, rule.selection)?;
+                return Ok(checksum::of_bytes(&pruned));
             }
             Self::WeightSums(dtype) => (dtype, &SCORES[0], rules()[0]),
             Self::Alone(_, dtype, score, rule)
@@ -63,12 +62,8 @@ impl Case {
             };
             words
                 .iter()
-                .for_each(|word| hash.update(word.to_le_bytes()));
+                .for_each(|word| sum.update(&word.to_le_bytes()));
         }
-        Ok(hexadecimal(&hash.finalize()))
+        Ok(sum.finish())
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

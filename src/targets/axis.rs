@@ -8,53 +8,12 @@
 //! 1. **The shape.** One side of each such layer has `hidden_size` features. If just one axis is that long, that is proof.
 //! 2. **The other tensors of the checkpoint** that are stored alike: a square `attn.c_proj` lies as the `attn.c_attn`
 //!    beside it does.
-//! 3. **The architecture**, from [`CONVENTIONS`].
+//! 3. **The architecture**, from the table in `src/names/rules.rs`.
 //!
-//! Where none speaks the weight is left alone, with [`Reason::AxisUnknown`](super::Reason::AxisUnknown).
+//! Where none speaks the weight is left alone, with [`Reason::AxisUnknown`](super::reason::Reason::AxisUnknown).
 
-use super::names::{Hidden, Stored};
-use super::{Layout, Model};
-
-/// What architectures store how, for the shapes that do not say. Only what was seen in files.
-const CONVENTIONS: &[(Family, Layout, &[&str])] = &[
-    (
-        Family::Conv1d,
-        Layout::InOut,
-        &["gpt2", "openai-gpt", "imagegpt", "jais"],
-    ),
-    (
-        Family::Conv1d,
-        Layout::OutIn,
-        &["gpt_bigcode", "gpt_neo", "starcoder2", "qwen"],
-    ),
-    (
-        Family::Experts,
-        Layout::InOut,
-        &["llama4", "llama4_text", "gpt_oss"],
-    ),
-    (
-        Family::Experts,
-        Layout::OutIn,
-        &[
-            "mixtral",
-            "qwen2_moe",
-            "qwen3_moe",
-            "olmoe",
-            "granitemoe",
-            "glm4_moe",
-            "deepseek_v2",
-            "deepseek_v3",
-            "phimoe",
-        ],
-    ),
-];
-
-/// Tensors that one checkpoint stores in one order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    Conv1d,
-    Experts,
-}
+use super::model::Model;
+use crate::names::rules::{Group, Hidden, Layout, Stored, convention};
 
 /// What the tensors of one checkpoint have shown so far.
 #[derive(Clone, Debug, Default)]
@@ -73,14 +32,14 @@ struct Seen {
 impl Witnesses {
     /// Hears one tensor.
     pub(super) fn hear(&mut self, stored: Stored, shape: &[usize], model: &Model) {
-        let Some((family, hidden)) = family(stored) else {
+        let Some((group, hidden)) = stored.group() else {
             return;
         };
-        let seen = match family {
-            Family::Conv1d => &mut self.conv1d,
-            Family::Experts => &mut self.experts,
+        let seen = match group {
+            Group::Conv1d => &mut self.conv1d,
+            Group::Experts => &mut self.experts,
         };
-        match proven(family, hidden, shape, model) {
+        match proven(group, hidden, shape, model) {
             Some(Layout::OutIn) => seen.out_in = true,
             Some(Layout::InOut) => seen.in_out = true,
             None => {}
@@ -88,24 +47,16 @@ impl Witnesses {
     }
 
     /// What they say together; nothing when they contradict each other.
-    fn verdict(&self, family: Family) -> Option<Layout> {
-        let seen = match family {
-            Family::Conv1d => self.conv1d,
-            Family::Experts => self.experts,
+    fn verdict(&self, group: Group) -> Option<Layout> {
+        let seen = match group {
+            Group::Conv1d => self.conv1d,
+            Group::Experts => self.experts,
         };
         match (seen.out_in, seen.in_out) {
             (true, false) => Some(Layout::OutIn),
             (false, true) => Some(Layout::InOut),
             _ => None,
         }
-    }
-}
-
-fn family(stored: Stored) -> Option<(Family, Hidden)> {
-    match stored {
-        Stored::Linear => None,
-        Stored::MaybeConv1d(hidden) => Some((Family::Conv1d, hidden)),
-        Stored::FusedExperts(hidden) => Some((Family::Experts, hidden)),
     }
 }
 
@@ -116,22 +67,19 @@ pub(super) fn layout(
     model: &Model,
     witnesses: &Witnesses,
 ) -> Option<Layout> {
-    let Some((family, hidden)) = family(stored) else {
+    let Some((group, hidden)) = stored.group() else {
         return Some(Layout::OutIn);
     };
-    proven(family, hidden, shape, model)
-        .or_else(|| witnesses.verdict(family))
+    proven(group, hidden, shape, model)
+        .or_else(|| witnesses.verdict(group))
         .or_else(|| {
             let model_type = model.model_type.as_deref()?;
-            let row = CONVENTIONS
-                .iter()
-                .find(|(f, _, models)| *f == family && models.contains(&model_type))?;
-            Some(row.1)
+            convention(group, model_type)
         })
 }
 
 /// The layout that the shape proves.
-fn proven(family: Family, hidden: Hidden, shape: &[usize], model: &Model) -> Option<Layout> {
+fn proven(group: Group, hidden: Hidden, shape: &[usize], model: &Model) -> Option<Layout> {
     let &[.., first, last] = shape else {
         return None;
     };
@@ -142,7 +90,7 @@ fn proven(family: Family, hidden: Hidden, shape: &[usize], model: &Model) -> Opt
         Some(size) if size == last => true,
         Some(size) if size == first => false,
         // Without a config: what fans out of the residual stream in these models is wider than the stream.
-        None if family == Family::Conv1d && hidden == Hidden::In => last < first,
+        None if group == Group::Conv1d && hidden == Hidden::In => last < first,
         _ => return None,
     };
     Some(if hidden_axis_is_last == (hidden == Hidden::In) {

@@ -4,13 +4,13 @@
 //! sentence in common. `docs/calibration.md` says what is in them and why.
 
 use std::borrow::Cow;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
 use tokenizers::Tokenizer;
 
-use crate::checkpoint::{self, Checkpoint, shown, shown_path};
+use crate::checkpoint::{self, Checkpoint};
+use crate::checksum;
+use crate::untrusted::{self, shown, shown_path};
 
 /// The longest text that is read, in bytes.
 pub const MAX_TEXT: u64 = 64 << 20;
@@ -38,7 +38,8 @@ pub enum Error {
     },
     /// A text of which too few tokens come.
     #[error(
-        "{text} has {found} tokens, and {wanted} are the least that say anything: give a longer text"
+        "{} has {found} tokens, and {wanted} are the least that say anything: give a longer text",
+        shown(text)
     )]
     TooShort {
         /// The text's name.
@@ -52,6 +53,7 @@ pub enum Error {
 
 /// A text with a name to call it by.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Text {
     /// `built-in calibration text`, or the file.
     pub name: String,
@@ -60,6 +62,15 @@ pub struct Text {
 }
 
 impl Text {
+    /// A text of any origin; `name` is what messages and reports call it.
+    #[must_use]
+    pub fn new(name: impl Into<String>, content: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            name: name.into(),
+            content: content.into(),
+        }
+    }
+
     /// The text that calibration takes when none is given.
     #[must_use]
     pub fn calibration() -> Self {
@@ -102,8 +113,7 @@ impl Text {
     /// The SHA-256 of its bytes, in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> String {
-        let sum = Sha256::digest(self.content.as_bytes());
-        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+        checksum::of_bytes(self.content.as_bytes())
     }
 }
 
@@ -137,19 +147,7 @@ pub fn tokenize(checkpoint: &Checkpoint, text: &Text) -> Result<Vec<u32>, Error>
 
 /// A whole file, if it is a regular one of at most `limit` bytes.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let (file, len) = checkpoint::open_regular(path)?;
-    if len > limit {
-        return Err(Error::Unusable {
-            path: path.to_path_buf(),
-            problem: format!("{len} bytes are too many, the limit is {limit}"),
-        });
-    }
-    let mut bytes = Vec::new();
-    // The limit holds for a file that grows meanwhile, too.
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(checkpoint::Error::io("read", path))?;
-    Ok(bytes)
+    Ok(untrusted::read(path, limit).map_err(checkpoint::Error::reading(path))?)
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 )]
 
 use swiftprune_wgpu::Dtype;
+use swiftprune_wgpu::device::Mask;
 use swiftprune_wgpu::device::{Device, DeviceChoice};
-use swiftprune_wgpu::mask::Mask;
-use swiftprune_wgpu::recipe::{Factors, Sums, Terms};
-use swiftprune_wgpu::scores::Score;
-use swiftprune_wgpu::selection::{Ewma, Pattern, Selection};
+use swiftprune_wgpu::device::{Factors, Sums, Terms};
+use swiftprune_wgpu::plan::Score;
+use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
 
 use crate::oracle;
 

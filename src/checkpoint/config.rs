@@ -1,0 +1,76 @@
+//! The config.json of a model: what its author says about it.
+//!
+//! It is read whole and kept as it is. Which keys there are and what they mean differs from one architecture to the next,
+//! so this room looks values up and leaves their meaning to whoever asks: `targets` (what the model is called, how wide
+//! it is) and `model` (everything that the forward pass needs).
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::error::{Error, Result};
+use crate::untrusted::{self, shown};
+
+/// The longest config.json that is read, in bytes.
+pub const MAX_CONFIG: u64 = 16 << 20;
+
+/// A config.json.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config(Value);
+
+impl Config {
+    /// Reads the file; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::TooLong`], [`Error::NotRegular`] and [`Error::Io`].
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let json = match untrusted::read(path, MAX_CONFIG) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            result => result.map_err(Error::reading(path))?,
+        };
+        let config = Self::parse(&json).map_err(|problem| Error::Config {
+            path: path.to_path_buf(),
+            problem,
+        })?;
+        Ok(Some(config))
+    }
+
+    /// Reads the JSON of a config.json.
+    ///
+    /// # Errors
+    /// What is wrong with it, fit for a terminal.
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(json)
+            .map(Self)
+            .map_err(|e| format!("it is no valid JSON: {}", shown(&e.to_string())))
+    }
+
+    /// The architecture: `llama`, `gpt_neox` ... It is text from a file: escape it before printing.
+    #[must_use]
+    pub fn model_type(&self) -> Option<&str> {
+        self.word("model_type")
+    }
+
+    /// The text under a key.
+    #[must_use]
+    pub fn word(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.as_str()
+    }
+
+    /// The whole number, zero or above, under a key.
+    #[must_use]
+    pub fn size(&self, key: &str) -> Option<u64> {
+        self.0.get(key)?.as_u64()
+    }
+
+    /// Whether there is anything but `null` under a key.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.0.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// The JSON itself, for the rooms that read architectures out of it.
+    pub(crate) const fn json(&self) -> &Value {
+        &self.0
+    }
+}

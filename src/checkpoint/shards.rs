@@ -1,0 +1,186 @@
+//! An open checkpoint: its shards, their headers and its config.json, read and checked.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::config::Config;
+use super::error::{Error, Result};
+use super::header::{self, Header, HeaderError, Tensor};
+use super::index::{Index, IndexError, MAX_INDEX};
+use super::locate::{Source, Weights, directory_of, locate};
+use super::positional::read_exact_at;
+use crate::untrusted::{self, open_regular};
+
+/// An open checkpoint: all its headers, checked; none of its data.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// Where it was found.
+    pub source: Source,
+    /// Its files of weights, in the order of their names; at least one.
+    pub shards: Vec<Shard>,
+    /// The config.json beside the weights, if there is one.
+    pub config: Option<Config>,
+}
+
+/// One file of weights.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Shard {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its name without the directory; the output's shard is called the same.
+    pub file_name: String,
+    /// Its header.
+    pub header: Header,
+    /// Its length in bytes, header included.
+    pub len: u64,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint that `model` means: a file, an index, a directory, or `org/name` in the local cache.
+    ///
+    /// # Errors
+    /// What [`locate()`] says, and [`Error::Header`], [`Error::Index`], [`Error::Config`], [`Error::NotRegular`] or
+    /// [`Error::Io`] for files that cannot be used.
+    pub fn open(model: &str) -> Result<Self> {
+        Self::open_source(locate(model)?)
+    }
+
+    /// Opens a checkpoint that [`locate()`] found.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_source(source: Source) -> Result<Self> {
+        let weights = source.weights();
+        let dir = directory_of(weights.path());
+        let shards = match &weights {
+            Weights::Single(path) => vec![Shard::open(path)?],
+            Weights::Sharded(path) => open_shards(path, dir)?,
+        };
+        let config = Config::read(&dir.join("config.json"))?;
+        Ok(Self {
+            source,
+            shards,
+            config,
+        })
+    }
+
+    /// The architecture that config.json names: `llama`, `gpt_neox` ...
+    #[must_use]
+    pub fn model_type(&self) -> Option<&str> {
+        self.config.as_ref()?.model_type()
+    }
+
+    /// Every tensor with the number of its shard, shard by shard, in the order of the data.
+    pub fn tensors(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+        let shards = self.shards.iter().enumerate();
+        shards.flat_map(|(shard, Shard { header, .. })| {
+            header.tensors.iter().map(move |t| (shard, t))
+        })
+    }
+
+    /// Where the output goes if nothing else is said: `NAME-pruned.safetensors` beside a file, `DIR-pruned` beside a
+    /// directory (for an index, beside the one it lies in), `./name-pruned` for a model from the cache.
+    #[must_use]
+    pub fn default_output(&self) -> PathBuf {
+        match &self.source {
+            Source::File(path) => {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                path.with_file_name(format!("{stem}-pruned.safetensors"))
+            }
+            Source::Index(path) => beside(directory_of(path)),
+            Source::Directory { dir, .. } => beside(dir),
+            Source::Cache { id, .. } => {
+                let name = id.rsplit('/').next().unwrap_or(id);
+                PathBuf::from(format!("{name}-pruned"))
+            }
+        }
+    }
+}
+
+/// `DIR-pruned`; a directory that is given as `.` or `..` is asked for its real name.
+fn beside(dir: &Path) -> PathBuf {
+    let real = || {
+        dir.canonicalize()
+            .ok()
+            .filter(|real| real.file_name().is_some())
+    };
+    let dir = match dir.file_name() {
+        Some(_) => dir.to_path_buf(),
+        None => real().unwrap_or_else(|| PathBuf::from("model")),
+    };
+    let mut name = dir.file_name().unwrap_or_default().to_os_string();
+    name.push("-pruned");
+    dir.with_file_name(name)
+}
+
+impl Shard {
+    /// Reads and checks the header of one file of weights.
+    ///
+    /// # Errors
+    /// [`Error::Header`], [`Error::NotRegular`] or [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let (file, len) = open_regular(path).map_err(Error::reading(path))?;
+        let header = read_header(&file, len, path)?;
+        let file_name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Ok(Self {
+            path: path.to_path_buf(),
+            file_name,
+            header,
+            len,
+        })
+    }
+}
+
+fn open_shards(index_path: &Path, dir: &Path) -> Result<Vec<Shard>> {
+    let wrong = |problem| Error::Index {
+        path: index_path.to_path_buf(),
+        problem,
+    };
+    let json = untrusted::read(index_path, MAX_INDEX).map_err(Error::reading(index_path))?;
+    let index = Index::parse(&json).map_err(wrong)?;
+    let mut shards = Vec::new();
+    for file in index.files() {
+        match Shard::open(&dir.join(file)) {
+            Ok(shard) => shards.push(shard),
+            Err(Error::Io {
+                action: "open",
+                source,
+                ..
+            }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(wrong(IndexError::MissingShard {
+                    file: file.to_owned(),
+                }));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    index
+        .check(shards.iter().map(|s| (s.file_name.as_str(), &s.header)))
+        .map_err(wrong)?;
+    Ok(shards)
+}
+
+/// Reads and checks the header of an open file of `len` bytes; `path` is for messages only.
+fn read_header(file: &File, len: u64, path: &Path) -> Result<Header> {
+    let wrong = |problem| Error::Header {
+        path: path.to_path_buf(),
+        problem,
+    };
+    let mut prefix = [0; header::PREFIX];
+    if len < prefix.len() as u64 {
+        return Err(wrong(HeaderError::TooShort { len }));
+    }
+    read_exact_at(file, &mut prefix, 0).map_err(Error::io("read", path))?;
+    let json_len = header::json_len(prefix, len).map_err(wrong)?;
+    // Not more than the file has, nor than 100 MB: fit to be allocated.
+    let mut raw = vec![0; header::PREFIX + json_len];
+    read_exact_at(file, &mut raw, 0).map_err(Error::io("read", path))?;
+    Header::parse(raw, len).map_err(wrong)
+}

@@ -1,0 +1,478 @@
+//! The table of tensor names: what each is, keyed by the part of the name behind its block.
+//!
+//! A checkpoint does not say what its tensors *are*; their names do. A row of [`RULES`] says three things of the weights it
+//! names: how they are stored, which input of the block they read (norms belong to an input, so all its readers share
+//! them), and by that input how llama.cpp calls them (`imatrix.rs`). **To support an architecture, add its tails here**;
+//! every row is tested by the loop in this file, and by the lists of real names in `src/targets`.
+
+use super::grammar::{block, match_tail};
+
+/// Which axis of a stored weight its inputs run along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `[out_features, in_features]`: a row is one output neuron, as in `nn.Linear`.
+    OutIn,
+    /// `[in_features, out_features]`: a column is one output neuron, as in GPT-2's `Conv1D`.
+    InOut,
+}
+
+/// How a rule's weights lie, and whether that needs to be found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// `nn.Linear`: `[out, in]`, always.
+    Linear,
+    /// A module that is `nn.Linear` in some architectures and GPT-2's `Conv1D`, `[in, out]`, in others.
+    MaybeConv1d(Hidden),
+    /// All experts of a block in one tensor, `[experts, out, in]` or `[experts, in, out]`.
+    FusedExperts(Hidden),
+}
+
+/// Which side of a layer has `hidden_size` features: the handle by which a shape gives its axes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// It reads the residual stream.
+    In,
+    /// It writes to the residual stream.
+    Out,
+}
+
+/// The inputs of linear layers in a decoder block. All weights that read one input share its column norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Input {
+    /// What queries, keys and values are made of.
+    Attention,
+    /// What the query's latent vector is expanded from.
+    QueryLatent,
+    /// What the latent vector of keys and values is expanded from.
+    KeyValueLatent,
+    /// What the heads found.
+    AttentionOutput,
+    /// What gate and up read.
+    Mlp,
+    /// What down reads.
+    MlpDown,
+    /// What an expert's gate and up read: the tokens that were routed to it.
+    Experts,
+    /// What an expert's down reads.
+    ExpertsDown,
+    /// What the gate and up of the experts for every token read.
+    SharedExperts,
+    /// What their down reads.
+    SharedExpertsDown,
+}
+
+/// What some tails say of a weight.
+#[derive(Debug)]
+pub(crate) struct NameRule {
+    /// Where they are seen; for the reader, and for the test that names a row.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "documents the table, and names the row that a test fails on"
+        )
+    )]
+    pub(crate) seen_in: &'static str,
+    /// How the weight lies in the file.
+    pub(crate) stored: Stored,
+    /// What it reads.
+    pub(crate) input: Input,
+    /// The name within its block, without `.weight`; `*` is a number.
+    pub(crate) tails: &'static [&'static str],
+}
+
+/// The default set: every weight of which a name is known, all of them linear layers of a decoder block.
+pub(crate) static RULES: &[NameRule] = &[
+    NameRule {
+        seen_in: "attention of llama, mistral, qwen 2 and 3, gemma, phi 3, olmo, granite, cohere, mixtral, opt, phi 1 and 2",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &[
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.qkv_proj",
+            "self_attn.W_pack",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: its output",
+        stored: Stored::Linear,
+        input: Input::AttentionOutput,
+        tails: &["self_attn.o_proj", "self_attn.out_proj", "self_attn.dense"],
+    },
+    NameRule {
+        seen_in: "latent attention of deepseek 2 and 3, kimi, minicpm 3: down to the latent vectors",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &["self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"],
+    },
+    NameRule {
+        seen_in: "the same: queries out of their latent vector",
+        stored: Stored::Linear,
+        input: Input::QueryLatent,
+        tails: &["self_attn.q_b_proj"],
+    },
+    NameRule {
+        seen_in: "the same: keys and values out of theirs",
+        stored: Stored::Linear,
+        input: Input::KeyValueLatent,
+        tails: &["self_attn.kv_b_proj"],
+    },
+    NameRule {
+        seen_in: "feed-forward of llama, mistral, qwen 2 and 3, gemma, olmo; phi 3 and glm 4 (gate and up in one)",
+        stored: Stored::Linear,
+        input: Input::Mlp,
+        tails: &["mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj"],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::MlpDown,
+        tails: &["mlp.down_proj"],
+    },
+    NameRule {
+        seen_in: "feed-forward of phi 1 and 2, opt",
+        stored: Stored::Linear,
+        input: Input::Mlp,
+        tails: &["mlp.fc1", "fc1"],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::MlpDown,
+        tails: &["mlp.fc2", "fc2"],
+    },
+    NameRule {
+        seen_in: "attention of gpt_neox (pythia), falcon, bloom, chatglm",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &[
+            "attention.query_key_value",
+            "self_attention.query_key_value",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: its output",
+        stored: Stored::Linear,
+        input: Input::AttentionOutput,
+        tails: &["attention.dense", "self_attention.dense"],
+    },
+    NameRule {
+        seen_in: "feed-forward of the same",
+        stored: Stored::Linear,
+        input: Input::Mlp,
+        tails: &["mlp.dense_h_to_4h"],
+    },
+    NameRule {
+        seen_in: "feed-forward of the same: down",
+        stored: Stored::Linear,
+        input: Input::MlpDown,
+        tails: &["mlp.dense_4h_to_h"],
+    },
+    NameRule {
+        seen_in: "attention of gpt-j, codegen, gpt_neo",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &[
+            "attn.q_proj",
+            "attn.k_proj",
+            "attn.v_proj",
+            "attn.qkv_proj",
+            "attn.attention.q_proj",
+            "attn.attention.k_proj",
+            "attn.attention.v_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "the same, and mpt: its output",
+        stored: Stored::Linear,
+        input: Input::AttentionOutput,
+        tails: &["attn.out_proj", "attn.attention.out_proj"],
+    },
+    NameRule {
+        seen_in: "feed-forward of gpt-j, codegen",
+        stored: Stored::Linear,
+        input: Input::Mlp,
+        tails: &["mlp.fc_in"],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::MlpDown,
+        tails: &["mlp.fc_out"],
+    },
+    NameRule {
+        seen_in: "attention of mpt (its output is above)",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &["attn.Wqkv"],
+    },
+    NameRule {
+        seen_in: "feed-forward of mpt",
+        stored: Stored::Linear,
+        input: Input::Mlp,
+        tails: &["ffn.up_proj"],
+    },
+    NameRule {
+        seen_in: "feed-forward of mpt: down",
+        stored: Stored::Linear,
+        input: Input::MlpDown,
+        tails: &["ffn.down_proj"],
+    },
+    NameRule {
+        seen_in: "attention of llama as first published, mistral's own files, internlm 2, lfm 2",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &[
+            "attention.wq",
+            "attention.wk",
+            "attention.wv",
+            "attention.wqkv",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: its output",
+        stored: Stored::Linear,
+        input: Input::AttentionOutput,
+        tails: &["attention.wo"],
+    },
+    NameRule {
+        seen_in: "feed-forward of the same; dense layers of llama 4, jamba",
+        stored: Stored::Linear,
+        input: Input::Mlp,
+        tails: &[
+            "feed_forward.w1",
+            "feed_forward.w3",
+            "feed_forward.gate_proj",
+            "feed_forward.up_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::MlpDown,
+        tails: &["feed_forward.w2", "feed_forward.down_proj"],
+    },
+    NameRule {
+        seen_in: "experts, one tensor each: mixtral, phi 3.5 moe, minimax, lfm 2 moe; qwen 2 and 3 moe, deepseek, olmoe, glm 4 moe",
+        stored: Stored::Linear,
+        input: Input::Experts,
+        tails: &[
+            "block_sparse_moe.experts.*.w1",
+            "block_sparse_moe.experts.*.w3",
+            "feed_forward.experts.*.w1",
+            "feed_forward.experts.*.w3",
+            "mlp.experts.*.gate_proj",
+            "mlp.experts.*.up_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::ExpertsDown,
+        tails: &[
+            "block_sparse_moe.experts.*.w2",
+            "feed_forward.experts.*.w2",
+            "mlp.experts.*.down_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "shared experts: qwen 2 moe, deepseek, llama 4, granite moe",
+        stored: Stored::Linear,
+        input: Input::SharedExperts,
+        tails: &[
+            "mlp.shared_expert.gate_proj",
+            "mlp.shared_expert.up_proj",
+            "mlp.shared_experts.gate_proj",
+            "mlp.shared_experts.up_proj",
+            "feed_forward.shared_expert.gate_proj",
+            "feed_forward.shared_expert.up_proj",
+            "shared_mlp.input_linear",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::SharedExpertsDown,
+        tails: &[
+            "mlp.shared_expert.down_proj",
+            "mlp.shared_experts.down_proj",
+            "feed_forward.shared_expert.down_proj",
+            "shared_mlp.output_linear",
+        ],
+    },
+    NameRule {
+        seen_in: "experts of a block in one tensor, gate and up: llama 4, gpt-oss, mixtral and qwen 3 moe since transformers 5",
+        stored: Stored::FusedExperts(Hidden::In),
+        input: Input::Experts,
+        tails: &[
+            "mlp.experts.gate_up_proj",
+            "feed_forward.experts.gate_up_proj",
+            "experts.gate_up_proj",
+            "block_sparse_moe.input_linear",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::FusedExperts(Hidden::Out),
+        input: Input::ExpertsDown,
+        tails: &[
+            "mlp.experts.down_proj",
+            "feed_forward.experts.down_proj",
+            "experts.down_proj",
+            "block_sparse_moe.output_linear",
+        ],
+    },
+    NameRule {
+        seen_in: "attention of gpt2, openai-gpt (Conv1D); gpt_bigcode, gpt_neo, starcoder 2, qwen 1 (Linear)",
+        stored: Stored::MaybeConv1d(Hidden::In),
+        input: Input::Attention,
+        tails: &["attn.c_attn"],
+    },
+    NameRule {
+        seen_in: "the same: its output",
+        stored: Stored::MaybeConv1d(Hidden::Out),
+        input: Input::AttentionOutput,
+        tails: &["attn.c_proj"],
+    },
+    NameRule {
+        seen_in: "feed-forward of the same",
+        stored: Stored::MaybeConv1d(Hidden::In),
+        input: Input::Mlp,
+        tails: &["mlp.c_fc"],
+    },
+    NameRule {
+        seen_in: "feed-forward of the same: down",
+        stored: Stored::MaybeConv1d(Hidden::Out),
+        input: Input::MlpDown,
+        tails: &["mlp.c_proj"],
+    },
+];
+
+/// Weights that one checkpoint stores in one order, whatever that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// [`Stored::MaybeConv1d`].
+    Conv1d,
+    /// [`Stored::FusedExperts`].
+    Experts,
+}
+
+/// What architectures store how, for the shapes that do not say. Only what was seen in files.
+const CONVENTIONS: &[(Group, Layout, &[&str])] = &[
+    (
+        Group::Conv1d,
+        Layout::InOut,
+        &["gpt2", "openai-gpt", "imagegpt", "jais"],
+    ),
+    (
+        Group::Conv1d,
+        Layout::OutIn,
+        &["gpt_bigcode", "gpt_neo", "starcoder2", "qwen"],
+    ),
+    (
+        Group::Experts,
+        Layout::InOut,
+        &["llama4", "llama4_text", "gpt_oss"],
+    ),
+    (
+        Group::Experts,
+        Layout::OutIn,
+        &[
+            "mixtral",
+            "qwen2_moe",
+            "qwen3_moe",
+            "olmoe",
+            "granitemoe",
+            "glm4_moe",
+            "deepseek_v2",
+            "deepseek_v3",
+            "phimoe",
+        ],
+    ),
+];
+
+impl Stored {
+    /// The group of weights that lie alike, with the side that is `hidden_size` long; `None` for what is always
+    /// `[out, in]`.
+    pub(crate) const fn group(self) -> Option<(Group, Hidden)> {
+        match self {
+            Self::Linear => None,
+            Self::MaybeConv1d(hidden) => Some((Group::Conv1d, hidden)),
+            Self::FusedExperts(hidden) => Some((Group::Experts, hidden)),
+        }
+    }
+}
+
+/// How an architecture stores a group of weights, where that is known.
+pub(crate) fn convention(group: Group, model_type: &str) -> Option<Layout> {
+    CONVENTIONS
+        .iter()
+        .find(|(of, _, models)| *of == group && models.contains(&model_type))
+        .map(|&(_, layout, _)| layout)
+}
+
+/// A row that knows a tensor, and the expert that the name counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// The row.
+    pub(crate) rule: &'static NameRule,
+    /// The number in place of `*`.
+    pub(crate) expert: Option<usize>,
+}
+
+/// What the table knows of a tensor, by its name alone.
+pub(crate) fn known(name: &str) -> Option<Known> {
+    let tail = block(name)?.tail;
+    let bare = tail.strip_suffix(".weight");
+    RULES.iter().find_map(|rule| {
+        let tail = match (bare, rule.stored) {
+            (Some(bare), _) => bare,
+            // Fused experts are parameters of their module, mostly without `.weight`.
+            (None, Stored::FusedExperts(_)) => tail,
+            (None, _) => return None,
+        };
+        let found = rule
+            .tails
+            .iter()
+            .find_map(|pattern| match_tail(pattern, tail))?;
+        Some(Known {
+            rule,
+            expert: found.expert,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_is_reached_by_its_own_names_and_hidden_by_none_before_it() {
+        for row in RULES {
+            assert!(!row.seen_in.is_empty() && !row.tails.is_empty());
+            for tail in row.tails {
+                let name = format!("model.layers.3.{}.weight", tail.replace('*', "11"));
+                let found =
+                    known(&name).unwrap_or_else(|| panic!("{}: {name} has no rule", row.seen_in));
+                assert!(
+                    std::ptr::eq(found.rule, row),
+                    "{name} is of `{}`, not of `{}`",
+                    found.rule.seen_in,
+                    row.seen_in
+                );
+                assert_eq!(found.expert, tail.contains('*').then_some(11));
+            }
+        }
+    }
+
+    #[test]
+    fn no_tail_is_in_two_rules() {
+        let mut tails: Vec<_> = RULES.iter().flat_map(|r| r.tails).collect();
+        let count = tails.len();
+        tails.sort();
+        tails.dedup();
+        assert_eq!(tails.len(), count);
+    }
+}

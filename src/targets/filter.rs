@@ -1,0 +1,90 @@
+//! Globs over the names of tensors.
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::untrusted::shown;
+
+/// A glob that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A glob is no glob.
+    #[error(
+        "`{}` is not a glob: {reason}. `*` matches anything, `?` one character, `[ab]` one of several, `{{a,b}}` either",
+        shown(glob)
+    )]
+    Glob {
+        /// What was given.
+        glob: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Which tensors are asked for, by name.
+#[derive(Clone, Debug, Default)]
+pub struct NameFilter {
+    pub(super) include: Vec<Glob>,
+    pub(super) exclude: Vec<Glob>,
+}
+
+/// A glob over whole names, `*` matching dots too.
+#[derive(Clone, Debug)]
+pub(super) struct Glob {
+    /// As it was given.
+    pub(super) glob: String,
+    matcher: GlobMatcher,
+}
+
+impl Glob {
+    fn new(glob: &str) -> Result<Self, Error> {
+        // What globset would read differently on Windows is set: a name is not a path.
+        let built = GlobBuilder::new(glob)
+            .literal_separator(false)
+            .backslash_escape(true)
+            .build();
+        let built = built.map_err(|e| Error::Glob {
+            glob: glob.to_owned(),
+            reason: e.kind().to_string(),
+        })?;
+        Ok(Self {
+            glob: glob.to_owned(),
+            matcher: built.compile_matcher(),
+        })
+    }
+
+    pub(super) fn matches(&self, name: &str) -> bool {
+        self.matcher.is_match(name)
+    }
+}
+
+impl NameFilter {
+    /// Globs over whole tensor names, `*` matching dots too. No `include` means the default set.
+    ///
+    /// # Errors
+    /// [`Error::Glob`] for the first that is no glob.
+    pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Self, Error> {
+        let patterns = |globs: &[S]| {
+            globs
+                .iter()
+                .map(|g| Glob::new(g.as_ref()))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            include: patterns(include)?,
+            exclude: patterns(exclude)?,
+        })
+    }
+}
+
+/// How often a glob matched; 0 means that it is misspelt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GlobUse {
+    /// The glob.
+    pub glob: String,
+    /// Tensors with a name that it matches.
+    pub matched: usize,
+    /// Of these, the ones that are pruned.
+    pub pruned: usize,
+}

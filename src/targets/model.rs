@@ -1,0 +1,46 @@
+//! What config.json says that helps to tell a weight's axes.
+
+use serde_json::Value;
+
+use crate::checkpoint::Config;
+
+/// What the model's `config.json` says that helps; all of it may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Model {
+    /// The architecture: `llama`, `gpt2`, `llama4_text`.
+    pub model_type: Option<String>,
+    /// Features of the residual stream.
+    pub hidden_size: Option<usize>,
+}
+
+impl Model {
+    /// Reads them out of a `config.json`, or out of the language model's part of it where there are several parts.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        const PARTS: &[&str] = &[
+            "text_config",
+            "llm_config",
+            "language_config",
+            "thinker_config",
+        ];
+        const SIZES: &[&str] = &["hidden_size", "n_embd", "d_model"];
+        let outer = config.model_type();
+        let mut part = config.json();
+        // Two levels are the deepest seen: thinker_config, then text_config.
+        for _ in 0..2 {
+            part = PARTS
+                .iter()
+                .find_map(|p| part.get(p).filter(|v| v.is_object()))
+                .unwrap_or(part);
+        }
+        let model_type = part.get("model_type").and_then(Value::as_str).or(outer);
+        let hidden_size = SIZES
+            .iter()
+            .find_map(|s| part.get(s).and_then(Value::as_u64));
+        Self {
+            model_type: model_type.map(str::to_owned),
+            hidden_size: hidden_size.and_then(|n| usize::try_from(n).ok()),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Why a tensor is not pruned, and which of the reasons a name alone gives.
+
+use std::fmt;
+
+use crate::names::grammar::{block, of_another_modality};
+use crate::untrusted::shown;
+
+/// Why a tensor is left as it is. `Display` gives the sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Token or position embeddings.
+    Embedding,
+    /// The output layer.
+    Head,
+    /// A normalisation's weight.
+    Norm,
+    /// A bias.
+    Bias,
+    /// A router of a mixture of experts.
+    Router,
+    /// Of a vision, audio or speech tower, or of what connects it.
+    OtherModality,
+    /// Outside of the numbered decoder blocks.
+    NotInABlock,
+    /// In a block, with a name that no rule knows.
+    UnknownName,
+    /// Not a matrix, nor a stack of experts' matrices that a rule knows.
+    NotAMatrix,
+    /// A piece of a quantised or packed weight.
+    Quantized,
+    /// A matrix the input axis of which nothing tells.
+    AxisUnknown,
+    /// Taken away by a glob.
+    Excluded {
+        /// The glob.
+        glob: String,
+    },
+    /// There are include globs, and none matches.
+    NotIncluded,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedding => "an embedding; include it by name to prune it",
+            Self::Head => "the output layer; include it by name to prune it",
+            Self::Norm => "a normalisation weight, never pruned",
+            Self::Bias => "a bias, never pruned",
+            Self::Router => "a router, which chooses experts; include it by name to prune it",
+            Self::OtherModality => "of a vision or audio part; include it by name to prune it",
+            Self::NotInABlock => "outside the decoder blocks; include it by name to prune it",
+            Self::UnknownName => "a name no rule knows; include it by name if it is a linear layer",
+            Self::NotAMatrix => "not a matrix",
+            Self::Quantized => "a piece of a quantised weight; prune the model before it is quantised",
+            Self::AxisUnknown => {
+                "nothing says which axis is its input: put the model's config.json, with its model_type and hidden_size, \
+                 beside the weights"
+            }
+            Self::Excluded { glob } => return write!(f, "excluded by `{}`", shown(glob)),
+            Self::NotIncluded => "matched by no include glob",
+        })
+    }
+}
+
+/// What a name says that no wish can change: this is no weight of a linear layer.
+pub(super) fn never(name: &str) -> Option<Reason> {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let module = name
+        .strip_suffix(".weight")
+        .unwrap_or(name)
+        .rsplit('.')
+        .next()
+        .unwrap_or(name);
+    if is_quantised(name, last) {
+        Some(Reason::Quantized)
+    } else if last == "bias" || last.ends_with("_bias") {
+        Some(Reason::Bias)
+    } else if module.contains("norm") || module == "ln" || module.starts_with("ln_") {
+        Some(Reason::Norm)
+    } else {
+        None
+    }
+}
+
+/// Parts of a quantised or packed weight: gptq, awq, fp8, bitsandbytes, compressed-tensors, mxfp4.
+fn is_quantised(name: &str, last: &str) -> bool {
+    const LAST: &[&str] = &[
+        "qweight",
+        "qzeros",
+        "scales",
+        "g_idx",
+        "SCB",
+        "absmax",
+        "quant_map",
+        "nested_absmax",
+        "nested_quant_map",
+        "compressed",
+        "bitmask",
+        "row_offsets",
+        "weight_packed",
+        "weight_shape",
+        "weight_zero_point",
+        "weight_g_idx",
+        "input_scale",
+        "input_zero_point",
+        "output_scale",
+        "k_scale",
+        "v_scale",
+        "scale_inv",
+    ];
+    LAST.contains(&last)
+        || last.starts_with("weight_scale")
+        || last.starts_with("weight_global_scale")
+        || last.ends_with("_scale_inv")
+        || last.ends_with("_proj_blocks")
+        || last.ends_with("_proj_scales")
+        || name.contains(".quant_state.")
+}
+
+/// The reason to leave a weight alone unless it is asked for by name.
+pub(super) fn unless_asked(name: &str) -> Option<Reason> {
+    if of_another_modality(name) {
+        return Some(Reason::OtherModality);
+    }
+    let mut parts = name.split('.');
+    let Some(block) = block(name) else {
+        return Some(
+            if parts
+                .clone()
+                .any(|p| p == "wte" || p == "wpe" || (p.contains("embed") && p != "embed_out"))
+            {
+                Reason::Embedding
+            } else if parts.any(|p| HEADS.contains(&p)) {
+                Reason::Head
+            } else {
+                Reason::NotInABlock
+            },
+        );
+    };
+    let tail = block.tail.strip_suffix(".weight").unwrap_or(block.tail);
+    let last = tail.rsplit('.').next().unwrap_or(tail);
+    (last == "gate" || last == "shared_expert_gate" || tail.split('.').any(|p| p == "router"))
+        .then_some(Reason::Router)
+}
+
+/// Names of output layers.
+const HEADS: &[&str] = &[
+    "lm_head",
+    "embed_out",
+    "output_layer",
+    "output",
+    "score",
+    "classifier",
+    "head",
+];
