@@ -17,6 +17,6 @@ pub mod statistics;
 pub mod synthetic;
 
 pub use error::Error;
-pub use options::Options;
-pub use record::{Case, Machine, Record};
+pub use options::BenchOptions;
+pub use record::{Machine, Measurement, Record};
 pub use run::run;

@@ -7,7 +7,7 @@ use crate::dtype::Dtype;
 /// What to measure, and how often.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Options {
+pub struct BenchOptions {
     /// How the weights are stored.
     pub dtypes: Vec<Dtype>,
     /// Samples a case.
@@ -18,7 +18,7 @@ pub struct Options {
     pub dir: Option<PathBuf>,
 }
 
-impl Options {
+impl BenchOptions {
     /// bf16, ten samples, everything.
     #[must_use]
     pub fn new(dir: Option<PathBuf>) -> Self {

@@ -316,7 +316,7 @@ pub(super) fn json_len(prefix: [u8; PREFIX], file_len: u64) -> Result<usize, Hea
 
 /// Checks sizes and ranges, and gives every tensor its place in the file.
 fn place(
-    mut entries: Vec<(String, Entry)>,
+    mut entries: Vec<(String, HeaderEntry)>,
     data_start: u64,
     file_len: u64,
 ) -> Result<Vec<Tensor>, HeaderError> {
@@ -327,7 +327,7 @@ fn place(
     let mut expected = 0;
     for (
         name,
-        Entry {
+        HeaderEntry {
             dtype,
             shape,
             data_offsets: (begin, end),
@@ -398,12 +398,12 @@ fn place(
 
 /// The header's JSON, before its numbers are checked.
 struct Entries {
-    tensors: Vec<(String, Entry)>,
+    tensors: Vec<(String, HeaderEntry)>,
     metadata: BTreeMap<String, String>,
 }
 
 /// What the JSON says of one tensor.
-struct Entry {
+struct HeaderEntry {
     dtype: String,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
@@ -445,19 +445,19 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-impl<'de> Deserialize<'de> for Entry {
+impl<'de> Deserialize<'de> for HeaderEntry {
     // Written by hand, because a derived one accepts an array as an object, and unknown keys twice.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntryVisitor;
 
         impl<'de> Visitor<'de> for EntryVisitor {
-            type Value = Entry;
+            type Value = HeaderEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with dtype, shape and data_offsets")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Entry, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<HeaderEntry, A::Error> {
                 let mut seen = HashSet::new();
                 let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
                 while let Some(key) = access.next_key::<String>()? {
@@ -477,7 +477,7 @@ impl<'de> Deserialize<'de> for Entry {
                         }
                     }
                 }
-                Ok(Entry {
+                Ok(HeaderEntry {
                     dtype: dtype.ok_or_else(|| A::Error::missing_field("dtype"))?,
                     shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
                     data_offsets: data_offsets

@@ -28,7 +28,7 @@ mod output;
 mod positional;
 mod reader;
 mod shards;
-mod stage;
+mod staging;
 mod writer;
 
 pub use catalog::{Catalog, Place};

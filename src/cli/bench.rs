@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use swiftprune_wgpu::bench::compare::compare;
-use swiftprune_wgpu::bench::{Case, Options, Record, run as measure};
+use swiftprune_wgpu::bench::{BenchOptions, Measurement, Record, run as measure};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::untrusted::{escaped, shown, shown_path};
 
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Bench, terminal: Terminal) -> anyhow::Result<()> {
         return Ok(());
     }
     let dir = (!args.no_files).then(|| args.dir.clone().unwrap_or_else(std::env::temp_dir));
-    let mut options = Options::new(dir);
+    let mut options = BenchOptions::new(dir);
     options.quick = args.quick;
     options.samples = usize::from(args.samples);
     options.dtypes.clone_from(&args.dtype);
@@ -111,7 +111,7 @@ fn heading(record: &Record) -> String {
 }
 
 /// The cells of one case: what, time, spread, GB/s, weights/s or tokens/s, share of the copy.
-fn cells(record: &Record, case: &Case) -> [String; 6] {
+fn cells(record: &Record, case: &Measurement) -> [String; 6] {
     let summary = case.summary();
     let spread = summary.as_ref().map_or_else(String::new, |s| {
         let spread = 100.0 * (s.upper_quartile - s.lower_quartile) / s.median;
@@ -222,8 +222,9 @@ fn comparison(first: &[Record], second: &[Record]) -> anyhow::Result<String> {
             ];
             for pair in pairs {
                 let [low, speed, high] = pair.speed;
-                let median =
-                    |case: &Case| case.summary().map_or_else(String::new, |s| time(s.median));
+                let median = |case: &Measurement| {
+                    case.summary().map_or_else(String::new, |s| time(s.median))
+                };
                 rows.push(vec![
                     shown(&pair.first.of).to_string(),
                     shown(&pair.first.what).to_string(),

@@ -1,4 +1,4 @@
-//! Progress on stderr: one live line on a terminal, a line for each tensor when piped.
+//! LiveProgress on stderr: one live line on a terminal, a line for each tensor when piped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -54,7 +54,7 @@ impl Pass {
 }
 
 /// The progress of a whole run: a bar for the phase that is under way, a line for each tensor that is done.
-pub(super) struct Progress {
+pub(super) struct LiveProgress {
     /// Tokens that are calibrated on.
     tokens: usize,
     /// Bytes of the output.
@@ -70,7 +70,7 @@ enum Bar {
     Pruning(ProgressBar),
 }
 
-impl Progress {
+impl LiveProgress {
     pub(super) fn new(prepared: &Prepared, terminal: Terminal) -> Self {
         Self {
             tokens: prepared.calibration().map_or(0, Calibration::tokens),

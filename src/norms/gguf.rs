@@ -101,7 +101,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     }
 
     let data = data(bytes, &cursor, &metadata)?;
-    let mut reader = Reader {
+    let mut reader = GgufReader {
         data,
         cursor: &cursor,
         claimed: 0,
@@ -223,13 +223,13 @@ fn check_counts(
 
 /// Reads f32 tensors out of the data, and no byte twice: if two names could share a place, a small file could claim any
 /// amount of memory.
-struct Reader<'a> {
+struct GgufReader<'a> {
     data: &'a [u8],
     cursor: &'a Cursor<'a>,
     claimed: usize,
 }
 
-impl Reader<'_> {
+impl GgufReader<'_> {
     fn values(&mut self, info: &Info) -> Result<Vec<f32>, Error> {
         let malformed = |what: String| {
             self.cursor

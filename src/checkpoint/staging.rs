@@ -1,7 +1,7 @@
 //! The transaction that makes an output appear whole or not at all.
 //!
-//! A [`Stage`] is a temporary file or directory beside the place where the output will be. Each staged file has its full
-//! length and its header from the start; its data come from any number of threads, each byte once. [`Stage::finish`] refuses
+//! A [`Staging`] is a temporary file or directory beside the place where the output will be. Each staged file has its full
+//! length and its header from the start; its data come from any number of threads, each byte once. [`Staging::finish`] refuses
 //! while bytes are missing, then renames. A stage that is dropped instead, by an error or a panic, removes what it made. A
 //! process that is killed leaves `.NAME.xxxxxx.tmp` behind, and no half-written NAME.
 
@@ -33,7 +33,7 @@ pub(super) struct FileSpec<'a> {
 
 /// An output that is being written, invisible until it is finished.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Staging {
     // Before `temporary`: where an open file cannot be deleted, the handles have to go first.
     files: Vec<StagedFile>,
     temporary: Temporary,
@@ -66,7 +66,7 @@ pub(super) struct StagedFile {
     extra_mode: u32,
 }
 
-impl Stage {
+impl Staging {
     /// Stages an output that is one file.
     pub(super) fn file(destination: Destination, spec: &FileSpec<'_>, sync: bool) -> Result<Self> {
         let parent = &destination.parent;
