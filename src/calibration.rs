@@ -38,7 +38,7 @@ pub enum Error {
     Norms(#[from] norms::Error),
     /// Windows longer than the model was made for.
     #[error(
-        "a window of {context} tokens is longer than the {max} that this model was made for (max_position_embeddings)"
+        "a window of {context} tokens is longer than the model's maximum of {max} (max_position_embeddings)"
     )]
     Context {
         /// What was asked.

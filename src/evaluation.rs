@@ -1,4 +1,4 @@
-//! Perplexity: how surprised a model is by a text, and whether another one is more so.
+//! Perplexity of a model on a text, and the paired difference between two models.
 
 use std::time::{Duration, Instant};
 

@@ -37,7 +37,7 @@ pub(super) fn measure(
 ) -> Result<(), Error> {
     let is_software = device.info().kind == DeviceKind::Software;
     if is_software {
-        let why = "a software adapter, which is for tests: small parts of the matrices";
+        let why = "software adapter: only small parts of the matrices are measured";
         record.left_out.push(why.to_owned());
     }
     for &dtype in &options.dtypes {
@@ -57,7 +57,9 @@ pub(super) fn measure(
                     progress,
                 )?;
             } else {
-                let what = format!("{name}: {rows}x{in_features} does not fit one buffer here");
+                let what = format!(
+                    "{name}: {rows}x{in_features} does not fit in one buffer of this device"
+                );
                 record.left_out.push(what);
             }
         }

@@ -10,9 +10,9 @@ use crate::dtype::Dtype;
 pub struct BenchOptions {
     /// How the weights are stored.
     pub dtypes: Vec<Dtype>,
-    /// Samples a case.
+    /// Number of samples per case.
     pub samples: usize,
-    /// A small part of every matrix, one layer and few tokens.
+    /// Measure less: a small part of every matrix, one layer, few tokens.
     pub quick: bool,
     /// Where to put the temporary checkpoint; without a place, what needs files is left out.
     pub dir: Option<PathBuf>,

@@ -194,7 +194,7 @@ impl Destination {
             && meta.is_file()
             && target.extension().is_none_or(|name| name != "safetensors")
         {
-            return refuse("is a file, but no .safetensors");
+            return refuse("is a file, but not a .safetensors file");
         }
         Ok(Some(meta))
     }

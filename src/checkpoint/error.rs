@@ -29,7 +29,7 @@ pub enum Error {
     },
 
     /// The model is neither a path that exists nor a repository in the local Hugging Face cache.
-    #[error("{} is neither a file nor a directory{}", shown(model), in_cache(searched.as_deref()))]
+    #[error("there is no file or directory {}{}", shown(model), in_cache(searched.as_deref()))]
     NoSuchModel {
         /// The model as it was given.
         model: String,
@@ -161,7 +161,7 @@ pub enum Error {
 
     /// An input file is shorter than when it was opened: another program is writing to it.
     #[error(
-        "{} changed while it was read; let whatever writes to it finish, then start again",
+        "{} changed while it was being read; wait until nothing writes to it, then try again",
         shown_path(path)
     )]
     Changed {
@@ -181,7 +181,7 @@ pub enum Error {
 
     /// The output would replace the input, lie inside it or contain it. No option allows this.
     #[error(
-        "the output {} {relation} the input {}; the input is never written to, give another output",
+        "the output {} {relation} the input {}. The input is never modified; choose another output",
         shown_path(path),
         shown_path(input)
     )]
@@ -208,7 +208,7 @@ pub enum Error {
 
     /// The output's path does not end in a name: `/`, `.`, `dir/..`.
     #[error(
-        "the output {} has no name of its own; give a path that ends in a new name",
+        "the output path {} does not end in a name; choose a path that does",
         shown_path(path)
     )]
     NoOutputName {
@@ -228,7 +228,7 @@ pub enum Error {
 
     /// The disk is full, a quota is reached, or the file system does not allow files as large as the output.
     #[error(
-        "no room for the output: {needed} bytes are needed in {}; free some, or give an output on another disk",
+        "not enough space for the output: {needed} bytes are needed in {}. Free some space, or choose an output on another disk",
         shown_path(directory)
     )]
     NoSpace {
@@ -316,7 +316,7 @@ impl Error {
 fn in_cache(searched: Option<&Path>) -> String {
     match searched {
         Some(path) => format!(
-            ", and the Hugging Face cache has no {}; check the path, or download the model first (nothing is downloaded here)",
+            ", and no {} in the Hugging Face cache; check the path, or download the model first (this program downloads nothing)",
             shown_path(path)
         ),
         None => "; check the path".to_owned(),

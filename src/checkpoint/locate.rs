@@ -191,7 +191,7 @@ fn in_directory(dir: &Path) -> Result<Weights> {
         {
             known if known.is_empty() => format!("it has only {}", list(others.iter())),
             known => format!(
-                "its weights are in {}, which is not read here; convert them to safetensors",
+                "its weights are in {}, which this program cannot read; convert them to safetensors",
                 list(known.into_iter())
             ),
         },
@@ -201,7 +201,7 @@ fn in_directory(dir: &Path) -> Result<Weights> {
                 .filter_map(|path| path.file_name())
                 .map(|n| n.to_string_lossy());
             format!(
-                "it has several .safetensors files ({}) and no model.safetensors.index.json that says how they belong together",
+                "it has several .safetensors files ({}) but no model.safetensors.index.json",
                 list(names)
             )
         }

@@ -80,12 +80,15 @@ fn opened(args: &Bench) -> anyhow::Result<Vec<Device>> {
 fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", shown_path(path)))?;
     if file.metadata()?.len() > MOST_BYTES {
-        bail!("{} is too large to be records of bench", shown_path(path));
+        bail!(
+            "{} is too large for a file of bench records",
+            shown_path(path)
+        );
     }
     let records: Records =
         serde_json::from_reader(std::io::BufReader::new(file)).with_context(|| {
             format!(
-                "{} has no records of bench (--json writes them)",
+                "{} contains no bench records (`bench --json` writes them)",
                 shown_path(path)
             )
         })?;
@@ -151,7 +154,7 @@ fn cells(record: &Record, case: &Measurement) -> [String; 6] {
     ]
 }
 
-const HEAD: [&str; 6] = ["WHAT", "MEDIAN", "SPREAD", "BYTES", "WEIGHTS", "OF COPY"];
+const HEAD: [&str; 6] = ["CASE", "MEDIAN", "SPREAD", "RATE", "WEIGHTS", "VS COPY"];
 
 /// For a terminal: a table for each matrix.
 fn table(record: &Record) -> String {

@@ -98,7 +98,7 @@ pub(super) fn lines(evaluation: &EvaluationReport) -> String {
             )
         }
         (Some(difference), None) => format!("difference {difference:+.5} nats per token\n"),
-        (None, _) => "no difference: the two tokenise the text differently\n".to_owned(),
+        (None, _) => "cannot compare: the two models tokenise the text differently\n".to_owned(),
     };
     text + &on + "\n"
 }

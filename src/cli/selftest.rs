@@ -148,7 +148,7 @@ fn line(outcome: &DeviceResult, cases: usize) -> String {
         (None, _) => "DIFFERS",
     };
     escaped(&format!(
-        "{word:7}  {}: {} of {cases} cases alike, {:.1} s",
+        "{word:7}  {}: {} of {cases} cases match, {:.1} s",
         outcome.device, outcome.passed, outcome.seconds
     ))
     .to_string()
@@ -173,7 +173,7 @@ fn block(outcomes: &[DeviceResult], cases: usize) -> String {
         for difference in &outcome.differences {
             let expected = difference.expected.unwrap_or("no sum");
             text += &format!(
-                "  {}: {} and not {expected}\n",
+                "  {}: got {}, expected {expected}\n",
                 difference.case, difference.got
             );
         }

@@ -45,12 +45,12 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     let kept = report.prunable.non_finite;
     if kept > 0 {
         text += &format!(
-            "{} NaN or infinite weights were left alone\n",
+            "{} NaN or infinite weights were left unchanged\n",
             output::count(kept)
         );
     }
     for (name, reason) in &report.left_out {
-        text += &format!("left out {}: {reason}\n", shown(name));
+        text += &format!("not copied: {} ({reason})\n", shown(name));
     }
     for (name, sum) in report.sha256.iter().flatten() {
         text += &format!("sha256 {sum}  {}\n", shown(name));

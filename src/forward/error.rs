@@ -13,7 +13,7 @@ pub enum Error {
     Checkpoint(#[from] checkpoint::Error),
     /// The tokenizer and the model are of different sizes.
     #[error(
-        "token {token} is beyond the embedding's {vocab_size} rows: the tokenizer.json is of another model than the weights"
+        "token {token} is outside the embedding of {vocab_size} rows: tokenizer.json belongs to another model than the weights"
     )]
     TokenOutOfRange {
         /// The token.

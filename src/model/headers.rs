@@ -81,7 +81,7 @@ impl<'a> Headers<'a> {
             None => {
                 let bias = linear.weight.replace(".weight", ".bias");
                 if bias != linear.weight && self.has(&bias) {
-                    let problem = "is a bias that config.json knows nothing of".to_owned();
+                    let problem = "is a bias, but config.json says that there is none".to_owned();
                     return Err(self.wrong(&bias, problem));
                 }
                 Ok(())

@@ -26,8 +26,7 @@ pub enum Error {
     Write(#[from] checkpoint::Error),
     /// The file is larger than any that is read.
     #[error(
-        "{}: {bytes} bytes are too many for a file of column norms (at most {limit}): is it the model itself? \
-         Pass a norms file or a llama.cpp importance matrix",
+        "{}: {bytes} bytes is too large for a file of column norms (at most {limit}). Is it the model itself? Use a norms file or a llama.cpp importance matrix",
         shown_path(path)
     )]
     TooLarge {
@@ -40,8 +39,7 @@ pub enum Error {
     },
     /// The file does not contain norms.
     #[error(
-        "{}: not a file of column norms: {what}. Pass a norms file (one f32 vector a weight), or a llama.cpp importance \
-         matrix (imatrix, .gguf or .dat)",
+        "{}: not a file of column norms: {what}. Use a norms file (one f32 vector per weight) or a llama.cpp importance matrix (.gguf or .dat)",
         shown_path(path)
     )]
     NotNorms {
@@ -65,8 +63,7 @@ pub enum Error {
     },
     /// A value is negative or not finite, so it is not a sum of squares.
     #[error(
-        "{}: `{}`: {value} in column {column} is not a sum of squares (finite, not negative). The norms were \
-         measured on a broken run; measure them again",
+        "{}: `{}`: {value} in column {column} is not a sum of squares (which is finite and not negative). Measure the norms again",
         shown_path(path),
         shown(tensor)
     )]
@@ -82,8 +79,7 @@ pub enum Error {
     },
     /// The norms of the weight do not have the length of its input.
     #[error(
-        "{}: `{}` holds {found} column norms, but `{}` has {wanted} input features. The norms are probably \
-         those of another model; pass the ones measured on this model",
+        "{}: `{}` holds {found} column norms, but `{}` has {wanted} input features. The norms probably belong to another model; use norms of this model",
         shown_path(path),
         shown(tensor),
         shown(weight)
@@ -102,8 +98,7 @@ pub enum Error {
     },
     /// The norms and the weight disagree on the experts.
     #[error(
-        "{}: `{}` holds norms of {found} expert(s), but {} was asked for `{}`. The norms are probably those \
-         of another model; pass the ones measured on this model",
+        "{}: `{}` holds norms of {found} expert(s), but {} was asked for `{}`. The norms probably belong to another model; use norms of this model",
         shown_path(path),
         shown(tensor),
         match wanted { Some(e) => format!("expert {e} (counted from 0)"), None => "one matrix without experts".into() },

@@ -75,10 +75,7 @@ impl Norms {
         } else if bytes.is_empty() {
             return Err(Error::not_norms(path, "it is empty"));
         } else {
-            return Err(Error::not_norms(
-                path,
-                "it starts like none of the known formats",
-            ));
+            return Err(Error::not_norms(path, "it has none of the known formats"));
         };
         parse(bytes, path)
     }

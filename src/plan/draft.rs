@@ -123,7 +123,7 @@ impl Draft {
         let name = self.score.name;
         match &self.norms {
             NormsSource::None if self.score.norms != scores::NormsUse::Unused => Ok(vec![format!(
-                "no column norms of activations: the score is {name} on the weights alone, which costs much quality"
+                "no column norms: {name} uses the weights alone, and quality will be much worse"
             )]),
             NormsSource::None => Ok(Vec::new()),
             _ if self.score.norms == scores::NormsUse::Unused => {
@@ -166,7 +166,7 @@ impl Draft {
             n => format!(" and {n} more"),
         };
         Ok(vec![format!(
-            "no calibration token reached {first}{others}: pruned by the weights alone; calibrate on more text"
+            "no calibration token reached {first}{others}: pruned without norms; use a longer calibration text"
         )])
     }
 
@@ -185,7 +185,7 @@ impl Draft {
             .collect();
         if let Some(first) = undecided.first() {
             warnings.push(format!(
-                "{} tensors stay dense, {} first: {}",
+                "{} tensors are not pruned, starting with {}: {}",
                 undecided.len(),
                 shown(first),
                 Reason::AxisUnknown

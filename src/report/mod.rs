@@ -82,7 +82,7 @@ pub struct NormsReport {
     pub path: PathBuf,
     /// Its format.
     pub format: String,
-    /// Calibration tokens, if the file says.
+    /// Number of calibration tokens, if the file says.
     pub tokens: Option<u64>,
     /// What else the file says.
     pub metadata: BTreeMap<String, String>,

@@ -40,7 +40,10 @@ pub enum Error {
         reason: std::io::Error,
     },
     /// The output cannot be read back to be hashed.
-    #[error("cannot read back {}: {reason}", shown_path(path))]
+    #[error(
+        "cannot read the output {} back to hash it: {reason}",
+        shown_path(path)
+    )]
     Checksum {
         /// The output.
         path: PathBuf,

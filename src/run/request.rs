@@ -29,7 +29,7 @@ pub struct Request {
     pub threads: Option<usize>,
     /// Replace an existing output. The input is never written to.
     pub overwrite: bool,
-    /// Flush the output to the disk before it gets its name.
+    /// Flush the output to disk before moving it into place.
     pub sync: bool,
     /// Measure the perplexity before and after, on the built-in held-out text.
     pub evaluate: bool,

@@ -1,4 +1,4 @@
-//! `selftest`: does a device give the bits that every device must?
+//! `selftest`: checks that a device computes exactly what every device must compute.
 //!
 //! One list of cases, each a SHA-256 of what a device computes; what they must be is in `sums.txt`, made by the CPU twins,
 //! which the golden tests hold to an independent oracle. The tests run the same list on every adapter they find.

@@ -50,15 +50,14 @@ impl fmt::Display for Reason {
             Self::Router => "a router, which chooses experts; include it by name to prune it",
             Self::OtherModality => "of a vision or audio part; include it by name to prune it",
             Self::NotInABlock => "outside the decoder blocks; include it by name to prune it",
-            Self::UnknownName => "a name no rule knows; include it by name if it is a linear layer",
+            Self::UnknownName => "an unknown name; include it by name if it is a linear layer",
             Self::NotAMatrix => "not a matrix",
             Self::Quantized => "a piece of a quantised weight; prune the model before it is quantised",
             Self::AxisUnknown => {
-                "nothing says which axis is its input: put the model's config.json, with its model_type and hidden_size, \
-                 beside the weights"
+                "cannot tell which axis is the input; put the model's config.json, with model_type and hidden_size, next to the weights"
             }
             Self::Excluded { glob } => return write!(f, "excluded by `{}`", shown(glob)),
-            Self::NotIncluded => "matched by no include glob",
+            Self::NotIncluded => "no include glob matches it",
         })
     }
 }
