@@ -10,8 +10,9 @@ use crate::untrusted::shown;
 pub enum Error {
     /// The syntax of a glob is wrong.
     #[error(
-        "`{}` is not a glob: {reason}. `*` matches anything, `?` one character, `[ab]` one of several, `{{a,b}}` either",
-        shown(glob)
+        "`{}` is not a glob: {}. `*` matches anything, `?` one character, `[ab]` one of several, `{{a,b}}` either",
+        shown(glob),
+        shown(reason)
     )]
     Glob {
         /// The glob as it was given.
