@@ -10,7 +10,8 @@ use crate::model::{self, Architecture};
 use crate::norms::{self, Coverage, Format, Norms, Provenance};
 use crate::text;
 
-pub use crate::forward::Progress;
+pub use crate::forward::{Error as ForwardError, Progress};
+pub use crate::model::Error as ModelError;
 pub use crate::text::{Error as TextError, MAX_TEXT, Text};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.

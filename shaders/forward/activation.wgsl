@@ -31,17 +31,14 @@ fn tanh_of(x: f32) -> f32 {
 }
 
 fn activated(x: f32) -> f32 {
-    switch params.activation {
-        case ACTIVATION_SILU: {
-            return x / (1.0 + exp(min(-x, 80.0)));
-        }
-        case ACTIVATION_GELU: {
-            return 0.5 * x * (1.0 + erf(x * 0.70710678));
-        }
-        case ACTIVATION_GELU_TANH, default: {
-            return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));
-        }
+    if params.activation == ACTIVATION_SILU {
+        return x / (1.0 + exp(min(-x, 80.0)));
     }
+    if params.activation == ACTIVATION_GELU {
+        return 0.5 * x * (1.0 + erf(x * 0.70710678));
+    }
+    // ACTIVATION_GELU_TANH
+    return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));
 }
 
 @compute @workgroup_size(256)

@@ -30,9 +30,6 @@ pub enum Error {
         /// The weight whose input it is, or the head.
         at: String,
     },
-    /// A tensor that was not checked beforehand; an error of this program.
-    #[error("no tensor {}", shown(_0))]
-    NoSuchTensor(String),
     /// The adapter failed.
     #[error(transparent)]
     Device(#[from] device::Error),

@@ -8,8 +8,7 @@
 //! ```
 //!
 //! with `m = norm(x)` where the two halves run in parallel. What differs between architectures is data: a
-//! [`DecoderBlock`](block::DecoderBlock) says what is computed and which tensors it takes, and `src/forward/block.rs` computes
-//! it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to `tests/forward/goldens.py`.
+//! `DecoderBlock` says what is computed and which tensors it takes, and `src/forward/block.rs` computes it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to `tests/forward/goldens.py`.
 //!
 //! An [`Architecture`] has been checked against the checkpoint: every tensor it names is there, in the shape it says, as
 //! floats.
