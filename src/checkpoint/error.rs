@@ -474,9 +474,44 @@ mod tests {
         errors
     }
 
+    const VARIANTS: usize = 22;
+
+    /// The number of a variant. A new one does not compile until it has an arm here: give it the next number, raise
+    /// `VARIANTS`, and add it to the list above.
+    fn number(error: &Error) -> usize {
+        use Error as E;
+        match error {
+            E::Io { .. } => 0,
+            E::NoSuchModel { .. } => 1,
+            E::BrokenCache { .. } => 2,
+            E::NotACheckpoint { .. } => 3,
+            E::NotRegular { .. } => 4,
+            E::TooLong { .. } => 5,
+            E::Header { .. } => 6,
+            E::Index { .. } => 7,
+            E::Config { .. } => 8,
+            E::NoSuchTensor { .. } => 9,
+            E::ReadTensor { .. } => 10,
+            E::OutsideTensor { .. } => 11,
+            E::Changed { .. } => 12,
+            E::OutputExists { .. } => 13,
+            E::OutputIsInput { .. } => 14,
+            E::NotReplaceable { .. } => 15,
+            E::NoOutputName { .. } => 16,
+            E::NoOutputDirectory { .. } => 17,
+            E::NoSpace { .. } => 18,
+            E::OutOfRange { .. } => 19,
+            E::Incomplete { .. } => 20,
+            E::OldMovedAside { .. } => 21,
+        }
+    }
+
     #[test]
     fn no_error_prints_a_name_raw() {
-        for error in every_error() {
+        let errors = every_error();
+        let numbers: std::collections::BTreeSet<usize> = errors.iter().map(number).collect();
+        assert_eq!(numbers, (0..VARIANTS).collect());
+        for error in errors {
             is_fit_for_a_terminal(&error.to_string());
         }
     }

@@ -28,6 +28,7 @@ pub(super) struct FileSpec<'a> {
     /// Its length in bytes, header included.
     pub len: u64,
     /// The file whose mode bits it gets, less the umask, as `cp` does it; without one, those of any new file.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "mode bits are a thing of Unix"))]
     pub like: Option<&'a Path>,
 }
 
@@ -379,38 +380,4 @@ fn sync_directory(dir: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn want_of_room_says_how_much_is_needed_and_where() {
-        for kind in [
-            io::ErrorKind::StorageFull,
-            io::ErrorKind::QuotaExceeded,
-            io::ErrorKind::FileTooLarge,
-        ] {
-            let error = write_error(kind.into(), Path::new("d/f"), 123_456, Path::new("d"));
-            assert!(
-                matches!(
-                    error,
-                    Error::NoSpace {
-                        needed: 123_456,
-                        ..
-                    }
-                ),
-                "{error:?}"
-            );
-            assert!(
-                error.to_string().contains("123456 bytes are needed in d;"),
-                "{error}"
-            );
-        }
-        let other = write_error(
-            io::ErrorKind::PermissionDenied.into(),
-            Path::new("d/f"),
-            1,
-            Path::new("d"),
-        );
-        assert!(matches!(other, Error::Io { .. }), "{other:?}");
-    }
-}
+mod tests;

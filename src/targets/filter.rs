@@ -10,8 +10,9 @@ use crate::untrusted::shown;
 pub enum Error {
     /// The syntax of a glob is wrong.
     #[error(
-        "`{}` is not a valid glob: {reason}. `*` matches anything, `?` one character, `[ab]` one of these characters, `{{a,b}}` one of these words",
-        shown(glob)
+        "`{}` is not a glob: {}. `*` matches anything, `?` one character, `[ab]` one of several, `{{a,b}}` either",
+        shown(glob),
+        shown(reason)
     )]
     Glob {
         /// The glob as it was given.

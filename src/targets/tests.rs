@@ -333,6 +333,7 @@ fn no_sentence_or_error_prints_a_glob_raw() {
         glob: HOSTILE.into(),
     };
     is_fit_for_a_terminal(&excluded.to_string());
-    let broken = format!("{HOSTILE}[");
-    is_fit_for_a_terminal(&NameFilter::new(&[broken], &[]).unwrap_err().to_string());
+    for broken in [format!("{HOSTILE}["), "[\u{202e}-\u{1b}]".to_owned()] {
+        is_fit_for_a_terminal(&NameFilter::new(&[broken], &[]).unwrap_err().to_string());
+    }
 }

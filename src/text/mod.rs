@@ -156,6 +156,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::untrusted::tests::{HOSTILE, is_fit_for_a_terminal};
 
     #[test]
     fn the_two_built_in_texts_have_no_line_in_common() {
@@ -171,6 +172,27 @@ mod tests {
         assert!(lines(&calibration).is_disjoint(&lines(&held_out)));
         assert!((16 << 10..=32 << 10).contains(&calibration.content.len()));
         assert!((16 << 10..=32 << 10).contains(&held_out.content.len()));
+    }
+
+    #[test]
+    fn no_error_prints_a_name_raw() {
+        let (path, name) = (|| PathBuf::from(HOSTILE), || HOSTILE.to_owned());
+        let not_regular = checkpoint::Error::NotRegular { path: path() };
+        for error in [
+            Error::NoTokenizer(path()),
+            Error::Checkpoint(not_regular),
+            Error::Unusable {
+                path: path(),
+                problem: "it is empty".to_owned(),
+            },
+            Error::TooShort {
+                text: name(),
+                found: 1,
+                wanted: 2,
+            },
+        ] {
+            is_fit_for_a_terminal(&error.to_string());
+        }
     }
 
     #[test]
