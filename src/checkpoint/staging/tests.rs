@@ -4,7 +4,7 @@ use super::super::destination::Form;
 use super::*;
 
 /// A stage of a new directory `out` in `root`, with two files of the same length.
-fn two_files(root: &Path) -> Stage {
+fn two_files(root: &Path) -> Staging {
     let spec = |name: &str| FileSpec {
         name: name.into(),
         header: b"header",
@@ -12,7 +12,7 @@ fn two_files(root: &Path) -> Stage {
         like: None,
     };
     let destination = Destination::new(&root.join("out"), Form::Directory, false).unwrap();
-    Stage::directory(destination, &[spec("a"), spec("b")], None, true).unwrap()
+    Staging::directory(destination, &[spec("a"), spec("b")], None, true).unwrap()
 }
 
 /// What is in a directory, hidden names too.
@@ -93,7 +93,7 @@ fn want_of_room_says_how_much_is_needed_and_where() {
             "{error:?}"
         );
         assert!(
-            error.to_string().contains("123456 bytes are needed in d;"),
+            error.to_string().contains("123456 bytes are needed in d."),
             "{error}"
         );
     }
