@@ -13,6 +13,7 @@
 
 mod catalog;
 mod companions;
+mod compare;
 mod config;
 mod copying;
 mod destination;
@@ -32,6 +33,7 @@ mod staging;
 mod writer;
 
 pub use catalog::{Catalog, Place};
+pub(crate) use compare::differing_companion;
 pub use config::{Config, MAX_CONFIG};
 pub use destination::same_file;
 pub use error::{Error, Result};

@@ -47,6 +47,8 @@ pub(super) enum Command {
     Calibrate(Calibrate),
     /// Measure the perplexity of one checkpoint, or compare two
     Eval(Eval),
+    /// Check a pruned checkpoint against its original, byte by byte
+    Verify(Verify),
     /// List the devices of this machine, and which one `auto` uses
     Devices(Devices),
     /// Check that a device computes exactly what every device must compute
@@ -164,6 +166,10 @@ pub(super) struct Prune {
     /// Write the report (with --dry-run, the plan) as JSON to stdout
     #[arg(long, help_heading = "Reporting")]
     pub json: bool,
+    /// Read the output back and compare it with the original: only the pruned weights may differ, and all that were asked for
+    /// must be zero
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Reporting")]
+    pub verify: bool,
     /// Also print the SHA-256 of the output (hashing takes longer than pruning)
     #[arg(long, help_heading = "Reporting")]
     pub checksum: bool,
@@ -198,6 +204,43 @@ pub(super) struct Calibrate {
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
+}
+
+/// Check a pruned checkpoint against its original, byte by byte.
+///
+/// Headers and all tensors that are not pruned must be equal. In the others each weight is +0.0 or keeps its bits, and each
+/// row (or group of N:M) has exactly the zeros that were asked for, if that is said. Exit code 3 and the first offending
+/// tensor, row and column if not.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-pruned --sparsity 0.5
+  swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-2-4 --pattern 2:4
+  swiftprune-wgpu verify ./SmolLM2-135M ./out --report run.json")]
+pub(super) struct Verify {
+    /// The checkpoint that was pruned
+    #[arg(value_name = "ORIGINAL")]
+    pub original: String,
+    /// What pruning wrote
+    #[arg(value_name = "PRUNED")]
+    pub pruned: String,
+    /// Fraction of each row that must be zero: 0.5 or 50%
+    #[arg(long, value_name = "P", value_parser = sparsity, conflicts_with = "pattern")]
+    pub sparsity: Option<f64>,
+    /// N:M pattern that each row must have: N kept of every M
+    #[arg(long, value_name = "N:M", value_parser = pattern)]
+    pub pattern: Option<Pattern>,
+    /// Tensors that were pruned by --include, whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Tensors that were not pruned because of --exclude, whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Take what was asked for, and of which tensors, from the report of the run (prune --report)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sparsity", "pattern", "include", "exclude"])]
+    pub report: Option<PathBuf>,
+    /// Number of threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// Measure the perplexity of one checkpoint, or compare two.

@@ -58,6 +58,7 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.overwrite = args.force;
     request.sync = args.sync;
     request.evaluate = args.eval;
+    request.verify = args.verify;
     request.checksum = args.checksum;
     request.report.clone_from(&args.report);
     request.command = std::env::args().collect();

@@ -4,7 +4,7 @@ use swiftprune_wgpu::report::{Report, Totals};
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use super::terminal::Terminal;
-use super::{eval, output};
+use super::{eval, output, verify};
 
 /// The table of kinds and the closing lines.
 pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
@@ -51,6 +51,10 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     }
     for (name, reason) in &report.left_out {
         text += &format!("not copied: {} ({reason})\n", shown(name));
+    }
+    if let Some(verified) = &report.verified {
+        text += &verify::line(verified, &shown_path(&report.output));
+        text.push('\n');
     }
     for (name, sum) in report.sha256.iter().flatten() {
         text += &format!("sha256 {sum}  {}\n", shown(name));

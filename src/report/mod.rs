@@ -1,6 +1,7 @@
 //! The report: everything needed to repeat a run and to judge it, as data. The command line prints it as a table or as
 //! JSON.
 
+mod asked;
 mod checksums;
 mod evaluation;
 mod file;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use asked::{Asked, AskedError, asked};
 pub(crate) use checksums::checksums;
 pub use evaluation::{AgainstReport, EvaluationReport};
 pub(crate) use file::ReportFile;
@@ -23,7 +25,7 @@ pub use totals::Totals;
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
 use crate::plan::{Action, Plan};
-use crate::prune::Outcome;
+use crate::prune::{Outcome, Verified};
 
 /// One run.
 #[derive(Debug, Serialize)]
@@ -70,6 +72,9 @@ pub struct Report {
     /// Perplexity before and after, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationReport>,
+    /// What verifying the output found, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// What the user was warned of.
     pub warnings: Vec<String>,
 }
@@ -188,6 +193,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         left_out: outcome.finished.left_out.clone(),
         sha256: None,
         evaluation: None,
+        verified: None,
         warnings: plan.warnings().to_vec(),
     }
 }

@@ -1,5 +1,7 @@
 //! Globs over the names of tensors.
 
+use std::collections::BTreeSet;
+
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::untrusted::shown;
@@ -26,6 +28,8 @@ pub enum Error {
 /// Which tensors are asked for, by name.
 #[derive(Clone, Debug, Default)]
 pub struct NameFilter {
+    /// These names alone, whatever the globs say; none: what the globs say.
+    names: Option<BTreeSet<String>>,
     pub(super) include: Vec<Glob>,
     pub(super) exclude: Vec<Glob>,
 }
@@ -73,9 +77,31 @@ impl NameFilter {
                 .collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
+            names: None,
             include: patterns(include)?,
             exclude: patterns(exclude)?,
         })
+    }
+
+    /// The tensors of these names, and no others.
+    pub fn of_names(names: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            names: Some(names.into_iter().collect()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the default set is asked for.
+    pub(super) fn is_default(&self) -> bool {
+        self.names.is_none() && self.include.is_empty()
+    }
+
+    /// Whether the name is among those that are asked for; not to be asked of the default set.
+    pub(super) fn includes(&self, name: &str) -> bool {
+        match &self.names {
+            Some(names) => names.contains(name),
+            None => self.include.iter().any(|glob| glob.matches(name)),
+        }
     }
 }
 

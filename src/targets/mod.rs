@@ -99,14 +99,14 @@ fn decide_one(
         return Decision::Skip(reason);
     }
     let rule = known(name).map(|known| known.rule);
-    if filter.include.is_empty() {
+    if filter.is_default() {
         if let Some(reason) = reason::unless_asked(name) {
             return Decision::Skip(reason);
         }
         if rule.is_none() && shape.len() == 2 {
             return Decision::Skip(Reason::UnknownName);
         }
-    } else if !filter.include.iter().any(|p| p.matches(name)) {
+    } else if !filter.includes(name) {
         return Decision::Skip(Reason::NotIncluded);
     }
     let stored = rule.map_or(Stored::Linear, |rule| rule.stored);
