@@ -56,8 +56,7 @@ impl Windows {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_head(checkpoint)?;
         let context = context_of(&architecture, context)?;
-        let mut all = text::tokenize(checkpoint, text)?;
-        all.truncate(tokens.unwrap_or(usize::MAX));
+        let mut all = text::tokenize(checkpoint, text, tokens.unwrap_or(usize::MAX))?;
         if all.len() >= context {
             all.truncate(all.len() - all.len() % context);
         }

@@ -70,6 +70,10 @@ fn of_plan(error: &plan::Error) -> Option<String> {
         plan::Error::GlobMatchesNothing { .. } => {
             "--dry-run lists every tensor, and what would happen to it".to_owned()
         }
+        plan::Error::MostlyUnknown { left_dense, .. } => format!(
+            "--include GLOB chooses tensors by name, as in --include '{}'; --dry-run lists every tensor",
+            left_dense.patterns.first().map_or_else(|| "*".into(), |row| shown(&row.pattern).to_string())
+        ),
         plan::Error::NothingToPrune { .. } => {
             "--dry-run says why for each tensor, --include GLOB overrides".to_owned()
         }

@@ -31,13 +31,17 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         cells
     };
     let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
-    rows.extend(
-        report
-            .kinds
-            .iter()
-            .chain([&report.prunable, &report.all_weights])
-            .map(line),
-    );
+    rows.extend(report.kinds.iter().chain([&report.prunable]).map(line));
+    if let Some(left) = &report.left_dense {
+        let mut cells = vec![
+            "left dense".to_owned(),
+            output::count(left.tensors() as u64),
+            output::count(left.weights),
+        ];
+        cells.resize(rows[0].len(), "-".to_owned());
+        rows.push(cells);
+    }
+    rows.push(line(&report.all_weights));
     let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
     for warning in &report.warnings {
         text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));

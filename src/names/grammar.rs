@@ -111,6 +111,12 @@ pub(crate) fn of_another_modality(name: &str) -> bool {
         .any(|part| STARTS.iter().any(|start| part.starts_with(start)))
 }
 
+/// A name with `*` for every number: what the tensors of one kind in all blocks have in common.
+pub(crate) fn numberless(name: &str) -> String {
+    let part = |part| if is_number(part) { "*" } else { part };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
+}
+
 fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
 }

@@ -31,6 +31,11 @@ const fn names(input: Input) -> &'static [&'static str] {
         Input::ExpertsDown => &["ffn_down_exps"],
         Input::SharedExperts => &["ffn_up_shexp", "ffn_gate_shexp"],
         Input::SharedExpertsDown => &["ffn_down_shexp"],
+        Input::Mixer => &["ssm_in", "ssm_ba", "shortconv.in_proj"],
+        Input::MixerOutput => &["ssm_out", "shortconv.out_proj"],
+        Input::MixerStates => &["ssm_x"],
+        Input::MixerTimeStep => &["ssm_dt"],
+        Input::Unnamed => &[],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::allocation;
 use super::error::Error;
+use super::left_dense::LeftDense;
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
 use crate::checkpoint::Checkpoint;
@@ -24,6 +25,7 @@ pub struct Draft {
     pub(super) norms: NormsSource,
     score: &'static Score,
     tensors: Vec<PlannedTensor>,
+    left_dense: Option<LeftDense>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -43,12 +45,14 @@ impl Draft {
             return Err(Error::NormsRequired { score: score.name });
         }
         let tensors = decide(&checkpoint, &options)?;
+        let left_dense = LeftDense::of(&tensors).filter(|_| !options.targets.has_include());
         let mut draft = Self {
             checkpoint,
             options,
             norms,
             score,
             tensors,
+            left_dense,
             warnings: Vec::new(),
         };
         let of_norms = draft.check_norms()?;
@@ -85,6 +89,12 @@ impl Draft {
     #[must_use]
     pub fn tensors(&self) -> &[PlannedTensor] {
         &self.tensors
+    }
+
+    /// What stays dense of the decoder because no rule knows its names; `None` where tensors were chosen by name.
+    #[must_use]
+    pub const fn left_dense(&self) -> Option<&LeftDense> {
+        self.left_dense.as_ref()
     }
 
     /// What a user should know before the plan is run.
@@ -171,12 +181,24 @@ impl Draft {
     }
 
     fn check_targets(&self) -> Result<Vec<String>, Error> {
+        let model_type = || self.checkpoint.model_type().map(str::to_owned);
+        let mut warnings = Vec::new();
+        if let Some(left_dense) = &self.left_dense {
+            if left_dense.share() > 0.5 {
+                return Err(Error::MostlyUnknown {
+                    left_dense: left_dense.clone(),
+                    model_type: model_type(),
+                });
+            }
+            warnings.push(format!(
+                "left dense: {left_dense}, names that no rule knows"
+            ));
+        }
         if self.pruned().next().is_none() {
             return Err(Error::NothingToPrune {
-                model_type: self.checkpoint.model_type().map(str::to_owned),
+                model_type: model_type(),
             });
         }
-        let mut warnings = Vec::new();
         let undecided: Vec<&str> = self
             .tensors
             .iter()

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::left_dense::LeftDense;
 use crate::error::Kind;
 use crate::norms;
 use crate::recipe::MAX_IN_FEATURES;
@@ -84,6 +85,17 @@ pub enum Error {
         /// The glob.
         glob: String,
     },
+    /// No rule knows the names of most of the decoder's weights, and they were not chosen by name.
+    #[error(
+        "{left_dense} would stay dense{}: no rule knows these names, so most of the model would not be pruned",
+        model_type.as_ref().map_or_else(String::new, |name| format!(" (model_type {})", shown(name)))
+    )]
+    MostlyUnknown {
+        /// What would stay dense.
+        left_dense: LeftDense,
+        /// The model's type, where config.json names it.
+        model_type: Option<String>,
+    },
     /// Nothing would be pruned.
     #[error(
         "no tensor of this checkpoint would be pruned{}",
@@ -102,7 +114,8 @@ impl Error {
         match self {
             Self::OutOfRange { .. }
             | Self::NormsRequired { .. }
-            | Self::GlobMatchesNothing { .. } => Kind::Usage,
+            | Self::GlobMatchesNothing { .. }
+            | Self::MostlyUnknown { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }

@@ -24,7 +24,7 @@ pub use totals::Totals;
 
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, LeftDense, Plan};
 use crate::prune::{Outcome, Verified};
 
 /// One run.
@@ -51,6 +51,9 @@ pub struct Report {
     pub kinds: Vec<Totals>,
     /// Sum over all pruned tensors.
     pub prunable: Totals,
+    /// What stays dense of the decoder because no rule knows its names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_dense: Option<LeftDense>,
     /// Sum over all tensors, counting zeros in the pruned ones only.
     pub all_weights: Totals,
     /// Every tensor.
@@ -173,6 +176,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
             .map(|(kind, row)| row.finish(kind))
             .collect(),
         prunable: prunable.finish("prunable"),
+        left_dense: plan.left_dense().cloned(),
         all_weights: all.finish("all weights"),
         tensors,
         bytes: plan.bytes_total(),

@@ -65,6 +65,11 @@ impl Glob {
 }
 
 impl NameFilter {
+    /// Whether tensors are chosen by name, in place of the default set.
+    pub(crate) fn has_include(&self) -> bool {
+        !self.include.is_empty()
+    }
+
     /// Globs over whole tensor names, `*` matching dots too. No `include` means the default set.
     ///
     /// # Errors

@@ -17,8 +17,10 @@ pub enum Reason {
     Norm,
     /// A bias.
     Bias,
-    /// A router of a mixture of experts.
+    /// A router of a mixture of experts, or what chooses the tokens to attend to.
     Router,
+    /// A convolution, a decay or another parameter of a mixer, which is no linear layer.
+    NotLinear,
     /// Part of a vision, audio or speech tower, or of what connects it to the language model.
     OtherModality,
     /// Outside the numbered decoder blocks.
@@ -48,6 +50,7 @@ impl fmt::Display for Reason {
             Self::Norm => "a normalisation weight, never pruned",
             Self::Bias => "a bias, never pruned",
             Self::Router => "a router, which chooses experts; include it by name to prune it",
+            Self::NotLinear => "a convolution or a decay, not a linear layer",
             Self::OtherModality => "of a vision or audio part; include it by name to prune it",
             Self::NotInABlock => "outside the decoder blocks; include it by name to prune it",
             Self::UnknownName => "an unknown name; include it by name if it is a linear layer",
@@ -139,8 +142,18 @@ pub(super) fn unless_asked(name: &str) -> Option<Reason> {
     };
     let tail = block.tail.strip_suffix(".weight").unwrap_or(block.tail);
     let last = tail.rsplit('.').next().unwrap_or(tail);
-    (last == "gate" || last == "shared_expert_gate" || tail.split('.').any(|p| p == "router"))
-        .then_some(Reason::Router)
+    let has = |wanted: &[&str]| tail.split('.').any(|part| wanted.contains(&part));
+    if CHOOSERS.contains(&last) || has(&["router", "indexer"]) || tail.starts_with("mlp.gate.") {
+        Some(Reason::Router)
+    } else if last.ends_with("conv1d")
+        || last.starts_with("conv_")
+        || NOT_LINEAR.contains(&last)
+        || has(&["rg_lru"])
+    {
+        Some(Reason::NotLinear)
+    } else {
+        None
+    }
 }
 
 /// Names of output layers.
@@ -152,4 +165,26 @@ const HEADS: &[&str] = &[
     "score",
     "classifier",
     "head",
+];
+
+/// Last parts of the names of small layers that choose: experts, or the tokens to attend to.
+const CHOOSERS: &[&str] = &["gate", "shared_expert_gate", "modality_router"];
+
+/// Last parts of the names of a mixer's parameters that are no linear layers, though some of them are matrices.
+const NOT_LINEAR: &[&str] = &[
+    "conv",
+    "A_log",
+    "D",
+    "dt_bias",
+    "slope_rate",
+    "correction_coefs",
+    "prediction_coefs",
+    "query_decay",
+    "key_decay",
+    "diagonal_decay",
+    "time_decay",
+    "time_first",
+    "time_mix_key",
+    "time_mix_value",
+    "time_mix_receptance",
 ];

@@ -66,6 +66,7 @@ fn word(decision: &Decision) -> &'static str {
             Reason::Norm => "norm",
             Reason::Bias => "bias",
             Reason::Router => "router",
+            Reason::NotLinear => "not-linear",
             Reason::OtherModality => "other-modality",
             Reason::NotInABlock => "not-in-a-block",
             Reason::UnknownName => "unknown-name",
@@ -92,7 +93,7 @@ fn bf16(name: &str, shape: &[usize], filter: &NameFilter) -> Decision {
 #[test]
 fn tensors_of_real_checkpoints_are_decided_as_their_architecture_wants() {
     let checkpoints = checkpoints();
-    assert_eq!(checkpoints.len(), 26);
+    assert_eq!(checkpoints.len(), 62);
     for Checkpoint { model, rows } in checkpoints {
         let tensors: Vec<_> = rows
             .iter()

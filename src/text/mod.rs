@@ -1,7 +1,11 @@
 //! Texts, and their tokens.
 //!
+//! A text may be far longer than what is wanted of it, so only as much of it is encoded (`prefix.rs`).
+//!
 //! Two texts are built in, both written for this project: one to calibrate on, one to measure perplexity on. They have no
 //! sentence in common. `docs/calibration.md` says what is in them and why.
+
+mod prefix;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -117,32 +121,58 @@ impl Text {
     }
 }
 
-/// The tokens of a whole text, including those that the model's tokenizer puts before a text.
+/// The first tokens of a text, at most `limit`, including those that the model's tokenizer puts before a text.
 ///
 /// # Errors
 /// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that cannot be used, [`Error::Checkpoint`].
-pub fn tokenize(checkpoint: &Checkpoint, text: &Text) -> Result<Vec<u32>, Error> {
+pub fn tokenize(checkpoint: &Checkpoint, text: &Text, limit: usize) -> Result<Vec<u32>, Error> {
+    let (tokenizer, path) = tokenizer(checkpoint)?;
+    prefix::tokens(&tokenizer, &text.content, limit).map_err(|error| unusable(&path, &error))
+}
+
+/// Windows of at most `context` tokens from all over a text, `limit` tokens together.
+///
+/// The text is cut into as many parts of one length as there are windows, at words; a window is the beginning of a part,
+/// and begins as a text does, with whatever the tokenizer puts before one. A text that is too short for that gives its
+/// first `limit` tokens, cut into windows.
+///
+/// # Errors
+/// Those of [`tokenize`].
+pub fn windows(
+    checkpoint: &Checkpoint,
+    text: &Text,
+    limit: usize,
+    context: usize,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let (tokenizer, path) = tokenizer(checkpoint)?;
+    prefix::windows(&tokenizer, &text.content, limit, context)
+        .map_err(|error| unusable(&path, &error))
+}
+
+/// The tokenizer beside the weights, and its file.
+fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, PathBuf), Error> {
     let weights = checkpoint.source.weights().path().to_path_buf();
     let path = weights.with_file_name("tokenizer.json");
     if !path.exists() {
         return Err(Error::NoTokenizer(weights));
     }
     let bytes = read(&path, MAX_TOKENIZER)?;
-    let unusable = |error: tokenizers::Error| Error::Unusable {
-        path: path.clone(),
+    let broken = |error: tokenizers::Error| unusable(&path, &error);
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(broken)?;
+    // Padding and truncation are for batches of short texts.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(broken)?;
+    Ok((tokenizer, path))
+}
+
+fn unusable(path: &Path, error: &tokenizers::Error) -> Error {
+    Error::Unusable {
+        path: path.to_path_buf(),
         problem: format!(
             "it cannot be used as a tokenizer: {}",
             shown(&error.to_string())
         ),
-    };
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(unusable)?;
-    // Padding and truncation are for batches of short texts.
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(unusable)?;
-    let encoding = tokenizer
-        .encode_fast(text.content.as_ref(), true)
-        .map_err(unusable)?;
-    Ok(encoding.get_ids().to_vec())
+    }
 }
 
 /// A whole file, if it is a regular one of at most `limit` bytes.
