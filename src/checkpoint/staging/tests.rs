@@ -3,8 +3,8 @@
 use super::super::destination::Form;
 use super::*;
 
-/// A stage of a new directory `out` in `root`, with two files of the same length.
-fn two_files(root: &Path) -> Stage {
+/// A staged a new directory `out` in `root`, with two files of the same length.
+fn two_files(root: &Path) -> Staging {
     let spec = |name: &str| FileSpec {
         name: name.into(),
         header: b"header",
@@ -12,7 +12,7 @@ fn two_files(root: &Path) -> Stage {
         like: None,
     };
     let destination = Destination::new(&root.join("out"), Form::Directory, false).unwrap();
-    Stage::directory(destination, &[spec("a"), spec("b")], None, true).unwrap()
+    Staging::directory(destination, &[spec("a"), spec("b")], None, true).unwrap()
 }
 
 /// What is in a directory, hidden names too.
