@@ -155,7 +155,7 @@ mod tests {
             info(1, "gl", DeviceKind::Software, "llvmpipe"),
         ];
         let choose = |name: &str| choose(&DeviceChoice::Name(name.to_owned()), &infos);
-        assert!(choose("llvmpipe").unwrap_err().contains("give the index"));
+        assert!(choose("llvmpipe").unwrap_err().contains("use the index"));
         assert!(choose("radeon").is_err());
         assert_eq!(choose("gl"), Ok(Some(1)));
         assert_eq!(choose("vulkan"), Ok(Some(0)));
