@@ -10,7 +10,8 @@ use crate::untrusted::shown;
 pub enum Error {
     /// The syntax of a glob is wrong.
     #[error(
-        "`{}` is not a glob: {}. `*` matches anything, `?` one character, `[ab]` one of several, `{{a,b}}` either",
+        "`{}` is not a valid glob: {}. `*` matches anything, `?` one character, `[ab]` one of these characters, \
+         `{{a,b}}` one of these words",
         shown(glob),
         shown(reason)
     )]

@@ -3,7 +3,7 @@
 use super::super::destination::Form;
 use super::*;
 
-/// A staged a new directory `out` in `root`, with two files of the same length.
+/// A stage of a new directory `out` in `root`, with two files of the same length.
 fn two_files(root: &Path) -> Staging {
     let spec = |name: &str| FileSpec {
         name: name.into(),
@@ -93,7 +93,7 @@ fn want_of_room_says_how_much_is_needed_and_where() {
             "{error:?}"
         );
         assert!(
-            error.to_string().contains("123456 bytes are needed in d;"),
+            error.to_string().contains("123456 bytes are needed in d."),
             "{error}"
         );
     }
