@@ -87,6 +87,43 @@ pub enum Error {
         limit: u64,
     },
 
+    /// The weights are quantised: there are no floating-point weights to prune or to run.
+    #[error(
+        "{} is quantised ({}); prune the model that it was made from and quantise the result, or convert it to BF16 first",
+        shown_path(path),
+        shown(method)
+    )]
+    Quantized {
+        /// The config.json that says so, or the file of weights whose tensors show it.
+        path: PathBuf,
+        /// The method, or the tensor that shows it.
+        method: String,
+    },
+
+    /// A directory holds an index with its shards, and a file of weights that the index does not name.
+    #[error(
+        "{} is beside {}, which does not name it: two checkpoints in one directory, and loaders disagree which of them is the \
+         model; name the file or the index instead of the directory, or move one away",
+        shown_path(file),
+        shown_path(index)
+    )]
+    TwoCheckpoints {
+        /// The index.
+        index: PathBuf,
+        /// The file that it does not name.
+        file: PathBuf,
+    },
+
+    /// A Git LFS pointer stands in place of the file.
+    #[error(
+        "{} is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, or download the file",
+        shown_path(path)
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A safetensors header breaks the format.
     #[error(
         "{}: {problem}; the file is damaged or not a safetensors file; copy or download it again",
@@ -194,6 +231,19 @@ pub enum Error {
         input: PathBuf,
     },
 
+    /// The output would lie in the Hugging Face cache, whose own tools delete what they do not know.
+    #[error(
+        "the output {} is inside the Hugging Face cache {}, whose own tools may delete it; choose another output",
+        shown_path(path),
+        shown_path(cache)
+    )]
+    OutputInCache {
+        /// The output.
+        path: PathBuf,
+        /// The cache, or the repository in it.
+        cache: PathBuf,
+    },
+
     /// What is at the output's path is never replaced, whatever the options say.
     #[error(
         "{} {problem}; give another output, or move it away yourself",
@@ -204,6 +254,20 @@ pub enum Error {
         path: PathBuf,
         /// What is there, as the end of a sentence that starts with the path: `is a directory, but a file is to be written`.
         problem: &'static str,
+    },
+
+    /// The directory at the output's path holds something that a model directory does not.
+    #[error(
+        "the directory {} holds {}, which is no part of a checkpoint, so it is not replaced; give another output, or move it \
+         away yourself",
+        shown_path(path),
+        shown(file)
+    )]
+    HoldsForeignFile {
+        /// The output.
+        path: PathBuf,
+        /// The first foreign file or directory, within the output.
+        file: String,
     },
 
     /// The output's path does not end in a name: `/`, `.`, `dir/..`.
@@ -309,6 +373,7 @@ impl Error {
             },
             ReadError::NotRegular => Self::NotRegular { path },
             ReadError::TooLong { len, limit } => Self::TooLong { path, len, limit },
+            ReadError::LfsPointer => Self::LfsPointer { path },
         }
     }
 }
@@ -392,6 +457,23 @@ mod tests {
                 path: path(),
                 problem: "is a directory",
             },
+            Error::HoldsForeignFile {
+                path: path(),
+                file: name(),
+            },
+            Error::Quantized {
+                path: path(),
+                method: name(),
+            },
+            Error::TwoCheckpoints {
+                index: path(),
+                file: path(),
+            },
+            Error::LfsPointer { path: path() },
+            Error::OutputInCache {
+                path: path(),
+                cache: path(),
+            },
             Error::NoOutputName { path: path() },
             Error::NoOutputDirectory { parent: path() },
             Error::NoSpace {
@@ -474,7 +556,7 @@ mod tests {
         errors
     }
 
-    const VARIANTS: usize = 22;
+    const VARIANTS: usize = 27;
 
     /// The number of a variant. A new one does not compile until it has an arm here: give it the next number, raise
     /// `VARIANTS`, and add it to the list above.
@@ -503,6 +585,11 @@ mod tests {
             E::OutOfRange { .. } => 19,
             E::Incomplete { .. } => 20,
             E::OldMovedAside { .. } => 21,
+            E::HoldsForeignFile { .. } => 22,
+            E::Quantized { .. } => 23,
+            E::TwoCheckpoints { .. } => 24,
+            E::LfsPointer { .. } => 25,
+            E::OutputInCache { .. } => 26,
         }
     }
 

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
-use super::file_names::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_other_weights};
+use super::file_names::{
+    ADAPTER_CONFIG, INDEX_SUFFIX, SINGLE_FILE, WEIGHTS_SUFFIX, holds_other_weights,
+};
 use super::hub_cache::{self, Snapshot};
 use crate::untrusted::shown;
 
@@ -30,7 +32,8 @@ pub enum Source {
         /// The file in it that lists the weights.
         weights: Weights,
     },
-    /// A snapshot in the Hugging Face cache; the output is a directory outside the cache.
+    /// A snapshot in the Hugging Face cache, given as `org/name` or by its path; the output is a directory outside the
+    /// cache.
     Cache {
         /// The repository: `org/name`.
         id: String,
@@ -98,10 +101,15 @@ fn locate_with(model: &str, hub: Option<&Path>) -> Result<Source> {
     let path = Path::new(model);
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => {
-            let weights = in_directory(path)?;
-            Ok(Source::Directory {
-                dir: path.to_path_buf(),
-                weights,
+            let (dir, weights) = (path.to_path_buf(), in_directory(path)?);
+            Ok(match hub_cache::repository_of(path) {
+                Some(repository) => Source::Cache {
+                    id: repository.id,
+                    repository: repository.dir,
+                    dir,
+                    weights,
+                },
+                None => Source::Directory { dir, weights },
             })
         }
         Ok(_) => at_file(path),
@@ -162,17 +170,18 @@ fn in_directory(dir: &Path) -> Result<Weights> {
     if index.exists() {
         return Ok(Weights::Sharded(index));
     }
-    let single = dir.join("model.safetensors");
+    let single = dir.join(SINGLE_FILE);
     if single.exists() {
         return Ok(Weights::Single(single));
     }
 
+    let is_adapter = dir.join(ADAPTER_CONFIG).exists();
     let mut weights = Vec::new();
     let mut others = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let entry = entry.map_err(Error::io("list", dir))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(WEIGHTS_SUFFIX) {
+        if name.ends_with(WEIGHTS_SUFFIX) && !(is_adapter && name.starts_with("adapter_")) {
             weights.push(entry.path())
         } else {
             others.push(name)
@@ -182,6 +191,9 @@ fn in_directory(dir: &Path) -> Result<Weights> {
     others.sort();
     let problem = match weights.as_slice() {
         [only] => return Ok(Weights::Single(only.clone())),
+        [] if is_adapter => "it is an adapter (adapter_config.json), a change to another model and not a model; merge it \
+                             into its base model first, and prune that"
+            .to_owned(),
         [] if others.is_empty() => "the directory is empty".to_owned(),
         // Weights in other formats are named before config files: they are what the user has to convert.
         [] => match others

@@ -27,6 +27,7 @@ mod locate;
 mod options;
 mod output;
 mod positional;
+mod quantized;
 mod reader;
 mod shards;
 mod staging;

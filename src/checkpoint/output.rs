@@ -45,12 +45,13 @@ impl Output {
     /// Stages the output of `checkpoint` that is to appear at `path`: a file for a file, a directory for all else.
     ///
     /// # Errors
-    /// [`Error::OutputExists`], [`Error::OutputIsInput`], [`Error::NotReplaceable`], [`Error::NoOutputName`] and
-    /// [`Error::NoOutputDirectory`] for a place that cannot be taken; [`Error::NoSpace`] and [`Error::Io`].
+    /// [`Error::OutputExists`], [`Error::OutputIsInput`], [`Error::NotReplaceable`], [`Error::HoldsForeignFile`],
+    /// [`Error::NoOutputName`] and [`Error::NoOutputDirectory`] for a place that cannot be taken; [`Error::NoSpace`] and [`Error::Io`].
     ///
     /// [`Error::OutputExists`]: super::error::Error::OutputExists
     /// [`Error::OutputIsInput`]: super::error::Error::OutputIsInput
     /// [`Error::NotReplaceable`]: super::error::Error::NotReplaceable
+    /// [`Error::HoldsForeignFile`]: super::error::Error::HoldsForeignFile
     /// [`Error::NoOutputName`]: super::error::Error::NoOutputName
     /// [`Error::NoOutputDirectory`]: super::error::Error::NoOutputDirectory
     /// [`Error::NoSpace`]: super::error::Error::NoSpace

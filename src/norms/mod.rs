@@ -60,7 +60,9 @@ impl Norms {
                 limit,
             },
             ReadError::Io { source, .. } => Error::io(path, source),
-            ReadError::NotRegular => Error::not_norms(path, "it is not a regular file"),
+            ReadError::NotRegular | ReadError::LfsPointer => {
+                Error::not_norms(path, error.to_string())
+            }
         })?;
         Self::parse(&bytes, path)
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::names::grammar::{block, of_another_modality};
+use crate::names::packed::is_of_quantisation;
 use crate::untrusted::shown;
 
 /// Why a tensor is not pruned. `Display` gives a sentence for the user.
@@ -74,7 +75,7 @@ pub(super) fn never(name: &str) -> Option<Reason> {
         .rsplit('.')
         .next()
         .unwrap_or(name);
-    if is_quantised(name, last) {
+    if is_of_quantisation(name) {
         Some(Reason::Quantized)
     } else if last == "bias" || last.ends_with("_bias") {
         Some(Reason::Bias)
@@ -83,41 +84,6 @@ pub(super) fn never(name: &str) -> Option<Reason> {
     } else {
         None
     }
-}
-
-/// Parts of a quantised or packed weight: gptq, awq, fp8, bitsandbytes, compressed-tensors, mxfp4.
-fn is_quantised(name: &str, last: &str) -> bool {
-    const LAST: &[&str] = &[
-        "qweight",
-        "qzeros",
-        "scales",
-        "g_idx",
-        "SCB",
-        "absmax",
-        "quant_map",
-        "nested_absmax",
-        "nested_quant_map",
-        "compressed",
-        "bitmask",
-        "row_offsets",
-        "weight_packed",
-        "weight_shape",
-        "weight_zero_point",
-        "weight_g_idx",
-        "input_scale",
-        "input_zero_point",
-        "output_scale",
-        "k_scale",
-        "v_scale",
-        "scale_inv",
-    ];
-    LAST.contains(&last)
-        || last.starts_with("weight_scale")
-        || last.starts_with("weight_global_scale")
-        || last.ends_with("_scale_inv")
-        || last.ends_with("_proj_blocks")
-        || last.ends_with("_proj_scales")
-        || name.contains(".quant_state.")
 }
 
 /// The reason to leave a weight alone unless it is asked for by name.
