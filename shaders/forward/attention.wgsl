@@ -1,5 +1,5 @@
-// Causal grouped-query attention: found[t, h] = softmax(q[t, h] . k[s, g] / sqrt(head_dim)) v[s, g] over the s <= t that
-// the window reaches, where g is the group of head h.
+// Causal grouped-query attention: found[t, h] = softmax(scale * q[t, h] . k[s, g]) v[s, g] over the s <= t that the window
+// reaches, where g is the group of head h; with a soft cap, cap * tanh(score / cap) stands in for the score.
 //
 // A workgroup takes 16 queries of one head over 16 keys at a time and keeps the softmax's running maximum and sum
 // (arXiv 2205.14135), so that no matrix of context by context exists. Invocation (query, lane) holds the features lane,
@@ -21,6 +21,8 @@ struct Attention {
     // Tokens that a query looks back, itself included.
     window: u32,
     scale: f32,
+    // 0: none.
+    soft_cap: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
@@ -45,6 +47,16 @@ fn load(index: u32, token: u32, feature: u32) -> f32 {
         return 0.0;
     }
     return heads[index + token * params.token_stride + feature];
+}
+
+// Its own hyperbolic tangent, as some back ends' overflows.
+fn capped(score: f32) -> f32 {
+    if params.soft_cap == 0.0 {
+        return score;
+    }
+    let z = score / params.soft_cap;
+    let e = exp(-2.0 * min(abs(z), 20.0));
+    return params.soft_cap * sign(z) * (1.0 - e) / (1.0 + e);
 }
 
 @compute @workgroup_size(256)
@@ -75,9 +87,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
             workgroupBarrier();
         }
+        score = capped(score * params.scale);
         let key = keys + lane;
         let seen = key <= query && query - key < params.window;
-        shares[row * STRIDE + lane] = select(NOTHING, score * params.scale, seen);
+        shares[row * STRIDE + lane] = select(NOTHING, score, seen);
         workgroupBarrier();
 
         var next = largest;
@@ -89,7 +102,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         total *= kept;
         workgroupBarrier();
         // A query that has seen nothing yet would take every key for the best.
-        let own = select(0.0, exp(score * params.scale - largest), seen);
+        let own = select(0.0, exp(score - largest), seen);
         shares[row * STRIDE + lane] = own;
         workgroupBarrier();
         for (var i = 0u; i < TILE; i += 1u) {

@@ -17,7 +17,7 @@ use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors};
+use crate::model::{Activation, Architecture, DecoderBlock, HeadNorms, Linear, NormTensors};
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
 use heads::{GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
@@ -32,6 +32,7 @@ const IN_FLIGHT: usize = 8;
 /// An adapter that runs one sequence after the other.
 pub(super) struct GpuEngine<'a> {
     hidden_size: usize,
+    logit_soft_cap: Option<f32>,
     recorder: Recorder<'a>,
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
@@ -50,6 +51,7 @@ impl<'a> GpuEngine<'a> {
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
             hidden_size: architecture.hidden_size,
+            logit_soft_cap: architecture.logit_soft_cap,
             recorder: Recorder::new(context, tokens),
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT),
             turns: rotaries
@@ -183,6 +185,19 @@ impl Engine for GpuEngine<'_> {
         Ok(())
     }
 
+    fn add_scaled(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+        scale: f32,
+        sum: &mut GpuTensor,
+    ) -> Result<(), Error> {
+        let to = (&sum.buffer, [sum.tokens, sum.features]);
+        let x = Some(&x.buffer);
+        layers::elementwise(&self.recorder, sequence, "add_scaled", [scale, 0.0], x, to);
+        Ok(())
+    }
+
     fn heads(
         &self,
         sequence: &mut GpuSequence,
@@ -199,10 +214,20 @@ impl Engine for GpuEngine<'_> {
         ))
     }
 
+    fn clip_heads(
+        &self,
+        sequence: &mut GpuSequence,
+        clip: f32,
+        heads: &mut GpuHeads,
+    ) -> Result<(), Error> {
+        heads.clip(&self.recorder, sequence, clip);
+        Ok(())
+    }
+
     fn normalise_heads(
         &self,
         sequence: &mut GpuSequence,
-        norms: &[GpuNorm; 2],
+        norms: &HeadNorms<GpuNorm>,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
         heads.normalise(&self.recorder, sequence, norms);
@@ -225,8 +250,7 @@ impl Engine for GpuEngine<'_> {
         attention: &LoadedAttention<Self>,
         heads: GpuHeads,
     ) -> Result<GpuTensor, Error> {
-        let (scale, window) = (attention.scale, attention.window);
-        Ok(heads.attend(&self.recorder, sequence, scale, window))
+        Ok(heads.attend(&self.recorder, sequence, attention))
     }
 
     fn activate(
@@ -263,11 +287,13 @@ impl Engine for GpuEngine<'_> {
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let rows = HeadRows::new(&self.recorder, head_rows, self.hidden_size);
+        let shape = (self.hidden_size, self.logit_soft_cap);
+        let rows = HeadRows::new(&self.recorder, head_rows, shape);
         rows.partial_losses(first_row, hidden, next)
     }
 
     fn logits(&self, head_rows: &[f32], hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
-        HeadRows::new(&self.recorder, head_rows, self.hidden_size).logits(hidden)
+        let shape = (self.hidden_size, self.logit_soft_cap);
+        HeadRows::new(&self.recorder, head_rows, shape).logits(hidden)
     }
 }
