@@ -10,12 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::calibration::ModelError as Error;
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Config};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
-use swiftprune_wgpu::forward::Forward;
-use swiftprune_wgpu::model::{Architecture, Error};
+use swiftprune_wgpu::internals::{Architecture, Forward};
 
 /// What transformers computed.
 struct Golden {
@@ -311,13 +311,11 @@ fn column_norms_of_a_text_are_the_sum_of_those_of_its_pieces() {
 
 /// The logits of the qwen2 checkpoint with these keys in its config.json.
 fn qwen2_with(keys: serde_json::Value) -> Result<Vec<f32>, Error> {
-    let mut checkpoint = open(&folder("qwen2"));
-    let json = fs::read(folder("qwen2").join("config.json")).unwrap();
-    let mut config: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    for (key, value) in keys.as_object().unwrap() {
-        config[key] = value.clone();
-    }
-    checkpoint.config = Some(Config::parse(config.to_string().as_bytes()).unwrap());
+    let checkpoint = with_changed_config("qwen2", |config| {
+        for (key, value) in keys.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+    });
     let architecture = Architecture::of(&checkpoint)?;
     let device = cpu(2);
     let forward = Forward::new(&checkpoint, &architecture, &device);
@@ -356,14 +354,19 @@ fn blocks_slide_by_layer_types_as_by_max_window_layers() {
     }
 }
 
-/// The error of the llama checkpoint after its config.json was changed.
-fn with_config(change: impl FnOnce(&mut serde_json::Value)) -> Error {
-    let mut checkpoint = open(&folder("llama"));
+/// A checkpoint after its config.json was changed.
+fn with_changed_config(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> Checkpoint {
+    let mut checkpoint = open(&folder(name));
     let mut config =
-        serde_json::from_slice(&fs::read(folder("llama").join("config.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(folder(name).join("config.json")).unwrap()).unwrap();
     change(&mut config);
     checkpoint.config = Some(Config::parse(config.to_string().as_bytes()).unwrap());
-    Architecture::of(&checkpoint).unwrap_err()
+    checkpoint
+}
+
+/// The error of the llama checkpoint after its config.json was changed.
+fn with_config(change: impl FnOnce(&mut serde_json::Value)) -> Error {
+    Architecture::of(&with_changed_config("llama", change)).unwrap_err()
 }
 
 #[test]

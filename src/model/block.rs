@@ -5,7 +5,7 @@
 //! number of heads, goes along unchanged, so that the code that runs a block reads it from the same place.
 
 use super::activation::Activation;
-use crate::targets::Layout;
+use crate::names::rules::Layout;
 
 /// How a hidden state is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::error::Error;
-use crate::checkpoint::shown;
+use crate::untrusted::shown;
 
 /// Sizes above this are no model's; it keeps products of two of them within 64 bits.
 const MAX_SIZE: u64 = 1 << 24;

@@ -7,7 +7,7 @@ use std::f64::consts::PI;
 
 use super::config::Config;
 use super::error::Error;
-use crate::checkpoint::shown;
+use crate::untrusted::shown;
 
 /// Which features of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

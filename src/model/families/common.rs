@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::checkpoint::shown;
 use crate::model::activation::Activation;
 use crate::model::block::HeadCounts;
 use crate::model::config::Config;
 use crate::model::error::Error;
+use crate::untrusted::shown;
 
 /// Heads and their width: `num_attention_heads`, `head_dim`, and as many keys as `key_heads` says of the queries.
 pub(super) fn heads(
