@@ -5,6 +5,8 @@
 
 use super::engine::{Engine, LoadedAttention, LoadedBlock};
 use super::error::Error;
+use super::experts;
+use super::mlp;
 use super::weights::WeightReader;
 use crate::model::{BlockOrder, DecoderBlock, FeedForward};
 
@@ -17,6 +19,7 @@ pub(super) fn load<E: Engine>(
     block.try_map(
         |linear| engine.load_matrix(weights, linear),
         |norm| engine.load_norm(weights, norm),
+        |vector| weights.read(&vector.tensor),
     )
 }
 
@@ -45,11 +48,14 @@ pub(super) fn run<E: Engine>(
         }
     };
     drop(found);
-    engine.observe(sequence, &input)?;
-    let active = feed_forward(engine, sequence, &block.mlp, &input)?;
-    drop(input);
-    engine.observe(sequence, &active)?;
-    engine.add_product(sequence, &block.mlp.down, &active, x)
+    match &block.mlp {
+        FeedForward::Dense(mlp) => {
+            let active = mlp::observed(engine, sequence, mlp, &input)?;
+            drop(input);
+            engine.add_product(sequence, &mlp.down, &active, x)
+        }
+        FeedForward::Experts(experts) => experts::add(engine, sequence, experts, &input, x),
+    }
 }
 
 /// What the heads find.
@@ -67,21 +73,4 @@ fn attention<E: Engine>(
         engine.turn_heads(sequence, rotary, &mut heads)?;
     }
     engine.attend(sequence, attention, heads)
-}
-
-/// What the feed-forward part's last layer reads.
-fn feed_forward<E: Engine>(
-    engine: &E,
-    sequence: &mut E::Sequence,
-    mlp: &FeedForward<E::Matrix>,
-    x: &E::Tensor,
-) -> Result<E::Tensor, Error> {
-    let (first, up) = match &mlp.gate {
-        Some(gate) => {
-            let gate = engine.product(sequence, gate, x)?;
-            (gate, Some(engine.product(sequence, &mlp.up, x)?))
-        }
-        None => (engine.product(sequence, &mlp.up, x)?, None),
-    };
-    engine.activate(sequence, mlp.activation, first, up)
 }

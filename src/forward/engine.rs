@@ -6,10 +6,13 @@
 
 use super::error::Error;
 use super::weights::WeightReader;
-use crate::model::{Activation, DecoderBlock, Linear, NormTensors, SelfAttention};
+use crate::model::{Activation, DecoderBlock, Experts, Linear, NormTensors, SelfAttention, Share};
 
 /// A block with its weights on a device.
-pub(super) type LoadedBlock<E> = DecoderBlock<<E as Engine>::Matrix, <E as Engine>::Norm>;
+pub(super) type LoadedBlock<E> = DecoderBlock<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// Experts with their weights on a device.
+pub(super) type LoadedExperts<E> = Experts<<E as Engine>::Matrix, Vec<f32>>;
 
 /// Attention with its weights on a device.
 pub(super) type LoadedAttention<E> = SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm>;
@@ -144,6 +147,36 @@ pub(super) trait Engine: Sized {
 
     /// Takes the statistics of `x`, the input of some linear layers.
     fn observe(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<(), Error>;
+
+    /// Takes the statistics of no tokens, where nothing reached this reader of an input.
+    fn observe_nothing(
+        &self,
+        sequence: &mut Self::Sequence,
+        reader: &Self::Matrix,
+    ) -> Result<(), Error>;
+
+    /// Brings `x` to the host, `[tokens, features]` row-major, for a decision that the rest of the block waits for.
+    fn values(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
+
+    /// The rows of `x` that a share names, each times its weight if that is asked for.
+    fn gather(
+        &self,
+        sequence: &mut Self::Sequence,
+        x: &Self::Tensor,
+        share: &Share,
+        weighs: bool,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Adds each row of `y` to that row of `sum` which a share names for it, times its weight if that is asked for. A share
+    /// names no row twice.
+    fn scatter(
+        &self,
+        sequence: &mut Self::Sequence,
+        y: &Self::Tensor,
+        share: &Share,
+        weighs: bool,
+        sum: &mut Self::Tensor,
+    ) -> Result<(), Error>;
 
     // --- The head.
 

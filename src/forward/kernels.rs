@@ -85,6 +85,10 @@ params!(
     SiteNormsParams { tokens: u32, features: u32, first: u32 }
 );
 params!(
+    /// Rows to take out of a hidden state, or to add to one.
+    RowsParams { features: u32, weighs: u32 }
+);
+params!(
     /// Rows of the head.
     LogSumExpParams { rows: u32, first: u32 }
 );
@@ -147,6 +151,12 @@ pub static KERNELS: &[Kernel] = &[
         ActivationParams,
         "SiLU or GELU, with or without a gate",
         ["gated": 256, [0, 1, 2]; "plain": 256, [0, 1]]
+    ),
+    kernel!(
+        "rows",
+        RowsParams,
+        "rows of some tokens out of a hidden state, and back into one",
+        ["gather": 256, [0, 1, 2, 3]; "scatter": 256, [0, 1, 2, 3]]
     ),
     kernel!(
         "log_sum_exp",

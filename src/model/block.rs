@@ -1,10 +1,12 @@
 //! A decoder block as data: what is computed, in which order, from which tensors.
 //!
-//! The types are generic over what stands for a linear layer and for a norm. As read from a model these are the names of
-//! their tensors, [`Linear`] and [`NormTensors`]; loaded by a device, they are its weights. Everything else, such as the
-//! number of heads, goes along unchanged, so that the code that runs a block reads it from the same place.
+//! The types are generic over what stands for a linear layer, for a norm and for a list of numbers. As read from a model
+//! these are the names of their tensors, [`Linear`], [`NormTensors`] and [`Vector`]; loaded by a device, they are its
+//! weights. Everything else, such as the number of heads, goes along unchanged, so that the code that runs a block reads it
+//! from the same place.
 
-use super::activation::Activation;
+use super::experts::Experts;
+use super::mlp::Mlp;
 use crate::targets::Layout;
 
 /// How a hidden state is normalised.
@@ -29,6 +31,13 @@ pub(crate) struct NormTensors {
     pub(crate) epsilon: f64,
 }
 
+/// A tensor that is a list of numbers, which the host computes with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Vector {
+    pub(crate) tensor: String,
+    pub(crate) len: usize,
+}
+
 /// A linear layer, `x W^T + b`, and where its weights are stored: its own tensor, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Linear {
@@ -44,6 +53,17 @@ pub(crate) struct Linear {
     pub(crate) stored_features: usize,
     /// The first of them that is this layer's, of the weights and of the bias.
     pub(crate) first_feature: usize,
+    /// From one of them to the next that is this layer's: 2 where two layers take turns.
+    pub(crate) feature_step: usize,
+    /// Which of several matrices, where the tensor has three dimensions and the first counts them.
+    pub(crate) slice: Option<Slice>,
+}
+
+/// One matrix of a tensor with several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) index: usize,
+    pub(crate) count: usize,
 }
 
 impl Linear {
@@ -61,15 +81,25 @@ impl Linear {
             layout: Layout::OutIn,
             stored_features: out_features,
             first_feature: 0,
+            feature_step: 1,
+            slice: None,
         }
     }
 
     /// The shape of the tensor that it is stored in.
-    pub(super) fn stored_shape(&self) -> [usize; 2] {
-        match self.layout {
+    pub(super) fn stored_shape(&self) -> Vec<usize> {
+        let matrices = self.slice.map(|slice| slice.count);
+        let [first, last] = match self.layout {
             Layout::OutIn => [self.stored_features, self.in_features],
             Layout::InOut => [self.in_features, self.stored_features],
-        }
+        };
+        matrices.into_iter().chain([first, last]).collect()
+    }
+
+    /// The shape of the tensor that its bias is stored in.
+    pub(super) fn stored_bias_shape(&self) -> Vec<usize> {
+        let matrices = self.slice.map(|slice| slice.count);
+        matrices.into_iter().chain([self.stored_features]).collect()
     }
 }
 
@@ -120,13 +150,28 @@ pub(crate) struct SelfAttention<L, N> {
     pub(crate) output: L,
 }
 
-/// The feed-forward part: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
+/// The feed-forward part.
 #[derive(Clone, Debug)]
-pub(crate) struct FeedForward<L> {
-    pub(crate) activation: Activation,
-    pub(crate) gate: Option<L>,
-    pub(crate) up: L,
-    pub(crate) down: L,
+pub(crate) enum FeedForward<L, V = Vector> {
+    /// The same layers for every token.
+    Dense(Mlp<L>),
+    /// Some of many, chosen for each token.
+    Experts(Box<Experts<L, V>>),
+}
+
+impl FeedForward<Linear> {
+    /// The most features that one of its layers puts out, but for those of the residual stream.
+    pub(crate) fn widest(&self) -> usize {
+        match self {
+            Self::Dense(mlp) => mlp.down.in_features,
+            Self::Experts(experts) => {
+                let mlps = experts.experts.iter();
+                let mlps = mlps.chain(experts.shared.iter().map(|shared| &shared.mlp));
+                let widest = mlps.map(|mlp| mlp.down.in_features).max();
+                widest.unwrap_or(0).max(experts.router.layer.out_features)
+            }
+        }
+    }
 }
 
 /// How attention and the feed-forward part are joined to the residual stream.
@@ -140,21 +185,22 @@ pub(crate) enum BlockOrder {
 
 /// A decoder block.
 #[derive(Clone, Debug)]
-pub(crate) struct DecoderBlock<L = Linear, N = NormTensors> {
+pub(crate) struct DecoderBlock<L = Linear, N = NormTensors, V = Vector> {
     pub(crate) order: BlockOrder,
     pub(crate) attention_norm: N,
     pub(crate) attention: SelfAttention<L, N>,
     pub(crate) mlp_norm: N,
-    pub(crate) mlp: FeedForward<L>,
+    pub(crate) mlp: FeedForward<L, V>,
 }
 
-impl<L, N> DecoderBlock<L, N> {
-    /// The same block with something else for each layer and norm, in the order in which they are computed.
-    pub(crate) fn try_map<M, K, E>(
+impl<L, N, V> DecoderBlock<L, N, V> {
+    /// The same block with something else for each layer, norm and list of numbers, in the order in which they are computed.
+    pub(crate) fn try_map<M, K, W, E>(
         &self,
         layer: impl Fn(&L) -> Result<M, E>,
         norm: impl Fn(&N) -> Result<K, E>,
-    ) -> Result<DecoderBlock<M, K>, E> {
+        vector: impl Fn(&V) -> Result<W, E>,
+    ) -> Result<DecoderBlock<M, K, W>, E> {
         let Self {
             order,
             attention_norm,
@@ -183,26 +229,60 @@ impl<L, N> DecoderBlock<L, N> {
                 output: layer(&attention.output)?,
             },
             mlp_norm: norm(mlp_norm)?,
-            mlp: FeedForward {
-                activation: mlp.activation,
-                gate: mlp.gate.as_ref().map(&layer).transpose()?,
-                up: layer(&mlp.up)?,
-                down: layer(&mlp.down)?,
+            mlp: match mlp {
+                FeedForward::Dense(mlp) => FeedForward::Dense(mlp.try_map(&layer)?),
+                FeedForward::Experts(experts) => {
+                    FeedForward::Experts(Box::new(experts.try_map(&layer, &vector)?))
+                }
             },
         })
     }
 }
 
+/// What some layers of a block read.
+#[derive(Debug)]
+pub(crate) struct Input<'a> {
+    /// What it is, in words.
+    pub(crate) label: String,
+    pub(crate) layers: Vec<&'a Linear>,
+    /// The expert that reads it, which sees only some of the tokens.
+    pub(crate) expert: Option<usize>,
+}
+
 impl DecoderBlock {
-    /// The distinct inputs of its layers, each with a label and the layers that read it, in the order in which
-    /// `forward/block.rs` comes to them.
-    pub(crate) fn inputs(&self) -> Vec<(&'static str, Vec<&Linear>)> {
+    /// The distinct inputs of the layers that are pruned, in the order in which `forward/block.rs` comes to them.
+    pub(crate) fn inputs(&self) -> Vec<Input<'_>> {
         let Self { attention, mlp, .. } = self;
-        vec![
-            ("attention", attention.projections.layers().iter().collect()),
-            ("attention output", vec![&attention.output]),
-            ("mlp", mlp.gate.iter().chain([&mlp.up]).collect()),
-            ("mlp output", vec![&mlp.down]),
-        ]
+        let input = |label: &str, layers| Input {
+            label: label.to_owned(),
+            layers,
+            expert: None,
+        };
+        let mut inputs = vec![
+            input("attention", attention.projections.layers().iter().collect()),
+            input("attention output", vec![&attention.output]),
+        ];
+        match mlp {
+            FeedForward::Dense(mlp) => {
+                inputs.push(input("mlp", mlp.first_layers().collect()));
+                inputs.push(input("mlp output", vec![&mlp.down]));
+            }
+            FeedForward::Experts(experts) => {
+                if let Some(shared) = &experts.shared {
+                    let layers = shared.mlp.first_layers().collect();
+                    inputs.push(input("shared experts", layers));
+                    inputs.push(input("shared experts output", vec![&shared.mlp.down]));
+                }
+                for (expert, mlp) in experts.experts.iter().enumerate() {
+                    let of_expert = |what: &str, layers| Input {
+                        expert: Some(expert),
+                        ..input(&format!("expert {expert}{what}"), layers)
+                    };
+                    inputs.push(of_expert("", mlp.first_layers().collect()));
+                    inputs.push(of_expert(" output", vec![&mlp.down]));
+                }
+            }
+        }
+        inputs
     }
 }

@@ -7,7 +7,8 @@
 //! m = norm(h);  u = act(gate(m)) * up(m), or act(up(m));                       y = h + down(u)
 //! ```
 //!
-//! with `m = norm(x)` where the two halves run in parallel. What differs between architectures is data: a
+//! with `m = norm(x)` where the two halves run in parallel. Where a block has experts (`experts.rs`), `y = h + sum_i w_i
+//! expert_i(m)` over those that a router chose for the token. What differs between architectures is data: a
 //! [`DecoderBlock`](block::DecoderBlock) says what is computed and which tensors it takes, and `src/forward/block.rs` computes
 //! it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to `tests/forward/goldens.py`.
 //!
@@ -19,9 +20,11 @@ mod architecture;
 mod block;
 mod config;
 mod error;
+mod experts;
 mod families;
 mod family;
 mod headers;
+mod mlp;
 mod reading;
 mod rotary;
 
@@ -32,4 +35,6 @@ pub(crate) use block::{
     SelfAttention,
 };
 pub use error::Error;
+pub(crate) use experts::{Experts, Share};
+pub(crate) use mlp::Mlp;
 pub(crate) use rotary::Rotary;

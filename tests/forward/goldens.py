@@ -3,15 +3,20 @@
     python goldens.py        # transformers 5.23.0, torch 2.15.0, safetensors 0.8; on the CPU, in float32
 
 A folder an architecture: random weights, 2 blocks, hidden size 64, and golden.safetensors with 32 tokens, their logits, and
-the sum of squares of every input feature of every linear layer (float64 sums of float32 activations).
+the sum of squares of every input feature of every linear layer (float64 sums of float32 activations). Checkpoints with
+experts are saved by save_pretrained, which takes them apart again; of every expert there are the sums over the tokens that
+were routed to it, and their number.
 """
 
 import json
 import pathlib
+import re
+import sys
+import tempfile
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 HERE = pathlib.Path(__file__).parent
 SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=80,
@@ -31,12 +36,82 @@ CASES = {
     "gpt_neox": (torch.float32, dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0,
                                                           partial_rotary_factor=0.25))),
 }
+# Experts are narrow, so that several of them stay small.
+CASES |= {
+    # Mixtral 8x7B: two experts a token, whose weights are normalised; the window of Mistral.
+    "mixtral": (torch.bfloat16, dict(num_key_value_heads=2, sliding_window=8, intermediate_size=32, num_local_experts=4,
+                                     num_experts_per_tok=2)),
+    # Qwen 1.5 MoE: weights that do not add up to 1, an expert for all behind a gate, a block without experts.
+    "qwen2_moe": (torch.bfloat16, dict(num_key_value_heads=2, num_experts=6, num_experts_per_tok=2,
+                                       moe_intermediate_size=24, shared_expert_intermediate_size=40,
+                                       mlp_only_layers=[0])),
+    # Qwen 3 30B-A3B: normalised weights, norms in each head.
+    "qwen3_moe": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=24, num_experts=6, num_experts_per_tok=3,
+                                       moe_intermediate_size=16, norm_topk_prob=True, decoder_sparse_step=1)),
+    # GLM 4.5: a correction of the choice, groups of experts, half of each head turns, a dense block before the others.
+    "glm4_moe": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=16, n_routed_experts=8, num_experts_per_tok=3,
+                                      moe_intermediate_size=16, n_group=4, topk_group=2, n_shared_experts=2,
+                                      routed_scaling_factor=1.5, first_k_dense_replace=1, use_qk_norm=True,
+                                      attention_bias=True, rope_parameters=dict(
+                                          rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5))),
+}
+# What a checkpoint calls the weights that read an expert's input, and that which reads what comes out of its activation.
+EXPERT_WEIGHT = re.compile(r"\.(?:experts\.(?:(\d+)\.)?(?:(w1|w3|gate_proj|up_proj|gate_up_proj)|(w2|down_proj))"
+                           r"|block_sparse_moe\.(?:(input_linear)|(output_linear)))(?:\.weight)?$")
+
+
+def watch_experts(model, seen):
+    """Has every module of experts put into `seen`, by its parent's name, what each expert reads and what its last layer does."""
+    def hook(name):
+        def see(experts, inputs):
+            x, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
+            of_block = []
+            for expert in range(experts.num_experts):
+                own = x[(chosen == expert).any(-1)]
+                gate, up = (own @ experts.gate_up_proj[expert].T).chunk(2, dim=-1)
+                of_block.append((own, experts.act_fn(gate) * up))
+            seen[name] = of_block
+        return see
+
+    for key, module in model.named_modules():
+        if key.endswith(".experts"):
+            module.register_forward_pre_hook(hook(key.removesuffix(".experts")))
+
+
+def squares(x):
+    return (x.double() ** 2).sum(0).float()
+
+
+@torch.no_grad()
+def save_with_experts(model, dtype, folder, seen):
+    """Saves the model as transformers does. Gives the norms and the numbers of tokens of its experts, by saved name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model.to(dtype).save_pretrained(scratch)
+        state = load_file(pathlib.Path(scratch) / "model.safetensors")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    found = {}
+    for weight in state:
+        match = EXPERT_WEIGHT.search(weight)
+        if not match:
+            continue
+        block = next(name for name in seen if block_of(name) == block_of(weight))
+        fused = match[1] is None
+        which = 0 if match[2] or match[4] else 1
+        experts = seen[block] if fused else [seen[block][int(match[1])]]
+        found[f"norms.{weight}"] = torch.stack([squares(x[which]) for x in experts]).reshape(-1)
+        found[f"counts.{weight}"] = torch.tensor([float(len(x[0])) for x in experts])
+    return found
+
+
+def block_of(name):
+    return int(re.search(r"\.layers\.(\d+)\.", name)[1])
 
 
 @torch.no_grad()
 def make(name, dtype, changes):
     torch.manual_seed(len(name))
     config = transformers.AutoConfig.for_model(name, **{**SIZES, **changes})
+    config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for key, tensor in model.named_parameters():
         # Wide enough that attention chooses and activations bend; norms around 1; biases that matter.
@@ -44,26 +119,34 @@ def make(name, dtype, changes):
         is_norm = tensor.dim() == 1 and "norm" in key and key.endswith("weight")
         tensor.copy_((noise + (1.0 if is_norm else 0.0)).to(dtype).float())
 
-    norms = {}
+    for key, tensor in model.named_buffers():
+        if key.endswith("e_score_correction_bias"):
+            tensor.copy_((torch.randn_like(tensor) * 0.3).to(dtype).float())
+
+    norms, seen = {}, {}
+    watch_experts(model, seen)
 
     def hook(key):
         def see(_, inputs):
-            x = inputs[0][0].double()
-            norms[f"norms.{key}.weight"] = (x * x).sum(0).float()
+            norms[f"norms.{key}.weight"] = squares(inputs[0].flatten(0, -2))
         return see
 
     for key, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and ".layers." in key:
+        # Routers, and the gates of experts for all, are no weights to prune.
+        if isinstance(module, torch.nn.Linear) and ".layers." in key and not key.endswith(("expert_gate", "router")):
             module.register_forward_pre_hook(hook(key))
     tokens = torch.randint(0, config.vocab_size, (1, 32))
     logits = model(tokens, use_cache=False).logits[0]
 
     folder = HERE / name
     folder.mkdir(exist_ok=True)
-    state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del state["lm_head.weight"]
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    if seen:
+        norms |= save_with_experts(model, dtype, folder, seen)
+    else:
+        state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+        if config.tie_word_embeddings:
+            del state["lm_head.weight"]
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     kept = {k: v for k, v in config.to_dict().items() if k in KEYS and v is not None}
     (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
     save_file({"tokens": tokens[0].int(), "logits": logits.contiguous(), **norms}, folder / "golden.safetensors",
@@ -74,7 +157,11 @@ KEYS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "
         "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "hidden_act", "rms_norm_eps",
         "layer_norm_eps", "rope_parameters", "tie_word_embeddings", "sliding_window", "use_parallel_residual",
         "attention_bias", "mlp_bias"]
+KEYS += ["num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
+         "shared_expert_intermediate_size", "n_shared_experts", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers",
+         "qkv_bias", "n_group", "topk_group", "routed_scaling_factor", "first_k_dense_replace", "use_qk_norm"]
 
 if __name__ == "__main__":
-    for name, (dtype, changes) in CASES.items():
-        make(name, dtype, changes)
+    # All of them, or those that are named.
+    for name in sys.argv[1:] or CASES:
+        make(name, *CASES[name])

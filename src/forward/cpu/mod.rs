@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod exp;
+mod rows;
 mod weights;
 
 use candle_core::{Device, Tensor};
@@ -12,7 +13,7 @@ use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors};
+use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Share};
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
 
@@ -93,7 +94,7 @@ impl Engine for CpuEngine<'_> {
         // What is alive at the widest places of a block, roughly.
         let features = |block: &DecoderBlock| {
             let found = block.attention.output.in_features;
-            3 * self.architecture.hidden_size + 3 * found + 2 * block.mlp.down.in_features
+            3 * self.architecture.hidden_size + 3 * found + 2 * block.mlp.widest()
         };
         let widest = self.architecture.blocks.iter().map(features).max();
         let activations = 4 * context * widest.unwrap_or(0);
@@ -195,6 +196,46 @@ impl Engine for CpuEngine<'_> {
             with_slice(x, |x| sequence.observed.extend(statistic.of(x, features)))?;
         }
         Ok(())
+    }
+
+    fn observe_nothing(&self, sequence: &mut CpuSequence, reader: &CpuMatrix) -> Result<(), Error> {
+        for statistic in self.statistics {
+            let nothing = statistic.of(&[], reader.in_features());
+            sequence.observed.extend(nothing);
+        }
+        Ok(())
+    }
+
+    fn values(&self, _: &mut CpuSequence, x: &Tensor) -> Result<Vec<f32>, Error> {
+        let mut values = Vec::new();
+        with_slice(x, |x| values = x.to_vec())?;
+        Ok(values)
+    }
+
+    fn gather(
+        &self,
+        _: &mut CpuSequence,
+        x: &Tensor,
+        share: &Share,
+        weighs: bool,
+    ) -> Result<Tensor, Error> {
+        let features = x.dim(1).map_err(refused)?;
+        let mut rows = Vec::new();
+        with_slice(x, |x| rows = rows::gather(x, features, share, weighs))?;
+        let shape = (share.tokens.len(), features);
+        Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
+    }
+
+    fn scatter(
+        &self,
+        _: &mut CpuSequence,
+        y: &Tensor,
+        share: &Share,
+        weighs: bool,
+        sum: &mut Tensor,
+    ) -> Result<(), Error> {
+        let to = rows::Scatter { share, weighs };
+        sum.inplace_op2(y, &to).map_err(refused)
     }
 
     fn finish(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {

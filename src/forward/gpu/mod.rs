@@ -7,6 +7,7 @@ mod head;
 mod heads;
 mod layers;
 mod recorder;
+mod rows;
 mod statistics;
 mod weights;
 
@@ -17,7 +18,7 @@ use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors};
+use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Share};
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
 use heads::{GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
@@ -73,7 +74,7 @@ fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> R
     let features = |block: &DecoderBlock| {
         let heads = block.attention.heads;
         let heads = (heads.queries + 2 * heads.keys) * heads.features;
-        heads.max(block.mlp.down.in_features)
+        heads.max(block.mlp.widest())
     };
     let widest = architecture.blocks.iter().map(features).max();
     let widest = widest.unwrap_or(0).max(architecture.hidden_size);
@@ -242,6 +243,39 @@ impl Engine for GpuEngine<'_> {
 
     fn observe(&self, sequence: &mut GpuSequence, x: &GpuTensor) -> Result<(), Error> {
         self.observations.observe(&self.recorder, sequence, x);
+        Ok(())
+    }
+
+    fn observe_nothing(&self, sequence: &mut GpuSequence, reader: &GpuMatrix) -> Result<(), Error> {
+        let features = reader.in_features;
+        self.observations
+            .observe_nothing(&self.recorder, sequence, features);
+        Ok(())
+    }
+
+    fn values(&self, sequence: &mut GpuSequence, x: &GpuTensor) -> Result<Vec<f32>, Error> {
+        self.recorder.values(sequence, x)
+    }
+
+    fn gather(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+        share: &Share,
+        weighs: bool,
+    ) -> Result<GpuTensor, Error> {
+        Ok(rows::gather(&self.recorder, sequence, x, share, weighs))
+    }
+
+    fn scatter(
+        &self,
+        sequence: &mut GpuSequence,
+        y: &GpuTensor,
+        share: &Share,
+        weighs: bool,
+        sum: &mut GpuTensor,
+    ) -> Result<(), Error> {
+        rows::scatter(&self.recorder, sequence, y, share, weighs, sum);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use crate::model::block::{
 };
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
+use crate::model::mlp::Mlp;
 use crate::model::rotary::Rotary;
 
 pub(super) static FAMILY: Family = Family {
@@ -62,12 +63,12 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
                 output: linear("attention.dense", attention_bias, [hidden_size, queries]),
             },
             mlp_norm: norm(module("post_attention_layernorm")),
-            mlp: FeedForward {
+            mlp: FeedForward::Dense(Mlp {
                 activation,
                 gate: None,
                 up: linear("mlp.dense_h_to_4h", true, [intermediate_size, hidden_size]),
                 down: linear("mlp.dense_4h_to_h", true, [hidden_size, intermediate_size]),
-            },
+            }),
         }
     };
     let embedding = format!("{prefix}embed_in.weight");

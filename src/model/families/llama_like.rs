@@ -9,6 +9,7 @@ use crate::model::block::{
 };
 use crate::model::error::Error;
 use crate::model::family::ModelFiles;
+use crate::model::mlp::Mlp;
 use crate::model::rotary::Rotary;
 
 /// What differs among them.
@@ -85,7 +86,7 @@ impl LlamaLike {
                     output: linear("self_attn.o_proj", self.output_bias, [hidden_size, queries]),
                 },
                 mlp_norm: norm(module("post_attention_layernorm"), hidden_size),
-                mlp: FeedForward {
+                mlp: FeedForward::Dense(Mlp {
                     activation,
                     gate: Some(linear(
                         "mlp.gate_proj",
@@ -102,7 +103,7 @@ impl LlamaLike {
                         self.mlp_bias,
                         [hidden_size, intermediate_size],
                     ),
-                },
+                }),
             }
         };
         let embedding = format!("{prefix}embed_tokens.weight");

@@ -1,12 +1,17 @@
 //! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
 
 mod common;
+mod glm4_moe;
 mod gpt_neox;
 mod llama;
 mod llama_like;
 mod mistral;
+mod mixtral;
+mod moe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 
 use super::family::Family;
 
@@ -17,6 +22,10 @@ static FAMILIES: &[&Family] = &[
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &gpt_neox::FAMILY,
+    &mixtral::FAMILY,
+    &qwen2_moe::FAMILY,
+    &qwen3_moe::FAMILY,
+    &glm4_moe::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
