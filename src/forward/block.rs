@@ -6,9 +6,10 @@
 use super::engine::{Engine, LoadedAttention, LoadedBlock};
 use super::error::Error;
 use super::experts;
+use super::latent;
 use super::mlp;
 use super::weights::WeightReader;
-use crate::model::{BlockOrder, DecoderBlock, FeedForward};
+use crate::model::{BlockOrder, DecoderBlock, FeedForward, Projections};
 
 /// Brings a block's weights to the device.
 pub(super) fn load<E: Engine>(
@@ -65,7 +66,10 @@ fn attention<E: Engine>(
     attention: &LoadedAttention<E>,
     x: &E::Tensor,
 ) -> Result<E::Tensor, Error> {
-    let mut heads = engine.heads(sequence, attention, x)?;
+    let mut heads = match &attention.projections {
+        Projections::Latent(latent) => latent::heads(engine, sequence, latent, x)?,
+        _ => engine.heads(sequence, attention, x)?,
+    };
     if let Some(norms) = &attention.head_norms {
         engine.normalise_heads(sequence, norms, &mut heads)?;
     }

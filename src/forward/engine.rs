@@ -6,10 +6,16 @@
 
 use super::error::Error;
 use super::weights::WeightReader;
-use crate::model::{Activation, DecoderBlock, Experts, Linear, NormTensors, SelfAttention, Share};
+use crate::model::{
+    Activation, DecoderBlock, Experts, LatentProjections, LatentWidths, Linear, NormTensors,
+    SelfAttention, Share,
+};
 
 /// A block with its weights on a device.
 pub(super) type LoadedBlock<E> = DecoderBlock<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// Narrow projections with their weights on a device.
+pub(super) type LoadedLatent<E> = LatentProjections<<E as Engine>::Matrix, <E as Engine>::Norm>;
 
 /// Experts with their weights on a device.
 pub(super) type LoadedExperts<E> = Experts<<E as Engine>::Matrix, Vec<f32>>;
@@ -104,7 +110,19 @@ pub(super) trait Engine: Sized {
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 
-    /// Queries, keys and values of `x`.
+    /// Queries, keys and values out of what latent projections made: of each head, now first what turns. `queries` is
+    /// `[tokens, heads * (plain + rotated)]`, `rotated_key` `[tokens, rotated]`, `keys_and_values` `[tokens, heads * (plain +
+    /// value)]`.
+    fn heads_of_latents(
+        &self,
+        sequence: &mut Self::Sequence,
+        widths: LatentWidths,
+        queries: &Self::Tensor,
+        rotated_key: &Self::Tensor,
+        keys_and_values: &Self::Tensor,
+    ) -> Result<Self::Heads, Error>;
+
+    /// Queries, keys and values of `x`, of projections that are not latent.
     fn heads(
         &self,
         sequence: &mut Self::Sequence,

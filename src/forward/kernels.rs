@@ -60,15 +60,29 @@ params!(
     }
 );
 params!(
+    /// A part of every head, and where it goes.
+    CopyHeadsParams {
+        features: u32,
+        from_first: u32,
+        from_token_stride: u32,
+        from_head_stride: u32,
+        to_first: u32,
+        to_token_stride: u32,
+        to_head_stride: u32,
+    }
+);
+params!(
     /// Where queries, keys and values lie.
     AttentionParams {
         tokens: u32,
         head_dim: u32,
+        value_dim: u32,
         query_heads: u32,
         group_size: u32,
         token_stride: u32,
         query_stride: u32,
         key_stride: u32,
+        value_stride: u32,
         first_query: u32,
         first_key: u32,
         first_value: u32,
@@ -139,6 +153,12 @@ pub static KERNELS: &[Kernel] = &[
         "norm and rotary embedding of each head",
         ["normalise_heads": 64, [0, 2, 3]; "turn_heads": 64, [0, 1, 3]],
         with "reduce"
+    ),
+    kernel!(
+        "copy_heads",
+        CopyHeadsParams,
+        "a part of every head from one place to another",
+        ["copy_heads": 64, [0, 1, 2]]
     ),
     kernel!(
         "attention",

@@ -14,6 +14,7 @@ mod error;
 mod experts;
 mod gpu;
 pub(crate) mod kernels;
+mod latent;
 mod loss;
 mod mlp;
 mod progress;

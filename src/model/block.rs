@@ -6,6 +6,7 @@
 //! from the same place.
 
 use super::experts::Experts;
+use super::latent::LatentProjections;
 use super::mlp::Mlp;
 use crate::targets::Layout;
 
@@ -105,19 +106,22 @@ impl Linear {
 
 /// How queries, keys and values come out of the hidden state.
 #[derive(Clone, Debug)]
-pub(crate) enum Projections<L> {
+pub(crate) enum Projections<L, N = NormTensors> {
     /// A layer each: queries, keys, values.
     Separate([L; 3]),
     /// One layer, whose output features go head by head: its query, its key, its value.
     Interleaved(L),
+    /// By way of narrow vectors.
+    Latent(Box<LatentProjections<L, N>>),
 }
 
-impl<L> Projections<L> {
-    /// The layers, all of which read the same input.
-    pub(crate) fn layers(&self) -> &[L] {
+impl<L, N> Projections<L, N> {
+    /// The layers that read the hidden state.
+    pub(crate) fn layers(&self) -> Vec<&L> {
         match self {
-            Self::Separate(layers) => layers,
-            Self::Interleaved(layer) => std::slice::from_ref(layer),
+            Self::Separate(layers) => layers.iter().collect(),
+            Self::Interleaved(layer) => vec![layer],
+            Self::Latent(latent) => latent.first_layers(),
         }
     }
 }
@@ -137,7 +141,7 @@ pub(crate) struct HeadCounts {
 #[derive(Clone, Debug)]
 pub(crate) struct SelfAttention<L, N> {
     pub(crate) heads: HeadCounts,
-    pub(crate) projections: Projections<L>,
+    pub(crate) projections: Projections<L, N>,
     /// Norms of each head of the queries and of the keys, before they turn.
     pub(crate) head_norms: Option<[N; 2]>,
     /// How queries and keys turn with their position: an index into the architecture's list; none where they stay.
@@ -218,6 +222,9 @@ impl<L, N, V> DecoderBlock<L, N, V> {
                         Projections::Separate([layer(q)?, layer(k)?, layer(v)?])
                     }
                     Projections::Interleaved(all) => Projections::Interleaved(layer(all)?),
+                    Projections::Latent(latent) => {
+                        Projections::Latent(Box::new(latent.try_map(&layer, &norm)?))
+                    }
                 },
                 head_norms: match &attention.head_norms {
                     Some([q, k]) => Some([norm(q)?, norm(k)?]),
@@ -258,10 +265,14 @@ impl DecoderBlock {
             layers,
             expert: None,
         };
-        let mut inputs = vec![
-            input("attention", attention.projections.layers().iter().collect()),
-            input("attention output", vec![&attention.output]),
-        ];
+        let mut inputs = vec![input("attention", attention.projections.layers())];
+        if let Projections::Latent(latent) = &attention.projections {
+            if let Some(query) = latent.query.of_latent() {
+                inputs.push(input("query latent", vec![query]));
+            }
+            inputs.push(input("key and value latent", vec![&latent.expansion]));
+        }
+        inputs.push(input("attention output", vec![&attention.output]));
         match mlp {
             FeedForward::Dense(mlp) => {
                 inputs.push(input("mlp", mlp.first_layers().collect()));

@@ -24,6 +24,7 @@ mod experts;
 mod families;
 mod family;
 mod headers;
+mod latent;
 mod mlp;
 mod reading;
 mod rotary;
@@ -36,5 +37,6 @@ pub(crate) use block::{
 };
 pub use error::Error;
 pub(crate) use experts::{Experts, Share};
+pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
 pub(crate) use mlp::Mlp;
 pub(crate) use rotary::Rotary;

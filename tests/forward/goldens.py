@@ -54,6 +54,19 @@ CASES |= {
                                       routed_scaling_factor=1.5, first_k_dense_replace=1, use_qk_norm=True,
                                       attention_bias=True, rope_parameters=dict(
                                           rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5))),
+    # DeepSeek 2 Lite: queries straight from the hidden state, values narrower than keys, groups judged by their best expert.
+    "deepseek_v2": (torch.bfloat16, dict(q_lora_rank=None, kv_lora_rank=20, qk_rope_head_dim=8, qk_nope_head_dim=16,
+                                         v_head_dim=12, n_routed_experts=8, num_experts_per_tok=3,
+                                         moe_intermediate_size=16, n_shared_experts=1, topk_method="group_limited_greedy",
+                                         n_group=4, topk_group=2, routed_scaling_factor=2.0, first_k_dense_replace=1)),
+    # DeepSeek 3: queries out of a narrow vector, too; YaRN, which scales the scores; a correction of the choice.
+    "deepseek_v3": (torch.bfloat16, dict(num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=20, qk_rope_head_dim=8,
+                                         qk_nope_head_dim=16, v_head_dim=32, n_routed_experts=8, num_experts_per_tok=3,
+                                         moe_intermediate_size=16, n_shared_experts=1, n_group=4, topk_group=2,
+                                         first_k_dense_replace=1, rope_parameters=dict(
+                                             rope_type="yarn", rope_theta=500.0, factor=4.0, mscale=1.0,
+                                             mscale_all_dim=0.8, beta_fast=4.0, beta_slow=1.0,
+                                             original_max_position_embeddings=16))),
 }
 # What a checkpoint calls the weights that read an expert's input, and that which reads what comes out of its activation.
 EXPERT_WEIGHT = re.compile(r"\.(?:experts\.(?:(\d+)\.)?(?:(w1|w3|gate_proj|up_proj|gate_up_proj)|(w2|down_proj))"
@@ -159,7 +172,9 @@ KEYS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "
         "attention_bias", "mlp_bias"]
 KEYS += ["num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
          "shared_expert_intermediate_size", "n_shared_experts", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers",
-         "qkv_bias", "n_group", "topk_group", "routed_scaling_factor", "first_k_dense_replace", "use_qk_norm"]
+         "qkv_bias", "n_group", "topk_group", "routed_scaling_factor", "first_k_dense_replace", "use_qk_norm",
+         "q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "topk_method",
+         "rope_interleave"]
 
 if __name__ == "__main__":
     # All of them, or those that are named.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::exp;
 use super::weights::{CpuMatrix, CpuNorm};
-use crate::model::{HeadCounts, Projections, Rotary};
+use crate::model::{HeadCounts, LatentWidths, Projections, Rotary};
 
 /// Bytes that the attention scores of a chunk of queries may take.
 pub(super) const SCORES_BYTES: usize = 32 << 20;
@@ -57,7 +57,7 @@ impl CpuHeads {
     /// The heads of a hidden state.
     pub(super) fn of(
         counts: HeadCounts,
-        projections: &Projections<CpuMatrix>,
+        projections: &Projections<CpuMatrix, CpuNorm>,
         x: &Tensor,
     ) -> Result<Self> {
         let tokens = x.dim(0)?;
@@ -85,12 +85,52 @@ impl CpuHeads {
                 };
                 [part(0)?, part(1)?, part(2)?]
             }
+            Projections::Latent(_) => candle_core::bail!("latent projections have parts"),
         };
         Ok(Self {
             counts,
             queries,
             keys,
             values,
+        })
+    }
+
+    /// The heads out of what latent projections made: of each, now first what turns.
+    pub(super) fn of_latents(
+        widths: LatentWidths,
+        queries: &Tensor,
+        rotated_key: &Tensor,
+        keys_and_values: &Tensor,
+    ) -> Result<Self> {
+        let LatentWidths {
+            heads,
+            rotated,
+            plain,
+            value,
+        } = widths;
+        let tokens = queries.dim(0)?;
+        let by_head = |x: &Tensor, features| x.reshape((tokens, heads, features))?.transpose(0, 1);
+        let turning_first = |turning: &Tensor, rest: &Tensor| {
+            Tensor::cat(&[turning, rest], D::Minus1)?.contiguous()
+        };
+        let q = by_head(queries, plain + rotated)?;
+        let kv = by_head(keys_and_values, plain + value)?;
+        let shared = rotated_key
+            .unsqueeze(0)?
+            .broadcast_as((heads, tokens, rotated))?;
+        let counts = HeadCounts {
+            queries: heads,
+            keys: heads,
+            features: rotated + plain,
+        };
+        Ok(Self {
+            counts,
+            queries: turning_first(
+                &q.narrow(D::Minus1, plain, rotated)?,
+                &q.narrow(D::Minus1, 0, plain)?,
+            )?,
+            keys: turning_first(&shared, &kv.narrow(D::Minus1, 0, plain)?)?,
+            values: kv.narrow(D::Minus1, plain, value)?.contiguous()?,
         })
     }
 
@@ -108,7 +148,7 @@ impl CpuHeads {
         Ok(())
     }
 
-    /// Causal attention, `[tokens, query heads * features]`; a chunk of queries at a time against the keys up to its end.
+    /// Causal attention, `[tokens, query heads * features of a value]`; a chunk of queries at a time against the keys up to its end.
     pub(super) fn attend(self, scale: f32, window: Option<usize>) -> Result<Tensor> {
         let Self {
             counts,
@@ -118,6 +158,7 @@ impl CpuHeads {
         } = self;
         let (heads, features) = (counts.queries, counts.features);
         let tokens = queries.dim(1)?;
+        let value_features = v.dim(2)?;
         let group = heads / counts.keys;
         let queries = queries.reshape((counts.keys, group, tokens, features))?;
         let chunk = (SCORES_BYTES / (4 * heads * tokens)).clamp(1, 128);
@@ -139,7 +180,7 @@ impl CpuHeads {
                 window: window.unwrap_or(usize::MAX),
             })?;
             let found = scores.matmul(&v.narrow(1, start, keys)?)?;
-            chunks.push(found.reshape((heads, rows, features))?);
+            chunks.push(found.reshape((heads, rows, value_features))?);
         }
         let found = match chunks.len() {
             1 => chunks.swap_remove(0),
@@ -148,7 +189,7 @@ impl CpuHeads {
         found
             .transpose(0, 1)?
             .contiguous()?
-            .reshape((tokens, heads * features))
+            .reshape((tokens, heads * value_features))
     }
 }
 

@@ -13,7 +13,9 @@ use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Share};
+use crate::model::{
+    Activation, Architecture, DecoderBlock, LatentWidths, Linear, NormTensors, Share,
+};
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
 
@@ -140,6 +142,17 @@ impl Engine for CpuEngine<'_> {
     ) -> Result<(), Error> {
         *sum = matrix.apply(x).and_then(|y| &*sum + y).map_err(refused)?;
         Ok(())
+    }
+
+    fn heads_of_latents(
+        &self,
+        _: &mut CpuSequence,
+        widths: LatentWidths,
+        queries: &Tensor,
+        rotated_key: &Tensor,
+        keys_and_values: &Tensor,
+    ) -> Result<CpuHeads, Error> {
+        CpuHeads::of_latents(widths, queries, rotated_key, keys_and_values).map_err(refused)
     }
 
     fn heads(

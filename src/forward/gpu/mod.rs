@@ -18,7 +18,9 @@ use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Share};
+use crate::model::{
+    Activation, Architecture, DecoderBlock, LatentWidths, Linear, NormTensors, Share,
+};
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
 use heads::{GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
@@ -182,6 +184,23 @@ impl Engine for GpuEngine<'_> {
         };
         layers::product(&self.recorder, sequence, matrix, x, &to);
         Ok(())
+    }
+
+    fn heads_of_latents(
+        &self,
+        sequence: &mut GpuSequence,
+        widths: LatentWidths,
+        queries: &GpuTensor,
+        rotated_key: &GpuTensor,
+        keys_and_values: &GpuTensor,
+    ) -> Result<GpuHeads, Error> {
+        let parts = [queries, rotated_key, keys_and_values];
+        Ok(GpuHeads::of_latents(
+            &self.recorder,
+            sequence,
+            widths,
+            parts,
+        ))
     }
 
     fn heads(

@@ -1,6 +1,7 @@
 //! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
 
 mod common;
+mod deepseek;
 mod glm4_moe;
 mod gpt_neox;
 mod llama;
@@ -26,6 +27,7 @@ static FAMILIES: &[&Family] = &[
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,
     &glm4_moe::FAMILY,
+    &deepseek::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
