@@ -17,7 +17,7 @@ use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
 use swiftprune_wgpu::model::{Architecture, Error};
 
-const ARCHITECTURES: [&str; 9] = [
+const ARCHITECTURES: [&str; 14] = [
     "llama",
     "mistral",
     "qwen2",
@@ -27,6 +27,11 @@ const ARCHITECTURES: [&str; 9] = [
     "qwen2_moe",
     "qwen3_moe",
     "glm4_moe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "olmoe",
+    "granitemoe",
+    "gpt_oss",
 ];
 
 /// What transformers computed.
@@ -192,6 +197,27 @@ fn one_weight_that_was_tampered_with_is_noticed() {
             ("mistral", "model.layers.1.mlp.down_proj.weight", flip[0]),
             ("qwen2", "model.layers.1.self_attn.q_proj.bias", flip[0]),
             ("qwen3", "model.layers.0.self_attn.k_norm.weight", flip[0]),
+            (
+                "mixtral",
+                "model.layers.1.block_sparse_moe.experts.2.w3.weight",
+                flip[0],
+            ),
+            (
+                "deepseek_v3",
+                "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
+                flip[0],
+            ),
+            (
+                "granitemoe",
+                "model.layers.1.block_sparse_moe.output_linear.weight",
+                flip[0],
+            ),
+            ("gpt_oss", "model.layers.0.self_attn.sinks", flip[0]),
+            (
+                "gpt_oss",
+                "model.layers.1.mlp.experts.gate_up_proj_bias",
+                flip[0],
+            ),
             (
                 "gpt_neox",
                 "gpt_neox.layers.0.attention.query_key_value.weight",
@@ -437,7 +463,7 @@ fn a_config_that_disagrees_with_the_tensors_is_refused() {
 
 #[test]
 fn what_is_not_supported_is_told_from_what_is_wrong() {
-    for (key, value) in [("model_type", "mamba"), ("hidden_act", "relu2")] {
+    for (key, value) in [("model_type", "mamba"), ("hidden_act", "prelu")] {
         let error = with_config(|config| config[key] = value.into());
         assert!(
             matches!(&error, Error::Unsupported(what) if what.contains(value)),

@@ -1,5 +1,5 @@
-// Causal grouped-query attention: found[t, h] = softmax(q[t, h] . k[s, g] / sqrt(head_dim)) v[s, g] over the s <= t that
-// the window reaches, where g is the group of head h.
+// Causal grouped-query attention: found[t, h] = softmax(scale * q[t, h] . k[s, g]) v[s, g] over the s <= t that the window
+// reaches, where g is the group of head h; with a soft cap, cap * tanh(score / cap) stands in for the score.
 //
 // A workgroup takes 16 queries of one head over 16 keys at a time and keeps the softmax's running maximum and sum
 // (arXiv 2205.14135), so that no matrix of context by context exists. Invocation (query, lane) holds the features lane,
@@ -24,11 +24,17 @@ struct Attention {
     // Tokens that a query looks back, itself included.
     window: u32,
     scale: f32,
+    // 0: none.
+    soft_cap: f32,
+    // 1: each head has a key without a value.
+    has_sinks: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
 @group(0) @binding(1) var<storage, read> heads: array<f32>;
 @group(0) @binding(2) var<storage, read_write> found: array<f32>;
+// Of each query head, the score of the key that every query sees and that has no value.
+@group(0) @binding(3) var<storage, read> sinks: array<f32>;
 
 const TILE: u32 = 16u;
 // Rows of 17, so that lanes that read one below the other use different banks.
@@ -50,6 +56,16 @@ fn load(index: u32, token: u32, feature: u32, features: u32) -> f32 {
     return heads[index + token * params.token_stride + feature];
 }
 
+// Its own hyperbolic tangent, as some back ends' overflows.
+fn capped(score: f32) -> f32 {
+    if params.soft_cap == 0.0 {
+        return score;
+    }
+    let z = score / params.soft_cap;
+    let e = exp(-2.0 * min(abs(z), 20.0));
+    return params.soft_cap * sign(z) * (1.0 - e) / (1.0 + e);
+}
+
 @compute @workgroup_size(256)
 fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let lane = index % TILE;
@@ -64,6 +80,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     var sums: array<f32, 16>;
     var largest = NOTHING;
     var total = 0.0;
+    if params.has_sinks == 1u {
+        largest = sinks[group.y];
+        total = 1.0;
+    }
     // From the first key that the first query sees to the last that the last query sees.
     let behind = min(queries, params.window - 1u);
     let last = min(queries + TILE, params.tokens);
@@ -78,9 +98,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
             workgroupBarrier();
         }
+        score = capped(score * params.scale);
         let key = keys + lane;
         let seen = key <= query && query - key < params.window;
-        shares[row * STRIDE + lane] = select(NOTHING, score * params.scale, seen);
+        shares[row * STRIDE + lane] = select(NOTHING, score, seen);
         workgroupBarrier();
 
         var next = largest;
@@ -92,7 +113,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         total *= kept;
         workgroupBarrier();
         // A query that has seen nothing yet would take every key for the best.
-        let own = select(0.0, exp(score * params.scale - largest), seen);
+        let own = select(0.0, exp(score - largest), seen);
         shares[row * STRIDE + lane] = own;
         workgroupBarrier();
         for (var i = 0u; i < TILE; i += 1u) {

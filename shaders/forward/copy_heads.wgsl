@@ -19,9 +19,9 @@ const LANES: u32 = 64u;
 
 @compute @workgroup_size(64)
 fn copy_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let from = params.from_first + group.y * params.from_token_stride + group.x * params.from_head_stride;
-    let to = params.to_first + group.y * params.to_token_stride + group.x * params.to_head_stride;
+    let start = params.from_first + group.y * params.from_token_stride + group.x * params.from_head_stride;
+    let goal = params.to_first + group.y * params.to_token_stride + group.x * params.to_head_stride;
     for (var i = lane; i < params.features; i += LANES) {
-        y[to + i] = x[from + i];
+        y[goal + i] = x[start + i];
     }
 }

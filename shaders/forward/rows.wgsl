@@ -1,12 +1,10 @@
 // Some tokens' rows out of a hidden state, and back into one: what experts are given, and what they give.
 //
 // gather: y[r] = x[token of r] * w; scatter: y[token of r] += x[r] * w, where no token is named twice. w is the weight of
-// the row, or 1.
+// the row.
 
 struct Rows {
     features: u32,
-    // 1: by the weights.
-    weighs: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Rows;
@@ -16,7 +14,7 @@ struct Rows {
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 fn weight(row: u32) -> f32 {
-    return select(1.0, bitcast<f32>(places[row].y), params.weighs == 1u);
+    return bitcast<f32>(places[row].y);
 }
 
 @compute @workgroup_size(256)

@@ -7,8 +7,8 @@
 use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::{
-    Activation, DecoderBlock, Experts, LatentProjections, LatentWidths, Linear, NormTensors,
-    SelfAttention, Share,
+    Activation, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear,
+    NormTensors, SelfAttention, Share,
 };
 
 /// A block with its weights on a device.
@@ -21,7 +21,8 @@ pub(super) type LoadedLatent<E> = LatentProjections<<E as Engine>::Matrix, <E as
 pub(super) type LoadedExperts<E> = Experts<<E as Engine>::Matrix, Vec<f32>>;
 
 /// Attention with its weights on a device.
-pub(super) type LoadedAttention<E> = SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm>;
+pub(super) type LoadedAttention<E> =
+    SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
 
 /// How the primitives make a block: changes the hidden state of one sequence.
 pub(super) type Wiring<E> = fn(
@@ -110,6 +111,15 @@ pub(super) trait Engine: Sized {
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 
+    /// Adds `x`, times `scale`, to `sum`.
+    fn add_scaled(
+        &self,
+        sequence: &mut Self::Sequence,
+        x: &Self::Tensor,
+        scale: f32,
+        sum: &mut Self::Tensor,
+    ) -> Result<(), Error>;
+
     /// Queries, keys and values out of what latent projections made: of each head, now first what turns. `queries` is
     /// `[tokens, heads * (plain + rotated)]`, `rotated_key` `[tokens, rotated]`, `keys_and_values` `[tokens, heads * (plain +
     /// value)]`.
@@ -130,11 +140,19 @@ pub(super) trait Engine: Sized {
         x: &Self::Tensor,
     ) -> Result<Self::Heads, Error>;
 
-    /// Normalises each head of the queries, and each of the keys.
+    /// Brings every feature of the queries, keys and values within `-clip ..= clip`.
+    fn clip_heads(
+        &self,
+        sequence: &mut Self::Sequence,
+        clip: f32,
+        heads: &mut Self::Heads,
+    ) -> Result<(), Error>;
+
+    /// Normalises the queries and the keys, each head or all of them together.
     fn normalise_heads(
         &self,
         sequence: &mut Self::Sequence,
-        norms: &[Self::Norm; 2],
+        norms: &HeadNorms<Self::Norm>,
         heads: &mut Self::Heads,
     ) -> Result<(), Error>;
 
@@ -176,23 +194,20 @@ pub(super) trait Engine: Sized {
     /// Brings `x` to the host, `[tokens, features]` row-major, for a decision that the rest of the block waits for.
     fn values(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
-    /// The rows of `x` that a share names, each times its weight if that is asked for.
+    /// The rows of `x` that a share names, each times its weight.
     fn gather(
         &self,
         sequence: &mut Self::Sequence,
         x: &Self::Tensor,
         share: &Share,
-        weighs: bool,
     ) -> Result<Self::Tensor, Error>;
 
-    /// Adds each row of `y` to that row of `sum` which a share names for it, times its weight if that is asked for. A share
-    /// names no row twice.
+    /// Adds each row of `y`, times its weight, to that row of `sum` which a share names for it. A share names no row twice.
     fn scatter(
         &self,
         sequence: &mut Self::Sequence,
         y: &Self::Tensor,
         share: &Share,
-        weighs: bool,
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 

@@ -20,6 +20,16 @@ pub enum Error {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// A sequence is longer than the model's rotary embedding is known for.
+    #[error(
+        "a sequence of {tokens} tokens is too long: the rotary embedding scales dynamically beyond {longest}, which is not supported; shorter ones would fit"
+    )]
+    TooLong {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// The most there may be.
+        longest: usize,
+    },
     /// The activations are no numbers any more.
     #[error(
         "the activations at {} are not finite: the weights hold NaN or infinities, or are of another model than config.json",

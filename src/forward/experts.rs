@@ -9,24 +9,26 @@ use super::error::Error;
 use super::mlp;
 use crate::model::Share;
 
-/// Adds what the experts make of `x` to `sum`.
+/// Adds what the experts make of `x`, times `scale`, to `sum`.
 pub(super) fn add<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,
     experts: &LoadedExperts<E>,
+    scale: f32,
     x: &E::Tensor,
     sum: &mut E::Tensor,
 ) -> Result<(), Error> {
     if let Some(shared) = &experts.shared {
-        let active = mlp::observed(engine, sequence, &shared.mlp, x)?;
+        engine.observe(sequence, x)?;
+        let active = mlp::active(engine, sequence, &shared.mlp, x)?;
+        let y = engine.product(sequence, &shared.mlp.down, &active)?;
         match &shared.gate {
-            None => engine.add_product(sequence, &shared.mlp.down, &active, sum)?,
+            None => engine.add_scaled(sequence, &y, scale, sum)?,
             Some(gate) => {
                 let gate = engine.product(sequence, gate, x)?;
                 let logits = engine.values(sequence, &gate)?;
-                let every = Share::of_every_token(&logits);
-                let y = engine.product(sequence, &shared.mlp.down, &active)?;
-                engine.scatter(sequence, &y, &every, true, sum)?;
+                let every = Share::of_every_token(&logits).scaled(scale);
+                engine.scatter(sequence, &y, &every, sum)?;
             }
         }
     }
@@ -39,10 +41,16 @@ pub(super) fn add<E: Engine>(
             engine.observe_nothing(sequence, &mlp.down)?;
             continue;
         }
-        let own = engine.gather(sequence, x, share, experts.weighs_input)?;
-        let active = mlp::observed(engine, sequence, mlp, &own)?;
+        // The weights are for what goes in or for what comes out.
+        let [before, after] = match experts.weighs_input {
+            true => [share.clone(), share.unweighted()],
+            false => [share.unweighted(), share.clone()],
+        };
+        let own = engine.gather(sequence, x, &before)?;
+        engine.observe(sequence, &own)?;
+        let active = mlp::active(engine, sequence, mlp, &own)?;
         let y = engine.product(sequence, &mlp.down, &active)?;
-        engine.scatter(sequence, &y, share, !experts.weighs_input, sum)?;
+        engine.scatter(sequence, &y, &after.scaled(scale), sum)?;
     }
     Ok(())
 }

@@ -53,9 +53,12 @@ params!(
     HeadsParams {
         head_dim: u32,
         pairs: u32,
+        interleaved: u32,
         first: u32,
         token_stride: u32,
         head_stride: u32,
+        centred: u32,
+        weight_stride: u32,
         epsilon: f32,
     }
 );
@@ -88,6 +91,8 @@ params!(
         first_value: u32,
         window: u32,
         scale: f32,
+        soft_cap: f32,
+        has_sinks: u32,
     }
 );
 params!(
@@ -95,12 +100,16 @@ params!(
     ActivationParams { count: u32, activation: u32, row: u32 }
 );
 params!(
+    /// Values to change one by one.
+    ElementwiseParams { count: u32, row: u32, scale: f32, bound: f32 }
+);
+params!(
     /// Activations to sum, and where.
     SiteNormsParams { tokens: u32, features: u32, first: u32 }
 );
 params!(
     /// Rows to take out of a hidden state, or to add to one.
-    RowsParams { features: u32, weighs: u32 }
+    RowsParams { features: u32 }
 );
 params!(
     /// Rows of the head.
@@ -151,7 +160,7 @@ pub static KERNELS: &[Kernel] = &[
         "heads",
         HeadsParams,
         "norm and rotary embedding of each head",
-        ["normalise_heads": 64, [0, 2, 3]; "turn_heads": 64, [0, 1, 3]],
+        ["normalise_heads": 64, [0, 2, 3, 4]; "turn_heads": 64, [0, 1, 4]],
         with "reduce"
     ),
     kernel!(
@@ -164,12 +173,12 @@ pub static KERNELS: &[Kernel] = &[
         "attention",
         AttentionParams,
         "causal grouped-query attention",
-        ["attention": 256, [0, 1, 2]]
+        ["attention": 256, [0, 1, 2, 3]]
     ),
     kernel!(
         "activation",
         ActivationParams,
-        "SiLU or GELU, with or without a gate",
+        "SiLU, GELU and others, with or without a gate",
         ["gated": 256, [0, 1, 2]; "plain": 256, [0, 1]]
     ),
     kernel!(
@@ -177,6 +186,12 @@ pub static KERNELS: &[Kernel] = &[
         RowsParams,
         "rows of some tokens out of a hidden state, and back into one",
         ["gather": 256, [0, 1, 2, 3]; "scatter": 256, [0, 1, 2, 3]]
+    ),
+    kernel!(
+        "elementwise",
+        ElementwiseParams,
+        "scaled sums, clipping, soft caps",
+        ["add_scaled": 256, [0, 1, 2]; "clip": 256, [0, 2]; "soft_cap": 256, [0, 2]]
     ),
     kernel!(
         "log_sum_exp",

@@ -43,6 +43,21 @@ impl LogSumExp {
     }
 }
 
+/// Rows of the head, so that the logits come out scaled.
+pub(super) fn head_rows(
+    weights: &WeightReader<'_>,
+    architecture: &Architecture,
+    first: usize,
+    rows: usize,
+) -> Result<Vec<f32>, Error> {
+    let mut read = weights.read_rows(&architecture.head, first, rows)?;
+    let scale = architecture.logit_scale;
+    if scale != 1.0 {
+        read.iter_mut().for_each(|x| *x *= scale);
+    }
+    Ok(read)
+}
+
 /// The losses of some sequences, at most of `context` tokens each, from their hidden states: of every token but the first.
 pub(super) fn losses<E: Engine>(
     engine: &E,
@@ -74,7 +89,7 @@ pub(super) fn losses<E: Engine>(
     let head = &architecture.head;
     for first in (0..vocab_size).step_by(piece) {
         let rows = first..(first + piece).min(vocab_size);
-        let head_rows = weights.read_rows(head, first, rows.len())?;
+        let head_rows = head_rows(weights, architecture, first, rows.len())?;
         let chunks = hidden
             .chunks(in_flight)
             .zip(next.chunks(in_flight))

@@ -4,14 +4,13 @@ use super::engine::Engine;
 use super::error::Error;
 use crate::model::Mlp;
 
-/// What the last layer reads; it is observed, and the input before it.
-pub(super) fn observed<E: Engine>(
+/// What the last layer reads; it is observed.
+pub(super) fn active<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,
     mlp: &Mlp<E::Matrix>,
     x: &E::Tensor,
 ) -> Result<E::Tensor, Error> {
-    engine.observe(sequence, x)?;
     let (first, up) = match &mlp.gate {
         Some(gate) => {
             let gate = engine.product(sequence, gate, x)?;

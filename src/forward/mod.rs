@@ -153,7 +153,16 @@ impl<'a> Forward<'a> {
             Some(&token) if token as usize >= vocab_size => {
                 Err(Error::TokenOutOfRange { token, vocab_size })
             }
-            _ => Ok(longest(sequences)),
+            _ => self.check_length(longest(sequences)),
+        }
+    }
+
+    /// The length of the longest sequence, if every way in which heads turn is known up to there.
+    fn check_length(&self, tokens: usize) -> Result<usize, Error> {
+        let mut limits = self.architecture.rotaries.iter().filter_map(|r| r.longest);
+        match limits.find(|longest| tokens > *longest) {
+            Some(longest) => Err(Error::TooLong { tokens, longest }),
+            None => Ok(tokens),
         }
     }
 
@@ -205,7 +214,7 @@ impl<'a> Forward<'a> {
         let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
         let hidden = self.blocks(engine, &weights, &[sequence], &mut |_, _| {}, &mut meter)?;
         let norm = engine.load_norm(&weights, &architecture.final_norm)?;
-        let rows = weights.read(&architecture.head)?;
+        let rows = loss::head_rows(&weights, architecture, 0, architecture.vocab_size)?;
         engine.logits(&rows, &engine.finish(&norm, &hidden[0])?)
     }
 
@@ -232,6 +241,10 @@ impl<'a> Forward<'a> {
             let mut rows = Vec::with_capacity(sequence.len() * architecture.hidden_size);
             for &token in *sequence {
                 rows.extend(weights.read_rows(&architecture.embedding, token as usize, 1)?);
+            }
+            if architecture.embedding_scale != 1.0 {
+                let scale = architecture.embedding_scale;
+                rows.iter_mut().for_each(|x: &mut f32| *x *= scale);
             }
             hidden.push(engine.embed(rows, sequence.len())?);
         }

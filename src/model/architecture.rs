@@ -17,6 +17,8 @@ pub struct Architecture {
     pub max_context: Option<usize>,
     /// The tensor that tokens are looked up in, `[vocab_size, hidden_size]`.
     pub(crate) embedding: String,
+    /// What the embedding's rows are multiplied by.
+    pub(crate) embedding_scale: f32,
     /// The ways in which heads turn with their position; attention refers to them by index.
     pub(crate) rotaries: Vec<Rotary>,
     /// What the names of the blocks' tensors begin with, before the number of the block.
@@ -27,6 +29,10 @@ pub struct Architecture {
     pub(crate) final_norm: NormTensors,
     /// The head, `[vocab_size, hidden_size]`: the embedding again where they are tied.
     pub(crate) head: String,
+    /// What the logits are multiplied by.
+    pub(crate) logit_scale: f32,
+    /// What the logits so scaled are kept within: `cap tanh(l / cap)`.
+    pub(crate) logit_soft_cap: Option<f32>,
 }
 
 /// One of the distinct inputs of a block's linear layers: a place where activations are observed.

@@ -15,19 +15,23 @@ use crate::targets::Layout;
 pub(crate) enum NormKind {
     /// By its root mean square (arXiv 1910.07467); one weight a feature.
     Rms,
-    /// By its mean and deviation (arXiv 1607.06450); a weight and a bias a feature.
+    /// By its mean and deviation (arXiv 1607.06450); a weight a feature, and perhaps a bias.
     Layer,
 }
 
-/// A norm: the names of its tensors, all `[features]`.
+/// A norm: the names of its tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NormTensors {
     pub(crate) kind: NormKind,
-    /// The factors.
-    pub(crate) weight: String,
-    /// The summands of [`NormKind::Layer`].
+    /// The factors, `[features]`, or `[heads, features]` where each head has its own; none where they are all 1.
+    pub(crate) weight: Option<String>,
+    /// What the factors are more than the tensor says.
+    pub(crate) weight_offset: f32,
+    /// The summands of [`NormKind::Layer`], in the shape of the factors.
     pub(crate) bias: Option<String>,
     pub(crate) features: usize,
+    /// Heads with factors of their own; 1 where there is one list for all.
+    pub(crate) heads: usize,
     /// What is added to the variance.
     pub(crate) epsilon: f64,
 }
@@ -37,6 +41,29 @@ pub(crate) struct NormTensors {
 pub(crate) struct Vector {
     pub(crate) tensor: String,
     pub(crate) len: usize,
+}
+
+impl NormTensors {
+    /// A norm with one weight a feature and no bias, which is what most are.
+    pub(super) fn plain(kind: NormKind, weight: String, features: usize, epsilon: f64) -> Self {
+        Self {
+            kind,
+            weight: Some(weight),
+            weight_offset: 0.0,
+            bias: None,
+            features,
+            heads: 1,
+            epsilon,
+        }
+    }
+
+    /// The shape of its tensors.
+    pub(super) fn stored_shape(&self) -> Vec<usize> {
+        match self.heads {
+            1 => vec![self.features],
+            heads => vec![heads, self.features],
+        }
+    }
 }
 
 /// A linear layer, `x W^T + b`, and where its weights are stored: its own tensor, or a part of one.
@@ -85,6 +112,20 @@ impl Linear {
             feature_step: 1,
             slice: None,
         }
+    }
+
+    /// The layers that it holds, one behind the other, by their output features.
+    pub(super) fn split<const N: usize>(&self, features: [usize; N]) -> [Self; N] {
+        let mut first_feature = self.first_feature;
+        features.map(|out_features| {
+            let part = Self {
+                out_features,
+                first_feature,
+                ..self.clone()
+            };
+            first_feature += out_features;
+            part
+        })
     }
 
     /// The shape of the tensor that it is stored in.
@@ -137,19 +178,51 @@ pub(crate) struct HeadCounts {
     pub(crate) features: usize,
 }
 
+/// How queries and keys know where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// They turn, in the way of this index of the architecture's list.
+    Rotary(usize),
+    /// They do not.
+    None,
+}
+
+/// Over what a norm of heads goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormedWidth {
+    /// Each head for itself.
+    Head,
+    /// All heads of the queries together, and all of the keys.
+    AllHeads,
+}
+
+/// Norms of the queries and of the keys.
+#[derive(Clone, Debug)]
+pub(crate) struct HeadNorms<N> {
+    /// Of the queries, of the keys.
+    pub(crate) norms: [N; 2],
+    pub(crate) width: NormedWidth,
+    /// After they turned; before, otherwise.
+    pub(crate) after_rotation: bool,
+}
+
 /// Causal attention.
 #[derive(Clone, Debug)]
-pub(crate) struct SelfAttention<L, N> {
+pub(crate) struct SelfAttention<L, N, V = Vector> {
     pub(crate) heads: HeadCounts,
     pub(crate) projections: Projections<L, N>,
-    /// Norms of each head of the queries and of the keys, before they turn.
-    pub(crate) head_norms: Option<[N; 2]>,
-    /// How queries and keys turn with their position: an index into the architecture's list; none where they stay.
-    pub(crate) rotary: Option<usize>,
+    /// The largest that a feature of a query, key or value may be, and its negative the smallest.
+    pub(crate) clip: Option<f32>,
+    pub(crate) head_norms: Option<HeadNorms<N>>,
+    pub(crate) position: Position,
     /// What the product of a query and a key is multiplied by.
     pub(crate) scale: f32,
+    /// What the products so scaled are kept within: `cap tanh(s / cap)`.
+    pub(crate) soft_cap: Option<f32>,
     /// How many tokens back a query sees, itself included; none where it sees all of them.
     pub(crate) window: Option<usize>,
+    /// Of each query head, the score of a key that every query sees and that has no value.
+    pub(crate) sinks: Option<V>,
     /// From what the heads found back to the residual stream.
     pub(crate) output: L,
 }
@@ -183,7 +256,7 @@ impl FeedForward<Linear> {
 pub(crate) enum BlockOrder {
     /// The feed-forward part reads what attention left.
     Sequential,
-    /// Both read what came into the block.
+    /// Both read what came into the block: the same normalised input where the feed-forward part has no norm of its own.
     Parallel,
 }
 
@@ -191,10 +264,18 @@ pub(crate) enum BlockOrder {
 #[derive(Clone, Debug)]
 pub(crate) struct DecoderBlock<L = Linear, N = NormTensors, V = Vector> {
     pub(crate) order: BlockOrder,
-    pub(crate) attention_norm: N,
-    pub(crate) attention: SelfAttention<L, N>,
-    pub(crate) mlp_norm: N,
+    /// Of what attention reads.
+    pub(crate) attention_norm: Option<N>,
+    pub(crate) attention: SelfAttention<L, N, V>,
+    /// Of what attention adds to the residual stream.
+    pub(crate) attention_post_norm: Option<N>,
+    /// Of what the feed-forward part reads.
+    pub(crate) mlp_norm: Option<N>,
     pub(crate) mlp: FeedForward<L, V>,
+    /// Of what the feed-forward part adds to the residual stream.
+    pub(crate) mlp_post_norm: Option<N>,
+    /// What both halves are multiplied by before they are added.
+    pub(crate) residual_scale: f32,
 }
 
 impl<L, N, V> DecoderBlock<L, N, V> {
@@ -209,12 +290,16 @@ impl<L, N, V> DecoderBlock<L, N, V> {
             order,
             attention_norm,
             attention,
+            attention_post_norm,
             mlp_norm,
             mlp,
+            mlp_post_norm,
+            residual_scale,
         } = self;
+        let optional = |of: &Option<N>| of.as_ref().map(&norm).transpose();
         Ok(DecoderBlock {
             order: *order,
-            attention_norm: norm(attention_norm)?,
+            attention_norm: optional(attention_norm)?,
             attention: SelfAttention {
                 heads: attention.heads,
                 projections: match &attention.projections {
@@ -226,22 +311,32 @@ impl<L, N, V> DecoderBlock<L, N, V> {
                         Projections::Latent(Box::new(latent.try_map(&layer, &norm)?))
                     }
                 },
+                clip: attention.clip,
                 head_norms: match &attention.head_norms {
-                    Some([q, k]) => Some([norm(q)?, norm(k)?]),
+                    Some(heads) => Some(HeadNorms {
+                        norms: [norm(&heads.norms[0])?, norm(&heads.norms[1])?],
+                        width: heads.width,
+                        after_rotation: heads.after_rotation,
+                    }),
                     None => None,
                 },
-                rotary: attention.rotary,
+                position: attention.position,
                 scale: attention.scale,
+                soft_cap: attention.soft_cap,
                 window: attention.window,
+                sinks: attention.sinks.as_ref().map(&vector).transpose()?,
                 output: layer(&attention.output)?,
             },
-            mlp_norm: norm(mlp_norm)?,
+            attention_post_norm: optional(attention_post_norm)?,
+            mlp_norm: optional(mlp_norm)?,
             mlp: match mlp {
                 FeedForward::Dense(mlp) => FeedForward::Dense(mlp.try_map(&layer)?),
                 FeedForward::Experts(experts) => {
                     FeedForward::Experts(Box::new(experts.try_map(&layer, &vector)?))
                 }
             },
+            mlp_post_norm: optional(mlp_post_norm)?,
+            residual_scale: *residual_scale,
         })
     }
 }
@@ -256,6 +351,13 @@ pub(crate) struct Input<'a> {
     pub(crate) expert: Option<usize>,
 }
 
+impl<L, N, V> DecoderBlock<L, N, V> {
+    /// Whether both halves read one normalised input.
+    pub(crate) fn shares_input(&self) -> bool {
+        self.order == BlockOrder::Parallel && self.mlp_norm.is_none()
+    }
+}
+
 impl DecoderBlock {
     /// The distinct inputs of the layers that are pruned, in the order in which `forward/block.rs` comes to them.
     pub(crate) fn inputs(&self) -> Vec<Input<'_>> {
@@ -265,7 +367,15 @@ impl DecoderBlock {
             layers,
             expert: None,
         };
-        let mut inputs = vec![input("attention", attention.projections.layers())];
+        let mut projections = attention.projections.layers();
+        let shared = self.shares_input().then_some(mlp);
+        let mut inputs = vec![match shared {
+            Some(FeedForward::Dense(mlp)) => {
+                projections.extend(mlp.first_layers());
+                input("attention and mlp", projections)
+            }
+            _ => input("attention", projections),
+        }];
         if let Projections::Latent(latent) = &attention.projections {
             if let Some(query) = latent.query.of_latent() {
                 inputs.push(input("query latent", vec![query]));
@@ -275,7 +385,9 @@ impl DecoderBlock {
         inputs.push(input("attention output", vec![&attention.output]));
         match mlp {
             FeedForward::Dense(mlp) => {
-                inputs.push(input("mlp", mlp.first_layers().collect()));
+                if shared.is_none() {
+                    inputs.push(input("mlp", mlp.first_layers().collect()));
+                }
                 inputs.push(input("mlp output", vec![&mlp.down]));
             }
             FeedForward::Experts(experts) => {

@@ -104,6 +104,20 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// The same tokens, each with the weight 1.
+    pub(crate) fn unweighted(&self) -> Self {
+        Self {
+            tokens: self.tokens.clone(),
+            weights: vec![1.0; self.tokens.len()],
+        }
+    }
+
+    /// The same with every weight times `scale`.
+    pub(crate) fn scaled(mut self, scale: f32) -> Self {
+        self.weights.iter_mut().for_each(|weight| *weight *= scale);
+        self
+    }
+
     /// Every token, in order, each weighed by the sigmoid of its number.
     pub(crate) fn of_every_token(logits: &[f32]) -> Self {
         let weight = |&logit: &f32| (1.0 / (1.0 + f64::from(-logit).exp())) as f32;

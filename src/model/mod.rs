@@ -3,12 +3,13 @@
 //! A decoder-only transformer is an embedding, a row of blocks, a norm and a head. A block is
 //!
 //! ```text
-//! a = norm(x);  q, k, v = linear(a);  o = attention(rotate(q), rotate(k), v);  h = x + linear(o)
-//! m = norm(h);  u = act(gate(m)) * up(m), or act(up(m));                       y = h + down(u)
+//! a = norm(x);  q, k, v = linear(a);  o = attention(rotate(q), rotate(k), v);  h = x + s norm(linear(o))
+//! m = norm(h);  u = act(gate(m)) * up(m), or act(up(m));                       y = h + s norm(down(u))
 //! ```
 //!
-//! with `m = norm(x)` where the two halves run in parallel. Where a block has experts (`experts.rs`), `y = h + sum_i w_i
-//! expert_i(m)` over those that a router chose for the token. What differs between architectures is data: a
+//! where each of the four norms may be missing, `s` is mostly 1, and `m = norm(x)` or `m = a` where the two halves run in
+//! parallel. Where a block has experts (`experts.rs`), `y = h + s sum_i w_i expert_i(m)` over those that a router chose for the
+//! token. What differs between architectures is data: a
 //! [`DecoderBlock`](block::DecoderBlock) says what is computed and which tensors it takes, and `src/forward/block.rs` computes
 //! it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to `tests/forward/goldens.py`.
 //!
@@ -32,11 +33,11 @@ mod rotary;
 pub(crate) use activation::Activation;
 pub use architecture::{Architecture, Site};
 pub(crate) use block::{
-    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Projections,
-    SelfAttention,
+    BlockOrder, DecoderBlock, FeedForward, HeadCounts, HeadNorms, Linear, NormKind, NormTensors,
+    NormedWidth, Position, Projections, SelfAttention,
 };
 pub use error::Error;
 pub(crate) use experts::{Experts, Share};
 pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
 pub(crate) use mlp::Mlp;
-pub(crate) use rotary::Rotary;
+pub(crate) use rotary::{Pairing, Rotary};

@@ -67,6 +67,17 @@ CASES |= {
                                              rope_type="yarn", rope_theta=500.0, factor=4.0, mscale=1.0,
                                              mscale_all_dim=0.8, beta_fast=4.0, beta_slow=1.0,
                                              original_max_position_embeddings=16))),
+    # OLMoE: weights that are not normalised, norms over all heads of queries and of keys together.
+    "olmoe": (torch.bfloat16, dict(num_key_value_heads=2, intermediate_size=16, num_experts=6, num_experts_per_tok=3)),
+    # Granite 3 with experts: those of a block in two tensors, and multipliers everywhere.
+    "granitemoe": (torch.bfloat16, dict(num_key_value_heads=2, intermediate_size=20, num_local_experts=5,
+                                        num_experts_per_tok=2, embedding_multiplier=1.5, logits_scaling=2.0,
+                                        residual_multiplier=0.7, attention_multiplier=0.2, tie_word_embeddings=True)),
+    # gpt-oss: sinks, windows in every other block, biases, experts as [in, out] whose gates and ups take turns.
+    "gpt_oss": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=16, intermediate_size=20, num_local_experts=5,
+                                     num_experts_per_tok=2, sliding_window=8, rope_parameters=dict(
+                                         rope_type="yarn", rope_theta=500.0, factor=4.0, beta_fast=4.0, beta_slow=1.0,
+                                         truncate=False, original_max_position_embeddings=16))),
 }
 # What a checkpoint calls the weights that read an expert's input, and that which reads what comes out of its activation.
 EXPERT_WEIGHT = re.compile(r"\.(?:experts\.(?:(\d+)\.)?(?:(w1|w3|gate_proj|up_proj|gate_up_proj)|(w2|down_proj))"
@@ -81,6 +92,10 @@ def watch_experts(model, seen):
             of_block = []
             for expert in range(experts.num_experts):
                 own = x[(chosen == expert).any(-1)]
+                if hasattr(experts, "gate_up_proj_bias"):
+                    gate_up = own @ experts.gate_up_proj[expert] + experts.gate_up_proj_bias[expert]
+                    of_block.append((own, experts._apply_gate(gate_up)))
+                    continue
                 gate, up = (own @ experts.gate_up_proj[expert].T).chunk(2, dim=-1)
                 of_block.append((own, experts.act_fn(gate) * up))
             seen[name] = of_block
@@ -130,7 +145,9 @@ def make(name, dtype, changes):
         # Wide enough that attention chooses and activations bend; norms around 1; biases that matter.
         noise = torch.randn_like(tensor) * (0.3 if tensor.dim() == 1 else 0.2)
         is_norm = tensor.dim() == 1 and "norm" in key and key.endswith("weight")
-        tensor.copy_((noise + (1.0 if is_norm else 0.0)).to(dtype).float())
+        # Some gates and ups beyond where gpt-oss clamps them.
+        wide = 4.0 if name == "gpt_oss" and "gate_up" in key else 1.0
+        tensor.copy_((noise * wide + (1.0 if is_norm else 0.0)).to(dtype).float())
 
     for key, tensor in model.named_buffers():
         if key.endswith("e_score_correction_bias"):
@@ -174,7 +191,8 @@ KEYS += ["num_local_experts", "num_experts", "n_routed_experts", "num_experts_pe
          "shared_expert_intermediate_size", "n_shared_experts", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers",
          "qkv_bias", "n_group", "topk_group", "routed_scaling_factor", "first_k_dense_replace", "use_qk_norm",
          "q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "topk_method",
-         "rope_interleave"]
+         "rope_interleave", "layer_types", "swiglu_limit", "swiglu_alpha",
+         "embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier"]
 
 if __name__ == "__main__":
     # All of them, or those that are named.

@@ -69,14 +69,15 @@ pub(super) fn log_sum_exp(xs: &[f32]) -> (f32, f32) {
     pulp::Arch::new().dispatch(Task(xs))
 }
 
-/// Replaces every `x` by its share in the softmax of `scale * x`; `scale` is above 0.
-pub(super) fn softmax(xs: &mut [f32], scale: f32) {
+/// Replaces every `x` by its share in the softmax of `scale * x`, with `scale` above 0. Gives `scale * largest(x)` and the
+/// denominator, `sum exp(scale * (x - largest))`.
+pub(super) fn softmax(xs: &mut [f32], scale: f32) -> (f32, f32) {
     struct Task<'a>(&'a mut [f32], f32);
     impl pulp::WithSimd for Task<'_> {
-        type Output = ();
+        type Output = (f32, f32);
 
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _: S) {
+        fn with_simd<S: pulp::Simd>(self, _: S) -> (f32, f32) {
             let Self(xs, scale) = self;
             let largest = largest(xs);
             xs.iter_mut().for_each(|x| *x = exp((*x - largest) * scale));
@@ -88,11 +89,32 @@ pub(super) fn softmax(xs: &mut [f32], scale: f32) {
                     *lane += x;
                 }
             }
-            let factor = 1.0 / (lanes.iter().sum::<f32>() + rest);
+            let sum = lanes.iter().sum::<f32>() + rest;
+            let factor = 1.0 / sum;
             xs.iter_mut().for_each(|x| *x *= factor);
+            (scale * largest, sum)
         }
     }
-    pulp::Arch::new().dispatch(Task(xs, scale));
+    pulp::Arch::new().dispatch(Task(xs, scale))
+}
+
+/// Replaces every `x` by `cap tanh(scale x / cap)`.
+pub(super) fn soft_cap(xs: &mut [f32], scale: f32, cap: f32) {
+    struct Task<'a>(&'a mut [f32], f32, f32);
+    impl pulp::WithSimd for Task<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            let Self(xs, scale, cap) = self;
+            for x in xs {
+                let z = *x * scale / cap;
+                let e = exp(-2.0 * z.abs());
+                *x = (cap * (1.0 - e) / (1.0 + e)).copysign(z);
+            }
+        }
+    }
+    pulp::Arch::new().dispatch(Task(xs, scale, cap));
 }
 
 /// Replaces every `gate` by `silu(gate) * up`, with `silu(x) = x / (1 + exp(-x))`.
@@ -154,6 +176,22 @@ mod tests {
                 assert!((f64::from(*share) - right).abs() < 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn a_soft_cap_is_that_of_f64_and_keeps_a_nan() {
+        let mut xs: Vec<f32> = (-100..100).map(|i| i as f32 * 0.9).collect();
+        let right: Vec<f64> = xs
+            .iter()
+            .map(|&x| 5.0 * (f64::from(x) * 0.3 / 5.0).tanh())
+            .collect();
+        soft_cap(&mut xs, 0.3, 5.0);
+        for (got, right) in xs.iter().zip(right) {
+            assert!((f64::from(*got) - right).abs() < 1e-6);
+        }
+        let mut nan = [f32::NAN];
+        soft_cap(&mut nan, 1.0, 1.0);
+        assert!(nan[0].is_nan());
     }
 
     #[test]

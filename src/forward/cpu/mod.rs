@@ -14,7 +14,7 @@ use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::model::{
-    Activation, Architecture, DecoderBlock, LatentWidths, Linear, NormTensors, Share,
+    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Share,
 };
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
@@ -82,8 +82,8 @@ impl Engine for CpuEngine<'_> {
 
     fn load_norm(&self, weights: &WeightReader<'_>, norm: &NormTensors) -> Result<CpuNorm, Error> {
         self.pool.install(|| {
-            let bias = norm.bias.as_ref().map(|name| weights.read(name));
-            CpuNorm::new(weights.read(&norm.weight)?, bias.transpose()?, norm).map_err(refused)
+            let (factors, summands) = weights.read_norm(norm)?;
+            CpuNorm::new(factors, summands, norm).map_err(refused)
         })
     }
 
@@ -155,6 +155,18 @@ impl Engine for CpuEngine<'_> {
         CpuHeads::of_latents(widths, queries, rotated_key, keys_and_values).map_err(refused)
     }
 
+    fn add_scaled(
+        &self,
+        _: &mut CpuSequence,
+        x: &Tensor,
+        scale: f32,
+        sum: &mut Tensor,
+    ) -> Result<(), Error> {
+        let scaled = x.affine(f64::from(scale), 0.0);
+        *sum = scaled.and_then(|x| &*sum + x).map_err(refused)?;
+        Ok(())
+    }
+
     fn heads(
         &self,
         _: &mut CpuSequence,
@@ -164,10 +176,19 @@ impl Engine for CpuEngine<'_> {
         CpuHeads::of(attention.heads, &attention.projections, x).map_err(refused)
     }
 
+    fn clip_heads(
+        &self,
+        _: &mut CpuSequence,
+        clip: f32,
+        heads: &mut CpuHeads,
+    ) -> Result<(), Error> {
+        heads.clip(clip).map_err(refused)
+    }
+
     fn normalise_heads(
         &self,
         _: &mut CpuSequence,
-        norms: &[CpuNorm; 2],
+        norms: &HeadNorms<CpuNorm>,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
         heads.normalise(norms).map_err(refused)
@@ -188,9 +209,7 @@ impl Engine for CpuEngine<'_> {
         attention: &LoadedAttention<Self>,
         heads: CpuHeads,
     ) -> Result<Tensor, Error> {
-        heads
-            .attend(attention.scale, attention.window)
-            .map_err(refused)
+        heads.attend(attention).map_err(refused)
     }
 
     fn activate(
@@ -225,16 +244,10 @@ impl Engine for CpuEngine<'_> {
         Ok(values)
     }
 
-    fn gather(
-        &self,
-        _: &mut CpuSequence,
-        x: &Tensor,
-        share: &Share,
-        weighs: bool,
-    ) -> Result<Tensor, Error> {
+    fn gather(&self, _: &mut CpuSequence, x: &Tensor, share: &Share) -> Result<Tensor, Error> {
         let features = x.dim(1).map_err(refused)?;
         let mut rows = Vec::new();
-        with_slice(x, |x| rows = rows::gather(x, features, share, weighs))?;
+        with_slice(x, |x| rows = rows::gather(x, features, share))?;
         let shape = (share.tokens.len(), features);
         Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
     }
@@ -244,10 +257,9 @@ impl Engine for CpuEngine<'_> {
         _: &mut CpuSequence,
         y: &Tensor,
         share: &Share,
-        weighs: bool,
         sum: &mut Tensor,
     ) -> Result<(), Error> {
-        let to = rows::Scatter { share, weighs };
+        let to = rows::Scatter { share };
         sum.inplace_op2(y, &to).map_err(refused)
     }
 
@@ -264,10 +276,20 @@ impl Engine for CpuEngine<'_> {
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let rows = self.head_rows(head_rows).map_err(refused)?;
         let count = rows.dim(1).map_err(refused)?;
+        let soft_cap = self.architecture.logit_soft_cap;
         let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
             let mut partials = Vec::with_capacity(next.len());
+            let mut capped = vec![0.0; if soft_cap.is_some() { count } else { 0 }];
             with_slice(&hidden.matmul(&rows).map_err(refused)?, |logits| {
                 for (logits, &next) in logits.chunks_exact(count).zip(*next) {
+                    let logits = match soft_cap {
+                        Some(cap) => {
+                            capped.copy_from_slice(logits);
+                            exp::soft_cap(&mut capped, 1.0, cap);
+                            &capped
+                        }
+                        None => logits,
+                    };
                     let (largest, sum) = exp::log_sum_exp(logits);
                     let target = (next as usize).checked_sub(first_row);
                     partials.push(PartialLoss {
@@ -288,6 +310,9 @@ impl Engine for CpuEngine<'_> {
         let logits = hidden.matmul(&rows).map_err(refused)?;
         let mut all = Vec::new();
         with_slice(&logits, |logits| all = logits.to_vec())?;
+        if let Some(cap) = self.architecture.logit_soft_cap {
+            exp::soft_cap(&mut all, 1.0, cap);
+        }
         Ok(all)
     }
 }

@@ -4,24 +4,20 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result};
 
 use crate::model::Share;
 
-/// The rows of `x`, `[tokens, features]`, that a share names; each times its weight if `weighs`.
-pub(super) fn gather(x: &[f32], features: usize, share: &Share, weighs: bool) -> Vec<f32> {
+/// The rows of `x`, `[tokens, features]`, that a share names, each times its weight.
+pub(super) fn gather(x: &[f32], features: usize, share: &Share) -> Vec<f32> {
     let mut rows = Vec::with_capacity(share.tokens.len() * features);
     for (&token, &weight) in share.tokens.iter().zip(&share.weights) {
         let first = token as usize * features;
         let row = x[first..first + features].iter();
-        match weighs {
-            true => rows.extend(row.map(|x| x * weight)),
-            false => rows.extend(row),
-        }
+        rows.extend(row.map(|x| x * weight));
     }
     rows
 }
 
-/// Adds rows to those that a share names; each times its weight if `weighs`.
+/// Adds rows to those that a share names, each times its weight.
 pub(super) struct Scatter<'a> {
     pub(super) share: &'a Share,
-    pub(super) weighs: bool,
 }
 
 impl InplaceOp2 for Scatter<'_> {
@@ -48,7 +44,6 @@ impl InplaceOp2 for Scatter<'_> {
         let features = rows.len() / self.share.tokens.len().max(1);
         let places = self.share.tokens.iter().zip(&self.share.weights);
         for ((&token, &weight), row) in places.zip(rows.chunks_exact(features.max(1))) {
-            let weight = if self.weighs { weight } else { 1.0 };
             let first = into + token as usize * features;
             let sums = &mut sum[first..first + features];
             sums.iter_mut()

@@ -19,7 +19,7 @@ use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
 use crate::model::{
-    Activation, Architecture, DecoderBlock, LatentWidths, Linear, NormTensors, Share,
+    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Share,
 };
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
@@ -35,6 +35,7 @@ const IN_FLIGHT: usize = 8;
 /// An adapter that runs one sequence after the other.
 pub(super) struct GpuEngine<'a> {
     hidden_size: usize,
+    logit_soft_cap: Option<f32>,
     recorder: Recorder<'a>,
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
@@ -53,6 +54,7 @@ impl<'a> GpuEngine<'a> {
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
             hidden_size: architecture.hidden_size,
+            logit_soft_cap: architecture.logit_soft_cap,
             recorder: Recorder::new(context, tokens),
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT),
             turns: rotaries
@@ -203,6 +205,19 @@ impl Engine for GpuEngine<'_> {
         ))
     }
 
+    fn add_scaled(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+        scale: f32,
+        sum: &mut GpuTensor,
+    ) -> Result<(), Error> {
+        let to = (&sum.buffer, [sum.tokens, sum.features]);
+        let x = Some(&x.buffer);
+        layers::elementwise(&self.recorder, sequence, "add_scaled", [scale, 0.0], x, to);
+        Ok(())
+    }
+
     fn heads(
         &self,
         sequence: &mut GpuSequence,
@@ -219,10 +234,20 @@ impl Engine for GpuEngine<'_> {
         ))
     }
 
+    fn clip_heads(
+        &self,
+        sequence: &mut GpuSequence,
+        clip: f32,
+        heads: &mut GpuHeads,
+    ) -> Result<(), Error> {
+        heads.clip(&self.recorder, sequence, clip);
+        Ok(())
+    }
+
     fn normalise_heads(
         &self,
         sequence: &mut GpuSequence,
-        norms: &[GpuNorm; 2],
+        norms: &HeadNorms<GpuNorm>,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
         heads.normalise(&self.recorder, sequence, norms);
@@ -245,8 +270,7 @@ impl Engine for GpuEngine<'_> {
         attention: &LoadedAttention<Self>,
         heads: GpuHeads,
     ) -> Result<GpuTensor, Error> {
-        let (scale, window) = (attention.scale, attention.window);
-        Ok(heads.attend(&self.recorder, sequence, scale, window))
+        Ok(heads.attend(&self.recorder, sequence, attention))
     }
 
     fn activate(
@@ -281,9 +305,8 @@ impl Engine for GpuEngine<'_> {
         sequence: &mut GpuSequence,
         x: &GpuTensor,
         share: &Share,
-        weighs: bool,
     ) -> Result<GpuTensor, Error> {
-        Ok(rows::gather(&self.recorder, sequence, x, share, weighs))
+        Ok(rows::gather(&self.recorder, sequence, x, share))
     }
 
     fn scatter(
@@ -291,10 +314,9 @@ impl Engine for GpuEngine<'_> {
         sequence: &mut GpuSequence,
         y: &GpuTensor,
         share: &Share,
-        weighs: bool,
         sum: &mut GpuTensor,
     ) -> Result<(), Error> {
-        rows::scatter(&self.recorder, sequence, y, share, weighs, sum);
+        rows::scatter(&self.recorder, sequence, y, share, sum);
         Ok(())
     }
 
@@ -316,11 +338,13 @@ impl Engine for GpuEngine<'_> {
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let rows = HeadRows::new(&self.recorder, head_rows, self.hidden_size);
+        let shape = (self.hidden_size, self.logit_soft_cap);
+        let rows = HeadRows::new(&self.recorder, head_rows, shape);
         rows.partial_losses(first_row, hidden, next)
     }
 
     fn logits(&self, head_rows: &[f32], hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
-        HeadRows::new(&self.recorder, head_rows, self.hidden_size).logits(hidden)
+        let shape = (self.hidden_size, self.logit_soft_cap);
+        HeadRows::new(&self.recorder, head_rows, shape).logits(hidden)
     }
 }

@@ -5,29 +5,27 @@ use super::recorder::{GpuSequence, Recorder};
 use crate::forward::kernels::RowsParams;
 use crate::model::Share;
 
-/// The rows of `x` that a share names; each times its weight if `weighs`.
+/// The rows of `x` that a share names, each times its weight.
 pub(super) fn gather(
     recorder: &Recorder<'_>,
     sequence: &mut GpuSequence,
     x: &GpuTensor,
     share: &Share,
-    weighs: bool,
 ) -> GpuTensor {
     let rows = recorder.activations(share.tokens.len(), x.features);
-    dispatch(recorder, sequence, "gather", [x, &rows], share, weighs);
+    dispatch(recorder, sequence, "gather", [x, &rows], share);
     rows
 }
 
-/// Adds rows to those of `sum` that a share names; each times its weight if `weighs`.
+/// Adds rows, each times its weight, to those of `sum` that a share names.
 pub(super) fn scatter(
     recorder: &Recorder<'_>,
     sequence: &mut GpuSequence,
     rows: &GpuTensor,
     share: &Share,
-    weighs: bool,
     sum: &GpuTensor,
 ) {
-    dispatch(recorder, sequence, "scatter", [rows, sum], share, weighs);
+    dispatch(recorder, sequence, "scatter", [rows, sum], share);
 }
 
 fn dispatch(
@@ -36,7 +34,6 @@ fn dispatch(
     entry_point: &'static str,
     [x, y]: [&GpuTensor; 2],
     share: &Share,
-    weighs: bool,
 ) {
     let places = share.tokens.iter().zip(&share.weights);
     let places: Vec<[u32; 2]> = places
@@ -45,7 +42,6 @@ fn dispatch(
     let places = filled(recorder.context, "places", &places);
     let params = RowsParams {
         features: x.features as u32,
-        weighs: u32::from(weighs),
     };
     let buffers = [(1, &places), (2, &x.buffer), (3, &y.buffer)];
     let groups = (x.features.div_ceil(256), share.tokens.len());

@@ -33,6 +33,8 @@ pub(crate) struct GpuNorm {
     pub(super) weight: wgpu::Buffer,
     pub(super) bias: Option<wgpu::Buffer>,
     pub(super) features: usize,
+    /// Heads with factors of their own; 1 where there is one list for all.
+    pub(super) heads: usize,
     pub(super) epsilon: f32,
 }
 
@@ -42,14 +44,13 @@ impl GpuNorm {
         weights: &WeightReader<'_>,
         norm: &NormTensors,
     ) -> Result<Self, Error> {
-        let read = |name: &String| -> Result<wgpu::Buffer, Error> {
-            Ok(filled(context, "norm", &weights.read(name)?))
-        };
+        let (factors, summands) = weights.read_norm(norm)?;
         let loaded = Self {
             kind: norm.kind,
-            weight: read(&norm.weight)?,
-            bias: norm.bias.as_ref().map(read).transpose()?,
+            weight: filled(context, "norm", &factors),
+            bias: summands.map(|summands| filled(context, "norm", &summands)),
             features: norm.features,
+            heads: norm.heads,
             epsilon: norm.epsilon as f32,
         };
         context.check()?;

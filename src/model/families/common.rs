@@ -33,6 +33,13 @@ pub(super) fn heads(
     })
 }
 
+/// Heads where keys and values may be fewer than queries: `num_key_value_heads`.
+pub(super) fn grouped_heads(config: &Config<'_>) -> Result<HeadCounts, Error> {
+    heads(config, |queries| {
+        config.size_or("num_key_value_heads", Some(queries))
+    })
+}
+
 /// `hidden_act`.
 pub(super) fn activation(config: &Config<'_>, default: Activation) -> Result<Activation, Error> {
     match config.word("hidden_act") {

@@ -6,15 +6,15 @@ use crate::checkpoint::shown;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{
-    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Projections,
-    SelfAttention,
+    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Position,
+    Projections, SelfAttention,
 };
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::experts::Router;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::latent::{LatentProjections, LatentQuery, LatentWidths};
-use crate::model::rotary::Rotary;
+use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["deepseek_v2", "deepseek_v3"],
@@ -60,12 +60,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let dense = moe::count_or(config, "first_k_dense_replace", 0)?;
 
     let prefix = files.prefix("model.", "embed_tokens");
-    let norm = |module: String, features, epsilon| NormTensors {
-        kind: NormKind::Rms,
-        weight: format!("{module}.weight"),
-        bias: None,
-        features,
-        epsilon,
+    let norm = |module: String, features, epsilon| {
+        NormTensors::plain(NormKind::Rms, format!("{module}.weight"), features, epsilon)
     };
     let block = |index: usize| -> Result<DecoderBlock, Error> {
         let of_block = format!("{prefix}layers.{index}.");
@@ -76,11 +72,13 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             Linear::of_its_own(format!("{module}.weight"), bias, shape)
         };
         // One tensor, the narrow vector before the key.
-        let compressed = linear(
+        let both = [rank, widths.rotated];
+        let [compression, rotated_key] = linear(
             "self_attn.kv_a_proj_with_mqa",
             bias,
             [rank + widths.rotated, hidden_size],
-        );
+        )
+        .split(both);
         let queries = widths.heads * features;
         let query = match query_rank {
             None => LatentQuery::Direct(linear("self_attn.q_proj", false, [queries, hidden_size])),
@@ -93,15 +91,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         let latent = LatentProjections {
             widths,
             query,
-            compression: Linear {
-                out_features: rank,
-                ..compressed.clone()
-            },
-            rotated_key: Linear {
-                out_features: widths.rotated,
-                first_feature: rank,
-                ..compressed
-            },
+            compression,
+            rotated_key,
             compression_norm: norm(module("self_attn.kv_a_layernorm"), rank, LATENT_EPSILON),
             expansion: linear(
                 "self_attn.kv_b_proj",
@@ -120,7 +111,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         let found = widths.heads * widths.value;
         Ok(DecoderBlock {
             order: BlockOrder::Sequential,
-            attention_norm: norm(module("input_layernorm"), hidden_size, epsilon),
+            attention_norm: Some(norm(module("input_layernorm"), hidden_size, epsilon)),
             attention: SelfAttention {
                 heads: HeadCounts {
                     queries: widths.heads,
@@ -128,14 +119,24 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
                     features,
                 },
                 projections: Projections::Latent(Box::new(latent)),
+                clip: None,
                 head_norms: None,
-                rotary: Some(0),
+                position: Position::Rotary(0),
                 scale: scale as f32,
+                soft_cap: None,
                 window: None,
+                sinks: None,
                 output: linear("self_attn.o_proj", bias, [hidden_size, found]),
             },
-            mlp_norm: norm(module("post_attention_layernorm"), hidden_size, epsilon),
+            attention_post_norm: None,
+            mlp_norm: Some(norm(
+                module("post_attention_layernorm"),
+                hidden_size,
+                epsilon,
+            )),
             mlp,
+            mlp_post_norm: None,
+            residual_scale: 1.0,
         })
     };
     let embedding = format!("{prefix}embed_tokens.weight");
@@ -144,12 +145,24 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         hidden_size,
         vocab_size: config.size("vocab_size")?,
         max_context: common::max_context(config)?,
-        rotaries: vec![Rotary::read(config, widths.rotated, 1.0)?],
+        embedding_scale: 1.0,
+        rotaries: vec![Rotary::read(
+            config,
+            RotaryDefaults {
+                pairing: match config.flag_or("rope_interleave", true)? {
+                    true => Pairing::Interleaved,
+                    false => Pairing::Halves,
+                },
+                ..RotaryDefaults::of(widths.rotated)
+            },
+        )?],
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
         final_norm: norm(format!("{prefix}norm"), hidden_size, epsilon),
         head: files.head(&["lm_head"], &embedding)?,
         embedding,
+        logit_scale: 1.0,
+        logit_soft_cap: None,
     })
 }
 

@@ -4,11 +4,14 @@ mod common;
 mod deepseek;
 mod glm4_moe;
 mod gpt_neox;
+mod gpt_oss;
+mod granitemoe;
 mod llama;
 mod llama_like;
 mod mistral;
 mod mixtral;
 mod moe;
+mod olmoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
@@ -28,6 +31,9 @@ static FAMILIES: &[&Family] = &[
     &qwen3_moe::FAMILY,
     &glm4_moe::FAMILY,
     &deepseek::FAMILY,
+    &olmoe::FAMILY,
+    &granitemoe::FAMILY,
+    &gpt_oss::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.

@@ -1,7 +1,7 @@
 //! Qwen 3 with experts.
 
 use super::common;
-use super::llama_like::LlamaLike;
+use super::llama_like::{LlamaLike, norms_of_each_head};
 use super::moe::{self, ExpertSizes};
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
@@ -24,7 +24,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let qwen = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        head_norms: true,
+        head_norms: norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
         windows: vec![window; files.blocks()?],
         ..LlamaLike::plain(files)?
     };
