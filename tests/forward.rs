@@ -16,6 +16,8 @@ use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
 use swiftprune_wgpu::model::{Architecture, Error};
+use swiftprune_wgpu::norms::{Norms, Provenance};
+use swiftprune_wgpu::plan::{Options, Plan, Selection};
 
 const ARCHITECTURES: [&str; 14] = [
     "llama",
@@ -545,7 +547,7 @@ fn norms_say_what_they_were_measured_on() {
     let path = tempfile::tempdir().unwrap();
     let path = path.path().join("norms.safetensors");
     norms.write(&path).unwrap();
-    let read = swiftprune_wgpu::norms::Norms::read(&path).unwrap();
+    let read = Norms::read(&path).unwrap();
     assert_eq!(read.source.tokens, Some(700));
     assert_eq!(read.source.metadata["context"], "300");
     assert_eq!(read.source.metadata["text"], "built-in calibration text");
@@ -600,4 +602,37 @@ fn the_example_is_as_surprised_by_its_held_out_text_as_when_it_was_made() {
         evaluation.perplexity()
     );
     assert_eq!(evaluation.losses.len(), 47);
+}
+
+#[test]
+fn what_is_pruned_is_what_is_measured() {
+    for name in ARCHITECTURES {
+        let checkpoint = open(&folder(name));
+        let architecture = Architecture::of(&checkpoint).unwrap();
+        let device = cpu(2);
+        let forward = Forward::new(&checkpoint, &architecture, &device);
+        let mut norms = Norms::new(Provenance::measured(folder(name), None));
+        let (values, counts) = measured(&forward, &[&golden(name).tokens]);
+        for (weight, values) in &values {
+            match counts.get(weight) {
+                None => norms.insert(weight, values.clone()).unwrap(),
+                Some(counts) => {
+                    let tokens = counts.iter().map(|&count| count as u64).collect();
+                    norms
+                        .insert_experts(weight, values.clone(), tokens)
+                        .unwrap();
+                }
+            }
+        }
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        let plan = Plan::new(open(&folder(name)), options, Some(norms)).unwrap();
+        let mut pruned: Vec<&str> = plan.pruned().map(|(t, _)| t.name.as_str()).collect();
+        pruned.sort_unstable();
+        assert!(values.keys().eq(pruned), "{name}");
+        // 32 tokens, of which hardly an expert sees all.
+        let few = plan.warnings().iter().any(|warning| {
+            warning.contains("experts saw fewer than 32 tokens: their layer's mean was used")
+        });
+        assert_eq!(few, !counts.is_empty(), "{name}: {:?}", plan.warnings());
+    }
 }
