@@ -6,7 +6,7 @@
 use super::engine::{Engine, LoadedAttention, LoadedBlock};
 use super::error::Error;
 use super::weights::WeightReader;
-use crate::model::{BlockOrder, DecoderBlock, FeedForward};
+use crate::model::{BlockOrder, DecoderBlock, FeedForward, Linear};
 
 /// Brings a block's weights to the device.
 pub(super) fn load<E: Engine>(
@@ -18,6 +18,12 @@ pub(super) fn load<E: Engine>(
         |linear| engine.load_matrix(weights, linear),
         |norm| engine.load_norm(weights, norm),
     )
+}
+
+/// Tells the system that a block's weights will be read soon. Its norms are too short to matter.
+pub(super) fn will_load(weights: &WeightReader<'_>, block: &DecoderBlock) -> Result<(), Error> {
+    let linear = |linear: &Linear| weights.will_read(&linear.weight);
+    block.try_map(linear, |_| Ok(())).map(|_| ())
 }
 
 /// The hidden state of one sequence through a block.
