@@ -128,21 +128,49 @@ pub fn tokenize(checkpoint: &Checkpoint, text: &Text) -> Result<Vec<u32>, Error>
         return Err(Error::NoTokenizer(weights));
     }
     let bytes = read(&path, MAX_TOKENIZER)?;
-    let unusable = |error: tokenizers::Error| Error::Unusable {
+    let unusable = |error: &str| Error::Unusable {
         path: path.clone(),
-        problem: format!(
-            "it cannot be used as a tokenizer: {}",
-            shown(&error.to_string())
-        ),
+        problem: format!("it cannot be used as a tokenizer: {}", shown(error)),
     };
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(unusable)?;
+    match apart(|| encode(&bytes, &text.content)) {
+        Ok(Ok(tokens)) => Ok(tokens),
+        Ok(Err(error)) => Err(unusable(&error.to_string())),
+        Err(panicked) => Err(unusable(&format!(
+            "the tokenizers library gave up on it ({panicked}); it is damaged, so download it again"
+        ))),
+    }
+}
+
+fn encode(tokenizer: &[u8], text: &str) -> Result<Vec<u32>, tokenizers::Error> {
+    let mut tokenizer = Tokenizer::from_bytes(tokenizer)?;
     // Padding and truncation are for batches of short texts.
     tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(unusable)?;
-    let encoding = tokenizer
-        .encode_fast(text.content.as_ref(), true)
-        .map_err(unusable)?;
-    Ok(encoding.get_ids().to_vec())
+    tokenizer.with_truncation(None)?;
+    Ok(tokenizer.encode_fast(text, true)?.get_ids().to_vec())
+}
+
+/// The name of the thread that runs the tokenizers library. Its panics are turned into errors here: a program that prints
+/// panics may leave those of this thread out (`std::panic::set_hook`), which is not for a library to do.
+pub const TOKENIZER_THREAD: &str = "tokenizer";
+
+/// The stack of that thread, in bytes: what a main thread usually has.
+const STACK: usize = 8 << 20;
+
+/// Runs something in a thread of its own, where a panic of a dependency ends the thread and no more. The error is what the
+/// panic said.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name(TOKENIZER_THREAD.to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, work)
+            .map_err(|error| error.to_string())?;
+        thread.join().map_err(|payload| {
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+            text.unwrap_or("it did not say why").to_owned()
+        })
+    })
 }
 
 /// A whole file, if it is a regular one of at most `limit` bytes.
@@ -172,6 +200,71 @@ mod tests {
         assert!(lines(&calibration).is_disjoint(&lines(&held_out)));
         assert!((16 << 10..=32 << 10).contains(&calibration.content.len()));
         assert!((16 << 10..=32 << 10).contains(&held_out.content.len()));
+    }
+
+    #[test]
+    fn the_built_in_texts_are_byte_for_byte_those_that_were_measured_with() {
+        for (text, sum) in [
+            (
+                Text::calibration(),
+                "c1cca48bde9d2f12e189f253fc885072417c2f612fdbfb6fb0aae44aeae15c70",
+            ),
+            (
+                Text::held_out(),
+                "442da0dc10603395bb72456a9afee54d9ff199c8d477d46176654dc081c8ce21",
+            ),
+        ] {
+            assert_eq!(
+                text.sha256(),
+                sum,
+                "the {} was changed: was it checked out with other line ends?",
+                text.name
+            );
+        }
+    }
+
+    /// The example model with its tokenizer.json edited.
+    fn with_tokenizer(edit: impl FnOnce(&str) -> String) -> (tempfile::TempDir, Checkpoint) {
+        let dir = tempfile::tempdir().unwrap();
+        let example = Path::new("examples/tiny-llama");
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(example.join(name), dir.path().join(name)).unwrap();
+        }
+        let tokenizer = fs::read_to_string(example.join("tokenizer.json")).unwrap();
+        fs::write(dir.path().join("tokenizer.json"), edit(&tokenizer)).unwrap();
+        let checkpoint = Checkpoint::open(dir.path().to_str().unwrap()).unwrap();
+        (dir, checkpoint)
+    }
+
+    #[test]
+    fn a_panic_of_the_tokenizers_library_is_an_error_that_names_the_file() {
+        // The library takes whatever is in a decoder for granted, and panics on what is no JSON.
+        for damage in [
+            r#""decoder":{]"#,
+            r#""decoder":{"type":"x"}"#,
+            r#""decoder":7"#,
+        ] {
+            let (_dir, checkpoint) = with_tokenizer(|json| {
+                assert_eq!(json.matches("\"decoder\":").count(), 1);
+                json.replacen("\"decoder\":", &format!("{damage},\"old\":"), 1)
+            });
+            let error = tokenize(&checkpoint, &Text::new("t", "some text")).unwrap_err();
+            assert!(
+                matches!(&error, Error::Unusable { path, .. } if path.ends_with("tokenizer.json")),
+                "{damage}: {error}"
+            );
+        }
+        let gave_up = apart(|| panic!("a dependency did {}", "this"));
+        let gave_up: Result<(), String> = gave_up;
+        assert_eq!(gave_up, Err("a dependency did this".to_owned()));
+    }
+
+    #[test]
+    fn a_tokenizer_that_is_a_git_lfs_pointer_is_called_one() {
+        let (_dir, checkpoint) =
+            with_tokenizer(|_| "version https://git-lfs.github.com/spec/v1\n".to_owned());
+        let error = tokenize(&checkpoint, &Text::new("t", "x")).unwrap_err();
+        assert!(error.to_string().contains("git lfs pull"), "{error}");
     }
 
     #[test]
