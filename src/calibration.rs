@@ -12,7 +12,7 @@ use crate::text;
 
 pub use crate::forward::{Error as ForwardError, Progress};
 pub use crate::model::Error as ModelError;
-pub use crate::text::{Error as TextError, MAX_TEXT, Text};
+pub use crate::text::{Error as TextError, MAX_TEXT, TOKENIZER_THREAD, Text};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
 pub const DEFAULT_TOKENS: usize = 4096;

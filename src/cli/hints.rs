@@ -54,6 +54,9 @@ fn of_device(error: &device::Error) -> Option<String> {
     )
 }
 
+/// The most globs that a hint spells out; more is another model's file rather than a gap.
+const MOST_GLOBS: usize = 16;
+
 fn of_plan(error: &plan::Error) -> Option<String> {
     Some(match error {
         plan::Error::NormsRequired { .. } => {
@@ -61,11 +64,19 @@ fn of_plan(error: &plan::Error) -> Option<String> {
              importance matrix), or take --score ria, which works without"
                 .to_owned()
         }
-        plan::Error::NormsMissing { .. } => {
-            "leave the tensor out with --exclude, or take --calibration none and --score ria".to_owned()
+        plan::Error::NormsMissing { globs, .. } if (1..=MOST_GLOBS).contains(&globs.len()) => format!(
+            "leave them out with{}",
+            globs.iter().map(|glob| format!(" --exclude {}", quoted(glob))).collect::<String>()
+        ),
+        plan::Error::NormsMissing { .. } | plan::Error::OtherBlocks { .. } => {
+            "let the model be calibrated instead (--calibration builtin), or take --calibration none and --score ria"
+                .to_owned()
+        }
+        plan::Error::NormsAmbiguous { second, .. } => {
+            format!("--exclude {} leaves that one out", quoted(second))
         }
         plan::Error::UnsupportedDtype { tensor, .. } | plan::Error::RowTooLong { tensor, .. } => {
-            format!("--exclude '{}' leaves it out", shown(tensor))
+            format!("--exclude {} leaves it out", quoted(tensor))
         }
         plan::Error::GlobMatchesNothing { .. } => {
             "--dry-run lists every tensor, and what would happen to it".to_owned()
@@ -102,4 +113,9 @@ fn of_calibration(error: &calibration::Error) -> Option<String> {
         calibration::Error::Context { max, .. } => Some(format!("--context {max} at most")),
         _ => None,
     }
+}
+
+/// A glob or a name as a shell takes it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", shown(&text.replace('\'', "'\\''")))
 }

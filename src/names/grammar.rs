@@ -37,6 +37,24 @@ pub(crate) fn block(name: &str) -> Option<Block<'_>> {
     None
 }
 
+/// Whether a tensor belongs to a decoder beside the main one, whose blocks are numbered from 0 again: the one that
+/// predicts several tokens, or drafts them.
+pub(crate) fn is_of_side_decoder(name: &str) -> bool {
+    const STARTS: &[&str] = &["mtp", "nextn", "draft", "eagle", "medusa"];
+    let Some(stack) = stack(name) else {
+        return false;
+    };
+    stack
+        .split('.')
+        .any(|part| STARTS.iter().any(|start| part.starts_with(start)))
+}
+
+/// The name of the numbered blocks that a tensor lies in, without the number: `model.layers`.
+pub(crate) fn stack(name: &str) -> Option<&str> {
+    let block = block(name)?;
+    Some(&name[..name.len() - block.tail.len() - block.number.len() - 2])
+}
+
 /// What a pattern found in a tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Match {
@@ -156,6 +174,16 @@ mod tests {
         ] {
             assert_eq!(found(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn the_blocks_of_a_side_decoder_are_not_those_of_the_decoder() {
+        let name = "mtp.layers.0.mlp.up_proj.weight";
+        assert_eq!(stack(name), Some("mtp.layers"));
+        assert!(is_of_side_decoder(name));
+        let name = "model.layers.0.mlp.up_proj.weight";
+        assert_eq!(stack(name), Some("model.layers"));
+        assert!(!is_of_side_decoder(name) && !is_of_side_decoder("mtp.norm.weight"));
     }
 
     #[test]

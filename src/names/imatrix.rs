@@ -7,7 +7,7 @@
 //! llama.cpp permutes the *rows* of the query and key weights for its rotary embedding, and splits and reorders fused
 //! query-key-value rows. Rows are output features; the columns, and with them the norms, stay where they are.
 
-use super::grammar::block;
+use super::grammar::{self, is_of_side_decoder};
 use super::rules::{Input, known};
 
 /// What llama.cpp calls the tensors on an input, without `blk.N.` and `.weight`, the likeliest first: any of them holds
@@ -55,9 +55,13 @@ pub(crate) fn candidates(weight: &str, expert: Option<usize>) -> Vec<(String, Op
     }
     // A linear layer's weight may be a parameter of another name, without `.weight`.
     let known = known(weight).or_else(|| known(&format!("{weight}.weight")));
-    let (Some(block), Some(known)) = (block(weight), known) else {
+    let (Some(block), Some(known)) = (grammar::block(weight), known) else {
         return Vec::new();
     };
+    // Its block 0 is not `blk.0`, and llama.cpp does not run it.
+    if is_of_side_decoder(weight) {
+        return Vec::new();
+    }
     let (number, expert) = (block.number, known.expert.or(expert));
     let names = names(known.rule.input);
     let whole = names
@@ -69,6 +73,12 @@ pub(crate) fn candidates(weight: &str, expert: Option<usize>) -> Vec<(String, Op
         Some((format!("blk.{number}.{stem}.{}.weight", expert?), None))
     });
     whole.chain(split).collect()
+}
+
+/// The number of the block in a name of llama.cpp.
+pub(crate) fn block(name: &str) -> Option<usize> {
+    let (number, _) = name.strip_prefix("blk.")?.split_once('.')?;
+    number.parse().ok()
 }
 
 #[cfg(test)]
@@ -158,6 +168,7 @@ mod tests {
             "model.embed_tokens.weight",
             "model.layers.3.self_attn.q_norm.weight",
             "model.layers.3.mlp.gate.weight",
+            "mtp.layers.0.self_attn.q_proj.weight",
         ] {
             assert_eq!(first(weight), None, "{weight}");
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::error::Error;
 use super::lookup::Lookup;
 use super::provenance::{Format, Provenance};
+use crate::names::grammar::{block, is_of_side_decoder};
 use crate::names::imatrix;
 use crate::untrusted::shown;
 
@@ -26,6 +27,15 @@ pub(super) struct Entry {
     pub(super) tokens: Option<Vec<u64>>,
 }
 
+/// How many blocks norms are of, and how surely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// llama.cpp measures every block.
+    OfImportanceMatrix(usize),
+    /// A file under the weights' own names may hold a part of them.
+    OfNormsFile(usize),
+}
+
 impl Norms {
     /// An empty set of norms, to be filled by [`insert`](Self::insert).
     pub fn new(source: Provenance) -> Self {
@@ -40,7 +50,9 @@ impl Norms {
     /// # Errors
     /// [`Error::Value`] if a norm is negative or not finite, [`Error::Malformed`] if there are none.
     pub fn insert(&mut self, weight: impl Into<String>, norms: Vec<f32>) -> Result<(), Error> {
-        self.put(weight.into(), None, norms)
+        let weight = weight.into();
+        self.are_sums_of_squares(&weight, 0, &norms)?;
+        self.put(weight, None, norms)
     }
 
     /// Adds the norms of a weight of experts, `[in_features]` for each number in `tokens`, row-major: what each expert saw
@@ -55,6 +67,7 @@ impl Norms {
         tokens: Vec<u64>,
     ) -> Result<(), Error> {
         let weight = weight.into();
+        self.are_sums_of_squares(&weight, 0, &norms)?;
         let experts = Some(tokens.len()).filter(|&experts| experts != 1);
         self.put(weight.clone(), experts, norms)?;
         self.put_tokens(&weight, tokens)
@@ -91,8 +104,9 @@ impl Norms {
         tokens.get(expert.unwrap_or(0)).copied()
     }
 
-    /// The only way in, so every stored norm has been checked.
-    fn put(&mut self, name: String, experts: Option<usize>, values: Vec<f32>) -> Result<(), Error> {
+    /// The only way in. The values are not looked at: those of a file may be damaged where nobody asks for them, so they
+    /// are checked when they are looked up.
+    pub(super) fn put(&mut self, name: String, experts: Option<usize>, values: Vec<f32>) -> Result<(), Error> {
         let malformed = |what: String| {
             Error::malformed(
                 &self.source.path,
@@ -111,14 +125,6 @@ impl Norms {
                 values.len()
             )));
         }
-        if let Some(column) = values.iter().position(|v| !(v.is_finite() && *v >= 0.0)) {
-            return Err(Error::Value {
-                path: self.source.path.clone(),
-                tensor: name,
-                column,
-                value: values[column],
-            });
-        }
         let entry = Entry {
             experts,
             values,
@@ -126,6 +132,19 @@ impl Norms {
         };
         self.entries.insert(name, entry);
         Ok(())
+    }
+
+    /// Checks that values are finite and not negative; `first` is the column of the first of them.
+    fn are_sums_of_squares(&self, name: &str, first: usize, values: &[f32]) -> Result<(), Error> {
+        match values.iter().position(|v| !(v.is_finite() && *v >= 0.0)) {
+            None => Ok(()),
+            Some(at) => Err(Error::Value {
+                path: self.source.path.clone(),
+                tensor: name.to_owned(),
+                column: first + at,
+                value: values[at],
+            }),
+        }
     }
 
     /// [`put`](Self::put) for a name that must be new: a file that has a name twice is damaged.
@@ -155,23 +174,48 @@ impl Norms {
     ///
     /// # Errors
     /// [`Error::Length`] and [`Error::Experts`] where the source has norms of another shape: they are probably another
-    /// model's.
+    /// model's. [`Error::Value`] for a norm that is not a sum of squares; what nobody asks for may be damaged.
     pub fn get(
         &self,
         weight: &str,
         expert: Option<usize>,
         in_features: usize,
     ) -> Result<Lookup<'_>, Error> {
-        let own = std::iter::once((weight.to_owned(), expert, true));
-        let mapped = imatrix::candidates(weight, expert)
-            .into_iter()
-            .map(|(name, expert)| (name, expert, false));
-        for (name, expert, own) in own.chain(mapped) {
-            if let Some(entry) = self.entries.get(&name) {
-                return self.select(&name, entry, own, weight, expert, in_features);
+        match self.find(weight, expert) {
+            Some((name, entry, expert)) => {
+                let own = name == weight;
+                self.select(name, entry, own, weight, expert, in_features)
             }
+            None => Ok(Lookup::Absent),
         }
-        Ok(Lookup::Absent)
+    }
+
+    /// The entry that serves a weight, with its name, and the expert to take of it.
+    fn find(&self, weight: &str, expert: Option<usize>) -> Option<(&str, &Entry, Option<usize>)> {
+        let own = std::iter::once((weight.to_owned(), expert));
+        own.chain(imatrix::candidates(weight, expert))
+            .find_map(|(name, expert)| {
+                let (name, entry) = self.entries.get_key_value(&name)?;
+                Some((name.as_str(), entry, expert))
+            })
+    }
+
+    /// The name under which llama.cpp's importance matrix serves a weight; `None` for one that has norms of its own name,
+    /// or none.
+    pub(crate) fn mapped_name(&self, weight: &str, expert: Option<usize>) -> Option<&str> {
+        let (name, ..) = self.find(weight, expert)?;
+        (name != weight).then_some(name)
+    }
+
+    /// How many blocks there are norms of: one more than the highest number in a name. `None` where no name has one.
+    pub(crate) fn blocks(&self) -> Option<Blocks> {
+        let of_llama = self.entries.keys().filter_map(|name| imatrix::block(name));
+        if let Some(last) = of_llama.max() {
+            return Some(Blocks::OfImportanceMatrix(last + 1));
+        }
+        let own = self.entries.keys().filter(|name| !is_of_side_decoder(name));
+        let numbers = own.filter_map(|name| block(name)?.number.parse::<usize>().ok());
+        numbers.max().map(|last| Blocks::OfNormsFile(last + 1))
     }
 
     fn select<'a>(
@@ -219,6 +263,7 @@ impl Norms {
             }
         };
         let norms = &entry.values[first..first + per_expert];
+        self.are_sums_of_squares(name, first, norms)?;
         // llama.cpp's older form stores an expert that saw no token as a constant, and a conversion to GGUF keeps it;
         // measured norms of two or more features are never all the same. Zeros mean the same in any format.
         let constant = norms.iter().all(|n| *n == norms[0]);

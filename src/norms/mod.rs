@@ -20,7 +20,8 @@
 //! vector of zeros. What to use instead is for the caller to decide and to report.
 //!
 //! **Trust.** The files are not trusted: their size is bounded by [`MAX_FILE`], every length is checked against the file
-//! before anything is allocated, every value must be finite and not negative, and names are escaped in messages.
+//! before anything is allocated, every value that is looked up must be finite and not negative, and names are escaped in
+//! messages.
 
 mod coverage;
 mod cursor;
@@ -35,6 +36,7 @@ mod provenance;
 use std::path::Path;
 
 pub use coverage::Coverage;
+pub(crate) use entries::Blocks;
 pub use entries::Norms;
 pub use error::Error;
 pub use lookup::Lookup;
@@ -50,8 +52,8 @@ impl Norms {
     /// Reads a norms file or an importance matrix, whichever the content says.
     ///
     /// # Errors
-    /// [`Error::NotNorms`] for anything else (a model, a text), [`Error::Malformed`] for a damaged file, [`Error::Value`]
-    /// for a value that is not a sum of squares, [`Error::TooLarge`], [`Error::Io`].
+    /// [`Error::NotNorms`] for anything else (a model, a text), [`Error::Malformed`] for a damaged file,
+    /// [`Error::TooLarge`], [`Error::Io`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = untrusted::read(path, MAX_FILE).map_err(|error| match error {
             ReadError::TooLong { len, limit } => Error::TooLarge {

@@ -102,6 +102,34 @@ fn a_norm_that_no_sum_of_squares_can_be_is_refused_with_its_column() {
 }
 
 #[test]
+fn a_damaged_norm_that_nobody_asks_for_stops_nothing() {
+    let mut norms = Norms::new(source(Format::Safetensors));
+    norms
+        .put("e".to_owned(), Some(2), vec![1.0, 2.0, f32::NAN, 4.0])
+        .unwrap();
+    assert!(norms.get("e", Some(0), 2).is_ok());
+    let error = norms.get("e", Some(1), 2).unwrap_err();
+    assert!(
+        matches!(&error, Error::Value { column: 2, tensor, .. } if tensor == "e"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_side_decoder_does_not_get_the_norms_of_the_decoder() {
+    let mut norms = Norms::new(source(Format::Gguf));
+    norms.insert("blk.0.ffn_up.weight", vec![1.0, 2.0]).unwrap();
+    let get = |weight| norms.get(weight, None, 2).unwrap();
+    assert!(
+        get("model.layers.0.mlp.up_proj.weight")
+            .measured()
+            .is_some()
+    );
+    assert_eq!(get("mtp.layers.0.mlp.up_proj.weight"), Lookup::Absent);
+    assert_eq!(norms.blocks(), Some(Blocks::OfImportanceMatrix(1)));
+}
+
+#[test]
 fn each_expert_has_its_own_row_and_a_plain_vector_serves_all() {
     let mut norms = Norms::new(source(Format::Measured));
     norms

@@ -1,5 +1,8 @@
 //! The draft of a plan: everything that headers and the request can tell, checked before any work.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
 use super::allocation;
 use super::error::Error;
 use super::few_tokens::{FEW_TOKENS, StandIns};
@@ -8,7 +11,8 @@ use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
-use crate::norms::{Lookup, Norms};
+use crate::names::grammar::{block, is_of_side_decoder, stack};
+use crate::norms::{Blocks, Lookup, Norms};
 use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
@@ -148,14 +152,9 @@ impl Draft {
             }
             NormsSource::Read(norms) => self.check_measured(norms, &self.stand_ins),
             NormsSource::ToMeasure(coverage) => {
-                for (tensor, target) in self.pruned() {
-                    if coverage.in_features.get(&tensor.name) != Some(&target.in_features) {
-                        return Err(Error::NormsMissing {
-                            norms: coverage.model.clone(),
-                            tensor: tensor.name.clone(),
-                        });
-                    }
-                }
+                self.none_missing(&coverage.model, |tensor, target| {
+                    Ok(coverage.in_features.get(&tensor.name) == Some(&target.in_features))
+                })?;
                 Ok(Vec::new())
             }
         }
@@ -167,6 +166,17 @@ impl Draft {
         norms: &Norms,
         stand_ins: &StandIns,
     ) -> Result<Vec<String>, Error> {
+        self.check_blocks(norms)?;
+        self.none_missing(&norms.source.path, |tensor, target| {
+            for expert in 0..target.experts {
+                let expert = (target.experts > 1).then_some(expert);
+                if norms.get(&tensor.name, expert, target.in_features)? == Lookup::Absent {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })?;
+        self.check_stacks(norms)?;
         let mut warnings = Vec::new();
         if stand_ins.few > 0 {
             warnings.push(format!(
@@ -198,6 +208,93 @@ impl Draft {
             "no calibration token reached {first}{others}: pruned without norms; use a longer calibration text"
         ));
         Ok(warnings)
+    }
+
+    /// Refuses, by the names of all, if there are tensors without norms.
+    fn none_missing(
+        &self,
+        norms: &Path,
+        mut has: impl FnMut(&PlannedTensor, &Target) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let (mut missing, mut present) = (Vec::new(), BTreeSet::new());
+        for (tensor, target) in self.pruned() {
+            if has(tensor, target)? {
+                present.insert(tensor.name.as_str());
+            } else {
+                missing.push(tensor.name.clone());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::NormsMissing {
+            norms: norms.to_path_buf(),
+            globs: globs(&missing, &present),
+            tensors: missing,
+        })
+    }
+
+    /// Refuses norms of another number of blocks: names and shapes may fit all the same.
+    fn check_blocks(&self, norms: &Norms) -> Result<(), Error> {
+        let number = |name: &str| block(name)?.number.parse::<usize>().ok();
+        let count = |side: bool| {
+            let names = self.tensors.iter().map(|tensor| tensor.name.as_str());
+            let names = names.filter(|name| is_of_side_decoder(name) == side);
+            names.filter_map(number).max().map_or(0, |last| last + 1)
+        };
+        let config = self.checkpoint.config.as_ref();
+        let size = |key: &str| {
+            let config = config?.json();
+            let value = config.get(key);
+            let value = value.or_else(|| config.get("text_config")?.get(key));
+            usize::try_from(value?.as_u64()?).ok()
+        };
+        let named = count(false);
+        let described = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"]
+            .iter()
+            .find_map(|key| size(key))
+            .unwrap_or(named);
+        // llama.cpp numbers the blocks that predict further tokens behind the others.
+        let further = count(true).max(size("num_nextn_predict_layers").unwrap_or(0));
+        let most = named.max(described) + further;
+        let (theirs, fits) = match norms.blocks() {
+            Some(Blocks::OfImportanceMatrix(theirs)) => {
+                (theirs, (named.min(described)..=most).contains(&theirs))
+            }
+            // One file of many, without a config.json, does not know how many blocks there are.
+            Some(Blocks::OfNormsFile(theirs)) => (theirs, config.is_none() || theirs <= most),
+            None => return Ok(()),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::OtherBlocks {
+            norms: norms.source.path.clone(),
+            theirs,
+            ours: described.max(named),
+        })
+    }
+
+    /// Refuses if an entry of an importance matrix would serve two stacks of blocks: one of them is not the one that was
+    /// measured.
+    fn check_stacks(&self, norms: &Norms) -> Result<(), Error> {
+        let mut served: BTreeMap<&str, &str> = BTreeMap::new();
+        for (tensor, target) in self.pruned() {
+            let expert = (target.experts > 1).then_some(0);
+            let Some(entry) = norms.mapped_name(&tensor.name, expert) else {
+                continue;
+            };
+            let first = served.entry(entry).or_insert(&tensor.name);
+            if stack(first) != stack(&tensor.name) {
+                return Err(Error::NormsAmbiguous {
+                    norms: norms.source.path.clone(),
+                    entry: entry.to_owned(),
+                    first: (*first).to_owned(),
+                    second: tensor.name.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn check_targets(&self) -> Result<Vec<String>, Error> {
@@ -262,11 +359,34 @@ pub(super) fn lookup<'a>(
     match norms.get(tensor, expert, target.in_features)? {
         Lookup::Absent => Err(Error::NormsMissing {
             norms: norms.source.path.clone(),
-            tensor: tensor.to_owned(),
+            tensors: vec![tensor.to_owned()],
+            globs: Vec::new(),
         }),
         Lookup::Unseen => Ok(None),
         Lookup::Measured(norms) => Ok(norms.iter().any(|&n| n != 0.0).then_some(norms)),
     }
+}
+
+/// The fewest globs, of names up to a dot, that match all of `missing` and none of `present`.
+fn globs(missing: &[String], present: &BTreeSet<&str>) -> Vec<String> {
+    if present.is_empty() {
+        return Vec::new();
+    }
+    let free = |start: &str| {
+        let next = present.range(start..).next();
+        next.is_none_or(|name| !name.starts_with(start))
+    };
+    let glob = |name: &String| {
+        let mut dots = name.match_indices('.').map(|(at, _)| &name[..=at]);
+        match dots.find(|start| free(start)) {
+            Some(start) => targets::escaped(start) + "*",
+            None => targets::escaped(name),
+        }
+    };
+    let mut globs: Vec<String> = missing.iter().map(glob).collect();
+    globs.sort();
+    globs.dedup();
+    globs
 }
 
 fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTensor>, Error> {
@@ -336,4 +456,71 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
 fn default_score(has_norms: bool) -> &'static Score {
     let fits = |score: &&Score| has_norms || score.norms == scores::NormsUse::Optional;
     SCORES.iter().find(fits).unwrap_or(&SCORES[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::norms::{Format, Provenance};
+
+    /// Norms of the example model in the names of llama.cpp, of so many blocks.
+    fn importance_matrix(blocks: usize) -> Norms {
+        let mut source = Provenance::measured("imatrix.gguf".into(), None);
+        source.format = Format::Gguf;
+        let mut norms = Norms::new(source);
+        for block in 0..blocks {
+            for (name, len) in [
+                ("attn_q", 192),
+                ("attn_output", 192),
+                ("ffn_up", 192),
+                ("ffn_down", 512),
+            ] {
+                let values = (1..=len).map(|n| n as f32).collect();
+                norms
+                    .insert(format!("blk.{block}.{name}.weight"), values)
+                    .unwrap();
+            }
+        }
+        norms
+    }
+
+    fn draft(norms: Norms) -> Result<Draft, Error> {
+        let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        Draft::new(checkpoint, options, NormsSource::Read(norms))
+    }
+
+    #[test]
+    fn a_matrix_of_another_number_of_blocks_is_refused() {
+        assert!(draft(importance_matrix(4)).is_ok());
+        for blocks in [1, 3, 5, 32] {
+            let error = draft(importance_matrix(blocks)).unwrap_err();
+            assert!(
+                matches!(error, Error::OtherBlocks { theirs, ours: 4, .. } if theirs == blocks),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_tensors_without_norms_are_named_with_globs_that_leave_them_out() {
+        let mut norms = Norms::new(Provenance::measured("norms".into(), None));
+        let whole = draft(importance_matrix(4)).unwrap();
+        for (tensor, target) in whole.pruned() {
+            if !tensor.name.contains("layers.1.mlp") && !tensor.name.contains("2.self_attn.k") {
+                let values = vec![1.0; target.in_features];
+                norms.insert(&tensor.name, values).unwrap();
+            }
+        }
+        let error = draft(norms).unwrap_err();
+        let Error::NormsMissing { tensors, globs, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(tensors.len(), 4);
+        assert_eq!(
+            globs,
+            &["model.layers.1.mlp.*", "model.layers.2.self_attn.k_proj.*"]
+        );
+        assert!(error.to_string().contains("4 tensors: "), "{error}");
+    }
 }

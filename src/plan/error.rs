@@ -28,17 +28,50 @@ pub enum Error {
         /// The score.
         score: &'static str,
     },
-    /// The norms have nothing for a tensor that is to be pruned.
+    /// The norms have nothing for tensors that are to be pruned.
     #[error(
-        "{}: there are no norms for tensor {}; they belong to another model or are incomplete",
+        "{}: there are no norms for {}; they belong to another model or are incomplete",
         shown_path(norms),
-        shown(tensor)
+        listed(tensors)
     )]
     NormsMissing {
         /// The norms file, or the model that would be calibrated.
         norms: PathBuf,
-        /// The tensor.
-        tensor: String,
+        /// The tensors, all of them.
+        tensors: Vec<String>,
+        /// Globs that match these tensors and none that have norms; none if no tensor has.
+        globs: Vec<String>,
+    },
+    /// The norms are of another number of blocks.
+    #[error(
+        "{}: norms of {theirs} blocks, but the model has {ours}; they belong to another model",
+        shown_path(norms)
+    )]
+    OtherBlocks {
+        /// The norms file.
+        norms: PathBuf,
+        /// Blocks that there are norms of.
+        theirs: usize,
+        /// Blocks of the model.
+        ours: usize,
+    },
+    /// One set of norms would serve two weights that do not read the same input.
+    #[error(
+        "{}: `{}` would serve both {} and {}, which are in different parts of the model",
+        shown_path(norms),
+        shown(entry),
+        shown(first),
+        shown(second)
+    )]
+    NormsAmbiguous {
+        /// The norms file.
+        norms: PathBuf,
+        /// The name in it.
+        entry: String,
+        /// One of the weights.
+        first: String,
+        /// The other.
+        second: String,
     },
     /// The norms do not fit a tensor.
     #[error(transparent)]
@@ -105,6 +138,20 @@ pub enum Error {
         /// The model's type, where config.json names it.
         model_type: Option<String>,
     },
+}
+
+/// The most tensors that a message names.
+const LISTED: usize = 4;
+
+fn listed(tensors: &[String]) -> String {
+    let named = tensors.iter().take(LISTED);
+    let named: Vec<String> = named.map(|name| shown(name).to_string()).collect();
+    let named = named.join(", ");
+    match tensors.len() {
+        1 => format!("tensor {named}"),
+        n if n <= LISTED => format!("{n} tensors: {named}"),
+        n => format!("{n} tensors: {named} and {} more", n - LISTED),
+    }
 }
 
 impl Error {

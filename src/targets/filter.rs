@@ -110,6 +110,11 @@ impl NameFilter {
     }
 }
 
+/// A glob that matches this text alone.
+pub(crate) fn escaped(text: &str) -> String {
+    globset::escape(text)
+}
+
 /// How often a glob matched; 0 means that it is misspelt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

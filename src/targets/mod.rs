@@ -19,6 +19,7 @@ mod model;
 mod reason;
 
 pub use decision::{Decision, Target, Tensor};
+pub(crate) use filter::escaped;
 pub use filter::{Error, GlobUse, NameFilter};
 pub use model::Model;
 pub use reason::Reason;

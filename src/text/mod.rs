@@ -126,8 +126,9 @@ impl Text {
 /// # Errors
 /// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that cannot be used, [`Error::Checkpoint`].
 pub fn tokenize(checkpoint: &Checkpoint, text: &Text, limit: usize) -> Result<Vec<u32>, Error> {
-    let (tokenizer, path) = tokenizer(checkpoint)?;
-    prefix::tokens(&tokenizer, &text.content, limit).map_err(|error| unusable(&path, &error))
+    with_tokenizer(checkpoint, |tokenizer| {
+        prefix::tokens(tokenizer, &text.content, limit)
+    })
 }
 
 /// Windows of at most `context` tokens from all over a text, `limit` tokens together.
@@ -144,35 +145,64 @@ pub fn windows(
     limit: usize,
     context: usize,
 ) -> Result<Vec<Vec<u32>>, Error> {
-    let (tokenizer, path) = tokenizer(checkpoint)?;
-    prefix::windows(&tokenizer, &text.content, limit, context)
-        .map_err(|error| unusable(&path, &error))
+    with_tokenizer(checkpoint, |tokenizer| {
+        prefix::windows(tokenizer, &text.content, limit, context)
+    })
 }
 
-/// The tokenizer beside the weights, and its file.
-fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, PathBuf), Error> {
+/// What `work` makes of the tokenizer beside the weights.
+fn with_tokenizer<T: Send>(
+    checkpoint: &Checkpoint,
+    work: impl FnOnce(&Tokenizer) -> Result<T, tokenizers::Error> + Send,
+) -> Result<T, Error> {
     let weights = checkpoint.source.weights().path().to_path_buf();
     let path = weights.with_file_name("tokenizer.json");
     if !path.exists() {
         return Err(Error::NoTokenizer(weights));
     }
     let bytes = read(&path, MAX_TOKENIZER)?;
-    let broken = |error: tokenizers::Error| unusable(&path, &error);
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(broken)?;
-    // Padding and truncation are for batches of short texts.
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(broken)?;
-    Ok((tokenizer, path))
+    let unusable = |error: &str| Error::Unusable {
+        path: path.clone(),
+        problem: format!("it cannot be used as a tokenizer: {}", shown(error)),
+    };
+    let made = apart(|| {
+        let mut tokenizer = Tokenizer::from_bytes(&bytes)?;
+        // Padding and truncation are for batches of short texts.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None)?;
+        work(&tokenizer)
+    });
+    match made {
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(error)) => Err(unusable(&error.to_string())),
+        Err(panicked) => Err(unusable(&format!(
+            "the tokenizers library gave up on it ({panicked}); it is damaged, so download it again"
+        ))),
+    }
 }
 
-fn unusable(path: &Path, error: &tokenizers::Error) -> Error {
-    Error::Unusable {
-        path: path.to_path_buf(),
-        problem: format!(
-            "it cannot be used as a tokenizer: {}",
-            shown(&error.to_string())
-        ),
-    }
+/// The name of the thread that runs the tokenizers library. Its panics are turned into errors here: a program that prints
+/// panics may leave those of this thread out (`std::panic::set_hook`), which is not for a library to do.
+pub const TOKENIZER_THREAD: &str = "tokenizer";
+
+/// The stack of that thread, in bytes: what a main thread usually has.
+const STACK: usize = 8 << 20;
+
+/// Runs something in a thread of its own, where a panic of a dependency ends the thread and no more. The error is what the
+/// panic said.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name(TOKENIZER_THREAD.to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, work)
+            .map_err(|error| error.to_string())?;
+        thread.join().map_err(|payload| {
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+            text.unwrap_or("it did not say why").to_owned()
+        })
+    })
 }
 
 /// A whole file, if it is a regular one of at most `limit` bytes.
@@ -202,6 +232,71 @@ mod tests {
         assert!(lines(&calibration).is_disjoint(&lines(&held_out)));
         assert!((16 << 10..=32 << 10).contains(&calibration.content.len()));
         assert!((16 << 10..=32 << 10).contains(&held_out.content.len()));
+    }
+
+    #[test]
+    fn the_built_in_texts_are_byte_for_byte_those_that_were_measured_with() {
+        for (text, sum) in [
+            (
+                Text::calibration(),
+                "c1cca48bde9d2f12e189f253fc885072417c2f612fdbfb6fb0aae44aeae15c70",
+            ),
+            (
+                Text::held_out(),
+                "442da0dc10603395bb72456a9afee54d9ff199c8d477d46176654dc081c8ce21",
+            ),
+        ] {
+            assert_eq!(
+                text.sha256(),
+                sum,
+                "the {} was changed: was it checked out with other line ends?",
+                text.name
+            );
+        }
+    }
+
+    /// The example model with its tokenizer.json edited.
+    fn with_edited_tokenizer(edit: impl FnOnce(&str) -> String) -> (tempfile::TempDir, Checkpoint) {
+        let dir = tempfile::tempdir().unwrap();
+        let example = Path::new("examples/tiny-llama");
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(example.join(name), dir.path().join(name)).unwrap();
+        }
+        let tokenizer = fs::read_to_string(example.join("tokenizer.json")).unwrap();
+        fs::write(dir.path().join("tokenizer.json"), edit(&tokenizer)).unwrap();
+        let checkpoint = Checkpoint::open(dir.path().to_str().unwrap()).unwrap();
+        (dir, checkpoint)
+    }
+
+    #[test]
+    fn a_panic_of_the_tokenizers_library_is_an_error_that_names_the_file() {
+        // The library takes whatever is in a decoder for granted, and panics on what is no JSON.
+        for damage in [
+            r#""decoder":{]"#,
+            r#""decoder":{"type":"x"}"#,
+            r#""decoder":7"#,
+        ] {
+            let (_dir, checkpoint) = with_edited_tokenizer(|json| {
+                assert_eq!(json.matches("\"decoder\":").count(), 1);
+                json.replacen("\"decoder\":", &format!("{damage},\"old\":"), 1)
+            });
+            let error = tokenize(&checkpoint, &Text::new("t", "some text"), 100).unwrap_err();
+            assert!(
+                matches!(&error, Error::Unusable { path, .. } if path.ends_with("tokenizer.json")),
+                "{damage}: {error}"
+            );
+        }
+        let gave_up = apart(|| panic!("a dependency did {}", "this"));
+        let gave_up: Result<(), String> = gave_up;
+        assert_eq!(gave_up, Err("a dependency did this".to_owned()));
+    }
+
+    #[test]
+    fn a_tokenizer_that_is_a_git_lfs_pointer_is_called_one() {
+        let (_dir, checkpoint) =
+            with_edited_tokenizer(|_| "version https://git-lfs.github.com/spec/v1\n".to_owned());
+        let error = tokenize(&checkpoint, &Text::new("t", "x"), 100).unwrap_err();
+        assert!(error.to_string().contains("git lfs pull"), "{error}");
     }
 
     #[test]
