@@ -17,7 +17,19 @@ use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
 use swiftprune_wgpu::model::{Architecture, Error};
 
-const ARCHITECTURES: [&str; 5] = ["llama", "mistral", "qwen2", "qwen3", "gpt_neox"];
+/// Folders of `tests/forward`, and the linear layers of a block in each.
+const LINEARS: &[(&str, usize)] = &[
+    ("llama", 7),
+    ("mistral", 7),
+    ("qwen2", 7),
+    ("qwen3", 7),
+    ("gpt_neox", 4),
+    ("opt", 6),
+    ("gpt2", 4),
+    ("gpt_bigcode", 4),
+    ("gpt_bigcode-multi_head", 4),
+    ("bloom", 4),
+];
 
 /// What transformers computed.
 struct Golden {
@@ -113,9 +125,8 @@ fn differences(checkpoint: &Checkpoint, golden: &Golden, device: &Device) -> (f3
 #[test]
 fn logits_and_column_norms_are_those_of_transformers() {
     on_every_device(|device| {
-        for name in ARCHITECTURES {
+        for &(name, linears) in LINEARS {
             let golden = golden(name);
-            let linears = if name == "gpt_neox" { 4 } else { 7 };
             assert_eq!(golden.norms.len(), 2 * linears, "{name}");
             let (logits, norms) = differences(&open(&folder(name)), &golden, device);
             let on = device.info();
@@ -175,7 +186,7 @@ fn one_weight_that_was_tampered_with_is_noticed() {
 #[test]
 fn losses_are_those_of_the_logits() {
     on_every_device(|device| {
-        for name in ARCHITECTURES {
+        for &(name, _) in LINEARS {
             let golden = golden(name);
             let checkpoint = open(&folder(name));
             let architecture = Architecture::of(&checkpoint).unwrap();
@@ -238,16 +249,39 @@ fn weights_in_f16_give_what_those_in_bf16_do() {
     });
 }
 
+/// Whether a model runs on more tokens than it was made for, as those do that have no table of positions.
+fn runs_beyond_its_context(name: &str) -> bool {
+    !(name == "opt" || name.starts_with("gpt2") || name.starts_with("gpt_bigcode"))
+}
+
+#[test]
+fn a_sequence_longer_than_the_table_of_positions_is_refused() {
+    let checkpoint = open(&folder("opt"));
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    assert!(forward.losses(&[&[1; 64]], &|_| {}).is_ok());
+    let error = forward.losses(&[&[1; 65]], &|_| {}).unwrap_err();
+    let says = "a sequence of 65 tokens is longer than the 64 positions";
+    assert!(error.to_string().contains(says), "{error}");
+}
+
 /// Longer than a tile of any kernel, and no multiple of one.
 #[test]
 fn an_adapter_measures_what_the_cpu_does_on_sequences_longer_than_a_tile() {
-    let texts: Vec<Vec<u32>> = [150, 33, 1]
-        .map(|len| (0..len).map(|i| (i * i * 7 + 3) % 80).collect())
-        .into();
-    let sequences: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    for name in ARCHITECTURES {
+    for &(name, _) in LINEARS {
         let checkpoint = open(&folder(name));
         let architecture = Architecture::of(&checkpoint).unwrap();
+        // Learned positions end.
+        let longest = if runs_beyond_its_context(name) {
+            150
+        } else {
+            64
+        };
+        let texts = [longest, 33, 1];
+        let texts =
+            texts.map(|len| -> Vec<u32> { (0..len).map(|i| (i * i * 7 + 3) % 80).collect() });
+        let sequences: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let reference = cpu(2);
         let expected = Forward::new(&checkpoint, &architecture, &reference);
         let norms = column_norms(&expected, &sequences);

@@ -15,6 +15,7 @@ struct Activation {
 const ACTIVATION_SILU: u32 = 0u;
 const ACTIVATION_GELU: u32 = 1u;
 const ACTIVATION_GELU_TANH: u32 = 2u;
+const ACTIVATION_RELU: u32 = 3u;
 
 // The error function, within 1.5e-7: Abramowitz and Stegun, 7.1.26.
 fn erf(x: f32) -> f32 {
@@ -37,6 +38,9 @@ fn activated(x: f32) -> f32 {
         }
         case ACTIVATION_GELU: {
             return 0.5 * x * (1.0 + erf(x * 0.70710678));
+        }
+        case ACTIVATION_RELU: {
+            return max(x, 0.0);
         }
         case ACTIVATION_GELU_TANH, default: {
             return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));

@@ -1,5 +1,5 @@
 // Causal grouped-query attention: found[t, h] = softmax(q[t, h] . k[s, g] / sqrt(head_dim)) v[s, g] over the s <= t that
-// the window reaches, where g is the group of head h.
+// the window reaches, where g is the group of head h; with ALiBi a bias is added to each score.
 //
 // A workgroup takes 16 queries of one head over 16 keys at a time and keeps the softmax's running maximum and sum
 // (arXiv 2205.14135), so that no matrix of context by context exists. Invocation (query, lane) holds the features lane,
@@ -21,11 +21,20 @@ struct Attention {
     // Tokens that a query looks back, itself included.
     window: u32,
     scale: f32,
+    // What is added to the scores (arXiv 2108.12409), by ALIBI_; and what that is multiplied by.
+    alibi: u32,
+    alibi_factor: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
 @group(0) @binding(1) var<storage, read> heads: array<f32>;
 @group(0) @binding(2) var<storage, read_write> found: array<f32>;
+// Of each query head, if there are biases.
+@group(0) @binding(3) var<storage, read> slopes: array<f32>;
+
+const ALIBI_NONE: u32 = 0u;
+const ALIBI_OF_DISTANCE: u32 = 1u;
+const ALIBI_IN_BF16: u32 = 2u;
 
 const TILE: u32 = 16u;
 // Rows of 17, so that lanes that read one below the other use different banks.
@@ -45,6 +54,29 @@ fn load(index: u32, token: u32, feature: u32) -> f32 {
         return 0.0;
     }
     return heads[index + token * params.token_stride + feature];
+}
+
+// x as the nearest bfloat16, ties to even.
+fn as_bf16(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    return bitcast<f32>((bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u);
+}
+
+// A score with the bias of a head for a key that its query sees.
+fn biased(score: f32, head: u32, query: u32, key: u32) -> f32 {
+    switch params.alibi {
+        case ALIBI_OF_DISTANCE: {
+            return score - slopes[head] * f32(query - key) * params.alibi_factor;
+        }
+        case ALIBI_IN_BF16: {
+            let slope = as_bf16(slopes[head]);
+            let bias = as_bf16(slope * as_bf16(f32(key))) - as_bf16(slope * as_bf16(f32(query)));
+            return score + bias * params.alibi_factor;
+        }
+        case ALIBI_NONE, default: {
+            return score;
+        }
+    }
 }
 
 @compute @workgroup_size(256)
@@ -77,7 +109,8 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
         let key = keys + lane;
         let seen = key <= query && query - key < params.window;
-        shares[row * STRIDE + lane] = select(NOTHING, score * params.scale, seen);
+        score = biased(score * params.scale, group.y, query, key);
+        shares[row * STRIDE + lane] = select(NOTHING, score, seen);
         workgroupBarrier();
 
         var next = largest;
@@ -89,7 +122,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         total *= kept;
         workgroupBarrier();
         // A query that has seen nothing yet would take every key for the best.
-        let own = select(0.0, exp(score * params.scale - largest), seen);
+        let own = select(0.0, exp(score - largest), seen);
         shares[row * STRIDE + lane] = own;
         workgroupBarrier();
         for (var i = 0u; i < TILE; i += 1u) {

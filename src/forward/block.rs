@@ -6,7 +6,7 @@
 use super::engine::{Engine, LoadedAttention, LoadedBlock};
 use super::error::Error;
 use super::weights::WeightReader;
-use crate::model::{BlockOrder, DecoderBlock, FeedForward};
+use crate::model::{BlockOrder, DecoderBlock, FeedForward, Position};
 
 /// Brings a block's weights to the device.
 pub(super) fn load<E: Engine>(
@@ -63,7 +63,7 @@ fn attention<E: Engine>(
     if let Some(norms) = &attention.head_norms {
         engine.normalise_heads(sequence, norms, &mut heads)?;
     }
-    if let Some(rotary) = attention.rotary {
+    if let Position::Rotary(rotary) = attention.position {
         engine.turn_heads(sequence, rotary, &mut heads)?;
     }
     engine.attend(sequence, attention, heads)

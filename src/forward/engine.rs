@@ -145,10 +145,10 @@ pub(super) trait Engine: Sized {
     /// Takes the statistics of `x`, the input of some linear layers.
     fn observe(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<(), Error>;
 
-    // --- The head.
+    // --- Before the blocks and after them.
 
-    /// A hidden state, normalised for the head.
-    fn finish(&self, norm: &Self::Norm, hidden: &Self::Tensor) -> Result<Self::Tensor, Error>;
+    /// A hidden state, normalised: for the first block where the embedding has a norm, and for the head.
+    fn normalise(&self, norm: &Self::Norm, hidden: &Self::Tensor) -> Result<Self::Tensor, Error>;
 
     /// Of each sequence, the logits for the rows of the head from `first_row` on, `head_rows` (`[rows, hidden_size]`),
     /// summed up for each token that `next` has a successor of.

@@ -20,6 +20,16 @@ pub enum Error {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// The model has learned where only so many tokens stand.
+    #[error(
+        "a sequence of {tokens} tokens is longer than the {positions} positions that the model knows"
+    )]
+    TooLong {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// Rows of the embedding of positions.
+        positions: usize,
+    },
     /// The activations are no numbers any more.
     #[error(
         "the activations at {} are not finite: the weights hold NaN or infinities, or are of another model than config.json",

@@ -74,6 +74,8 @@ params!(
         first_value: u32,
         window: u32,
         scale: f32,
+        alibi: u32,
+        alibi_factor: f32,
     }
 );
 params!(
@@ -140,7 +142,7 @@ pub static KERNELS: &[Kernel] = &[
         "attention",
         AttentionParams,
         "causal grouped-query attention",
-        ["attention": 256, [0, 1, 2]]
+        ["attention": 256, [0, 1, 2, 3]]
     ),
     kernel!(
         "activation",

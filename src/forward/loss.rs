@@ -59,7 +59,7 @@ pub(super) fn losses<E: Engine>(
     } = *architecture;
     let norm = engine.load_norm(weights, &architecture.final_norm)?;
     for hidden in &mut hidden {
-        *hidden = engine.finish(&norm, hidden)?;
+        *hidden = engine.normalise(&norm, hidden)?;
     }
     let next: Vec<&[u32]> = sequences
         .iter()

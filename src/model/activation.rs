@@ -10,6 +10,8 @@ pub(crate) enum Activation {
     Gelu = 1,
     /// The same, by a hyperbolic tangent.
     GeluTanh = 2,
+    /// `max(x, 0)`.
+    Relu = 3,
 }
 
 /// The names that transformers knows each of them by.
@@ -20,6 +22,7 @@ const NAMES: &[(Activation, &[&str])] = &[
         Activation::GeluTanh,
         &["gelu_new", "gelu_fast", "gelu_pytorch_tanh"],
     ),
+    (Activation::Relu, &["relu"]),
 ];
 
 impl Activation {
@@ -43,6 +46,7 @@ mod tests {
             (Activation::Silu, "SILU"),
             (Activation::Gelu, "GELU"),
             (Activation::GeluTanh, "GELU_TANH"),
+            (Activation::Relu, "RELU"),
         ] {
             let number = activation as u32;
             let declared = format!("const ACTIVATION_{constant}: u32 = {number}u;");

@@ -1,6 +1,7 @@
 //! A whole model as data.
 
 use super::block::{DecoderBlock, NormTensors};
+use super::position::{Alibi, PositionEmbedding};
 use super::rotary::Rotary;
 
 /// What a model computes. [`Architecture::of`] reads it from a checkpoint.
@@ -17,8 +18,14 @@ pub struct Architecture {
     pub max_context: Option<usize>,
     /// The tensor that tokens are looked up in, `[vocab_size, hidden_size]`.
     pub(crate) embedding: String,
+    /// The embedding of positions that is added to it.
+    pub(crate) position_embedding: Option<PositionEmbedding>,
+    /// The norm between the embedding and the first block.
+    pub(crate) embedding_norm: Option<NormTensors>,
     /// The ways in which heads turn with their position; attention refers to them by index.
     pub(crate) rotaries: Vec<Rotary>,
+    /// The biases of the attention that has them.
+    pub(crate) alibi: Option<Alibi>,
     /// What the names of the blocks' tensors begin with, before the number of the block.
     pub(crate) block_prefix: String,
     /// The blocks, in order.

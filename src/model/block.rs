@@ -5,6 +5,7 @@
 //! number of heads, goes along unchanged, so that the code that runs a block reads it from the same place.
 
 use super::activation::Activation;
+use super::position::Position;
 use crate::targets::Layout;
 
 /// How a hidden state is normalised.
@@ -82,6 +83,23 @@ pub(crate) enum Projections<L> {
     Interleaved(L),
 }
 
+impl Projections<Linear> {
+    /// One stored tensor whose output features are all queries, then all keys, then all values.
+    pub(super) fn one_after_the_other(all: Linear, heads: HeadCounts) -> Self {
+        let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
+        let part = |first, out_features| Linear {
+            out_features,
+            first_feature: all.first_feature + first,
+            ..all.clone()
+        };
+        Self::Separate([
+            part(0, queries),
+            part(queries, keys),
+            part(queries + keys, keys),
+        ])
+    }
+}
+
 impl<L> Projections<L> {
     /// The layers, all of which read the same input.
     pub(crate) fn layers(&self) -> &[L] {
@@ -110,8 +128,8 @@ pub(crate) struct SelfAttention<L, N> {
     pub(crate) projections: Projections<L>,
     /// Norms of each head of the queries and of the keys, before they turn.
     pub(crate) head_norms: Option<[N; 2]>,
-    /// How queries and keys turn with their position: an index into the architecture's list; none where they stay.
-    pub(crate) rotary: Option<usize>,
+    /// How queries and keys know their place.
+    pub(crate) position: Position,
     /// What the product of a query and a key is multiplied by.
     pub(crate) scale: f32,
     /// How many tokens back a query sees, itself included; none where it sees all of them.
@@ -177,7 +195,7 @@ impl<L, N> DecoderBlock<L, N> {
                     Some([q, k]) => Some([norm(q)?, norm(k)?]),
                     None => None,
                 },
-                rotary: attention.rotary,
+                position: attention.position,
                 scale: attention.scale,
                 window: attention.window,
                 output: layer(&attention.output)?,

@@ -8,6 +8,20 @@ use crate::checkpoint::shown;
 /// Sizes above this are no model's; it keeps products of two of them within 64 bits.
 const MAX_SIZE: u64 = 1 << 24;
 
+/// What families call a key by another name than most: transformers reads either.
+const SPELLINGS: &[(&str, &[&str])] = &[
+    ("hidden_size", &["n_embd", "n_embed", "d_model"]),
+    ("num_hidden_layers", &["n_layer", "n_layers"]),
+    ("num_attention_heads", &["n_head", "n_heads"]),
+    (
+        "intermediate_size",
+        &["n_inner", "ffn_dim", "ffn_hidden_size"],
+    ),
+    ("max_position_embeddings", &["n_positions", "max_seq_len"]),
+    ("hidden_act", &["activation_function", "activation"]),
+    ("layer_norm_eps", &["layer_norm_epsilon"]),
+];
+
 /// A config.json, with the model types' older and newer spellings of a key looked up in turn.
 pub(super) struct Config<'a> {
     json: &'a Value,
@@ -18,9 +32,13 @@ impl<'a> Config<'a> {
         Self { json }
     }
 
-    /// The value of a key; `null` is no value.
+    /// The value of a key, under whichever name; `null` is no value.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        self.json.get(key).filter(|value| !value.is_null())
+        let value = |key| self.json.get(key).filter(|value| !value.is_null());
+        value(key).or_else(|| {
+            let (_, others) = SPELLINGS.iter().find(|(usual, _)| *usual == key)?;
+            others.iter().find_map(|other| value(*other))
+        })
     }
 
     /// A size that has to be there.

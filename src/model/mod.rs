@@ -22,6 +22,7 @@ mod error;
 mod families;
 mod family;
 mod headers;
+mod position;
 mod reading;
 mod rotary;
 
@@ -32,4 +33,5 @@ pub(crate) use block::{
     SelfAttention,
 };
 pub use error::Error;
+pub(crate) use position::{Alibi, Position};
 pub(crate) use rotary::Rotary;

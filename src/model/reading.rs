@@ -62,6 +62,13 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
         ..
     } = *architecture;
     headers.check(&architecture.embedding, &[vocab_size, hidden_size])?;
+    if let Some(embedding) = &architecture.position_embedding {
+        let rows = embedding.offset + embedding.positions;
+        headers.check(&embedding.tensor, &[rows, hidden_size])?;
+    }
+    if let Some(norm) = &architecture.embedding_norm {
+        headers.check_norm(norm)?;
+    }
     headers.check_norm(&architecture.final_norm)?;
     for block in &architecture.blocks {
         block.try_map(

@@ -1,13 +1,14 @@
 """Makes the checkpoints in this folder, and what transformers computes from them.
 
-    python goldens.py        # transformers 5.23.0, torch 2.15.0, safetensors 0.8; on the CPU, in float32
+    python goldens.py [CASE...]      # transformers 5.23.0, torch 2.15.0, safetensors 0.8; on the CPU, in float32
 
-A folder an architecture: random weights, 2 blocks, hidden size 64, and golden.safetensors with 32 tokens, their logits, and
+A folder a case, named MODEL_TYPE or MODEL_TYPE-VARIANT: random weights, 2 blocks, hidden size 64, and golden.safetensors with 32 tokens, their logits, and
 the sum of squares of every input feature of every linear layer (float64 sums of float32 activations).
 """
 
 import json
 import pathlib
+import sys
 
 import torch
 import transformers
@@ -30,30 +31,47 @@ CASES = {
     # Pythia: everything has a bias, a quarter of each head turns, the halves of a block run in parallel.
     "gpt_neox": (torch.float32, dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0,
                                                           partial_rotary_factor=0.25))),
+    # Learned positions, ReLU, a tied head. transformers has a bias or none in all layers; here they have it.
+    "opt": (torch.float16, dict(intermediate_size=None, ffn_dim=96, word_embed_proj_dim=64)),
+    # Weights as [in, out], queries, keys and values in one; the scores of a block divided by its number.
+    "gpt2": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, scale_attn_by_inverse_layer_idx=True)),
+    # StarCoder 1: one key and value for all queries.
+    "gpt_bigcode": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=6)),
+    # Many of them: head by head.
+    "gpt_bigcode-multi_head": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, multi_query=False,
+                                                    scale_attn_weights=False)),
+    # ALiBi for a number of heads that is no power of two, a norm behind the embedding.
+    "bloom": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=6)),
+    # ALiBi in MPT's order of slopes, queries, keys and values in one and clipped.
+    "mpt": (torch.bfloat16, dict(intermediate_size=None, max_position_embeddings=None, d_model=48, n_heads=6,
+                                 attn_config=dict(clip_qkv=1.5, softmax_scale=0.3), hidden_size=None,
+                                 num_attention_heads=None, max_seq_len=64)),
 }
 
 
 @torch.no_grad()
 def make(name, dtype, changes):
     torch.manual_seed(len(name))
-    config = transformers.AutoConfig.for_model(name, **{**SIZES, **changes})
+    sizes = {key: value for key, value in {**SIZES, **changes}.items() if value is not None}
+    config = transformers.AutoConfig.for_model(name.split("-")[0], **sizes)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for key, tensor in model.named_parameters():
         # Wide enough that attention chooses and activations bend; norms around 1; biases that matter.
         noise = torch.randn_like(tensor) * (0.3 if tensor.dim() == 1 else 0.2)
-        is_norm = tensor.dim() == 1 and "norm" in key and key.endswith("weight")
+        is_norm = tensor.dim() == 1 and key.endswith("weight")
         tensor.copy_((noise + (1.0 if is_norm else 0.0)).to(dtype).float())
 
     norms = {}
 
     def hook(key):
         def see(_, inputs):
-            x = inputs[0][0].double()
+            x = inputs[0].double().reshape(-1, inputs[0].shape[-1])
             norms[f"norms.{key}.weight"] = (x * x).sum(0).float()
         return see
 
     for key, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and ".layers." in key:
+        in_a_block = any(part.isdigit() for part in key.split("."))
+        if in_a_block and isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D)):
             module.register_forward_pre_hook(hook(key))
     tokens = torch.randint(0, config.vocab_size, (1, 32))
     logits = model(tokens, use_cache=False).logits[0]
@@ -73,8 +91,15 @@ def make(name, dtype, changes):
 KEYS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "hidden_act", "rms_norm_eps",
         "layer_norm_eps", "rope_parameters", "tie_word_embeddings", "sliding_window", "use_parallel_residual",
-        "attention_bias", "mlp_bias"]
+        "attention_bias", "mlp_bias",
+        # opt, gpt2, gpt_bigcode
+        "ffn_dim", "activation_function", "do_layer_norm_before", "word_embed_proj_dim", "enable_bias", "n_embd", "n_layer",
+        "n_head", "n_inner", "n_positions", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx",
+        "multi_query",
+        # bloom, mpt
+        "apply_residual_connection_post_layernorm", "d_model", "n_layers", "n_heads", "max_seq_len", "expansion_ratio",
+        "attn_config", "learned_pos_emb", "logit_scale", "no_bias", "norm_type"]
 
 if __name__ == "__main__":
-    for name, (dtype, changes) in CASES.items():
-        make(name, dtype, changes)
+    for name in sys.argv[1:] or CASES:
+        make(name, *CASES[name])

@@ -17,6 +17,7 @@ pub(super) fn apply(activation: Activation, x: Tensor, up: Option<Tensor>) -> Re
         Activation::Silu => ops::silu(&x),
         Activation::Gelu => x.gelu_erf(),
         Activation::GeluTanh => x.gelu(),
+        Activation::Relu => x.relu(),
     };
     match up {
         Some(up) => active? * up,

@@ -2,11 +2,12 @@
 
 use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Result, Tensor};
 use candle_nn::rotary_emb;
+use half::bf16;
 use rayon::prelude::*;
 
 use super::exp;
 use super::weights::{CpuMatrix, CpuNorm};
-use crate::model::{HeadCounts, Projections, Rotary};
+use crate::model::{Alibi, HeadCounts, Projections, Rotary};
 
 /// Bytes that the attention scores of a chunk of queries may take.
 pub(super) const SCORES_BYTES: usize = 32 << 20;
@@ -109,7 +110,12 @@ impl CpuHeads {
     }
 
     /// Causal attention, `[tokens, query heads * features]`; a chunk of queries at a time against the keys up to its end.
-    pub(super) fn attend(self, scale: f32, window: Option<usize>) -> Result<Tensor> {
+    pub(super) fn attend(
+        self,
+        scale: f32,
+        window: Option<usize>,
+        alibi: Option<&Alibi>,
+    ) -> Result<Tensor> {
         let Self {
             counts,
             queries,
@@ -136,7 +142,9 @@ impl CpuHeads {
                 scale,
                 rows,
                 first: first - start,
+                start,
                 window: window.unwrap_or(usize::MAX),
+                alibi,
             })?;
             let found = scores.matmul(&v.narrow(1, start, keys)?)?;
             chunks.push(found.reshape((heads, rows, features))?);
@@ -154,15 +162,35 @@ impl CpuHeads {
 
 /// Softmax over the keys a query may see, in place; the others become 0.
 ///
-/// Rows are queries, `rows` of each head one behind the other; query `r` is key number `first + r`.
-struct CausalSoftmax {
+/// Rows are queries, `rows` of each head one behind the other; query `r` is key number `first + r`, and the first key is
+/// token number `start`.
+struct CausalSoftmax<'a> {
     scale: f32,
     rows: usize,
     first: usize,
+    start: usize,
     window: usize,
+    alibi: Option<&'a Alibi>,
 }
 
-impl InplaceOp1 for CausalSoftmax {
+impl CausalSoftmax<'_> {
+    /// Scales the scores of one query of a head, the last of which is with token `query`, and adds their biases.
+    fn add_biases(&self, alibi: &Alibi, head: usize, query: usize, scores: &mut [f32]) {
+        let slope = alibi.slopes[head];
+        let first = query + 1 - scores.len();
+        let rounded = |x: f32| bf16::from_f32(x).to_f32();
+        let far = |token: usize| rounded(rounded(slope) * rounded(token as f32));
+        for (key, score) in (first..).zip(scores) {
+            let bias = match alibi.in_bf16 {
+                true => far(key) - far(query),
+                false => -slope * (query - key) as f32,
+            };
+            *score = *score * self.scale + bias * alibi.factor;
+        }
+    }
+}
+
+impl InplaceOp1 for CausalSoftmax<'_> {
     fn name(&self) -> &'static str {
         "causal-softmax"
     }
@@ -180,7 +208,15 @@ impl InplaceOp1 for CausalSoftmax {
                 let start = end.saturating_sub(self.window);
                 scores[..start].fill(0.0);
                 scores[end..].fill(0.0);
-                exp::softmax(&mut scores[start..end], self.scale);
+                let seen = &mut scores[start..end];
+                match self.alibi {
+                    Some(alibi) => {
+                        let query = self.start + end - 1;
+                        self.add_biases(alibi, row / self.rows, query, seen);
+                        exp::softmax(seen, 1.0);
+                    }
+                    None => exp::softmax(seen, self.scale),
+                }
             });
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors};
+use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Position};
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
 
@@ -174,8 +174,10 @@ impl Engine for CpuEngine<'_> {
         attention: &LoadedAttention<Self>,
         heads: CpuHeads,
     ) -> Result<Tensor, Error> {
+        let alibi = self.architecture.alibi.as_ref();
+        let alibi = alibi.filter(|_| attention.position == Position::Alibi);
         heads
-            .attend(attention.scale, attention.window)
+            .attend(attention.scale, attention.window, alibi)
             .map_err(refused)
     }
 
@@ -197,7 +199,7 @@ impl Engine for CpuEngine<'_> {
         Ok(())
     }
 
-    fn finish(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
+    fn normalise(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
         self.pool.install(|| norm.apply(x)).map_err(refused)
     }
 

@@ -46,6 +46,11 @@ impl CpuNorm {
         norm: &NormTensors,
     ) -> Result<Self> {
         let tensor = |values| Tensor::from_vec(values, norm.features, &Device::Cpu);
+        // candle's LayerNorm adds something in any case.
+        let bias = match norm.kind {
+            NormKind::Layer => Some(bias.unwrap_or_else(|| vec![0.0; norm.features])),
+            NormKind::Rms => bias,
+        };
         Ok(Self {
             kind: norm.kind,
             weight: tensor(weight)?,

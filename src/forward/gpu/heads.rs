@@ -6,7 +6,7 @@ use super::recorder::{GpuSequence, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
 use crate::forward::kernels::{AttentionParams, HeadsParams};
-use crate::model::{HeadCounts, Projections, Rotary};
+use crate::model::{Alibi, HeadCounts, Projections, Rotary};
 
 /// The longest head `attention.wgsl` has room for.
 pub(super) const MAX_HEAD_FEATURES: usize = 256;
@@ -27,6 +27,24 @@ impl TurnBuffer {
         Self {
             turns: filled(context, "turns", &turns),
             pairs: frequencies.len(),
+        }
+    }
+}
+
+/// The slopes of a model's heads.
+pub(super) struct AlibiBuffer {
+    slopes: wgpu::Buffer,
+    /// `ALIBI_` in `attention.wgsl`.
+    kind: u32,
+    factor: f32,
+}
+
+impl AlibiBuffer {
+    pub(super) fn new(context: &Context, alibi: &Alibi) -> Self {
+        Self {
+            slopes: filled(context, "slopes", &alibi.slopes),
+            kind: if alibi.in_bf16 { 2 } else { 1 },
+            factor: alibi.factor,
         }
     }
 }
@@ -122,6 +140,7 @@ impl GpuHeads {
         sequence: &mut GpuSequence,
         scale: f32,
         window: Option<usize>,
+        alibi: Option<&AlibiBuffer>,
     ) -> GpuTensor {
         let HeadCounts {
             queries,
@@ -143,8 +162,11 @@ impl GpuHeads {
             first_value: self.first_value as u32,
             window: window.map_or(u32::MAX, |window| window as u32),
             scale,
+            alibi: alibi.map_or(0, |alibi| alibi.kind),
+            alibi_factor: alibi.map_or(0.0, |alibi| alibi.factor),
         };
-        let buffers = [(1, &self.all.buffer), (2, &found.buffer)];
+        let slopes = alibi.map_or(&recorder.nothing, |alibi| &alibi.slopes);
+        let buffers = [(1, &self.all.buffer), (2, &found.buffer), (3, slopes)];
         let groups = (tokens.div_ceil(16), queries);
         recorder.dispatch(sequence, "attention", &params, &buffers, groups);
         found

@@ -17,10 +17,10 @@ use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors};
+use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Position};
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
-use heads::{GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
+use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
 use layers::Destination;
 use recorder::{GpuSequence, Recorder};
 use statistics::Observations;
@@ -36,6 +36,7 @@ pub(super) struct GpuEngine<'a> {
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
     turns: Vec<TurnBuffer>,
+    alibi: Option<AlibiBuffer>,
 }
 
 impl<'a> GpuEngine<'a> {
@@ -55,6 +56,10 @@ impl<'a> GpuEngine<'a> {
             turns: rotaries
                 .map(|rotary| TurnBuffer::new(context, rotary, tokens))
                 .collect(),
+            alibi: architecture
+                .alibi
+                .as_ref()
+                .map(|alibi| AlibiBuffer::new(context, alibi)),
         };
         context.check()?;
         Ok(engine)
@@ -226,7 +231,9 @@ impl Engine for GpuEngine<'_> {
         heads: GpuHeads,
     ) -> Result<GpuTensor, Error> {
         let (scale, window) = (attention.scale, attention.window);
-        Ok(heads.attend(&self.recorder, sequence, scale, window))
+        let alibi = self.alibi.as_ref();
+        let alibi = alibi.filter(|_| attention.position == Position::Alibi);
+        Ok(heads.attend(&self.recorder, sequence, scale, window, alibi))
     }
 
     fn activate(
@@ -245,7 +252,7 @@ impl Engine for GpuEngine<'_> {
         Ok(())
     }
 
-    fn finish(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
+    fn normalise(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
         let bytes = hidden.buffer.size();
         let finished = buffer(self.recorder.context, "hidden", bytes, Usage::STORAGE);
         self.recorder.submit(0, |sequence| {

@@ -45,10 +45,16 @@ impl GpuNorm {
         let read = |name: &String| -> Result<wgpu::Buffer, Error> {
             Ok(filled(context, "norm", &weights.read(name)?))
         };
+        let bias = match (&norm.bias, norm.kind) {
+            (Some(name), _) => Some(read(name)?),
+            // The kernel adds something in any case.
+            (None, NormKind::Layer) => Some(filled(context, "norm", &vec![0.0_f32; norm.features])),
+            (None, NormKind::Rms) => None,
+        };
         let loaded = Self {
             kind: norm.kind,
             weight: read(&norm.weight)?,
-            bias: norm.bias.as_ref().map(read).transpose()?,
+            bias,
             features: norm.features,
             epsilon: norm.epsilon as f32,
         };

@@ -42,6 +42,14 @@ pub(super) fn activation(config: &Config<'_>, default: Activation) -> Result<Act
     }
 }
 
+/// Refuses a setting that is not what it usually is.
+pub(super) fn only(config: &Config<'_>, key: &str, usual: bool) -> Result<(), Error> {
+    match config.flag_or(key, usual)? == usual {
+        true => Ok(()),
+        false => Err(Error::Unsupported(format!("{key} {}", !usual))),
+    }
+}
+
 /// `max_position_embeddings`.
 pub(super) fn max_context(config: &Config<'_>) -> Result<Option<usize>, Error> {
     let key = "max_position_embeddings";

@@ -9,6 +9,7 @@ use crate::model::block::{
 };
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
+use crate::model::position::Position;
 use crate::model::rotary::Rotary;
 
 pub(super) static FAMILY: Family = Family {
@@ -56,7 +57,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
                     [3 * queries, hidden_size],
                 )),
                 head_norms: None,
-                rotary: Some(0),
+                position: Position::Rotary(0),
                 scale: common::usual_scale(heads),
                 window: None,
                 output: linear("attention.dense", attention_bias, [hidden_size, queries]),
@@ -76,6 +77,9 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         hidden_size,
         vocab_size: config.size("vocab_size")?,
         max_context: common::max_context(config)?,
+        position_embedding: None,
+        embedding_norm: None,
+        alibi: None,
         rotaries: vec![Rotary::read(config, heads.features, 0.25)?],
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),

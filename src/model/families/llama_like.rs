@@ -9,6 +9,7 @@ use crate::model::block::{
 };
 use crate::model::error::Error;
 use crate::model::family::ModelFiles;
+use crate::model::position::Position;
 use crate::model::rotary::Rotary;
 
 /// What differs among them.
@@ -79,7 +80,7 @@ impl LlamaLike {
                         ["self_attn.q_norm", "self_attn.k_norm"]
                             .map(|name| norm(module(name), heads.features))
                     }),
-                    rotary: Some(0),
+                    position: Position::Rotary(0),
                     scale: common::usual_scale(heads),
                     window,
                     output: linear("self_attn.o_proj", self.output_bias, [hidden_size, queries]),
@@ -111,6 +112,9 @@ impl LlamaLike {
             hidden_size,
             vocab_size: config.size("vocab_size")?,
             max_context: common::max_context(config)?,
+            position_embedding: None,
+            embedding_norm: None,
+            alibi: None,
             rotaries: vec![Rotary::read(config, heads.features, 1.0)?],
             block_prefix: format!("{prefix}layers."),
             blocks: self.windows.iter().enumerate().map(block).collect(),

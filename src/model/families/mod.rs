@@ -1,10 +1,13 @@
 //! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
 
+mod bloom;
 mod common;
+mod gpt2;
 mod gpt_neox;
 mod llama;
 mod llama_like;
 mod mistral;
+mod opt;
 mod qwen2;
 mod qwen3;
 
@@ -17,6 +20,10 @@ static FAMILIES: &[&Family] = &[
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &gpt_neox::FAMILY,
+    &opt::FAMILY,
+    &gpt2::GPT2,
+    &gpt2::GPT_BIGCODE,
+    &bloom::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.

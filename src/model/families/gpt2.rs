@@ -1,0 +1,147 @@
+//! GPT-2 and GPT-BigCode (StarCoder 1, SantaCoder): learned positions, LayerNorms, queries, keys and values in one tensor,
+//! biases everywhere. GPT-2 stores its layers as `[in_features, out_features]`.
+
+use super::common;
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::block::{
+    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Projections,
+    SelfAttention,
+};
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::position::{Position, PositionEmbedding};
+use crate::targets::Layout;
+
+pub(super) static GPT2: Family = Family {
+    model_types: &["gpt2"],
+    describe: gpt2,
+};
+
+pub(super) static GPT_BIGCODE: Family = Family {
+    model_types: &["gpt_bigcode"],
+    describe: gpt_bigcode,
+};
+
+/// In what the two differ.
+struct Variant {
+    layout: Layout,
+    heads: HeadCounts,
+    /// Whether a head's query, key and value are side by side in their tensor.
+    interleaved: bool,
+    /// Whether the scores of a block are divided by its number, counted from 1.
+    scaled_by_block: bool,
+    activation: Activation,
+}
+
+fn gpt2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let variant = Variant {
+        layout: Layout::InOut,
+        heads: common::heads(config, Ok)?,
+        interleaved: false,
+        scaled_by_block: config.flag_or("scale_attn_by_inverse_layer_idx", false)?,
+        activation: Activation::GeluTanh,
+    };
+    variant.describe(files)
+}
+
+fn gpt_bigcode(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let multi_query = config.flag_or("multi_query", true)?;
+    let variant = Variant {
+        layout: Layout::OutIn,
+        heads: common::heads(config, |heads| Ok(if multi_query { 1 } else { heads }))?,
+        interleaved: !multi_query,
+        scaled_by_block: false,
+        activation: Activation::GeluTanh,
+    };
+    variant.describe(files)
+}
+
+impl Variant {
+    fn describe(&self, files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+        let config = &files.config;
+        common::only(config, "add_cross_attention", false)?;
+        let hidden_size = config.size("hidden_size")?;
+        let intermediate_size = config.size_or("intermediate_size", Some(4 * hidden_size))?;
+        let heads = self.heads;
+        let queries = heads.queries * heads.features;
+        let activation = common::activation(config, self.activation)?;
+        let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+        let scaled = config.flag_or("scale_attn_weights", true)?;
+
+        let prefix = files.prefix("transformer.", "wte");
+        let norm = |module: String| NormTensors {
+            kind: NormKind::Layer,
+            weight: format!("{module}.weight"),
+            bias: Some(format!("{module}.bias")),
+            features: hidden_size,
+            epsilon,
+        };
+        let block = |index: usize| {
+            let module = |name| format!("{prefix}h.{index}.{name}");
+            let linear = |name, shape| {
+                let module = module(name);
+                let bias = Some(format!("{module}.bias"));
+                let layer = Linear::of_its_own(format!("{module}.weight"), bias, shape);
+                Linear {
+                    layout: self.layout,
+                    ..layer
+                }
+            };
+            let scale = if scaled {
+                common::usual_scale(heads)
+            } else {
+                1.0
+            };
+            let divisor = if self.scaled_by_block { index + 1 } else { 1 };
+            let rows = queries + 2 * heads.keys * heads.features;
+            let projections = linear("attn.c_attn", [rows, hidden_size]);
+            DecoderBlock {
+                order: BlockOrder::Sequential,
+                attention_norm: norm(module("ln_1")),
+                attention: SelfAttention {
+                    heads,
+                    projections: match self.interleaved {
+                        true => Projections::Interleaved(projections),
+                        false => Projections::one_after_the_other(projections, heads),
+                    },
+                    head_norms: None,
+                    position: Position::None,
+                    scale: scale / divisor as f32,
+                    window: None,
+                    output: linear("attn.c_proj", [hidden_size, queries]),
+                },
+                mlp_norm: norm(module("ln_2")),
+                mlp: FeedForward {
+                    activation,
+                    gate: None,
+                    up: linear("mlp.c_fc", [intermediate_size, hidden_size]),
+                    down: linear("mlp.c_proj", [hidden_size, intermediate_size]),
+                },
+            }
+        };
+        let embedding = format!("{prefix}wte.weight");
+        let positions = config.size("max_position_embeddings")?;
+        Ok(Architecture {
+            model_type: files.model_type,
+            hidden_size,
+            vocab_size: config.size("vocab_size")?,
+            max_context: Some(positions),
+            position_embedding: Some(PositionEmbedding {
+                tensor: format!("{prefix}wpe.weight"),
+                offset: 0,
+                positions,
+            }),
+            embedding_norm: None,
+            alibi: None,
+            rotaries: Vec::new(),
+            block_prefix: format!("{prefix}h."),
+            blocks: (0..files.blocks()?).map(block).collect(),
+            final_norm: norm(format!("{prefix}ln_f")),
+            head: files.tied_head(&["lm_head"], &embedding)?,
+            embedding,
+        })
+    }
+}
