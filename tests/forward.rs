@@ -16,6 +16,8 @@ use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::forward::Forward;
 use swiftprune_wgpu::model::{Architecture, Error};
+use swiftprune_wgpu::plan::{Options, SCORES, Selection};
+use swiftprune_wgpu::run::{NormsRequest, Request, run};
 
 /// Folders of `tests/forward`, and the linear layers of a block in each.
 const LINEARS: &[(&str, usize)] = &[
@@ -486,6 +488,87 @@ fn weights_that_are_not_finite_are_refused_by_name() {
         "{error}"
     );
     assert!(forward.losses(&[&[1, 2, 3]], &|_| {}).is_err());
+}
+
+/// A tensor's shape and values.
+fn values(file: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let bytes = fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor(name).unwrap();
+    let halves = || -> Vec<u16> { bytemuck::pod_collect_to_vec(tensor.data()) };
+    let values = match tensor.dtype() {
+        safetensors::Dtype::F32 => bytemuck::pod_collect_to_vec(tensor.data()),
+        safetensors::Dtype::F16 => {
+            let of = |bits| half::f16::from_bits(bits).to_f32();
+            halves().into_iter().map(of).collect()
+        }
+        _ => {
+            let of = |bits| half::bf16::from_bits(bits).to_f32();
+            halves().into_iter().map(of).collect()
+        }
+    };
+    (tensor.shape().to_vec(), values)
+}
+
+/// What is measured of a model is what is pruned of it, and by the axis that the norms are of.
+#[test]
+fn every_output_neuron_of_every_layer_loses_its_weakest_inputs() {
+    let wanda = SCORES.iter().find(|score| score.name == "wanda").unwrap();
+    for &(name, _) in LINEARS {
+        let golden = golden(name);
+        let dir = tempfile::tempdir().unwrap();
+        let norms = dir.path().join("norms.safetensors");
+        let views = golden.norms.iter().map(|(name, norms)| {
+            let bytes = bytemuck::cast_slice(norms);
+            let view = TensorView::new(safetensors::Dtype::F32, vec![norms.len()], bytes);
+            (name, view.unwrap())
+        });
+        fs::write(&norms, safetensors::serialize(views, None).unwrap()).unwrap();
+        let mut options = Options::new(Selection::Exact { sparsity: 0.5 });
+        options.score = Some(wanda);
+        let mut request = Request::new(folder(name).to_str().unwrap(), options);
+        request.norms = NormsRequest::Read(norms);
+        request.output = Some(dir.path().join("pruned"));
+        request.device = DeviceChoice::Cpu;
+        let report = run(request, &|_| ()).unwrap();
+        let mut weights = 0;
+        for (weight, norms) in &golden.norms {
+            let (shape, before) = values(&folder(name).join("model.safetensors"), weight);
+            let (_, after) = values(&report.output.join("model.safetensors"), weight);
+            weights += after.len();
+            let in_out = name == "gpt2";
+            let (rows, columns) = (shape[0], shape[1]);
+            let (neurons, inputs) = if in_out {
+                (columns, rows)
+            } else {
+                (rows, columns)
+            };
+            assert_eq!(inputs, norms.len(), "{name} {weight}");
+            for neuron in 0..neurons {
+                let (mut zeros, mut largest, mut smallest) = (0, 0.0_f32, f32::INFINITY);
+                for (input, norm) in norms.iter().enumerate() {
+                    let at = if in_out {
+                        input * columns + neuron
+                    } else {
+                        neuron * columns + input
+                    };
+                    let score = before[at].abs() * norm.sqrt();
+                    if after[at] == 0.0 {
+                        zeros += 1;
+                        largest = largest.max(score);
+                    } else {
+                        smallest = smallest.min(score);
+                    }
+                }
+                assert_eq!(zeros, inputs / 2, "{name} {weight}, neuron {neuron}");
+                assert!(
+                    largest <= smallest * 1.0001,
+                    "{name} {weight}, neuron {neuron}"
+                );
+            }
+        }
+        assert_eq!(report.prunable.weights, weights as u64, "{name}");
+    }
 }
 
 fn example() -> PathBuf {
