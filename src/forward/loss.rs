@@ -1,6 +1,6 @@
 //! The head: the losses of tokens, from logits that are made for a piece of the vocabulary at a time.
 
-use super::engine::{Engine, PartialLoss};
+use super::engine::{Engine, HeadPart, PartialLoss};
 use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::Architecture;
@@ -43,6 +43,22 @@ impl LogSumExp {
     }
 }
 
+/// Rows of the head from number `first` on.
+pub(super) fn head_part(
+    weights: &WeightReader<'_>,
+    architecture: &Architecture,
+    first: usize,
+    rows: usize,
+) -> Result<HeadPart, Error> {
+    let bias = architecture.head_bias.as_ref();
+    let bias = bias.map(|name| weights.read_rows(name, first, rows));
+    Ok(HeadPart {
+        first,
+        rows: weights.read_rows(&architecture.head, first, rows)?,
+        bias: bias.transpose()?,
+    })
+}
+
 /// The losses of some sequences, at most of `context` tokens each, from their hidden states: of every token but the first.
 pub(super) fn losses<E: Engine>(
     engine: &E,
@@ -74,13 +90,13 @@ pub(super) fn losses<E: Engine>(
     let head = &architecture.head;
     for first in (0..vocab_size).step_by(piece) {
         let rows = first..(first + piece).min(vocab_size);
-        let head_rows = weights.read_rows(head, first, rows.len())?;
+        let part = head_part(weights, architecture, first, rows.len())?;
         let chunks = hidden
             .chunks(in_flight)
             .zip(next.chunks(in_flight))
             .zip(sums.chunks_mut(in_flight));
         for ((hidden, next), sums) in chunks {
-            let partials = engine.partial_losses(&head_rows, first, hidden, next)?;
+            let partials = engine.partial_losses(&part, hidden, next)?;
             for ((partials, next), sums) in partials.iter().zip(next).zip(sums) {
                 for ((partial, next), sum) in partials.iter().zip(*next).zip(sums) {
                     sum.add(partial, rows.contains(&(*next as usize)));

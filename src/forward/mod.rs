@@ -203,8 +203,8 @@ impl<'a> Forward<'a> {
         let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
         let hidden = self.blocks(engine, &weights, &[sequence], &mut |_, _| {}, &mut meter)?;
         let norm = engine.load_norm(&weights, &architecture.final_norm)?;
-        let rows = weights.read(&architecture.head)?;
-        engine.logits(&rows, &engine.normalise(&norm, &hidden[0])?)
+        let head = loss::head_part(&weights, architecture, 0, architecture.vocab_size)?;
+        engine.logits(&head, &engine.normalise(&norm, &hidden[0])?)
     }
 
     /// Sequences in groups whose hidden states fit into [`HIDDEN_BYTES`].

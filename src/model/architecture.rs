@@ -34,6 +34,8 @@ pub struct Architecture {
     pub(crate) final_norm: NormTensors,
     /// The head, `[vocab_size, hidden_size]`: the embedding again where they are tied.
     pub(crate) head: String,
+    /// What is added to the logits, `[vocab_size]`.
+    pub(crate) head_bias: Option<String>,
 }
 
 /// One of the distinct inputs of a block's linear layers: a place where activations are observed.

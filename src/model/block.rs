@@ -81,6 +81,8 @@ pub(crate) enum Projections<L> {
     Separate([L; 3]),
     /// One layer, whose output features go head by head: its query, its key, its value.
     Interleaved(L),
+    /// For each key head three layers: all queries that it serves, its key, its value.
+    Grouped(Vec<L>),
 }
 
 impl Projections<Linear> {
@@ -98,6 +100,25 @@ impl Projections<Linear> {
             part(queries + keys, keys),
         ])
     }
+
+    /// One stored tensor whose output features go by key head: all queries that it serves, its key, its value.
+    pub(super) fn by_key_head(all: &Linear, heads: HeadCounts) -> Self {
+        let queries = heads.queries / heads.keys * heads.features;
+        let of_head = |head: usize| {
+            let first = head * (queries + 2 * heads.features);
+            let parts = [
+                (0, queries),
+                (queries, heads.features),
+                (queries + heads.features, heads.features),
+            ];
+            parts.map(|(at, out_features)| Linear {
+                out_features,
+                first_feature: all.first_feature + first + at,
+                ..all.clone()
+            })
+        };
+        Self::Grouped((0..heads.keys).flat_map(of_head).collect())
+    }
 }
 
 impl<L> Projections<L> {
@@ -106,6 +127,7 @@ impl<L> Projections<L> {
         match self {
             Self::Separate(layers) => layers,
             Self::Interleaved(layer) => std::slice::from_ref(layer),
+            Self::Grouped(layers) => layers,
         }
     }
 }
@@ -190,6 +212,9 @@ impl<L, N> DecoderBlock<L, N> {
                         Projections::Separate([layer(q)?, layer(k)?, layer(v)?])
                     }
                     Projections::Interleaved(all) => Projections::Interleaved(layer(all)?),
+                    Projections::Grouped(layers) => {
+                        Projections::Grouped(layers.iter().map(&layer).collect::<Result<_, _>>()?)
+                    }
                 },
                 head_norms: match &attention.head_norms {
                     Some([q, k]) => Some([norm(q)?, norm(k)?]),

@@ -28,7 +28,12 @@ impl Architecture {
     /// # Errors
     /// [`Error::Tensor`] for a head that is missing or of another shape.
     pub fn check_head(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        Headers::of(checkpoint).check(&self.head, &[self.vocab_size, self.hidden_size])
+        let headers = Headers::of(checkpoint);
+        headers.check(&self.head, &[self.vocab_size, self.hidden_size])?;
+        match &self.head_bias {
+            Some(bias) => headers.check(bias, &[self.vocab_size]),
+            None => Ok(()),
+        }
     }
 }
 

@@ -41,11 +41,26 @@ CASES = {
     "gpt_bigcode-multi_head": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, multi_query=False,
                                                     scale_attn_weights=False)),
     # ALiBi for a number of heads that is no power of two, a norm behind the embedding.
-    "bloom": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=6)),
+    "bloom": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=12)),
     # ALiBi in MPT's order of slopes, queries, keys and values in one and clipped.
-    "mpt": (torch.bfloat16, dict(intermediate_size=None, max_position_embeddings=None, d_model=48, n_heads=6,
+    "mpt": (torch.bfloat16, dict(intermediate_size=None, max_position_embeddings=None, d_model=48, n_heads=12,
                                  attn_config=dict(clip_qkv=1.5, softmax_scale=0.3), hidden_size=None,
                                  num_attention_heads=None, max_seq_len=64)),
+    # Both halves of a block read one normalised input, half of each head turns; norms in each head, a bias on the head.
+    "phi": (torch.float16, dict(num_key_value_heads=2, qk_layernorm=True)),
+    # Neighbouring features turn together; the same with a bias on the head.
+    "gptj": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, rotary_dim=8)),
+    # 7B: one key and value for all queries, both halves read one normalised input.
+    "falcon": (torch.bfloat16, dict(intermediate_size=None, ffn_hidden_size=96)),
+    # 40B: a key and a value for every two queries, two norms side by side.
+    "falcon-new": (torch.bfloat16, dict(intermediate_size=None, ffn_hidden_size=96, new_decoder_architecture=True,
+                                        num_kv_heads=2, tie_word_embeddings=False)),
+    # RW: ALiBi in bfloat16 for a number of heads that is no power of two, one half after the other, biases.
+    "falcon-alibi": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=12,
+                                          ffn_hidden_size=96, alibi=True, multi_query=False, parallel_attn=False,
+                                          bias=True)),
+    # One interleaved projection, norms in each head, squared ReLU.
+    "persimmon": (torch.bfloat16, dict()),
 }
 
 
@@ -98,7 +113,10 @@ KEYS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "
         "multi_query",
         # bloom, mpt
         "apply_residual_connection_post_layernorm", "d_model", "n_layers", "n_heads", "max_seq_len", "expansion_ratio",
-        "attn_config", "learned_pos_emb", "logit_scale", "no_bias", "norm_type"]
+        "attn_config", "learned_pos_emb", "logit_scale", "no_bias", "norm_type",
+        # phi, gptj, falcon, persimmon
+        "qk_layernorm", "rotary_dim", "ffn_hidden_size", "alibi", "bias", "multi_query", "parallel_attn",
+        "new_decoder_architecture", "num_ln_in_parallel_attn", "num_kv_heads", "activation"]
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or CASES:

@@ -62,13 +62,13 @@ impl CpuHeads {
         x: &Tensor,
     ) -> Result<Self> {
         let tokens = x.dim(0)?;
+        let by_head = |x: Tensor, heads| {
+            x.reshape((tokens, heads, counts.features))?
+                .transpose(0, 1)?
+                .contiguous()
+        };
         let [queries, keys, values] = match projections {
             Projections::Separate([q, k, v]) => {
-                let by_head = |x: Tensor, heads| {
-                    x.reshape((tokens, heads, counts.features))?
-                        .transpose(0, 1)?
-                        .contiguous()
-                };
                 let (q, k, v) = (q.apply(x)?, k.apply(x)?, v.apply(x)?);
                 [
                     by_head(q, counts.queries)?,
@@ -85,6 +85,19 @@ impl CpuHeads {
                         .contiguous()
                 };
                 [part(0)?, part(1)?, part(2)?]
+            }
+            Projections::Grouped(layers) => {
+                let part = |i, heads| {
+                    let groups = layers.iter().skip(i).step_by(3);
+                    let groups = groups.map(|layer| layer.apply(x));
+                    let all = Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 1)?;
+                    by_head(all, heads)
+                };
+                [
+                    part(0, counts.queries)?,
+                    part(1, counts.keys)?,
+                    part(2, counts.keys)?,
+                ]
             }
         };
         Ok(Self {

@@ -8,7 +8,7 @@ mod weights;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
@@ -56,10 +56,10 @@ impl<'a> CpuEngine<'a> {
         })
     }
 
-    /// Rows of the head, `[hidden_size, rows]`.
-    fn head_rows(&self, rows: &[f32]) -> candle_core::Result<Tensor> {
+    /// A part of the head as a linear layer.
+    fn head(&self, part: &HeadPart) -> candle_core::Result<CpuMatrix> {
         let features = self.architecture.hidden_size;
-        Tensor::from_slice(rows, (rows.len() / features, features), &Device::Cpu)?.t()
+        CpuMatrix::of_head(part.rows.clone(), part.bias.clone(), features)
     }
 }
 
@@ -205,19 +205,18 @@ impl Engine for CpuEngine<'_> {
 
     fn partial_losses(
         &self,
-        head_rows: &[f32],
-        first_row: usize,
+        head: &HeadPart,
         hidden: &[Tensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let rows = self.head_rows(head_rows).map_err(refused)?;
-        let count = rows.dim(1).map_err(refused)?;
+        let rows = self.head(head).map_err(refused)?;
+        let count = head.rows.len() / self.architecture.hidden_size;
         let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
             let mut partials = Vec::with_capacity(next.len());
-            with_slice(&hidden.matmul(&rows).map_err(refused)?, |logits| {
+            with_slice(&rows.apply(hidden).map_err(refused)?, |logits| {
                 for (logits, &next) in logits.chunks_exact(count).zip(*next) {
                     let (largest, sum) = exp::log_sum_exp(logits);
-                    let target = (next as usize).checked_sub(first_row);
+                    let target = (next as usize).checked_sub(head.first);
                     partials.push(PartialLoss {
                         largest,
                         sum,
@@ -231,9 +230,9 @@ impl Engine for CpuEngine<'_> {
             .install(|| hidden.par_iter().zip(next).map(of_sequence).collect())
     }
 
-    fn logits(&self, head_rows: &[f32], hidden: &Tensor) -> Result<Vec<f32>, Error> {
-        let rows = self.head_rows(head_rows).map_err(refused)?;
-        let logits = hidden.matmul(&rows).map_err(refused)?;
+    fn logits(&self, head: &HeadPart, hidden: &Tensor) -> Result<Vec<f32>, Error> {
+        let rows = self.head(head).map_err(refused)?;
+        let logits = rows.apply(hidden).map_err(refused)?;
         let mut all = Vec::new();
         with_slice(&logits, |logits| all = logits.to_vec())?;
         Ok(all)

@@ -6,7 +6,7 @@ use super::buffers::{GpuTensor, buffer, filled};
 use super::layers::{Destination, product};
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::GpuMatrix;
-use crate::forward::engine::PartialLoss;
+use crate::forward::engine::{HeadPart, PartialLoss};
 use crate::forward::error::Error;
 use crate::forward::kernels::LogSumExpParams;
 
@@ -17,9 +17,9 @@ pub(super) struct HeadRows<'a> {
 }
 
 impl<'a> HeadRows<'a> {
-    /// Brings `[rows, hidden_size]` to the device.
-    pub(super) fn new(recorder: &'a Recorder<'a>, rows: &[f32], hidden_size: usize) -> Self {
-        let matrix = GpuMatrix::of_head(recorder.context, rows, hidden_size);
+    /// Brings a part of the head to the device.
+    pub(super) fn new(recorder: &'a Recorder<'a>, part: &HeadPart, hidden_size: usize) -> Self {
+        let matrix = GpuMatrix::of_head(recorder.context, part, hidden_size);
         Self { recorder, matrix }
     }
 

@@ -72,20 +72,21 @@ impl GpuHeads {
         let features = counts.features;
         let of_token = (counts.queries + 2 * counts.keys) * features;
         let all = recorder.activations(x.tokens, of_token);
-        let mut first = 0;
-        for projection in projections.layers() {
+        let keys = counts.queries * features;
+        let values = keys + counts.keys * features;
+        // Where the next query, key and value go.
+        let mut next = [0, keys, values];
+        for (index, projection) in projections.layers().iter().enumerate() {
+            let first = &mut next[index % 3];
             let part = Destination {
-                first,
+                first: *first,
                 ..Destination::all(&all)
             };
             product(recorder, sequence, projection, x, &part);
-            first += projection.out_features;
+            *first += projection.out_features;
         }
         let (stride, first_key, first_value) = match projections {
-            Projections::Separate(_) => {
-                let keys = counts.queries * features;
-                (features, keys, keys + counts.keys * features)
-            }
+            Projections::Separate(_) | Projections::Grouped(_) => (features, keys, values),
             Projections::Interleaved(_) => (3 * features, features, 2 * features),
         };
         Self {

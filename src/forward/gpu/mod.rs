@@ -12,7 +12,7 @@ mod weights;
 
 use wgpu::BufferUsages as Usage;
 
-use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
@@ -265,16 +265,15 @@ impl Engine for GpuEngine<'_> {
 
     fn partial_losses(
         &self,
-        head_rows: &[f32],
-        first_row: usize,
+        head: &HeadPart,
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let rows = HeadRows::new(&self.recorder, head_rows, self.hidden_size);
-        rows.partial_losses(first_row, hidden, next)
+        let rows = HeadRows::new(&self.recorder, head, self.hidden_size);
+        rows.partial_losses(head.first, hidden, next)
     }
 
-    fn logits(&self, head_rows: &[f32], hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
-        HeadRows::new(&self.recorder, head_rows, self.hidden_size).logits(hidden)
+    fn logits(&self, head: &HeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
+        HeadRows::new(&self.recorder, head, self.hidden_size).logits(hidden)
     }
 }

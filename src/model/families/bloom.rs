@@ -81,6 +81,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}ln_f")),
         head: files.tied_head(&["lm_head"], &embedding)?,
+        head_bias: None,
         embedding,
     })
 }

@@ -141,6 +141,7 @@ impl Variant {
             blocks: (0..files.blocks()?).map(block).collect(),
             final_norm: norm(format!("{prefix}ln_f")),
             head: files.tied_head(&["lm_head"], &embedding)?,
+            head_bias: None,
             embedding,
         })
     }

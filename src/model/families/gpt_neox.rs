@@ -86,6 +86,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         final_norm: norm(format!("{prefix}final_layer_norm")),
         // Newer versions of transformers write the second name.
         head: files.head(&["embed_out", "lm_head"], &embedding)?,
+        head_bias: None,
         embedding,
     })
 }

@@ -120,6 +120,7 @@ impl LlamaLike {
             blocks: self.windows.iter().enumerate().map(block).collect(),
             final_norm: norm(format!("{prefix}norm"), hidden_size),
             head: files.head(&["lm_head"], &embedding)?,
+            head_bias: None,
             embedding,
         })
     }
