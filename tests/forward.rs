@@ -436,7 +436,7 @@ fn a_config_that_disagrees_with_the_tensors_is_refused() {
 
 #[test]
 fn what_is_not_supported_is_told_from_what_is_wrong() {
-    for (key, value) in [("model_type", "mamba"), ("hidden_act", "relu2")] {
+    for (key, value) in [("model_type", "mamba"), ("hidden_act", "prelu")] {
         let error = with_config(|config| config[key] = value.into());
         assert!(
             matches!(&error, Error::Unsupported(what) if what.contains(value)),

@@ -16,6 +16,15 @@ const ACTIVATION_SILU: u32 = 0u;
 const ACTIVATION_GELU: u32 = 1u;
 const ACTIVATION_GELU_TANH: u32 = 2u;
 const ACTIVATION_RELU: u32 = 3u;
+const ACTIVATION_RELU_SQUARED: u32 = 4u;
+const ACTIVATION_GELU_SIGMOID: u32 = 5u;
+const ACTIVATION_SIGMOID: u32 = 6u;
+const ACTIVATION_TANH: u32 = 7u;
+const ACTIVATION_IDENTITY: u32 = 8u;
+const ACTIVATION_LEAKY_RELU: u32 = 9u;
+const ACTIVATION_MISH: u32 = 10u;
+const ACTIVATION_RELU6: u32 = 11u;
+const ACTIVATION_HARD_SWISH: u32 = 12u;
 
 // The error function, within 1.5e-7: Abramowitz and Stegun, 7.1.26.
 fn erf(x: f32) -> f32 {
@@ -31,6 +40,10 @@ fn tanh_of(x: f32) -> f32 {
     return sign(x) * (1.0 - e) / (1.0 + e);
 }
 
+fn sigmoid(x: f32) -> f32 {
+    return 1.0 / (1.0 + exp(min(-x, 80.0)));
+}
+
 fn activated(x: f32) -> f32 {
     switch params.activation {
         case ACTIVATION_SILU: {
@@ -41,6 +54,36 @@ fn activated(x: f32) -> f32 {
         }
         case ACTIVATION_RELU: {
             return max(x, 0.0);
+        }
+        case ACTIVATION_RELU_SQUARED: {
+            return max(x, 0.0) * max(x, 0.0);
+        }
+        case ACTIVATION_GELU_SIGMOID: {
+            return x * sigmoid(1.702 * x);
+        }
+        case ACTIVATION_SIGMOID: {
+            return sigmoid(x);
+        }
+        case ACTIVATION_TANH: {
+            return tanh_of(x);
+        }
+        case ACTIVATION_IDENTITY: {
+            return x;
+        }
+        case ACTIVATION_LEAKY_RELU: {
+            return select(0.01 * x, x, x > 0.0);
+        }
+        case ACTIVATION_MISH: {
+            // tanh(ln(1 + e)) = (e^2 + 2 e) / (e^2 + 2 e + 2); beyond 20 it is 1.
+            let e = exp(min(x, 20.0));
+            let n = e * (e + 2.0);
+            return x * (n / (n + 2.0));
+        }
+        case ACTIVATION_RELU6: {
+            return clamp(x, 0.0, 6.0);
+        }
+        case ACTIVATION_HARD_SWISH: {
+            return x * clamp(x + 3.0, 0.0, 6.0) / 6.0;
         }
         case ACTIVATION_GELU_TANH, default: {
             return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));

@@ -1,5 +1,6 @@
-// Causal grouped-query attention: found[t, h] = softmax(q[t, h] . k[s, g] / sqrt(head_dim)) v[s, g] over the s <= t that
-// the window reaches, where g is the group of head h; with ALiBi a bias is added to each score.
+// Causal grouped-query attention: found[t, h] = softmax(scale * q[t, h] . k[s, g]) v[s, g] over the s <= t that the window
+// reaches, where g is the group of head h; with a soft cap, cap * tanh(score / cap) stands in for the score, and with ALiBi
+// a bias is added to it.
 //
 // A workgroup takes 16 queries of one head over 16 keys at a time and keeps the softmax's running maximum and sum
 // (arXiv 2205.14135), so that no matrix of context by context exists. Invocation (query, lane) holds the features lane,
@@ -21,6 +22,8 @@ struct Attention {
     // Tokens that a query looks back, itself included.
     window: u32,
     scale: f32,
+    // 0: none.
+    soft_cap: f32,
     // What is added to the scores (arXiv 2108.12409), by ALIBI_; and what that is multiplied by.
     alibi: u32,
     alibi_factor: f32,
@@ -79,6 +82,16 @@ fn biased(score: f32, head: u32, query: u32, key: u32) -> f32 {
     }
 }
 
+// Its own hyperbolic tangent, as some back ends' overflows.
+fn capped(score: f32) -> f32 {
+    if params.soft_cap == 0.0 {
+        return score;
+    }
+    let z = score / params.soft_cap;
+    let e = exp(-2.0 * min(abs(z), 20.0));
+    return params.soft_cap * sign(z) * (1.0 - e) / (1.0 + e);
+}
+
 @compute @workgroup_size(256)
 fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let lane = index % TILE;
@@ -107,9 +120,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
             workgroupBarrier();
         }
+        score = capped(score * params.scale);
         let key = keys + lane;
         let seen = key <= query && query - key < params.window;
-        score = biased(score * params.scale, group.y, query, key);
+        score = biased(score, group.y, query, key);
         shares[row * STRIDE + lane] = select(NOTHING, score, seen);
         workgroupBarrier();
 

@@ -27,29 +27,84 @@ pub(super) fn run<E: Engine>(
     block: &LoadedBlock<E>,
     x: &mut E::Tensor,
 ) -> Result<(), Error> {
-    let input = engine.norm(sequence, &block.attention_norm, x)?;
-    engine.observe(sequence, &input)?;
-    let found = attention(engine, sequence, &block.attention, &input)?;
-    drop(input);
+    let normed = normalised(engine, sequence, block.attention_norm.as_ref(), x)?;
+    let input = normed.as_ref().unwrap_or(x);
+    engine.observe(sequence, input)?;
+    let found = attention(engine, sequence, &block.attention, input)?;
     engine.observe(sequence, &found)?;
-    let output = &block.attention.output;
-    let input = match block.order {
-        BlockOrder::Sequential => {
-            engine.add_product(sequence, output, &found, x)?;
-            engine.norm(sequence, &block.mlp_norm, x)?
+    // What the feed-forward part reads, where that is not what attention leaves.
+    let beside = match (block.order, &block.mlp_norm) {
+        (BlockOrder::Sequential, _) => {
+            drop(normed);
+            None
         }
-        BlockOrder::Parallel => {
-            let input = engine.norm(sequence, &block.mlp_norm, x)?;
-            engine.add_product(sequence, output, &found, x)?;
-            input
+        (BlockOrder::Parallel, Some(norm)) => {
+            drop(normed);
+            Some(engine.norm(sequence, norm, x)?)
         }
+        (BlockOrder::Parallel, None) => normed,
     };
+    let (output, post_norm) = (&block.attention.output, &block.attention_post_norm);
+    let scale = block.residual_scale;
+    add(
+        engine,
+        sequence,
+        output,
+        post_norm.as_ref(),
+        scale,
+        &found,
+        x,
+    )?;
     drop(found);
-    engine.observe(sequence, &input)?;
-    let active = feed_forward(engine, sequence, &block.mlp, &input)?;
-    drop(input);
+    let normed = match beside {
+        Some(input) => Some(input),
+        None => normalised(engine, sequence, block.mlp_norm.as_ref(), x)?,
+    };
+    let input = normed.as_ref().unwrap_or(x);
+    if !block.shares_input() {
+        engine.observe(sequence, input)?;
+    }
+    let active = feed_forward(engine, sequence, &block.mlp, input)?;
+    drop(normed);
     engine.observe(sequence, &active)?;
-    engine.add_product(sequence, &block.mlp.down, &active, x)
+    let (output, post_norm) = (&block.mlp.down, &block.mlp_post_norm);
+    add(
+        engine,
+        sequence,
+        output,
+        post_norm.as_ref(),
+        scale,
+        &active,
+        x,
+    )
+}
+
+/// `x`, normalised, where there is a norm.
+fn normalised<E: Engine>(
+    engine: &E,
+    sequence: &mut E::Sequence,
+    norm: Option<&E::Norm>,
+    x: &E::Tensor,
+) -> Result<Option<E::Tensor>, Error> {
+    norm.map(|norm| engine.norm(sequence, norm, x)).transpose()
+}
+
+/// Adds what half a block computed to the residual stream: the last layer's product, normalised and scaled.
+fn add<E: Engine>(
+    engine: &E,
+    sequence: &mut E::Sequence,
+    layer: &E::Matrix,
+    post_norm: Option<&E::Norm>,
+    scale: f32,
+    x: &E::Tensor,
+    sum: &mut E::Tensor,
+) -> Result<(), Error> {
+    if post_norm.is_none() && scale == 1.0 {
+        return engine.add_product(sequence, layer, x, sum);
+    }
+    let product = engine.product(sequence, layer, x)?;
+    let normed = normalised(engine, sequence, post_norm, &product)?;
+    engine.add_scaled(sequence, normed.as_ref().unwrap_or(&product), scale, sum)
 }
 
 /// What the heads find.
@@ -60,11 +115,20 @@ fn attention<E: Engine>(
     x: &E::Tensor,
 ) -> Result<E::Tensor, Error> {
     let mut heads = engine.heads(sequence, attention, x)?;
-    if let Some(norms) = &attention.head_norms {
+    if let Some(clip) = attention.clip {
+        engine.clip_heads(sequence, clip, &mut heads)?;
+    }
+    let norms = attention.head_norms.as_ref();
+    if let Some(norms) = norms.filter(|norms| !norms.after_rotation) {
         engine.normalise_heads(sequence, norms, &mut heads)?;
     }
-    if let Position::Rotary(rotary) = attention.position {
-        engine.turn_heads(sequence, rotary, &mut heads)?;
+    match attention.position {
+        Position::Rotary(index) => engine.turn_heads(sequence, index, &mut heads)?,
+        // Biases come with the scores.
+        Position::Alibi | Position::None => {}
+    }
+    if let Some(norms) = norms.filter(|norms| norms.after_rotation) {
+        engine.normalise_heads(sequence, norms, &mut heads)?;
     }
     engine.attend(sequence, attention, heads)
 }

@@ -6,7 +6,7 @@
 
 use super::error::Error;
 use super::weights::WeightReader;
-use crate::model::{Activation, DecoderBlock, Linear, NormTensors, SelfAttention};
+use crate::model::{Activation, DecoderBlock, HeadNorms, Linear, NormTensors, SelfAttention};
 
 /// A block with its weights on a device.
 pub(super) type LoadedBlock<E> = DecoderBlock<<E as Engine>::Matrix, <E as Engine>::Norm>;
@@ -112,6 +112,15 @@ pub(super) trait Engine: Sized {
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 
+    /// Adds `x`, times `scale`, to `sum`.
+    fn add_scaled(
+        &self,
+        sequence: &mut Self::Sequence,
+        x: &Self::Tensor,
+        scale: f32,
+        sum: &mut Self::Tensor,
+    ) -> Result<(), Error>;
+
     /// Queries, keys and values of `x`.
     fn heads(
         &self,
@@ -120,11 +129,19 @@ pub(super) trait Engine: Sized {
         x: &Self::Tensor,
     ) -> Result<Self::Heads, Error>;
 
-    /// Normalises each head of the queries, and each of the keys.
+    /// Brings every feature of the queries, keys and values within `-clip ..= clip`.
+    fn clip_heads(
+        &self,
+        sequence: &mut Self::Sequence,
+        clip: f32,
+        heads: &mut Self::Heads,
+    ) -> Result<(), Error>;
+
+    /// Normalises the queries and the keys, each head or all of them together.
     fn normalise_heads(
         &self,
         sequence: &mut Self::Sequence,
-        norms: &[Self::Norm; 2],
+        norms: &HeadNorms<Self::Norm>,
         heads: &mut Self::Heads,
     ) -> Result<(), Error>;
 

@@ -24,11 +24,21 @@ pub enum Error {
     #[error(
         "a sequence of {tokens} tokens is longer than the {positions} positions that the model knows"
     )]
-    TooLong {
+    NoPosition {
         /// Tokens of the sequence.
         tokens: usize,
         /// Rows of the embedding of positions.
         positions: usize,
+    },
+    /// A sequence is longer than the model's rotary embedding is known for.
+    #[error(
+        "a sequence of {tokens} tokens is too long: the rotary embedding scales dynamically beyond {longest}, which is not supported; shorter ones would fit"
+    )]
+    TooLong {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// The most there may be.
+        longest: usize,
     },
     /// The activations are no numbers any more.
     #[error(

@@ -53,9 +53,12 @@ params!(
     HeadsParams {
         head_dim: u32,
         pairs: u32,
+        interleaved: u32,
         first: u32,
         token_stride: u32,
         head_stride: u32,
+        centred: u32,
+        weight_stride: u32,
         epsilon: f32,
     }
 );
@@ -74,6 +77,7 @@ params!(
         first_value: u32,
         window: u32,
         scale: f32,
+        soft_cap: f32,
         alibi: u32,
         alibi_factor: f32,
     }
@@ -81,6 +85,10 @@ params!(
 params!(
     /// Values to put through the nonlinearity.
     ActivationParams { count: u32, activation: u32, row: u32 }
+);
+params!(
+    /// Values to change one by one.
+    ElementwiseParams { count: u32, row: u32, scale: f32, bound: f32 }
 );
 params!(
     /// Activations to sum, and where.
@@ -135,7 +143,7 @@ pub static KERNELS: &[Kernel] = &[
         "heads",
         HeadsParams,
         "norm and rotary embedding of each head",
-        ["normalise_heads": 64, [0, 2, 3]; "turn_heads": 64, [0, 1, 3]],
+        ["normalise_heads": 64, [0, 2, 3, 4]; "turn_heads": 64, [0, 1, 4]],
         with "reduce"
     ),
     kernel!(
@@ -147,8 +155,14 @@ pub static KERNELS: &[Kernel] = &[
     kernel!(
         "activation",
         ActivationParams,
-        "SiLU or GELU, with or without a gate",
+        "SiLU, GELU and others, with or without a gate",
         ["gated": 256, [0, 1, 2]; "plain": 256, [0, 1]]
+    ),
+    kernel!(
+        "elementwise",
+        ElementwiseParams,
+        "scaled sums, clipping, soft caps",
+        ["add_scaled": 256, [0, 1, 2]; "clip": 256, [0, 2]; "soft_cap": 256, [0, 2]]
     ),
     kernel!(
         "log_sum_exp",

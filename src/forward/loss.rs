@@ -43,19 +43,25 @@ impl LogSumExp {
     }
 }
 
-/// Rows of the head from number `first` on.
+/// Rows of the head from number `first` on, so that the logits come out scaled.
 pub(super) fn head_part(
     weights: &WeightReader<'_>,
     architecture: &Architecture,
     first: usize,
     rows: usize,
 ) -> Result<HeadPart, Error> {
-    let bias = architecture.head_bias.as_ref();
-    let bias = bias.map(|name| weights.read_rows(name, first, rows));
+    let scale = architecture.logit_scale;
+    let read = |name: &String| -> Result<Vec<f32>, Error> {
+        let mut values = weights.read_rows(name, first, rows)?;
+        if scale != 1.0 {
+            values.iter_mut().for_each(|x| *x *= scale);
+        }
+        Ok(values)
+    };
     Ok(HeadPart {
         first,
-        rows: weights.read_rows(&architecture.head, first, rows)?,
-        bias: bias.transpose()?,
+        rows: read(&architecture.head)?,
+        bias: architecture.head_bias.as_ref().map(read).transpose()?,
     })
 }
 

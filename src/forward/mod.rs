@@ -140,7 +140,7 @@ impl<'a> Forward<'a> {
         if let Some(embedding) = &self.architecture.position_embedding
             && longest(sequences) > embedding.positions
         {
-            return Err(Error::TooLong {
+            return Err(Error::NoPosition {
                 tokens: longest(sequences),
                 positions: embedding.positions,
             });
@@ -151,7 +151,16 @@ impl<'a> Forward<'a> {
             Some(&token) if token as usize >= vocab_size => {
                 Err(Error::TokenOutOfRange { token, vocab_size })
             }
-            _ => Ok(longest(sequences)),
+            _ => self.check_length(longest(sequences)),
+        }
+    }
+
+    /// The length of the longest sequence, if every way in which heads turn is known up to there.
+    fn check_length(&self, tokens: usize) -> Result<usize, Error> {
+        let mut limits = self.architecture.rotaries.iter().filter_map(|r| r.longest);
+        match limits.find(|longest| tokens > *longest) {
+            Some(longest) => Err(Error::TooLong { tokens, longest }),
+            None => Ok(tokens),
         }
     }
 
@@ -234,6 +243,10 @@ impl<'a> Forward<'a> {
             let mut rows = Vec::with_capacity(sequence.len() * architecture.hidden_size);
             for &token in *sequence {
                 rows.extend(weights.read_rows(&architecture.embedding, token as usize, 1)?);
+            }
+            if architecture.embedding_scale != 1.0 {
+                let scale = architecture.embedding_scale;
+                rows.iter_mut().for_each(|x: &mut f32| *x *= scale);
             }
             for (x, position) in rows.iter_mut().zip(positions.iter().flatten()) {
                 *x += position;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::error::Error;
 use crate::checkpoint::{Checkpoint, Place, Reader};
 use crate::dtype::Dtype;
-use crate::model::Linear;
+use crate::model::{Linear, NormKind, NormTensors};
 use crate::targets::Layout;
 
 /// The data of a checkpoint.
@@ -59,6 +59,25 @@ impl<'a> WeightReader<'a> {
         let read =
             |name: &String| self.read_elements(name, linear.first_feature, linear.out_features);
         linear.bias.as_ref().map(read).transpose()
+    }
+
+    /// The factors of a norm and its summands, which a LayerNorm always has, `[heads, features]` each.
+    pub(super) fn read_norm(
+        &self,
+        norm: &NormTensors,
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>), Error> {
+        let numbers = norm.heads * norm.features;
+        let mut factors = match &norm.weight {
+            Some(name) => self.read(name)?,
+            None => vec![1.0; numbers],
+        };
+        factors.iter_mut().for_each(|x| *x += norm.weight_offset);
+        let summands = match (&norm.bias, norm.kind) {
+            (Some(name), _) => Some(self.read(name)?),
+            (None, NormKind::Layer) => Some(vec![0.0; numbers]),
+            (None, NormKind::Rms) => None,
+        };
+        Ok((factors, summands))
     }
 
     /// The weights of some output features of a linear layer from number `first` on, `[features, in_features]`, in the

@@ -12,17 +12,50 @@ pub(crate) enum Activation {
     GeluTanh = 2,
     /// `max(x, 0)`.
     Relu = 3,
+    /// Its square.
+    ReluSquared = 4,
+    /// `x / (1 + exp(-1.702 x))`.
+    GeluSigmoid = 5,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid = 6,
+    /// `tanh(x)`.
+    Tanh = 7,
+    /// `x`.
+    Identity = 8,
+    /// `x`, a hundredth of it below 0.
+    LeakyRelu = 9,
+    /// `x tanh(ln(1 + exp(x)))`.
+    Mish = 10,
+    /// `min(max(x, 0), 6)`.
+    Relu6 = 11,
+    /// `x min(max(x + 3, 0), 6) / 6`.
+    HardSwish = 12,
 }
 
 /// The names that transformers knows each of them by.
 const NAMES: &[(Activation, &[&str])] = &[
     (Activation::Silu, &["silu", "swish"]),
-    (Activation::Gelu, &["gelu"]),
+    (Activation::Gelu, &["gelu", "gelu_python"]),
     (
         Activation::GeluTanh,
-        &["gelu_new", "gelu_fast", "gelu_pytorch_tanh"],
+        &[
+            "gelu_new",
+            "gelu_fast",
+            "gelu_pytorch_tanh",
+            "gelu_accurate",
+            "gelu_python_tanh",
+        ],
     ),
     (Activation::Relu, &["relu"]),
+    (Activation::ReluSquared, &["relu2"]),
+    (Activation::GeluSigmoid, &["quick_gelu"]),
+    (Activation::Sigmoid, &["sigmoid"]),
+    (Activation::Tanh, &["tanh"]),
+    (Activation::Identity, &["linear"]),
+    (Activation::LeakyRelu, &["leaky_relu"]),
+    (Activation::Mish, &["mish"]),
+    (Activation::Relu6, &["relu6"]),
+    (Activation::HardSwish, &["hardswish"]),
 ];
 
 impl Activation {
@@ -47,6 +80,15 @@ mod tests {
             (Activation::Gelu, "GELU"),
             (Activation::GeluTanh, "GELU_TANH"),
             (Activation::Relu, "RELU"),
+            (Activation::ReluSquared, "RELU_SQUARED"),
+            (Activation::GeluSigmoid, "GELU_SIGMOID"),
+            (Activation::Sigmoid, "SIGMOID"),
+            (Activation::Tanh, "TANH"),
+            (Activation::Identity, "IDENTITY"),
+            (Activation::LeakyRelu, "LEAKY_RELU"),
+            (Activation::Mish, "MISH"),
+            (Activation::Relu6, "RELU6"),
+            (Activation::HardSwish, "HARD_SWISH"),
         ] {
             let number = activation as u32;
             let declared = format!("const ACTIVATION_{constant}: u32 = {number}u;");
@@ -57,6 +99,6 @@ mod tests {
     #[test]
     fn a_name_that_nobody_knows_is_none() {
         assert_eq!(Activation::named("swish"), Some(Activation::Silu));
-        assert_eq!(Activation::named("relu6"), None);
+        assert_eq!(Activation::named("prelu"), None);
     }
 }

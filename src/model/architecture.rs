@@ -18,6 +18,8 @@ pub struct Architecture {
     pub max_context: Option<usize>,
     /// The tensor that tokens are looked up in, `[vocab_size, hidden_size]`.
     pub(crate) embedding: String,
+    /// What the embedding's rows are multiplied by.
+    pub(crate) embedding_scale: f32,
     /// The embedding of positions that is added to it.
     pub(crate) position_embedding: Option<PositionEmbedding>,
     /// The norm between the embedding and the first block.
@@ -36,6 +38,10 @@ pub struct Architecture {
     pub(crate) head: String,
     /// What is added to the logits, `[vocab_size]`.
     pub(crate) head_bias: Option<String>,
+    /// What the logits are multiplied by.
+    pub(crate) logit_scale: f32,
+    /// What the logits so scaled are kept within: `cap tanh(l / cap)`.
+    pub(crate) logit_soft_cap: Option<f32>,
 }
 
 /// One of the distinct inputs of a block's linear layers: a place where activations are observed.

@@ -22,23 +22,41 @@ const SPELLINGS: &[(&str, &[&str])] = &[
     ("layer_norm_eps", &["layer_norm_epsilon"]),
 ];
 
-/// A config.json, with the model types' older and newer spellings of a key looked up in turn.
+/// A config.json, in which a key is looked up by its usual name and by others, and what its family means where it says
+/// nothing.
+#[derive(Clone, Copy)]
 pub(super) struct Config<'a> {
     json: &'a Value,
+    defaults: Option<&'a Value>,
 }
 
 impl<'a> Config<'a> {
     pub(super) fn new(json: &'a Value) -> Self {
-        Self { json }
+        Self {
+            json,
+            defaults: None,
+        }
+    }
+
+    /// The same, with the values of `defaults` for keys that it lacks.
+    pub(super) fn over(self, defaults: &'a Value) -> Self {
+        Self {
+            defaults: Some(defaults),
+            ..self
+        }
     }
 
     /// The value of a key, under whichever name; `null` is no value.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        let value = |key| self.json.get(key).filter(|value| !value.is_null());
-        value(key).or_else(|| {
+        let known = |json: &'a Value, key: &str| json.get(key).filter(|value| !value.is_null());
+        let spelled_otherwise = || {
             let (_, others) = SPELLINGS.iter().find(|(usual, _)| *usual == key)?;
-            others.iter().find_map(|other| value(*other))
-        })
+            others.iter().find_map(|other| known(self.json, other))
+        };
+        let default = || self.defaults.and_then(|defaults| known(defaults, key));
+        known(self.json, key)
+            .or_else(spelled_otherwise)
+            .or_else(default)
     }
 
     /// A size that has to be there.
@@ -86,6 +104,18 @@ impl<'a> Config<'a> {
                 Error::Config(format!("{key} is {}, not true or false", brief(value)))
             }),
         }
+    }
+
+    /// A list of so many finite numbers above zero.
+    pub(super) fn numbers(&self, key: &str, count: usize) -> Result<Vec<f64>, Error> {
+        let list = self.get(key).and_then(Value::as_array);
+        let list = list.filter(|list| list.len() == count);
+        let numbers = list.and_then(|list| {
+            let number = |value: &Value| value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+            list.iter().map(number).collect()
+        });
+        numbers
+            .ok_or_else(|| Error::Config(format!("{key} is not a list of {count} numbers above 0")))
     }
 
     /// A word, if there is one.

@@ -1,5 +1,7 @@
 //! What a family of architectures is: the model types it goes by, and how it reads a checkpoint.
 
+use serde_json::Value;
+
 use super::architecture::Architecture;
 use super::config::Config;
 use super::error::Error;
@@ -18,10 +20,19 @@ pub(super) struct ModelFiles<'a> {
     /// The one of the family's model types that it is.
     pub(super) model_type: &'static str,
     pub(super) config: Config<'a>,
-    pub(super) headers: Headers<'a>,
+    pub(super) headers: &'a Headers<'a>,
 }
 
-impl ModelFiles<'_> {
+impl<'a> ModelFiles<'a> {
+    /// The same, with the values of `defaults` for keys that config.json lacks.
+    pub(super) fn over(&self, defaults: &'a Value) -> Self {
+        Self {
+            model_type: self.model_type,
+            config: self.config.over(defaults),
+            headers: self.headers,
+        }
+    }
+
     /// The number of blocks, at most as many as there are tensors, as each has some of its own.
     pub(super) fn blocks(&self) -> Result<usize, Error> {
         let key = "num_hidden_layers";
@@ -35,10 +46,16 @@ impl ModelFiles<'_> {
         Ok(blocks)
     }
 
-    /// What names begin with: `usual`, or nothing in a model that was saved without its head.
-    pub(super) fn prefix(&self, usual: &'static str, embedding: &str) -> &'static str {
-        let has_bare_names = self.headers.has(&format!("{embedding}.weight"));
-        if has_bare_names { "" } else { usual }
+    /// What names begin with: `usual`; nothing in a model that was saved without its head; and the place of the text's half
+    /// in one that knows pictures, too, as transformers 4 and 5 write it.
+    pub(super) fn prefix(&self, usual: &str, embedding: &str) -> String {
+        let places = ["", usual, "language_model.model.", "model.language_model."];
+        let is_there = |place: &&str| self.headers.has(&format!("{place}{embedding}.weight"));
+        places
+            .into_iter()
+            .find(is_there)
+            .unwrap_or(usual)
+            .to_owned()
     }
 
     /// The one of these prefixes under which there is an embedding; the first if there is none.

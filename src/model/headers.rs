@@ -69,11 +69,9 @@ impl<'a> Headers<'a> {
 
     /// Checks the tensors of a norm.
     pub(super) fn check_norm(&self, norm: &NormTensors) -> Result<(), Error> {
-        self.check(&norm.weight, &[norm.features])?;
-        match &norm.bias {
-            Some(bias) => self.check(bias, &[norm.features]),
-            None => Ok(()),
-        }
+        let shape = norm.stored_shape();
+        let mut tensors = norm.weight.iter().chain(&norm.bias);
+        tensors.try_for_each(|tensor| self.check(tensor, &shape))
     }
 
     /// Checks the tensors of a linear layer, and that no bias is left over.

@@ -3,11 +3,12 @@
 //! A decoder-only transformer is an embedding, a row of blocks, a norm and a head. A block is
 //!
 //! ```text
-//! a = norm(x);  q, k, v = linear(a);  o = attention(rotate(q), rotate(k), v);  h = x + linear(o)
-//! m = norm(h);  u = act(gate(m)) * up(m), or act(up(m));                       y = h + down(u)
+//! a = norm(x);  q, k, v = linear(a);  o = attention(rotate(q), rotate(k), v);  h = x + s norm(linear(o))
+//! m = norm(h);  u = act(gate(m)) * up(m), or act(up(m));                       y = h + s norm(down(u))
 //! ```
 //!
-//! with `m = norm(x)` where the two halves run in parallel. What differs between architectures is data: a
+//! where each of the four norms may be missing, `s` is mostly 1, and `m = norm(x)` or `m = a` where the two halves run in
+//! parallel. What differs between architectures is data: a
 //! [`DecoderBlock`](block::DecoderBlock) says what is computed and which tensors it takes, and `src/forward/block.rs` computes
 //! it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to `tests/forward/goldens.py`.
 //!
@@ -29,9 +30,9 @@ mod rotary;
 pub(crate) use activation::Activation;
 pub use architecture::{Architecture, Site};
 pub(crate) use block::{
-    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Projections,
-    SelfAttention,
+    BlockOrder, DecoderBlock, FeedForward, HeadCounts, HeadNorms, Linear, NormKind, NormTensors,
+    NormedWidth, Projections, SelfAttention,
 };
 pub use error::Error;
 pub(crate) use position::{Alibi, Position};
-pub(crate) use rotary::Rotary;
+pub(crate) use rotary::{Pairing, Rotary};

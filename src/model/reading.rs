@@ -49,13 +49,15 @@ fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
     if config.get("quantization_config").is_some() {
         return Err(Error::Unsupported("a quantised checkpoint".to_owned()));
     }
+    let headers = Headers::of(checkpoint);
     let files = ModelFiles {
         model_type,
-        config,
-        headers: Headers::of(checkpoint),
+        // A model that knows pictures, too, has its text's half here.
+        config: config.part("text_config").unwrap_or(config),
+        headers: &headers,
     };
     let architecture = (family.describe)(&files)?;
-    check(&architecture, &files.headers)?;
+    check(&architecture, &headers)?;
     Ok(architecture)
 }
 

@@ -1,6 +1,6 @@
 //! The nonlinearity of feed-forward parts on the CPU.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor};
 use candle_nn::ops;
 use rayon::prelude::*;
 
@@ -17,11 +17,53 @@ pub(super) fn apply(activation: Activation, x: Tensor, up: Option<Tensor>) -> Re
         Activation::Silu => ops::silu(&x),
         Activation::Gelu => x.gelu_erf(),
         Activation::GeluTanh => x.gelu(),
-        Activation::Relu => x.relu(),
+        _ => {
+            x.inplace_op1(&Elementwise(elementwise(activation)))?;
+            Ok(x)
+        }
     };
     match up {
         Some(up) => active? * up,
         None => active,
+    }
+}
+
+/// What becomes of each value; the three above have code of their own.
+fn elementwise(activation: Activation) -> fn(f32) -> f32 {
+    match activation {
+        Activation::Silu => |x| x / (1.0 + (-x).exp()),
+        Activation::Gelu | Activation::GeluTanh | Activation::Identity => |x| x,
+        Activation::Relu => |x| if x < 0.0 { 0.0 } else { x },
+        Activation::ReluSquared => |x| if x < 0.0 { 0.0 } else { x * x },
+        Activation::GeluSigmoid => |x| x / (1.0 + (-1.702 * x).exp()),
+        Activation::Sigmoid => |x| 1.0 / (1.0 + (-x).exp()),
+        Activation::Tanh => f32::tanh,
+        Activation::LeakyRelu => |x| if x > 0.0 { x } else { 0.01 * x },
+        Activation::Mish => |x| {
+            let e = x.clamp(-87.0, 20.0).exp();
+            let n = e * (e + 2.0);
+            x * (n / (n + 2.0))
+        },
+        Activation::Relu6 => |x| x.clamp(0.0, 6.0),
+        Activation::HardSwish => |x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+    }
+}
+
+/// A function of each value, in its place.
+struct Elementwise(fn(f32) -> f32);
+
+impl InplaceOp1 for Elementwise {
+    fn name(&self) -> &'static str {
+        "elementwise"
+    }
+
+    fn cpu_fwd(&self, values: &mut CpuStorage, _: &Layout) -> Result<()> {
+        let CpuStorage::F32(values) = values else {
+            candle_core::bail!("activations are f32");
+        };
+        let chunks = values.par_chunks_mut(1 << 14);
+        chunks.for_each(|values| values.iter_mut().for_each(|x| *x = (self.0)(*x)));
+        Ok(())
     }
 }
 

@@ -7,37 +7,51 @@ use rayon::prelude::*;
 
 use super::exp;
 use super::weights::{CpuMatrix, CpuNorm};
-use crate::model::{Alibi, HeadCounts, Projections, Rotary};
+use crate::model::{
+    Alibi, HeadCounts, HeadNorms, NormedWidth, Pairing, Projections, Rotary, SelfAttention,
+};
 
 /// Bytes that the attention scores of a chunk of queries may take.
 pub(super) const SCORES_BYTES: usize = 32 << 20;
 
 /// Cosines and sines of the angles by which heads turn, `[context, pairs]` each.
 pub(super) struct TurnTable {
-    cos: Tensor,
-    sin: Tensor,
+    pairing: Pairing,
+    /// For sequences of at most so many tokens, and for those that are longer.
+    tables: Vec<(usize, [Tensor; 2])>,
 }
 
 impl TurnTable {
     pub(super) fn new(rotary: &Rotary, context: usize) -> Result<Self> {
-        let frequencies = &rotary.frequencies;
-        let angles = || (0..context).flat_map(|t| frequencies.iter().map(move |f| t as f64 * f));
-        let table = |of: fn(f64) -> f64| {
-            let values: Vec<f32> = angles().map(|angle| of(angle) as f32).collect();
-            Tensor::from_vec(values, (context, frequencies.len()), &Device::Cpu)
-        };
+        let tables = rotary.by_length(context).map(|(tokens, frequencies)| {
+            let turns = Rotary::turns(frequencies, rotary.amplitude, tokens.min(context));
+            let table = |i: usize| {
+                let values: Vec<f32> = turns.iter().map(|turn| turn[i]).collect();
+                let pairs = frequencies.len();
+                Tensor::from_vec(values, (turns.len() / pairs, pairs), &Device::Cpu)
+            };
+            Ok((tokens, [table(0)?, table(1)?]))
+        });
         Ok(Self {
-            cos: table(f64::cos)?,
-            sin: table(f64::sin)?,
+            pairing: rotary.pairing,
+            tables: tables.collect::<Result<_>>()?,
         })
     }
 
     /// Turns the first features of every head, `[heads, tokens, features]`, by their position.
     fn turn(&self, x: &Tensor) -> Result<Tensor> {
-        let dims = 2 * self.cos.dim(1)?;
-        let features = x.dim(D::Minus1)?;
+        let (_, tokens, features) = x.dims3()?;
+        let fits = |(longest, _): &&(usize, _)| tokens <= *longest;
+        let Some((_, [cos, sin])) = self.tables.iter().find(fits) else {
+            candle_core::bail!("a sequence of {tokens} tokens is longer than was announced");
+        };
+        let dims = 2 * cos.dim(1)?;
         let turned = x.narrow(D::Minus1, 0, dims)?.contiguous()?.unsqueeze(0)?;
-        let turned = rotary_emb::rope(&turned, &self.cos, &self.sin)?.squeeze(0)?;
+        let turned = match self.pairing {
+            Pairing::Halves => rotary_emb::rope(&turned, cos, sin)?,
+            Pairing::Interleaved => rotary_emb::rope_i(&turned, cos, sin)?,
+        };
+        let turned = turned.squeeze(0)?;
         if dims == features {
             return Ok(turned);
         }
@@ -108,10 +122,29 @@ impl CpuHeads {
         })
     }
 
-    /// Normalises each head of the queries and of the keys.
-    pub(super) fn normalise(&mut self, [of_queries, of_keys]: &[CpuNorm; 2]) -> Result<()> {
-        self.queries = of_queries.apply(&self.queries)?;
-        self.keys = of_keys.apply(&self.keys)?;
+    /// Brings every feature within `-clip ..= clip`.
+    pub(super) fn clip(&mut self, clip: f32) -> Result<()> {
+        for x in [&mut self.queries, &mut self.keys, &mut self.values] {
+            *x = x.clamp(-clip, clip)?;
+        }
+        Ok(())
+    }
+
+    /// Normalises the queries and the keys.
+    pub(super) fn normalise(&mut self, norms: &HeadNorms<CpuNorm>) -> Result<()> {
+        let [of_queries, of_keys] = &norms.norms;
+        for (norm, x) in [(of_queries, &mut self.queries), (of_keys, &mut self.keys)] {
+            *x = match norms.width {
+                NormedWidth::Head => norm.apply(x)?,
+                NormedWidth::AllHeads => {
+                    let (heads, tokens, features) = x.dims3()?;
+                    let rows = x.transpose(0, 1)?.contiguous()?;
+                    let rows = norm.apply(&rows.reshape((tokens, heads * features))?)?;
+                    let by_head = rows.reshape((tokens, heads, features))?;
+                    by_head.transpose(0, 1)?.contiguous()?
+                }
+            };
+        }
         Ok(())
     }
 
@@ -123,12 +156,18 @@ impl CpuHeads {
     }
 
     /// Causal attention, `[tokens, query heads * features]`; a chunk of queries at a time against the keys up to its end.
-    pub(super) fn attend(
+    /// `alibi` is for heads that know their place by it.
+    pub(super) fn attend<L, N>(
         self,
-        scale: f32,
-        window: Option<usize>,
+        attention: &SelfAttention<L, N>,
         alibi: Option<&Alibi>,
     ) -> Result<Tensor> {
+        let &SelfAttention {
+            scale,
+            soft_cap,
+            window,
+            ..
+        } = attention;
         let Self {
             counts,
             queries,
@@ -153,6 +192,7 @@ impl CpuHeads {
             let scores = q.matmul(&k.narrow(1, start, keys)?.t()?)?;
             scores.inplace_op1(&CausalSoftmax {
                 scale,
+                soft_cap,
                 rows,
                 first: first - start,
                 start,
@@ -179,6 +219,7 @@ impl CpuHeads {
 /// token number `start`.
 struct CausalSoftmax<'a> {
     scale: f32,
+    soft_cap: Option<f32>,
     rows: usize,
     first: usize,
     start: usize,
@@ -222,13 +263,17 @@ impl InplaceOp1 for CausalSoftmax<'_> {
                 scores[..start].fill(0.0);
                 scores[end..].fill(0.0);
                 let seen = &mut scores[start..end];
-                match self.alibi {
-                    Some(alibi) => {
+                match (self.alibi, self.soft_cap) {
+                    (Some(alibi), _) => {
                         let query = self.start + end - 1;
                         self.add_biases(alibi, row / self.rows, query, seen);
                         exp::softmax(seen, 1.0);
                     }
-                    None => exp::softmax(seen, self.scale),
+                    (None, Some(cap)) => {
+                        exp::soft_cap(seen, self.scale, cap);
+                        exp::softmax(seen, 1.0);
+                    }
+                    (None, None) => exp::softmax(seen, self.scale),
                 }
             });
         Ok(())

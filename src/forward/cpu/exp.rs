@@ -95,6 +95,25 @@ pub(super) fn softmax(xs: &mut [f32], scale: f32) {
     pulp::Arch::new().dispatch(Task(xs, scale));
 }
 
+/// Replaces every `x` by `cap tanh(scale x / cap)`.
+pub(super) fn soft_cap(xs: &mut [f32], scale: f32, cap: f32) {
+    struct Task<'a>(&'a mut [f32], f32, f32);
+    impl pulp::WithSimd for Task<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            let Self(xs, scale, cap) = self;
+            for x in xs {
+                let z = *x * scale / cap;
+                let e = exp(-2.0 * z.abs());
+                *x = (cap * (1.0 - e) / (1.0 + e)).copysign(z);
+            }
+        }
+    }
+    pulp::Arch::new().dispatch(Task(xs, scale, cap));
+}
+
 /// Replaces every `gate` by `silu(gate) * up`, with `silu(x) = x / (1 + exp(-x))`.
 pub(super) fn silu_gate(gate: &mut [f32], up: &[f32]) {
     struct Task<'a>(&'a mut [f32], &'a [f32]);
@@ -154,6 +173,22 @@ mod tests {
                 assert!((f64::from(*share) - right).abs() < 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn a_soft_cap_is_that_of_f64_and_keeps_a_nan() {
+        let mut xs: Vec<f32> = (-100..100).map(|i| i as f32 * 0.9).collect();
+        let right: Vec<f64> = xs
+            .iter()
+            .map(|&x| 5.0 * (f64::from(x) * 0.3 / 5.0).tanh())
+            .collect();
+        soft_cap(&mut xs, 0.3, 5.0);
+        for (got, right) in xs.iter().zip(right) {
+            assert!((f64::from(*got) - right).abs() < 1e-6);
+        }
+        let mut nan = [f32::NAN];
+        soft_cap(&mut nan, 1.0, 1.0);
+        assert!(nan[0].is_nan());
     }
 
     #[test]

@@ -12,7 +12,9 @@ use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Position};
+use crate::model::{
+    Activation, Architecture, DecoderBlock, HeadNorms, Linear, NormTensors, Position,
+};
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
 
@@ -79,8 +81,8 @@ impl Engine for CpuEngine<'_> {
 
     fn load_norm(&self, weights: &WeightReader<'_>, norm: &NormTensors) -> Result<CpuNorm, Error> {
         self.pool.install(|| {
-            let bias = norm.bias.as_ref().map(|name| weights.read(name));
-            CpuNorm::new(weights.read(&norm.weight)?, bias.transpose()?, norm).map_err(refused)
+            let (factors, summands) = weights.read_norm(norm)?;
+            CpuNorm::new(factors, summands, norm).map_err(refused)
         })
     }
 
@@ -141,6 +143,18 @@ impl Engine for CpuEngine<'_> {
         Ok(())
     }
 
+    fn add_scaled(
+        &self,
+        _: &mut CpuSequence,
+        x: &Tensor,
+        scale: f32,
+        sum: &mut Tensor,
+    ) -> Result<(), Error> {
+        let scaled = x.affine(f64::from(scale), 0.0);
+        *sum = scaled.and_then(|x| &*sum + x).map_err(refused)?;
+        Ok(())
+    }
+
     fn heads(
         &self,
         _: &mut CpuSequence,
@@ -150,10 +164,19 @@ impl Engine for CpuEngine<'_> {
         CpuHeads::of(attention.heads, &attention.projections, x).map_err(refused)
     }
 
+    fn clip_heads(
+        &self,
+        _: &mut CpuSequence,
+        clip: f32,
+        heads: &mut CpuHeads,
+    ) -> Result<(), Error> {
+        heads.clip(clip).map_err(refused)
+    }
+
     fn normalise_heads(
         &self,
         _: &mut CpuSequence,
-        norms: &[CpuNorm; 2],
+        norms: &HeadNorms<CpuNorm>,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
         heads.normalise(norms).map_err(refused)
@@ -176,9 +199,7 @@ impl Engine for CpuEngine<'_> {
     ) -> Result<Tensor, Error> {
         let alibi = self.architecture.alibi.as_ref();
         let alibi = alibi.filter(|_| attention.position == Position::Alibi);
-        heads
-            .attend(attention.scale, attention.window, alibi)
-            .map_err(refused)
+        heads.attend(attention, alibi).map_err(refused)
     }
 
     fn activate(
@@ -211,10 +232,20 @@ impl Engine for CpuEngine<'_> {
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let rows = self.head(head).map_err(refused)?;
         let count = head.rows.len() / self.architecture.hidden_size;
+        let soft_cap = self.architecture.logit_soft_cap;
         let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
             let mut partials = Vec::with_capacity(next.len());
+            let mut capped = vec![0.0; if soft_cap.is_some() { count } else { 0 }];
             with_slice(&rows.apply(hidden).map_err(refused)?, |logits| {
                 for (logits, &next) in logits.chunks_exact(count).zip(*next) {
+                    let logits = match soft_cap {
+                        Some(cap) => {
+                            capped.copy_from_slice(logits);
+                            exp::soft_cap(&mut capped, 1.0, cap);
+                            &capped
+                        }
+                        None => logits,
+                    };
                     let (largest, sum) = exp::log_sum_exp(logits);
                     let target = (next as usize).checked_sub(head.first);
                     partials.push(PartialLoss {
@@ -235,6 +266,9 @@ impl Engine for CpuEngine<'_> {
         let logits = rows.apply(hidden).map_err(refused)?;
         let mut all = Vec::new();
         with_slice(&logits, |logits| all = logits.to_vec())?;
+        if let Some(cap) = self.architecture.logit_soft_cap {
+            exp::soft_cap(&mut all, 1.0, cap);
+        }
         Ok(all)
     }
 }

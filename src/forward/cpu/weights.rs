@@ -1,6 +1,6 @@
 //! Linear layers and norms as candle's tensors, in f32.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops;
 
 use crate::model::{Linear, NormKind, NormTensors};
@@ -48,6 +48,7 @@ impl CpuMatrix {
 /// A norm's factors and summands.
 pub(crate) struct CpuNorm {
     kind: NormKind,
+    features: usize,
     weight: Tensor,
     bias: Option<Tensor>,
     epsilon: f32,
@@ -59,14 +60,15 @@ impl CpuNorm {
         bias: Option<Vec<f32>>,
         norm: &NormTensors,
     ) -> Result<Self> {
-        let tensor = |values| Tensor::from_vec(values, norm.features, &Device::Cpu);
-        // candle's LayerNorm adds something in any case.
-        let bias = match norm.kind {
-            NormKind::Layer => Some(bias.unwrap_or_else(|| vec![0.0; norm.features])),
-            NormKind::Rms => bias,
+        // One list a head goes over `[heads, tokens, features]`.
+        let shape = match norm.heads {
+            1 => vec![norm.features],
+            heads => vec![heads, 1, norm.features],
         };
+        let tensor = |values| Tensor::from_vec(values, shape.clone(), &Device::Cpu);
         Ok(Self {
             kind: norm.kind,
+            features: norm.features,
             weight: tensor(weight)?,
             bias: bias.map(tensor).transpose()?,
             epsilon: norm.epsilon as f32,
@@ -75,9 +77,26 @@ impl CpuNorm {
 
     /// The last dimension of `x`, normalised.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        if self.weight.rank() > 1 {
+            return self.apply_by_head(x);
+        }
         match (self.kind, &self.bias) {
             (NormKind::Layer, Some(bias)) => ops::layer_norm(x, &self.weight, bias, self.epsilon),
             _ => ops::rms_norm(x, &self.weight, self.epsilon),
+        }
+    }
+
+    /// The same with factors for each head of `[heads, tokens, features]`.
+    fn apply_by_head(&self, x: &Tensor) -> Result<Tensor> {
+        let ones = Tensor::ones(self.features, DType::F32, &Device::Cpu)?;
+        let y = match self.kind {
+            NormKind::Layer => ops::layer_norm(x, &ones, &ones.zeros_like()?, self.epsilon)?,
+            NormKind::Rms => ops::rms_norm(x, &ones, self.epsilon)?,
+        };
+        let y = y.broadcast_mul(&self.weight)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
         }
     }
 }

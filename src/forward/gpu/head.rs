@@ -3,7 +3,7 @@
 use wgpu::BufferUsages as Usage;
 
 use super::buffers::{GpuTensor, buffer, filled};
-use super::layers::{Destination, product};
+use super::layers::{Destination, elementwise, product};
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::GpuMatrix;
 use crate::forward::engine::{HeadPart, PartialLoss};
@@ -14,13 +14,22 @@ use crate::forward::kernels::LogSumExpParams;
 pub(super) struct HeadRows<'a> {
     recorder: &'a Recorder<'a>,
     matrix: GpuMatrix,
+    soft_cap: Option<f32>,
 }
 
 impl<'a> HeadRows<'a> {
-    /// Brings a part of the head to the device.
-    pub(super) fn new(recorder: &'a Recorder<'a>, part: &HeadPart, hidden_size: usize) -> Self {
+    /// Brings a part of the head to the device; the soft cap is for its logits.
+    pub(super) fn new(
+        recorder: &'a Recorder<'a>,
+        part: &HeadPart,
+        (hidden_size, soft_cap): (usize, Option<f32>),
+    ) -> Self {
         let matrix = GpuMatrix::of_head(recorder.context, part, hidden_size);
-        Self { recorder, matrix }
+        Self {
+            recorder,
+            matrix,
+            soft_cap,
+        }
     }
 
     /// The logits of a hidden state, `[tokens, rows]`.
@@ -93,6 +102,10 @@ impl<'a> HeadRows<'a> {
                 add: false,
             };
             product(self.recorder, sequence, &self.matrix, hidden, &to);
+            if let Some(cap) = self.soft_cap {
+                let all = (logits, [hidden.tokens, self.matrix.out_features]);
+                elementwise(self.recorder, sequence, "soft_cap", [1.0, cap], None, all);
+            }
             then(sequence);
             Ok(())
         })?;

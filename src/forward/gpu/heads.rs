@@ -1,32 +1,37 @@
 //! Heads and causal attention on the adapter.
 
 use super::buffers::{GpuTensor, filled};
-use super::layers::{Destination, product};
+use super::layers::{Destination, elementwise, product};
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
 use crate::forward::kernels::{AttentionParams, HeadsParams};
-use crate::model::{Alibi, HeadCounts, Projections, Rotary};
+use crate::model::{
+    Alibi, HeadCounts, HeadNorms, NormKind, NormedWidth, Pairing, Projections, Rotary,
+    SelfAttention,
+};
 
 /// The longest head `attention.wgsl` has room for.
 pub(super) const MAX_HEAD_FEATURES: usize = 256;
 
 /// Cosines and sines of the angles by which heads turn, `[context, pairs, 2]`.
 pub(super) struct TurnBuffer {
-    turns: wgpu::Buffer,
+    pairing: Pairing,
     pairs: usize,
+    /// For sequences of at most so many tokens, and for those that are longer.
+    tables: Vec<(usize, wgpu::Buffer)>,
 }
 
 impl TurnBuffer {
     pub(super) fn new(context: &Context, rotary: &Rotary, tokens: usize) -> Self {
-        let frequencies = &rotary.frequencies;
-        let turns: Vec<[f32; 2]> = (0..tokens)
-            .flat_map(|t| frequencies.iter().map(move |f| t as f64 * f))
-            .map(|angle| [angle.cos() as f32, angle.sin() as f32])
-            .collect();
+        let tables = rotary.by_length(tokens).map(|(longest, frequencies)| {
+            let turns = Rotary::turns(frequencies, rotary.amplitude, tokens.min(longest));
+            (longest, filled(context, "turns", &turns))
+        });
         Self {
-            turns: filled(context, "turns", &turns),
-            pairs: frequencies.len(),
+            pairing: rotary.pairing,
+            pairs: rotary.frequencies.len(),
+            tables: tables.collect(),
         }
     }
 }
@@ -98,19 +103,38 @@ impl GpuHeads {
         }
     }
 
-    /// Normalises each head of the queries and of the keys.
+    /// Brings every feature within `-clip ..= clip`.
+    pub(super) fn clip(&self, recorder: &Recorder<'_>, sequence: &mut GpuSequence, clip: f32) {
+        let shape = [self.all.tokens, self.all.features];
+        let all = (&self.all.buffer, shape);
+        elementwise(recorder, sequence, "clip", [1.0, clip], None, all);
+    }
+
+    /// Normalises the queries and the keys. All of them together lie side by side where each has a layer of its own.
     pub(super) fn normalise(
         &self,
         recorder: &Recorder<'_>,
         sequence: &mut GpuSequence,
-        norms: &[GpuNorm; 2],
+        norms: &HeadNorms<GpuNorm>,
     ) {
-        for ((first, count), norm) in self.queries_and_keys().into_iter().zip(norms) {
+        for ((first, count), norm) in self.queries_and_keys().into_iter().zip(&norms.norms) {
             let params = HeadsParams {
+                head_dim: norm.features as u32,
+                centred: u32::from(norm.kind == NormKind::Layer),
+                weight_stride: if norm.heads == 1 {
+                    0
+                } else {
+                    norm.features as u32
+                },
                 epsilon: norm.epsilon,
                 ..self.params(first)
             };
-            let buffers = [(2, &norm.weight), (3, &self.all.buffer)];
+            let bias = norm.bias.as_ref().unwrap_or(&recorder.nothing);
+            let buffers = [(2, &norm.weight), (3, bias), (4, &self.all.buffer)];
+            let count = match norms.width {
+                NormedWidth::Head => count,
+                NormedWidth::AllHeads => 1,
+            };
             let groups = (count, self.all.tokens);
             recorder.dispatch(sequence, "normalise_heads", &params, &buffers, groups);
         }
@@ -123,24 +147,27 @@ impl GpuHeads {
         sequence: &mut GpuSequence,
         by: &TurnBuffer,
     ) {
+        let fits = |(longest, _): &&(usize, _)| self.all.tokens <= *longest;
+        let table = by.tables.iter().find(fits);
+        let (_, turns) = table.unwrap_or(&by.tables[0]);
         for (first, count) in self.queries_and_keys() {
             let params = HeadsParams {
                 pairs: by.pairs as u32,
+                interleaved: u32::from(by.pairing == Pairing::Interleaved),
                 ..self.params(first)
             };
-            let buffers = [(1, &by.turns), (3, &self.all.buffer)];
+            let buffers = [(1, turns), (4, &self.all.buffer)];
             let groups = (count, self.all.tokens);
             recorder.dispatch(sequence, "turn_heads", &params, &buffers, groups);
         }
     }
 
     /// What each query finds, `[tokens, query heads * features]`.
-    pub(super) fn attend(
+    pub(super) fn attend<L, N>(
         &self,
         recorder: &Recorder<'_>,
         sequence: &mut GpuSequence,
-        scale: f32,
-        window: Option<usize>,
+        attention: &SelfAttention<L, N>,
         alibi: Option<&AlibiBuffer>,
     ) -> GpuTensor {
         let HeadCounts {
@@ -161,8 +188,9 @@ impl GpuHeads {
             first_query: 0,
             first_key: self.first_key as u32,
             first_value: self.first_value as u32,
-            window: window.map_or(u32::MAX, |window| window as u32),
-            scale,
+            window: attention.window.map_or(u32::MAX, |window| window as u32),
+            scale: attention.scale,
+            soft_cap: attention.soft_cap.unwrap_or(0.0),
             alibi: alibi.map_or(0, |alibi| alibi.kind),
             alibi_factor: alibi.map_or(0.0, |alibi| alibi.factor),
         };

@@ -3,7 +3,7 @@
 use super::buffers::GpuTensor;
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
-use crate::forward::kernels::{ActivationParams, NormParams, ProductParams};
+use crate::forward::kernels::{ActivationParams, ElementwiseParams, NormParams, ProductParams};
 use crate::model::{Activation, NormKind};
 
 /// Where a product goes: the features of each token's row from `first` on.
@@ -85,6 +85,27 @@ pub(super) fn norm(
             recorder.dispatch(sequence, "rms_norm", &params, &buffers, groups);
         }
     }
+}
+
+/// Runs one of the kernels of `elementwise.wgsl` over `[tokens, features]` values `y`.
+pub(super) fn elementwise(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    entry_point: &'static str,
+    [scale, bound]: [f32; 2],
+    x: Option<&wgpu::Buffer>,
+    (y, [tokens, features]): (&wgpu::Buffer, [usize; 2]),
+) {
+    let params = ElementwiseParams {
+        count: (tokens * features) as u32,
+        row: features as u32,
+        scale,
+        bound,
+    };
+    let mut buffers = vec![(2, y)];
+    buffers.extend(x.map(|x| (1, x)));
+    let groups = (features.div_ceil(256), tokens);
+    recorder.dispatch(sequence, entry_point, &params, &buffers, groups);
 }
 
 /// `act(x)` or `act(x) * up`, in the place of `x`.

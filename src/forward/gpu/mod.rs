@@ -17,7 +17,9 @@ use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
-use crate::model::{Activation, Architecture, DecoderBlock, Linear, NormTensors, Position};
+use crate::model::{
+    Activation, Architecture, DecoderBlock, HeadNorms, Linear, NormTensors, Position,
+};
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
 use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
@@ -32,6 +34,7 @@ const IN_FLIGHT: usize = 8;
 /// An adapter that runs one sequence after the other.
 pub(super) struct GpuEngine<'a> {
     hidden_size: usize,
+    logit_soft_cap: Option<f32>,
     recorder: Recorder<'a>,
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
@@ -51,6 +54,7 @@ impl<'a> GpuEngine<'a> {
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
             hidden_size: architecture.hidden_size,
+            logit_soft_cap: architecture.logit_soft_cap,
             recorder: Recorder::new(context, tokens),
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT),
             turns: rotaries
@@ -188,6 +192,19 @@ impl Engine for GpuEngine<'_> {
         Ok(())
     }
 
+    fn add_scaled(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+        scale: f32,
+        sum: &mut GpuTensor,
+    ) -> Result<(), Error> {
+        let to = (&sum.buffer, [sum.tokens, sum.features]);
+        let x = Some(&x.buffer);
+        layers::elementwise(&self.recorder, sequence, "add_scaled", [scale, 0.0], x, to);
+        Ok(())
+    }
+
     fn heads(
         &self,
         sequence: &mut GpuSequence,
@@ -204,10 +221,20 @@ impl Engine for GpuEngine<'_> {
         ))
     }
 
+    fn clip_heads(
+        &self,
+        sequence: &mut GpuSequence,
+        clip: f32,
+        heads: &mut GpuHeads,
+    ) -> Result<(), Error> {
+        heads.clip(&self.recorder, sequence, clip);
+        Ok(())
+    }
+
     fn normalise_heads(
         &self,
         sequence: &mut GpuSequence,
-        norms: &[GpuNorm; 2],
+        norms: &HeadNorms<GpuNorm>,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
         heads.normalise(&self.recorder, sequence, norms);
@@ -230,10 +257,9 @@ impl Engine for GpuEngine<'_> {
         attention: &LoadedAttention<Self>,
         heads: GpuHeads,
     ) -> Result<GpuTensor, Error> {
-        let (scale, window) = (attention.scale, attention.window);
         let alibi = self.alibi.as_ref();
         let alibi = alibi.filter(|_| attention.position == Position::Alibi);
-        Ok(heads.attend(&self.recorder, sequence, scale, window, alibi))
+        Ok(heads.attend(&self.recorder, sequence, attention, alibi))
     }
 
     fn activate(
@@ -269,11 +295,13 @@ impl Engine for GpuEngine<'_> {
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let rows = HeadRows::new(&self.recorder, head, self.hidden_size);
+        let shape = (self.hidden_size, self.logit_soft_cap);
+        let rows = HeadRows::new(&self.recorder, head, shape);
         rows.partial_losses(head.first, hidden, next)
     }
 
     fn logits(&self, head: &HeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
-        HeadRows::new(&self.recorder, head, self.hidden_size).logits(hidden)
+        let shape = (self.hidden_size, self.logit_soft_cap);
+        HeadRows::new(&self.recorder, head, shape).logits(hidden)
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct GpuNorm {
     pub(super) weight: wgpu::Buffer,
     pub(super) bias: Option<wgpu::Buffer>,
     pub(super) features: usize,
+    /// Heads with factors of their own; 1 where there is one list for all.
+    pub(super) heads: usize,
     pub(super) epsilon: f32,
 }
 
@@ -43,20 +45,13 @@ impl GpuNorm {
         weights: &WeightReader<'_>,
         norm: &NormTensors,
     ) -> Result<Self, Error> {
-        let read = |name: &String| -> Result<wgpu::Buffer, Error> {
-            Ok(filled(context, "norm", &weights.read(name)?))
-        };
-        let bias = match (&norm.bias, norm.kind) {
-            (Some(name), _) => Some(read(name)?),
-            // The kernel adds something in any case.
-            (None, NormKind::Layer) => Some(filled(context, "norm", &vec![0.0_f32; norm.features])),
-            (None, NormKind::Rms) => None,
-        };
+        let (factors, summands) = weights.read_norm(norm)?;
         let loaded = Self {
             kind: norm.kind,
-            weight: read(&norm.weight)?,
-            bias,
+            weight: filled(context, "norm", &factors),
+            bias: summands.map(|summands| filled(context, "norm", &summands)),
             features: norm.features,
+            heads: norm.heads,
             epsilon: norm.epsilon as f32,
         };
         context.check()?;

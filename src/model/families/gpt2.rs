@@ -5,8 +5,7 @@ use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{
-    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Projections,
-    SelfAttention,
+    BlockOrder, DecoderBlock, HeadCounts, Linear, Projections, SelfAttention,
 };
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
@@ -31,7 +30,6 @@ struct Variant {
     interleaved: bool,
     /// Whether the scores of a block are divided by its number, counted from 1.
     scaled_by_block: bool,
-    activation: Activation,
 }
 
 fn gpt2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
@@ -41,7 +39,6 @@ fn gpt2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         heads: common::heads(config, Ok)?,
         interleaved: false,
         scaled_by_block: config.flag_or("scale_attn_by_inverse_layer_idx", false)?,
-        activation: Activation::GeluTanh,
     };
     variant.describe(files)
 }
@@ -54,7 +51,6 @@ fn gpt_bigcode(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         heads: common::heads(config, |heads| Ok(if multi_query { 1 } else { heads }))?,
         interleaved: !multi_query,
         scaled_by_block: false,
-        activation: Activation::GeluTanh,
     };
     variant.describe(files)
 }
@@ -67,28 +63,17 @@ impl Variant {
         let intermediate_size = config.size_or("intermediate_size", Some(4 * hidden_size))?;
         let heads = self.heads;
         let queries = heads.queries * heads.features;
-        let activation = common::activation(config, self.activation)?;
+        let activation = common::activation(config, Activation::GeluTanh)?;
         let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
         let scaled = config.flag_or("scale_attn_weights", true)?;
 
         let prefix = files.prefix("transformer.", "wte");
-        let norm = |module: String| NormTensors {
-            kind: NormKind::Layer,
-            weight: format!("{module}.weight"),
-            bias: Some(format!("{module}.bias")),
-            features: hidden_size,
-            epsilon,
-        };
+        let norm = |module: String| common::layer_norm(module, hidden_size, epsilon);
         let block = |index: usize| {
             let module = |name| format!("{prefix}h.{index}.{name}");
-            let linear = |name, shape| {
-                let module = module(name);
-                let bias = Some(format!("{module}.bias"));
-                let layer = Linear::of_its_own(format!("{module}.weight"), bias, shape);
-                Linear {
-                    layout: self.layout,
-                    ..layer
-                }
+            let linear = |name, shape| Linear {
+                layout: self.layout,
+                ..common::linear(module(name), true, shape)
             };
             let scale = if scaled {
                 common::usual_scale(heads)
@@ -97,52 +82,42 @@ impl Variant {
             };
             let divisor = if self.scaled_by_block { index + 1 } else { 1 };
             let rows = queries + 2 * heads.keys * heads.features;
-            let projections = linear("attn.c_attn", [rows, hidden_size]);
-            DecoderBlock {
-                order: BlockOrder::Sequential,
-                attention_norm: norm(module("ln_1")),
-                attention: SelfAttention {
-                    heads,
-                    projections: match self.interleaved {
-                        true => Projections::Interleaved(projections),
-                        false => Projections::one_after_the_other(projections, heads),
-                    },
-                    head_norms: None,
-                    position: Position::None,
-                    scale: scale / divisor as f32,
-                    window: None,
-                    output: linear("attn.c_proj", [hidden_size, queries]),
-                },
-                mlp_norm: norm(module("ln_2")),
-                mlp: FeedForward {
-                    activation,
-                    gate: None,
-                    up: linear("mlp.c_fc", [intermediate_size, hidden_size]),
-                    down: linear("mlp.c_proj", [hidden_size, intermediate_size]),
-                },
-            }
+            let all = linear("attn.c_attn", [rows, hidden_size]);
+            let projections = match self.interleaved {
+                true => Projections::Interleaved(all),
+                false => Projections::one_after_the_other(all, heads),
+            };
+            let output = linear("attn.c_proj", [hidden_size, queries]);
+            let attention = SelfAttention {
+                scale: scale / divisor as f32,
+                ..SelfAttention::plain(heads, projections, Position::None, output)
+            };
+            let mlp = common::ungated(
+                activation,
+                linear("mlp.c_fc", [intermediate_size, hidden_size]),
+                linear("mlp.c_proj", [hidden_size, intermediate_size]),
+            );
+            DecoderBlock::plain(
+                BlockOrder::Sequential,
+                (norm(module("ln_1")), attention),
+                (Some(norm(module("ln_2"))), mlp),
+            )
         };
         let embedding = format!("{prefix}wte.weight");
-        let positions = config.size("max_position_embeddings")?;
-        Ok(Architecture {
-            model_type: files.model_type,
-            hidden_size,
-            vocab_size: config.size("vocab_size")?,
-            max_context: Some(positions),
-            position_embedding: Some(PositionEmbedding {
-                tensor: format!("{prefix}wpe.weight"),
-                offset: 0,
-                positions,
-            }),
-            embedding_norm: None,
-            alibi: None,
-            rotaries: Vec::new(),
+        let parts = common::Parts {
             block_prefix: format!("{prefix}h."),
             blocks: (0..files.blocks()?).map(block).collect(),
             final_norm: norm(format!("{prefix}ln_f")),
             head: files.tied_head(&["lm_head"], &embedding)?,
-            head_bias: None,
             embedding,
+        };
+        Ok(Architecture {
+            position_embedding: Some(PositionEmbedding {
+                tensor: format!("{prefix}wpe.weight"),
+                offset: 0,
+                positions: config.size("max_position_embeddings")?,
+            }),
+            ..common::plain(files, parts)?
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::model::block::{
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::position::Position;
-use crate::model::rotary::Rotary;
+use crate::model::rotary::{Rotary, RotaryDefaults};
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["gpt_neox"],
@@ -33,11 +33,13 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 
     let prefix = files.prefix("gpt_neox.", "embed_in");
     let norm = |module: String| NormTensors {
-        kind: NormKind::Layer,
-        weight: format!("{module}.weight"),
         bias: Some(format!("{module}.bias")),
-        features: hidden_size,
-        epsilon,
+        ..NormTensors::plain(
+            NormKind::Layer,
+            format!("{module}.weight"),
+            hidden_size,
+            epsilon,
+        )
     };
     let block = |index| {
         let module = |name| format!("{prefix}layers.{index}.{name}");
@@ -48,7 +50,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         };
         DecoderBlock {
             order,
-            attention_norm: norm(module("input_layernorm")),
+            attention_norm: Some(norm(module("input_layernorm"))),
             attention: SelfAttention {
                 heads,
                 projections: Projections::Interleaved(linear(
@@ -56,19 +58,24 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
                     attention_bias,
                     [3 * queries, hidden_size],
                 )),
+                clip: None,
                 head_norms: None,
                 position: Position::Rotary(0),
                 scale: common::usual_scale(heads),
+                soft_cap: None,
                 window: None,
                 output: linear("attention.dense", attention_bias, [hidden_size, queries]),
             },
-            mlp_norm: norm(module("post_attention_layernorm")),
+            attention_post_norm: None,
+            mlp_norm: Some(norm(module("post_attention_layernorm"))),
             mlp: FeedForward {
                 activation,
                 gate: None,
                 up: linear("mlp.dense_h_to_4h", true, [intermediate_size, hidden_size]),
                 down: linear("mlp.dense_4h_to_h", true, [hidden_size, intermediate_size]),
             },
+            mlp_post_norm: None,
+            residual_scale: 1.0,
         }
     };
     let embedding = format!("{prefix}embed_in.weight");
@@ -77,10 +84,17 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         hidden_size,
         vocab_size: config.size("vocab_size")?,
         max_context: common::max_context(config)?,
+        embedding_scale: 1.0,
         position_embedding: None,
         embedding_norm: None,
         alibi: None,
-        rotaries: vec![Rotary::read(config, heads.features, 0.25)?],
+        rotaries: vec![Rotary::read(
+            config,
+            RotaryDefaults {
+                fraction: 0.25,
+                ..RotaryDefaults::of(heads.features)
+            },
+        )?],
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layer_norm")),
@@ -88,5 +102,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         head: files.head(&["embed_out", "lm_head"], &embedding)?,
         head_bias: None,
         embedding,
+        logit_scale: 1.0,
+        logit_soft_cap: None,
     })
 }

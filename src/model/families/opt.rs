@@ -3,10 +3,7 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{
-    BlockOrder, DecoderBlock, FeedForward, Linear, NormKind, NormTensors, Projections,
-    SelfAttention,
-};
+use crate::model::block::{BlockOrder, DecoderBlock, Projections, SelfAttention};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::position::{Position, PositionEmbedding};
@@ -24,7 +21,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let queries = heads.queries * heads.features;
     let activation = common::activation(config, Activation::Relu)?;
     let bias = config.flag_or("enable_bias", true)?;
-    // The 350M model has all of these.
+    // The 350M model is otherwise in all of this.
     for (key, usual) in [
         ("do_layer_norm_before", true),
         ("_remove_final_layer_norm", false),
@@ -40,64 +37,44 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     }
 
     let prefix = files.prefix_of(&["model.decoder.", "decoder.", ""], "embed_tokens");
-    let norm = |module: String| NormTensors {
-        kind: NormKind::Layer,
-        weight: format!("{module}.weight"),
-        bias: Some(format!("{module}.bias")),
-        features: hidden_size,
-        epsilon: 1e-5,
-    };
+    let norm = |module: String| common::layer_norm(module, hidden_size, 1e-5);
     let block = |index| {
         let module = |name| format!("{prefix}layers.{index}.{name}");
-        let linear = |name, shape| {
-            let module = module(name);
-            let bias = bias.then(|| format!("{module}.bias"));
-            Linear::of_its_own(format!("{module}.weight"), bias, shape)
-        };
-        DecoderBlock {
-            order: BlockOrder::Sequential,
-            attention_norm: norm(module("self_attn_layer_norm")),
-            attention: SelfAttention {
-                heads,
-                projections: Projections::Separate(
-                    ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
-                        .map(|name| linear(name, [queries, hidden_size])),
-                ),
-                head_norms: None,
-                position: Position::None,
-                scale: common::usual_scale(heads),
-                window: None,
-                output: linear("self_attn.out_proj", [hidden_size, queries]),
-            },
-            mlp_norm: norm(module("final_layer_norm")),
-            mlp: FeedForward {
-                activation,
-                gate: None,
-                up: linear("fc1", [intermediate_size, hidden_size]),
-                down: linear("fc2", [hidden_size, intermediate_size]),
-            },
-        }
+        let linear = |name, shape| common::linear(module(name), bias, shape);
+        let attention = SelfAttention::plain(
+            heads,
+            Projections::Separate(
+                ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
+                    .map(|name| linear(name, [queries, hidden_size])),
+            ),
+            Position::None,
+            linear("self_attn.out_proj", [hidden_size, queries]),
+        );
+        let mlp = common::ungated(
+            activation,
+            linear("fc1", [intermediate_size, hidden_size]),
+            linear("fc2", [hidden_size, intermediate_size]),
+        );
+        DecoderBlock::plain(
+            BlockOrder::Sequential,
+            (norm(module("self_attn_layer_norm")), attention),
+            (Some(norm(module("final_layer_norm"))), mlp),
+        )
     };
     let embedding = format!("{prefix}embed_tokens.weight");
-    let positions = config.size("max_position_embeddings")?;
-    Ok(Architecture {
-        model_type: files.model_type,
-        hidden_size,
-        vocab_size: config.size("vocab_size")?,
-        max_context: Some(positions),
-        position_embedding: Some(PositionEmbedding {
-            tensor: format!("{prefix}embed_positions.weight"),
-            offset: 2,
-            positions,
-        }),
-        embedding_norm: None,
-        alibi: None,
-        rotaries: Vec::new(),
+    let parts = common::Parts {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layer_norm")),
         head: files.tied_head(&["lm_head"], &embedding)?,
-        head_bias: None,
         embedding,
+    };
+    Ok(Architecture {
+        position_embedding: Some(PositionEmbedding {
+            tensor: format!("{prefix}embed_positions.weight"),
+            offset: 2,
+            positions: config.size("max_position_embeddings")?,
+        }),
+        ..common::plain(files, parts)?
     })
 }
