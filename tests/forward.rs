@@ -31,6 +31,7 @@ const LINEARS: &[(&str, usize)] = &[
     ("gpt_bigcode", 4),
     ("gpt_bigcode-multi_head", 4),
     ("bloom", 4),
+    ("mpt", 4),
 ];
 
 /// What transformers computed.

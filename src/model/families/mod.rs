@@ -7,6 +7,7 @@ mod gpt_neox;
 mod llama;
 mod llama_like;
 mod mistral;
+mod mpt;
 mod opt;
 mod qwen2;
 mod qwen3;
@@ -24,6 +25,7 @@ static FAMILIES: &[&Family] = &[
     &gpt2::GPT2,
     &gpt2::GPT_BIGCODE,
     &bloom::FAMILY,
+    &mpt::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
