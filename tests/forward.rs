@@ -32,6 +32,7 @@ const LINEARS: &[(&str, usize)] = &[
     ("gpt_bigcode-multi_head", 4),
     ("bloom", 4),
     ("mpt", 4),
+    ("phi", 6),
 ];
 
 /// What transformers computed.

@@ -9,6 +9,7 @@ mod llama_like;
 mod mistral;
 mod mpt;
 mod opt;
+mod phi;
 mod qwen2;
 mod qwen3;
 
@@ -26,6 +27,7 @@ static FAMILIES: &[&Family] = &[
     &gpt2::GPT_BIGCODE,
     &bloom::FAMILY,
     &mpt::FAMILY,
+    &phi::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
