@@ -33,6 +33,7 @@ const LINEARS: &[(&str, usize)] = &[
     ("bloom", 4),
     ("mpt", 4),
     ("phi", 6),
+    ("gptj", 6),
 ];
 
 /// What transformers computed.

@@ -4,6 +4,7 @@ mod bloom;
 mod common;
 mod gpt2;
 mod gpt_neox;
+mod gptj;
 mod llama;
 mod llama_like;
 mod mistral;
@@ -28,6 +29,7 @@ static FAMILIES: &[&Family] = &[
     &bloom::FAMILY,
     &mpt::FAMILY,
     &phi::FAMILY,
+    &gptj::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
