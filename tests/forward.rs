@@ -34,6 +34,9 @@ const LINEARS: &[(&str, usize)] = &[
     ("mpt", 4),
     ("phi", 6),
     ("gptj", 6),
+    ("falcon", 4),
+    ("falcon-new", 4),
+    ("falcon-alibi", 4),
 ];
 
 /// What transformers computed.

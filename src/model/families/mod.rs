@@ -2,6 +2,7 @@
 
 mod bloom;
 mod common;
+mod falcon;
 mod gpt2;
 mod gpt_neox;
 mod gptj;
@@ -30,6 +31,7 @@ static FAMILIES: &[&Family] = &[
     &mpt::FAMILY,
     &phi::FAMILY,
     &gptj::FAMILY,
+    &falcon::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
