@@ -37,6 +37,7 @@ const LINEARS: &[(&str, usize)] = &[
     ("falcon", 4),
     ("falcon-new", 4),
     ("falcon-alibi", 4),
+    ("persimmon", 4),
 ];
 
 /// What transformers computed.

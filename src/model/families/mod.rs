@@ -11,6 +11,7 @@ mod llama_like;
 mod mistral;
 mod mpt;
 mod opt;
+mod persimmon;
 mod phi;
 mod qwen2;
 mod qwen3;
@@ -32,6 +33,7 @@ static FAMILIES: &[&Family] = &[
     &phi::FAMILY,
     &gptj::FAMILY,
     &falcon::FAMILY,
+    &persimmon::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
