@@ -5,8 +5,7 @@
 //! number of heads, goes along unchanged, so that the code that runs a block reads it from the same place.
 
 use super::activation::Activation;
-use super::position::Position;
-use crate::targets::Layout;
+use crate::names::rules::Layout;
 
 /// How a hidden state is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +172,17 @@ pub(crate) struct HeadCounts {
     pub(crate) keys: usize,
     /// Features of a head.
     pub(crate) features: usize,
+}
+
+/// How queries and keys know their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// They do not: the hidden state has it.
+    None,
+    /// They turn, in the way of this index in the architecture's list.
+    Rotary(usize),
+    /// Each head prefers what is near, by the architecture's slopes.
+    Alibi,
 }
 
 /// Over what a norm of heads goes.

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! where each of the four norms may be missing, `s` is mostly 1, and `m = norm(x)` or `m = a` where the two halves run in
-//! parallel. What differs between architectures is data: a
-//! [`DecoderBlock`](block::DecoderBlock) says what is computed and which tensors it takes, and `src/forward/block.rs` computes
-//! it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to `tests/forward/goldens.py`.
+//! parallel. What differs between architectures is data: a `DecoderBlock` says what is computed and which tensors it takes,
+//! and `src/forward/block.rs` computes it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to
+//! `tests/forward/goldens.py`.
 //!
 //! An [`Architecture`] has been checked against the checkpoint: every tensor it names is there, in the shape it says, as
 //! floats.
@@ -31,8 +31,8 @@ pub(crate) use activation::Activation;
 pub use architecture::{Architecture, Site};
 pub(crate) use block::{
     BlockOrder, DecoderBlock, FeedForward, HeadCounts, HeadNorms, Linear, NormKind, NormTensors,
-    NormedWidth, Projections, SelfAttention,
+    NormedWidth, Position, Projections, SelfAttention,
 };
 pub use error::Error;
-pub(crate) use position::{Alibi, Position};
+pub(crate) use position::Alibi;
 pub(crate) use rotary::{Pairing, Rotary};

@@ -1,17 +1,6 @@
-//! How a model knows the order of its tokens: turning heads, biases of attention, or an embedding of positions.
+//! How a model without turning heads knows the order of its tokens: an embedding of positions, or biases of attention.
 
 use super::error::Error;
-
-/// How queries and keys know their place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Position {
-    /// They do not: the hidden state has it.
-    None,
-    /// They turn, in the way of this index in the architecture's list.
-    Rotary(usize),
-    /// Each head prefers what is near, by the architecture's slopes.
-    Alibi,
-}
 
 /// An embedding that is added to that of the tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 mod allocation;
 mod draft;
 mod error;
+mod left_dense;
 mod options;
 mod tensors;
 
@@ -17,6 +18,7 @@ use std::ops::Deref;
 
 pub use draft::Draft;
 pub use error::Error;
+pub use left_dense::{DensePattern, LeftDense};
 pub use options::{NormsSource, Options};
 pub use tensors::{Action, PlannedTensor};
 

@@ -3,10 +3,10 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{BlockOrder, DecoderBlock, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::position::{Alibi, Position};
+use crate::model::position::Alibi;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["bloom"],

@@ -4,11 +4,11 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{BlockOrder, DecoderBlock, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::position::{Alibi, Position};
+use crate::model::position::Alibi;
 use crate::model::rotary::{Rotary, RotaryDefaults};
 
 pub(super) static FAMILY: Family = Family {

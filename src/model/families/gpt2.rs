@@ -5,12 +5,12 @@ use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{
-    BlockOrder, DecoderBlock, HeadCounts, Linear, Projections, SelfAttention,
+    BlockOrder, DecoderBlock, HeadCounts, Linear, Position, Projections, SelfAttention,
 };
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::position::{Position, PositionEmbedding};
-use crate::targets::Layout;
+use crate::model::position::PositionEmbedding;
+use crate::names::rules::Layout;
 
 pub(super) static GPT2: Family = Family {
     model_types: &["gpt2"],

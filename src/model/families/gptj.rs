@@ -3,10 +3,9 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{BlockOrder, DecoderBlock, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::position::Position;
 use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
 
 pub(super) static FAMILY: Family = Family {

@@ -8,11 +8,10 @@ use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{
     BlockOrder, DecoderBlock, FeedForward, HeadCounts, HeadNorms, Linear, NormKind, NormTensors,
-    NormedWidth, Projections, SelfAttention,
+    NormedWidth, Position, Projections, SelfAttention,
 };
 use crate::model::error::Error;
 use crate::model::family::ModelFiles;
-use crate::model::position::Position;
 use crate::model::rotary::{Rotary, RotaryDefaults};
 
 /// What a family's norms are like.

@@ -1,20 +1,39 @@
 //! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
 
 mod bloom;
+mod cohere;
 mod common;
+mod ernie4_5;
+mod exaone4;
 mod falcon;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod glm;
 mod gpt2;
 mod gpt_neox;
 mod gptj;
+mod granite;
+mod helium;
+mod hunyuan;
 mod llama;
 mod llama_like;
+mod ministral;
 mod mistral;
 mod mpt;
+mod nemotron;
+mod olmo;
+mod olmo2;
 mod opt;
 mod persimmon;
 mod phi;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod seed_oss;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use super::family::Family;
 
@@ -22,8 +41,27 @@ use super::family::Family;
 static FAMILIES: &[&Family] = &[
     &llama::FAMILY,
     &mistral::FAMILY,
+    &ministral::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
+    &gemma::FAMILY,
+    &gemma2::FAMILY,
+    &gemma3::FAMILY,
+    &phi3::FAMILY,
+    &olmo::FAMILY,
+    &olmo2::FAMILY,
+    &granite::FAMILY,
+    &smollm3::FAMILY,
+    &starcoder2::FAMILY,
+    &stablelm::FAMILY,
+    &cohere::FAMILY,
+    &glm::FAMILY,
+    &ernie4_5::FAMILY,
+    &exaone4::FAMILY,
+    &hunyuan::FAMILY,
+    &seed_oss::FAMILY,
+    &helium::FAMILY,
+    &nemotron::FAMILY,
     &gpt_neox::FAMILY,
     &opt::FAMILY,
     &gpt2::GPT2,

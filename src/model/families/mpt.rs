@@ -1,16 +1,16 @@
 //! MPT: ALiBi, queries, keys and values in one tensor, no biases anywhere.
 
 use super::common;
-use crate::checkpoint::shown;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{
-    BlockOrder, DecoderBlock, NormKind, NormTensors, Projections, SelfAttention,
+    BlockOrder, DecoderBlock, NormKind, NormTensors, Position, Projections, SelfAttention,
 };
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::position::{Alibi, Position};
+use crate::model::position::Alibi;
+use crate::untrusted::shown;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["mpt"],

@@ -4,11 +4,10 @@ use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{
-    BlockOrder, DecoderBlock, HeadNorms, NormedWidth, Projections, SelfAttention,
+    BlockOrder, DecoderBlock, HeadNorms, NormedWidth, Position, Projections, SelfAttention,
 };
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::position::Position;
 use crate::model::rotary::{Rotary, RotaryDefaults};
 
 pub(super) static FAMILY: Family = Family {
