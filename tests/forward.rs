@@ -471,7 +471,7 @@ fn a_token_beyond_the_embedding_is_refused() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("token 80 is beyond the embedding's 80 rows"),
+        error.contains("token 80 is outside the embedding of 80 rows"),
         "{error}"
     );
 }
@@ -592,7 +592,7 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
     let checkpoint = open(dir.path());
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 100, None).unwrap();
     let error = calibration.run(&checkpoint, &cpu(1), &|_| {}).unwrap_err();
-    let says = "the tokenizer.json is of another model than the weights";
+    let says = "tokenizer.json belongs to another model than the weights";
     assert!(error.to_string().contains(says), "{error}");
 }
 
