@@ -17,7 +17,8 @@ use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::internals::{Architecture, Forward};
 use swiftprune_wgpu::norms::{Norms, Provenance};
-use swiftprune_wgpu::plan::{Options, Plan, Selection};
+use swiftprune_wgpu::plan::{Options, Plan, SCORES, Selection};
+use swiftprune_wgpu::run::{NormsRequest, Request, run};
 
 /// What transformers computed.
 struct Golden {
@@ -301,16 +302,39 @@ fn weights_in_f16_give_what_those_in_bf16_do() {
     });
 }
 
+/// Whether a model runs on more tokens than it was made for, as those do that have no table of positions.
+fn runs_beyond_its_context(name: &str) -> bool {
+    !(name == "opt" || name.starts_with("gpt2") || name.starts_with("gpt_bigcode"))
+}
+
+#[test]
+fn a_sequence_longer_than_the_table_of_positions_is_refused() {
+    let checkpoint = open(&folder("opt"));
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    assert!(forward.losses(&[&[1; 64]], &|_| {}).is_ok());
+    let error = forward.losses(&[&[1; 65]], &|_| {}).unwrap_err();
+    let says = "a sequence of 65 tokens is longer than the 64 positions";
+    assert!(error.to_string().contains(says), "{error}");
+}
+
 /// Longer than a tile of any kernel, and no multiple of one.
 #[test]
 fn an_adapter_measures_what_the_cpu_does_on_sequences_longer_than_a_tile() {
-    let texts: Vec<Vec<u32>> = [150, 33, 1]
-        .map(|len| (0..len).map(|i| (i * i * 7 + 3) % 80).collect())
-        .into();
-    let sequences: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     for name in &cases() {
         let checkpoint = open(&folder(name));
         let architecture = Architecture::of(&checkpoint).unwrap();
+        // Learned positions end.
+        let longest = if runs_beyond_its_context(name) {
+            150
+        } else {
+            64
+        };
+        let texts = [longest, 33, 1];
+        let texts =
+            texts.map(|len| -> Vec<u32> { (0..len).map(|i| (i * i * 7 + 3) % 80).collect() });
+        let sequences: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let reference = cpu(2);
         let expected = Forward::new(&checkpoint, &architecture, &reference);
         let norms = column_norms(&expected, &sequences);
@@ -518,6 +542,87 @@ fn weights_that_are_not_finite_are_refused_by_name() {
         "{error}"
     );
     assert!(forward.losses(&[&[1, 2, 3]], &|_| {}).is_err());
+}
+
+/// A tensor's shape and values.
+fn values(file: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let bytes = fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor(name).unwrap();
+    let halves = || -> Vec<u16> { bytemuck::pod_collect_to_vec(tensor.data()) };
+    let values = match tensor.dtype() {
+        safetensors::Dtype::F32 => bytemuck::pod_collect_to_vec(tensor.data()),
+        safetensors::Dtype::F16 => {
+            let of = |bits| half::f16::from_bits(bits).to_f32();
+            halves().into_iter().map(of).collect()
+        }
+        _ => {
+            let of = |bits| half::bf16::from_bits(bits).to_f32();
+            halves().into_iter().map(of).collect()
+        }
+    };
+    (tensor.shape().to_vec(), values)
+}
+
+/// What is measured of a model is what is pruned of it, and by the axis that the norms are of.
+#[test]
+fn every_output_neuron_of_every_layer_loses_its_weakest_inputs() {
+    let wanda = SCORES.iter().find(|score| score.name == "wanda").unwrap();
+    for name in &cases() {
+        let golden = golden(name);
+        let dir = tempfile::tempdir().unwrap();
+        let norms = dir.path().join("norms.safetensors");
+        let views = golden.norms.iter().map(|(name, norms)| {
+            let bytes = bytemuck::cast_slice(norms);
+            let view = TensorView::new(safetensors::Dtype::F32, vec![norms.len()], bytes);
+            (name, view.unwrap())
+        });
+        fs::write(&norms, safetensors::serialize(views, None).unwrap()).unwrap();
+        let mut options = Options::new(Selection::Exact { sparsity: 0.5 });
+        options.score = Some(wanda);
+        let mut request = Request::new(folder(name).to_str().unwrap(), options);
+        request.norms = NormsRequest::Read(norms);
+        request.output = Some(dir.path().join("pruned"));
+        request.device = DeviceChoice::Cpu;
+        let report = run(request, &|_| ()).unwrap();
+        let mut weights = 0;
+        for (weight, norms) in &golden.norms {
+            let (shape, before) = values(&folder(name).join("model.safetensors"), weight);
+            let (_, after) = values(&report.output.join("model.safetensors"), weight);
+            weights += after.len();
+            let in_out = name == "gpt2";
+            let (rows, columns) = (shape[0], shape[1]);
+            let (neurons, inputs) = if in_out {
+                (columns, rows)
+            } else {
+                (rows, columns)
+            };
+            assert_eq!(inputs, norms.len(), "{name} {weight}");
+            for neuron in 0..neurons {
+                let (mut zeros, mut largest, mut smallest) = (0, 0.0_f32, f32::INFINITY);
+                for (input, norm) in norms.iter().enumerate() {
+                    let at = if in_out {
+                        input * columns + neuron
+                    } else {
+                        neuron * columns + input
+                    };
+                    let score = before[at].abs() * norm.sqrt();
+                    if after[at] == 0.0 {
+                        zeros += 1;
+                        largest = largest.max(score);
+                    } else {
+                        smallest = smallest.min(score);
+                    }
+                }
+                assert_eq!(zeros, inputs / 2, "{name} {weight}, neuron {neuron}");
+                assert!(
+                    largest <= smallest * 1.0001,
+                    "{name} {weight}, neuron {neuron}"
+                );
+            }
+        }
+        assert_eq!(report.prunable.weights, weights as u64, "{name}");
+    }
 }
 
 fn example() -> PathBuf {

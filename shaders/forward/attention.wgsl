@@ -1,5 +1,6 @@
 // Causal grouped-query attention: found[t, h] = softmax(scale * q[t, h] . k[s, g]) v[s, g] over the s <= t that the window
-// reaches, where g is the group of head h; with a soft cap, cap * tanh(score / cap) stands in for the score.
+// reaches, where g is the group of head h; with a soft cap, cap * tanh(score / cap) stands in for the score, and with ALiBi
+// a bias is added to it.
 //
 // A workgroup takes 16 queries of one head over 16 keys at a time and keeps the softmax's running maximum and sum
 // (arXiv 2205.14135), so that no matrix of context by context exists. Invocation (query, lane) holds the features lane,
@@ -28,6 +29,9 @@ struct Attention {
     soft_cap: f32,
     // 1: each head has a key without a value.
     has_sinks: u32,
+    // What is added to the scores (arXiv 2108.12409), by ALIBI_; and what that is multiplied by.
+    alibi: u32,
+    alibi_factor: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
@@ -35,6 +39,12 @@ struct Attention {
 @group(0) @binding(2) var<storage, read_write> found: array<f32>;
 // Of each query head, the score of the key that every query sees and that has no value.
 @group(0) @binding(3) var<storage, read> sinks: array<f32>;
+// Of each query head, if there are biases.
+@group(0) @binding(4) var<storage, read> slopes: array<f32>;
+
+const ALIBI_NONE: u32 = 0u;
+const ALIBI_OF_DISTANCE: u32 = 1u;
+const ALIBI_IN_BF16: u32 = 2u;
 
 const TILE: u32 = 16u;
 // Rows of 17, so that lanes that read one below the other use different banks.
@@ -54,6 +64,26 @@ fn load(index: u32, token: u32, feature: u32, features: u32) -> f32 {
         return 0.0;
     }
     return heads[index + token * params.token_stride + feature];
+}
+
+// x as the nearest bfloat16, ties to even.
+fn as_bf16(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    return bitcast<f32>((bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u);
+}
+
+// A score with the bias of a head for a key that its query sees.
+fn biased(score: f32, head: u32, query: u32, key: u32) -> f32 {
+    if params.alibi == ALIBI_OF_DISTANCE {
+        return score - slopes[head] * f32(query - key) * params.alibi_factor;
+    }
+    if params.alibi == ALIBI_IN_BF16 {
+        let slope = as_bf16(slopes[head]);
+        let bias = as_bf16(slope * as_bf16(f32(key))) - as_bf16(slope * as_bf16(f32(query)));
+        return score + bias * params.alibi_factor;
+    }
+    // ALIBI_NONE
+    return score;
 }
 
 // Its own hyperbolic tangent, as some back ends' overflows.
@@ -101,6 +131,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         score = capped(score * params.scale);
         let key = keys + lane;
         let seen = key <= query && query - key < params.window;
+        score = biased(score, group.y, query, key);
         shares[row * STRIDE + lane] = select(NOTHING, score, seen);
         workgroupBarrier();
 

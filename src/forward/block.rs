@@ -148,7 +148,8 @@ fn attention<E: Engine>(
     }
     match attention.position {
         Position::Rotary(index) => engine.turn_heads(sequence, index, &mut heads)?,
-        Position::None => {}
+        // Biases come with the scores.
+        Position::Alibi | Position::None => {}
     }
     if let Some(norms) = norms.filter(|norms| norms.after_rotation) {
         engine.normalise_heads(sequence, norms, &mut heads)?;

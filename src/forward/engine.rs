@@ -32,6 +32,17 @@ pub(super) type Wiring<E> = fn(
     &mut <E as Engine>::Tensor,
 ) -> Result<(), Error>;
 
+/// Some rows of the head.
+#[derive(Clone, Debug)]
+pub(super) struct HeadPart {
+    /// The number of the first.
+    pub(super) first: usize,
+    /// `[rows, hidden_size]`.
+    pub(super) rows: Vec<f32>,
+    /// `[rows]`.
+    pub(super) bias: Option<Vec<f32>>,
+}
+
 /// What some of a token's logits add to its loss.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartialLoss {
@@ -211,21 +222,19 @@ pub(super) trait Engine: Sized {
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 
-    // --- The head.
+    // --- Before the blocks and after them.
 
-    /// A hidden state, normalised for the head.
-    fn finish(&self, norm: &Self::Norm, hidden: &Self::Tensor) -> Result<Self::Tensor, Error>;
+    /// A hidden state, normalised: for the first block where the embedding has a norm, and for the head.
+    fn normalise(&self, norm: &Self::Norm, hidden: &Self::Tensor) -> Result<Self::Tensor, Error>;
 
-    /// Of each sequence, the logits for the rows of the head from `first_row` on, `head_rows` (`[rows, hidden_size]`),
-    /// summed up for each token that `next` has a successor of.
+    /// Of each sequence, the logits for a part of the head, summed up for each token that `next` has a successor of.
     fn partial_losses(
         &self,
-        head_rows: &[f32],
-        first_row: usize,
+        head: &HeadPart,
         hidden: &[Self::Tensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error>;
 
     /// The logits themselves, `[tokens, rows]`.
-    fn logits(&self, head_rows: &[f32], hidden: &Self::Tensor) -> Result<Vec<f32>, Error>;
+    fn logits(&self, head: &HeadPart, hidden: &Self::Tensor) -> Result<Vec<f32>, Error>;
 }

@@ -21,6 +21,16 @@ pub enum Error {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// The model has learned where only so many tokens stand.
+    #[error(
+        "a sequence of {tokens} tokens is longer than the {positions} positions that the model knows"
+    )]
+    NoPosition {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// Rows of the embedding of positions.
+        positions: usize,
+    },
     /// A sequence is longer than the model's rotary embedding is known for.
     #[error(
         "a sequence of {tokens} tokens is too long: the rotary embedding scales dynamically beyond {longest}, which is not supported; shorter ones would fit"

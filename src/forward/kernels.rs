@@ -93,6 +93,8 @@ params!(
         scale: f32,
         soft_cap: f32,
         has_sinks: u32,
+        alibi: u32,
+        alibi_factor: f32,
     }
 );
 params!(
@@ -173,7 +175,7 @@ pub static KERNELS: &[Kernel] = &[
         "attention",
         AttentionParams,
         "causal grouped-query attention",
-        ["attention": 256, [0, 1, 2, 3]]
+        ["attention": 256, [0, 1, 2, 3, 4]]
     ),
     kernel!(
         "activation",

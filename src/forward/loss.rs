@@ -1,6 +1,6 @@
 //! The head: the losses of tokens, from logits that are made for a piece of the vocabulary at a time.
 
-use super::engine::{Engine, PartialLoss};
+use super::engine::{Engine, HeadPart, PartialLoss};
 use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::Architecture;
@@ -43,19 +43,26 @@ impl LogSumExp {
     }
 }
 
-/// Rows of the head, so that the logits come out scaled.
-pub(super) fn head_rows(
+/// Rows of the head from number `first` on, so that the logits come out scaled.
+pub(super) fn head_part(
     weights: &WeightReader<'_>,
     architecture: &Architecture,
     first: usize,
     rows: usize,
-) -> Result<Vec<f32>, Error> {
-    let mut read = weights.read_rows(&architecture.head, first, rows)?;
+) -> Result<HeadPart, Error> {
     let scale = architecture.logit_scale;
-    if scale != 1.0 {
-        read.iter_mut().for_each(|x| *x *= scale);
-    }
-    Ok(read)
+    let read = |name: &String| -> Result<Vec<f32>, Error> {
+        let mut values = weights.read_rows(name, first, rows)?;
+        if scale != 1.0 {
+            values.iter_mut().for_each(|x| *x *= scale);
+        }
+        Ok(values)
+    };
+    Ok(HeadPart {
+        first,
+        rows: read(&architecture.head)?,
+        bias: architecture.head_bias.as_ref().map(read).transpose()?,
+    })
 }
 
 /// The losses of some sequences, at most of `context` tokens each, from their hidden states: of every token but the first.
@@ -74,7 +81,7 @@ pub(super) fn losses<E: Engine>(
     } = *architecture;
     let norm = engine.load_norm(weights, &architecture.final_norm)?;
     for hidden in &mut hidden {
-        *hidden = engine.finish(&norm, hidden)?;
+        *hidden = engine.normalise(&norm, hidden)?;
     }
     let next: Vec<&[u32]> = sequences
         .iter()
@@ -89,13 +96,13 @@ pub(super) fn losses<E: Engine>(
     let head = &architecture.head;
     for first in (0..vocab_size).step_by(piece) {
         let rows = first..(first + piece).min(vocab_size);
-        let head_rows = head_rows(weights, architecture, first, rows.len())?;
+        let part = head_part(weights, architecture, first, rows.len())?;
         let chunks = hidden
             .chunks(in_flight)
             .zip(next.chunks(in_flight))
             .zip(sums.chunks_mut(in_flight));
         for ((hidden, next), sums) in chunks {
-            let partials = engine.partial_losses(&head_rows, first, hidden, next)?;
+            let partials = engine.partial_losses(&part, hidden, next)?;
             for ((partials, next), sums) in partials.iter().zip(next).zip(sums) {
                 for ((partial, next), sum) in partials.iter().zip(*next).zip(sums) {
                     sum.add(partial, rows.contains(&(*next as usize)));

@@ -149,8 +149,16 @@ impl<'a> Forward<'a> {
             .logits_on(&engine, sequence))
     }
 
-    /// The longest sequence, if every token has a row in the embedding.
+    /// The longest sequence, if every token and every position has a row in its embedding.
     fn check(&self, sequences: &[&[u32]]) -> Result<usize, Error> {
+        if let Some(embedding) = &self.architecture.position_embedding
+            && longest(sequences) > embedding.positions
+        {
+            return Err(Error::NoPosition {
+                tokens: longest(sequences),
+                positions: embedding.positions,
+            });
+        }
         let vocab_size = self.architecture.vocab_size;
         let tokens = sequences.iter().copied().flatten();
         match tokens.max() {
@@ -219,8 +227,8 @@ impl<'a> Forward<'a> {
         let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
         let hidden = self.blocks(engine, &weights, &[sequence], &mut |_, _| {}, &mut meter)?;
         let norm = engine.load_norm(&weights, &architecture.final_norm)?;
-        let rows = loss::head_rows(&weights, architecture, 0, architecture.vocab_size)?;
-        engine.logits(&rows, &engine.finish(&norm, &hidden[0])?)
+        let head = loss::head_part(&weights, architecture, 0, architecture.vocab_size)?;
+        engine.logits(&head, &engine.normalise(&norm, &hidden[0])?)
     }
 
     /// Sequences in groups whose hidden states fit into [`HIDDEN_BYTES`].
@@ -228,6 +236,43 @@ impl<'a> Forward<'a> {
         let context = longest(sequences).max(1);
         let bytes = 4 * context * self.architecture.hidden_size;
         sequences.chunks((HIDDEN_BYTES / bytes).max(1))
+    }
+
+    /// What the first block reads of some sequences.
+    fn embed<E: Engine>(
+        &self,
+        engine: &E,
+        weights: &WeightReader<'_>,
+        sequences: &[&[u32]],
+    ) -> Result<Vec<E::Tensor>, Error> {
+        let architecture = self.architecture;
+        let positions = architecture.position_embedding.as_ref();
+        let positions = positions
+            .map(|table| weights.read_rows(&table.tensor, table.offset, longest(sequences)))
+            .transpose()?;
+        let norm = architecture.embedding_norm.as_ref();
+        let norm = norm
+            .map(|norm| engine.load_norm(weights, norm))
+            .transpose()?;
+        let of_sequence = |sequence: &&[u32]| {
+            let mut rows = Vec::with_capacity(sequence.len() * architecture.hidden_size);
+            for &token in *sequence {
+                rows.extend(weights.read_rows(&architecture.embedding, token as usize, 1)?);
+            }
+            if architecture.embedding_scale != 1.0 {
+                let scale = architecture.embedding_scale;
+                rows.iter_mut().for_each(|x: &mut f32| *x *= scale);
+            }
+            for (x, position) in rows.iter_mut().zip(positions.iter().flatten()) {
+                *x += position;
+            }
+            let hidden = engine.embed(rows, sequence.len())?;
+            match &norm {
+                Some(norm) => engine.normalise(norm, &hidden),
+                None => Ok(hidden),
+            }
+        };
+        sequences.iter().map(of_sequence).collect()
     }
 
     /// Some sequences through the embedding and all blocks; gives their hidden states. `observe` gets the number of a
@@ -241,18 +286,7 @@ impl<'a> Forward<'a> {
         meter: &mut Meter<'_>,
     ) -> Result<Vec<E::Tensor>, Error> {
         let architecture = self.architecture;
-        let mut hidden = Vec::with_capacity(sequences.len());
-        for sequence in sequences {
-            let mut rows = Vec::with_capacity(sequence.len() * architecture.hidden_size);
-            for &token in *sequence {
-                rows.extend(weights.read_rows(&architecture.embedding, token as usize, 1)?);
-            }
-            if architecture.embedding_scale != 1.0 {
-                let scale = architecture.embedding_scale;
-                rows.iter_mut().for_each(|x: &mut f32| *x *= scale);
-            }
-            hidden.push(engine.embed(rows, sequence.len())?);
-        }
+        let mut hidden = self.embed(engine, weights, sequences)?;
         let in_flight = engine.in_flight(longest(sequences));
         for (index, block) in architecture.blocks.iter().enumerate() {
             let block = block::load(engine, weights, block)?;

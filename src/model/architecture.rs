@@ -1,6 +1,7 @@
 //! A whole model as data.
 
 use super::block::{DecoderBlock, NormTensors};
+use super::position::{Alibi, PositionEmbedding};
 use super::rotary::Rotary;
 
 /// What a model computes. [`Architecture::of`] reads it from a checkpoint.
@@ -19,8 +20,14 @@ pub struct Architecture {
     pub(crate) embedding: String,
     /// What the embedding's rows are multiplied by.
     pub(crate) embedding_scale: f32,
+    /// The embedding of positions that is added to it.
+    pub(crate) position_embedding: Option<PositionEmbedding>,
+    /// The norm between the embedding and the first block.
+    pub(crate) embedding_norm: Option<NormTensors>,
     /// The ways in which heads turn with their position; attention refers to them by index.
     pub(crate) rotaries: Vec<Rotary>,
+    /// The biases of the attention that has them.
+    pub(crate) alibi: Option<Alibi>,
     /// What the names of the blocks' tensors begin with, before the number of the block.
     pub(crate) block_prefix: String,
     /// The blocks, in order.
@@ -29,6 +36,8 @@ pub struct Architecture {
     pub(crate) final_norm: NormTensors,
     /// The head, `[vocab_size, hidden_size]`: the embedding again where they are tied.
     pub(crate) head: String,
+    /// What is added to the logits, `[vocab_size]`.
+    pub(crate) head_bias: Option<String>,
     /// What the logits are multiplied by.
     pub(crate) logit_scale: f32,
     /// What the logits so scaled are kept within: `cap tanh(l / cap)`.

@@ -154,6 +154,35 @@ pub(crate) enum Projections<L, N = NormTensors> {
     Interleaved(L),
     /// By way of narrow vectors.
     Latent(Box<LatentProjections<L, N>>),
+    /// For each key head three layers: all queries that it serves, its key, its value.
+    Grouped(Vec<L>),
+}
+
+impl Projections<Linear> {
+    /// One stored tensor whose output features are all queries, then all keys, then all values.
+    pub(super) fn one_after_the_other(all: Linear, heads: HeadCounts) -> Self {
+        let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
+        Self::Separate(all.split([queries, keys, keys]))
+    }
+
+    /// One stored tensor whose output features go by key head: all queries that it serves, its key, its value.
+    pub(super) fn by_key_head(all: &Linear, heads: HeadCounts) -> Self {
+        let queries = heads.queries / heads.keys * heads.features;
+        let of_head = |head: usize| {
+            let first = head * (queries + 2 * heads.features);
+            let parts = [
+                (0, queries),
+                (queries, heads.features),
+                (queries + heads.features, heads.features),
+            ];
+            parts.map(|(at, out_features)| Linear {
+                out_features,
+                first_feature: all.first_feature + first + at,
+                ..all.clone()
+            })
+        };
+        Self::Grouped((0..heads.keys).flat_map(of_head).collect())
+    }
 }
 
 impl<L, N> Projections<L, N> {
@@ -163,6 +192,7 @@ impl<L, N> Projections<L, N> {
             Self::Separate(layers) => layers.iter().collect(),
             Self::Interleaved(layer) => vec![layer],
             Self::Latent(latent) => latent.first_layers(),
+            Self::Grouped(layers) => layers.iter().collect(),
         }
     }
 }
@@ -178,13 +208,15 @@ pub(crate) struct HeadCounts {
     pub(crate) features: usize,
 }
 
-/// How queries and keys know where they are.
+/// How queries and keys know their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
-    /// They turn, in the way of this index of the architecture's list.
-    Rotary(usize),
-    /// They do not.
+    /// They do not: the hidden state has it.
     None,
+    /// They turn, in the way of this index in the architecture's list.
+    Rotary(usize),
+    /// Each head prefers what is near, by the architecture's slopes.
+    Alibi,
 }
 
 /// Over what a norm of heads goes.
@@ -214,6 +246,7 @@ pub(crate) struct SelfAttention<L, N, V = Vector> {
     /// The largest that a feature of a query, key or value may be, and its negative the smallest.
     pub(crate) clip: Option<f32>,
     pub(crate) head_norms: Option<HeadNorms<N>>,
+    /// How queries and keys know their place.
     pub(crate) position: Position,
     /// What the product of a query and a key is multiplied by.
     pub(crate) scale: f32,
@@ -278,6 +311,49 @@ pub(crate) struct DecoderBlock<L = Linear, N = NormTensors, V = Vector> {
     pub(crate) residual_scale: f32,
 }
 
+impl<L, N, V> SelfAttention<L, N, V> {
+    /// Attention to all tokens before, in which nothing is clipped, capped or normalised.
+    pub(super) fn plain(
+        heads: HeadCounts,
+        projections: Projections<L, N>,
+        position: Position,
+        output: L,
+    ) -> Self {
+        Self {
+            heads,
+            projections,
+            clip: None,
+            head_norms: None,
+            position,
+            scale: (heads.features as f32).powf(-0.5),
+            soft_cap: None,
+            window: None,
+            sinks: None,
+            output,
+        }
+    }
+}
+
+impl<L, N, V> DecoderBlock<L, N, V> {
+    /// A block that normalises what its halves read, and not what they add.
+    pub(super) fn plain(
+        order: BlockOrder,
+        (attention_norm, attention): (N, SelfAttention<L, N, V>),
+        (mlp_norm, mlp): (Option<N>, FeedForward<L, V>),
+    ) -> Self {
+        Self {
+            order,
+            attention_norm: Some(attention_norm),
+            attention,
+            attention_post_norm: None,
+            mlp_norm,
+            mlp,
+            mlp_post_norm: None,
+            residual_scale: 1.0,
+        }
+    }
+}
+
 impl<L, N, V> DecoderBlock<L, N, V> {
     /// The same block with something else for each layer, norm and list of numbers, in the order in which they are computed.
     pub(crate) fn try_map<M, K, W, E>(
@@ -309,6 +385,9 @@ impl<L, N, V> DecoderBlock<L, N, V> {
                     Projections::Interleaved(all) => Projections::Interleaved(layer(all)?),
                     Projections::Latent(latent) => {
                         Projections::Latent(Box::new(latent.try_map(&layer, &norm)?))
+                    }
+                    Projections::Grouped(layers) => {
+                        Projections::Grouped(layers.iter().map(&layer).collect::<Result<_, _>>()?)
                     }
                 },
                 clip: attention.clip,

@@ -8,7 +8,22 @@ use crate::untrusted::shown;
 /// Sizes above this are no model's; it keeps products of two of them within 64 bits.
 const MAX_SIZE: u64 = 1 << 24;
 
-/// A config.json, and what its family means where it says nothing.
+/// What families call a key by another name than most: transformers reads either.
+const SPELLINGS: &[(&str, &[&str])] = &[
+    ("hidden_size", &["n_embd", "n_embed", "d_model"]),
+    ("num_hidden_layers", &["n_layer", "n_layers"]),
+    ("num_attention_heads", &["n_head", "n_heads"]),
+    (
+        "intermediate_size",
+        &["n_inner", "ffn_dim", "ffn_hidden_size"],
+    ),
+    ("max_position_embeddings", &["n_positions", "max_seq_len"]),
+    ("hidden_act", &["activation_function", "activation"]),
+    ("layer_norm_eps", &["layer_norm_epsilon"]),
+];
+
+/// A config.json, in which a key is looked up by its usual name and by others, and what its family means where it says
+/// nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Config<'a> {
     json: &'a Value,
@@ -31,9 +46,13 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// The value of a key; `null` is no value, not even the family's.
+    /// The value of a key, under whichever name; `null` is no value, not even the family's.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        let own = self.json.get(key);
+        let spelled_otherwise = || {
+            let (_, others) = SPELLINGS.iter().find(|(usual, _)| *usual == key)?;
+            others.iter().find_map(|other| self.json.get(other))
+        };
+        let own = self.json.get(key).or_else(spelled_otherwise);
         let value = own.or_else(|| self.defaults.and_then(|defaults| defaults.get(key)));
         value.filter(|value| !value.is_null())
     }

@@ -58,9 +58,24 @@ impl<'a> ModelFiles<'a> {
             .to_owned()
     }
 
+    /// The one of these prefixes under which there is an embedding; the first if there is none.
+    pub(super) fn prefix_of(&self, prefixes: &[&'static str], embedding: &str) -> &'static str {
+        let has = |prefix: &&&str| self.headers.has(&format!("{prefix}{embedding}.weight"));
+        prefixes.iter().find(has).unwrap_or(&prefixes[0])
+    }
+
     /// The tensor of the head: that of the first module of these which is there, or `embedding` where they are tied.
     pub(super) fn head(&self, modules: &[&str], embedding: &str) -> Result<String, Error> {
-        if self.config.flag_or("tie_word_embeddings", false)? {
+        self.head_of(modules, embedding, false)
+    }
+
+    /// The same for families whose heads are tied unless config.json says otherwise.
+    pub(super) fn tied_head(&self, modules: &[&str], embedding: &str) -> Result<String, Error> {
+        self.head_of(modules, embedding, true)
+    }
+
+    fn head_of(&self, modules: &[&str], embedding: &str, tied: bool) -> Result<String, Error> {
+        if self.config.flag_or("tie_word_embeddings", tied)? {
             return Ok(embedding.to_owned());
         }
         let names: Vec<_> = modules

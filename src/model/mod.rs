@@ -27,6 +27,7 @@ mod family;
 mod headers;
 mod latent;
 mod mlp;
+mod position;
 mod reading;
 mod rotary;
 
@@ -40,4 +41,5 @@ pub use error::Error;
 pub(crate) use experts::{Experts, Share};
 pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
 pub(crate) use mlp::Mlp;
+pub(crate) use position::Alibi;
 pub(crate) use rotary::{Pairing, Rotary};

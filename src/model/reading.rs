@@ -29,7 +29,12 @@ impl Architecture {
     /// # Errors
     /// [`Error::Tensor`] for a head that is missing or of another shape.
     pub fn check_head(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        Headers::of(checkpoint).check(&self.head, &[self.vocab_size, self.hidden_size])
+        let headers = Headers::of(checkpoint);
+        headers.check(&self.head, &[self.vocab_size, self.hidden_size])?;
+        match &self.head_bias {
+            Some(bias) => headers.check(bias, &[self.vocab_size]),
+            None => Ok(()),
+        }
     }
 }
 
@@ -65,6 +70,13 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
         ..
     } = *architecture;
     headers.check(&architecture.embedding, &[vocab_size, hidden_size])?;
+    if let Some(embedding) = &architecture.position_embedding {
+        let rows = embedding.offset + embedding.positions;
+        headers.check(&embedding.tensor, &[rows, hidden_size])?;
+    }
+    if let Some(norm) = &architecture.embedding_norm {
+        headers.check_norm(norm)?;
+    }
     headers.check_norm(&architecture.final_norm)?;
     for block in &architecture.blocks {
         block.try_map(

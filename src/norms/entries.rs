@@ -106,7 +106,12 @@ impl Norms {
 
     /// The only way in. The values are not looked at: those of a file may be damaged where nobody asks for them, so they
     /// are checked when they are looked up.
-    pub(super) fn put(&mut self, name: String, experts: Option<usize>, values: Vec<f32>) -> Result<(), Error> {
+    pub(super) fn put(
+        &mut self,
+        name: String,
+        experts: Option<usize>,
+        values: Vec<f32>,
+    ) -> Result<(), Error> {
         let malformed = |what: String| {
             Error::malformed(
                 &self.source.path,

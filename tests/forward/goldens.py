@@ -1,13 +1,12 @@
 """Makes the checkpoints in this folder, and what transformers computes from them.
 
-    python goldens.py        # transformers 5.23.0, torch 2.15.0, safetensors 0.8; on the CPU, in float32
+    python goldens.py [CASE...]      # transformers 5.23.0, torch 2.15.0, safetensors 0.8; on the CPU, in float32
 
-    python goldens.py gemma phi3        # only these
-
-A folder a case, an architecture with what is special about it switched on: random weights, 2 blocks, hidden size 64, and
-golden.safetensors with 32 tokens, their logits, and the sum of squares of every input feature of every linear layer (float64
-sums of float32 activations). Checkpoints with experts are saved by save_pretrained, which takes them apart again; of every
-expert there are the sums over the tokens that were routed to it, and their number.
+A folder a case, an architecture with what is special about it switched on, named MODEL_TYPE or MODEL_TYPE-VARIANT where the
+case does not say its model_type: random weights, 2 blocks, hidden size 64, and golden.safetensors with 32 tokens, their logits,
+and the sum of squares of every input feature of every linear layer (float64 sums of float32 activations). Checkpoints with
+experts are saved by save_pretrained, which takes them apart again; of every expert there are the sums over the tokens that
+were routed to it, and their number.
 """
 
 import json
@@ -112,6 +111,37 @@ CASES = {
         num_key_value_heads=2, head_dim=24, sliding_window=8, layer_types=SLIDES_THEN_NOT,
         rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16,
                              beta_fast=4.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=0.5, truncate=False))),
+    # Learned positions, ReLU, a tied head. transformers has a bias or none in all layers; here they have it.
+    "opt": (torch.float16, dict(intermediate_size=None, ffn_dim=96, word_embed_proj_dim=64)),
+    # Weights as [in, out], queries, keys and values in one; the scores of a block divided by its number.
+    "gpt2": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, scale_attn_by_inverse_layer_idx=True)),
+    # StarCoder 1: one key and value for all queries.
+    "gpt_bigcode": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=6)),
+    # Many of them: head by head.
+    "gpt_bigcode-multi_head": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, multi_query=False,
+                                                    scale_attn_weights=False)),
+    # ALiBi for a number of heads that is no power of two, a norm behind the embedding.
+    "bloom": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=12)),
+    # ALiBi in MPT's order of slopes, queries, keys and values in one and clipped.
+    "mpt": (torch.bfloat16, dict(intermediate_size=None, max_position_embeddings=None, d_model=48, n_heads=12,
+                                 attn_config=dict(clip_qkv=1.5, softmax_scale=0.3), hidden_size=None,
+                                 num_attention_heads=None, max_seq_len=64)),
+    # Both halves of a block read one normalised input, half of each head turns; norms in each head, a bias on the head.
+    "phi": (torch.float16, dict(num_key_value_heads=2, qk_layernorm=True)),
+    # Neighbouring features turn together; the same with a bias on the head.
+    "gptj": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, rotary_dim=8)),
+    # 7B: one key and value for all queries, both halves read one normalised input.
+    "falcon": (torch.bfloat16, dict(intermediate_size=None, ffn_hidden_size=96)),
+    # 40B: a key and a value for every two queries, two norms side by side.
+    "falcon-new": (torch.bfloat16, dict(intermediate_size=None, ffn_hidden_size=96, new_decoder_architecture=True,
+                                        num_kv_heads=2, tie_word_embeddings=False)),
+    # RW: ALiBi in bfloat16 for a number of heads that is no power of two, one half after the other, biases.
+    # Not eager: there, transformers 5.23 adds ALiBi to the scores and to their mask.
+    "falcon-alibi": (torch.bfloat16, dict(intermediate_size=None, hidden_size=48, num_attention_heads=12,
+                                          ffn_hidden_size=96, alibi=True, multi_query=False, parallel_attn=False,
+                                          bias=True, attn_implementation="sdpa")),
+    # One interleaved projection, norms in each head, squared ReLU.
+    "persimmon": (torch.bfloat16, dict()),
 }
 # Their norms have factors around 1 where the weight is around 0.
 OFFSET_NORMS = ("gemma", "nemotron")
@@ -218,14 +248,15 @@ def block_of(name):
 def make(name, dtype, changes):
     torch.manual_seed(len(name))
     changes = dict(changes)
-    model_type = changes.pop("model_type", name)
-    config = transformers.AutoConfig.for_model(model_type, **{**SIZES, **changes})
+    model_type = changes.pop("model_type", name.split("-")[0])
+    sizes = {key: value for key, value in {**SIZES, **changes}.items() if value is not None}
+    config = transformers.AutoConfig.for_model(model_type, **sizes)
     config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for key, tensor in model.named_parameters():
         # Wide enough that attention chooses and activations bend; norms around 1; biases that matter.
         noise = torch.randn_like(tensor) * (0.3 if tensor.dim() == 1 else 0.2)
-        is_norm = "norm" in key and key.endswith("weight") and not name.startswith(OFFSET_NORMS)
+        is_norm = key.endswith("weight") and (tensor.dim() == 1 or "norm" in key) and not name.startswith(OFFSET_NORMS)
         # Some gates and ups beyond where gpt-oss clamps them.
         wide = 4.0 if name == "gpt_oss" and "gate_up" in key else 1.0
         tensor.copy_((noise * wide + (1.0 if is_norm else 0.0)).to(dtype).float())
@@ -243,8 +274,10 @@ def make(name, dtype, changes):
         return see
 
     for key, module in model.named_modules():
+        in_a_block = any(part.isdigit() for part in key.split("."))
         # Routers, and the gates of experts for all, are no weights to prune.
-        if isinstance(module, torch.nn.Linear) and ".layers." in key and not key.endswith(("expert_gate", "router")):
+        is_layer = isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
+        if in_a_block and is_layer and not key.endswith(("expert_gate", "router")):
             module.register_forward_pre_hook(hook(key))
     tokens = torch.randint(0, config.vocab_size, (1, 32))
     logits = model(tokens, use_cache=False).logits[0]
@@ -286,7 +319,17 @@ KEYS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "
         "attn_logit_softcapping", "final_logit_softcapping", "original_max_position_embeddings", "clip_qkv",
         "embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling", "no_rope_layers",
         "use_sliding_window", "norm_epsilon", "norm_eps", "use_bias", "use_qkv_bias", "qk_layernorm", "use_qk_norm",
-        "logit_scale", "attention_out_bias", "sliding_window_pattern", "partial_rotary_factor"]
+        "logit_scale", "attention_out_bias", "sliding_window_pattern", "partial_rotary_factor",
+        # opt, gpt2, gpt_bigcode
+        "ffn_dim", "activation_function", "do_layer_norm_before", "word_embed_proj_dim", "enable_bias", "n_embd", "n_layer",
+        "n_head", "n_inner", "n_positions", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx",
+        "multi_query",
+        # bloom, mpt
+        "apply_residual_connection_post_layernorm", "d_model", "n_layers", "n_heads", "max_seq_len", "expansion_ratio",
+        "attn_config", "learned_pos_emb", "logit_scale", "no_bias", "norm_type",
+        # phi, gptj, falcon, persimmon
+        "qk_layernorm", "rotary_dim", "ffn_hidden_size", "alibi", "bias", "multi_query", "parallel_attn",
+        "new_decoder_architecture", "num_ln_in_parallel_attn", "num_kv_heads", "activation"]
 KEYS += ["num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
          "shared_expert_intermediate_size", "n_shared_experts", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers",
          "qkv_bias", "n_group", "topk_group", "routed_scaling_factor", "first_k_dense_replace", "use_qk_norm",

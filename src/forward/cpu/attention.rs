@@ -2,12 +2,14 @@
 
 use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Result, Tensor};
 use candle_nn::rotary_emb;
+use half::bf16;
 use rayon::prelude::*;
 
 use super::exp;
 use super::weights::{CpuMatrix, CpuNorm};
 use crate::model::{
-    HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary, SelfAttention,
+    Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary,
+    SelfAttention,
 };
 
 /// Bytes that the attention scores of a chunk of queries may take.
@@ -75,13 +77,13 @@ impl CpuHeads {
         x: &Tensor,
     ) -> Result<Self> {
         let tokens = x.dim(0)?;
+        let by_head = |x: Tensor, heads| {
+            x.reshape((tokens, heads, counts.features))?
+                .transpose(0, 1)?
+                .contiguous()
+        };
         let [queries, keys, values] = match projections {
             Projections::Separate([q, k, v]) => {
-                let by_head = |x: Tensor, heads| {
-                    x.reshape((tokens, heads, counts.features))?
-                        .transpose(0, 1)?
-                        .contiguous()
-                };
                 let (q, k, v) = (q.apply(x)?, k.apply(x)?, v.apply(x)?);
                 [
                     by_head(q, counts.queries)?,
@@ -100,6 +102,19 @@ impl CpuHeads {
                 [part(0)?, part(1)?, part(2)?]
             }
             Projections::Latent(_) => candle_core::bail!("latent projections have parts"),
+            Projections::Grouped(layers) => {
+                let part = |i, heads| {
+                    let groups = layers.iter().skip(i).step_by(3);
+                    let groups = groups.map(|layer| layer.apply(x));
+                    let all = Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 1)?;
+                    by_head(all, heads)
+                };
+                [
+                    part(0, counts.queries)?,
+                    part(1, counts.keys)?,
+                    part(2, counts.keys)?,
+                ]
+            }
         };
         Ok(Self {
             counts,
@@ -182,8 +197,12 @@ impl CpuHeads {
     }
 
     /// Causal attention, `[tokens, query heads * features of a value]`; a chunk of queries at a time against the keys up to
-    /// its end.
-    pub(super) fn attend<L, N>(self, attention: &SelfAttention<L, N, Vec<f32>>) -> Result<Tensor> {
+    /// its end. `alibi` is for heads that know their place by it.
+    pub(super) fn attend<L, N>(
+        self,
+        attention: &SelfAttention<L, N, Vec<f32>>,
+        alibi: Option<&Alibi>,
+    ) -> Result<Tensor> {
         let &SelfAttention {
             scale,
             soft_cap,
@@ -218,8 +237,10 @@ impl CpuHeads {
                 soft_cap,
                 rows,
                 first: first - start,
+                start,
                 window: window.unwrap_or(usize::MAX),
                 sinks: attention.sinks.as_deref(),
+                alibi,
             })?;
             let found = scores.matmul(&v.narrow(1, start, keys)?)?;
             chunks.push(found.reshape((heads, rows, value_features))?);
@@ -237,15 +258,35 @@ impl CpuHeads {
 
 /// Softmax over the keys a query may see, in place; the others become 0.
 ///
-/// Rows are queries, `rows` of each head one behind the other; query `r` is key number `first + r`.
+/// Rows are queries, `rows` of each head one behind the other; query `r` is key number `first + r`, and the first key is
+/// token number `start`.
 struct CausalSoftmax<'a> {
     scale: f32,
     soft_cap: Option<f32>,
     rows: usize,
     first: usize,
+    start: usize,
     window: usize,
     /// Of each head, the score of a key without a value.
     sinks: Option<&'a [f32]>,
+    alibi: Option<&'a Alibi>,
+}
+
+impl CausalSoftmax<'_> {
+    /// Scales the scores of one query of a head, the last of which is with token `query`, and adds their biases.
+    fn add_biases(&self, alibi: &Alibi, head: usize, query: usize, scores: &mut [f32]) {
+        let slope = alibi.slopes[head];
+        let first = query + 1 - scores.len();
+        let rounded = |x: f32| bf16::from_f32(x).to_f32();
+        let far = |token: usize| rounded(rounded(slope) * rounded(token as f32));
+        for (key, score) in (first..).zip(scores) {
+            let bias = match alibi.in_bf16 {
+                true => far(key) - far(query),
+                false => -slope * (query - key) as f32,
+            };
+            *score = *score * self.scale + bias * alibi.factor;
+        }
+    }
 }
 
 impl InplaceOp1 for CausalSoftmax<'_> {
@@ -267,12 +308,17 @@ impl InplaceOp1 for CausalSoftmax<'_> {
                 scores[..start].fill(0.0);
                 scores[end..].fill(0.0);
                 let seen = &mut scores[start..end];
-                let (largest, sum) = match self.soft_cap {
-                    Some(cap) => {
+                let (largest, sum) = match (self.alibi, self.soft_cap) {
+                    (Some(alibi), _) => {
+                        let query = self.start + end - 1;
+                        self.add_biases(alibi, row / self.rows, query, seen);
+                        exp::softmax(seen, 1.0)
+                    }
+                    (None, Some(cap)) => {
                         exp::soft_cap(seen, self.scale, cap);
                         exp::softmax(seen, 1.0)
                     }
-                    None => exp::softmax(seen, self.scale),
+                    (None, None) => exp::softmax(seen, self.scale),
                 };
                 if let Some(sinks) = self.sinks {
                     // Its share goes nowhere.

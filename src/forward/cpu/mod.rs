@@ -9,12 +9,13 @@ mod weights;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::model::{
-    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Share,
+    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Position,
+    Share,
 };
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
@@ -59,10 +60,10 @@ impl<'a> CpuEngine<'a> {
         })
     }
 
-    /// Rows of the head, `[hidden_size, rows]`.
-    fn head_rows(&self, rows: &[f32]) -> candle_core::Result<Tensor> {
+    /// A part of the head as a linear layer.
+    fn head(&self, part: &HeadPart) -> candle_core::Result<CpuMatrix> {
         let features = self.architecture.hidden_size;
-        Tensor::from_slice(rows, (rows.len() / features, features), &Device::Cpu)?.t()
+        CpuMatrix::of_head(part.rows.clone(), part.bias.clone(), features)
     }
 }
 
@@ -209,7 +210,9 @@ impl Engine for CpuEngine<'_> {
         attention: &LoadedAttention<Self>,
         heads: CpuHeads,
     ) -> Result<Tensor, Error> {
-        heads.attend(attention).map_err(refused)
+        let alibi = self.architecture.alibi.as_ref();
+        let alibi = alibi.filter(|_| attention.position == Position::Alibi);
+        heads.attend(attention, alibi).map_err(refused)
     }
 
     fn activate(
@@ -263,24 +266,23 @@ impl Engine for CpuEngine<'_> {
         sum.inplace_op2(y, &to).map_err(refused)
     }
 
-    fn finish(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
+    fn normalise(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
         self.pool.install(|| norm.apply(x)).map_err(refused)
     }
 
     fn partial_losses(
         &self,
-        head_rows: &[f32],
-        first_row: usize,
+        head: &HeadPart,
         hidden: &[Tensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let rows = self.head_rows(head_rows).map_err(refused)?;
-        let count = rows.dim(1).map_err(refused)?;
+        let rows = self.head(head).map_err(refused)?;
+        let count = head.rows.len() / self.architecture.hidden_size;
         let soft_cap = self.architecture.logit_soft_cap;
         let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
             let mut partials = Vec::with_capacity(next.len());
             let mut capped = vec![0.0; if soft_cap.is_some() { count } else { 0 }];
-            with_slice(&hidden.matmul(&rows).map_err(refused)?, |logits| {
+            with_slice(&rows.apply(hidden).map_err(refused)?, |logits| {
                 for (logits, &next) in logits.chunks_exact(count).zip(*next) {
                     let logits = match soft_cap {
                         Some(cap) => {
@@ -291,7 +293,7 @@ impl Engine for CpuEngine<'_> {
                         None => logits,
                     };
                     let (largest, sum) = exp::log_sum_exp(logits);
-                    let target = (next as usize).checked_sub(first_row);
+                    let target = (next as usize).checked_sub(head.first);
                     partials.push(PartialLoss {
                         largest,
                         sum,
@@ -305,9 +307,9 @@ impl Engine for CpuEngine<'_> {
             .install(|| hidden.par_iter().zip(next).map(of_sequence).collect())
     }
 
-    fn logits(&self, head_rows: &[f32], hidden: &Tensor) -> Result<Vec<f32>, Error> {
-        let rows = self.head_rows(head_rows).map_err(refused)?;
-        let logits = hidden.matmul(&rows).map_err(refused)?;
+    fn logits(&self, head: &HeadPart, hidden: &Tensor) -> Result<Vec<f32>, Error> {
+        let rows = self.head(head).map_err(refused)?;
+        let logits = rows.apply(hidden).map_err(refused)?;
         let mut all = Vec::new();
         with_slice(&logits, |logits| all = logits.to_vec())?;
         if let Some(cap) = self.architecture.logit_soft_cap {

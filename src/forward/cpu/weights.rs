@@ -26,6 +26,20 @@ impl CpuMatrix {
         self.weight.dims()[1]
     }
 
+    /// Rows of the head.
+    pub(super) fn of_head(
+        rows: Vec<f32>,
+        bias: Option<Vec<f32>>,
+        in_features: usize,
+    ) -> Result<Self> {
+        let count = rows.len() / in_features;
+        let bias = bias.map(|bias| Tensor::from_vec(bias, count, &Device::Cpu));
+        Ok(Self {
+            weight: Tensor::from_vec(rows, (count, in_features), &Device::Cpu)?,
+            bias: bias.transpose()?,
+        })
+    }
+
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let y = x.matmul(&self.weight.t()?)?;
         match &self.bias {

@@ -6,7 +6,7 @@ use super::buffers::{GpuTensor, buffer, filled};
 use super::layers::{Destination, elementwise, product};
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::GpuMatrix;
-use crate::forward::engine::PartialLoss;
+use crate::forward::engine::{HeadPart, PartialLoss};
 use crate::forward::error::Error;
 use crate::forward::kernels::LogSumExpParams;
 
@@ -18,13 +18,13 @@ pub(super) struct HeadRows<'a> {
 }
 
 impl<'a> HeadRows<'a> {
-    /// Brings `[rows, hidden_size]` to the device; the soft cap is for their logits.
+    /// Brings a part of the head to the device; the soft cap is for its logits.
     pub(super) fn new(
         recorder: &'a Recorder<'a>,
-        rows: &[f32],
+        part: &HeadPart,
         (hidden_size, soft_cap): (usize, Option<f32>),
     ) -> Self {
-        let matrix = GpuMatrix::of_head(recorder.context, rows, hidden_size);
+        let matrix = GpuMatrix::of_head(recorder.context, part, hidden_size);
         Self {
             recorder,
             matrix,

@@ -7,8 +7,8 @@ use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
 use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
 use crate::model::{
-    HeadCounts, HeadNorms, LatentWidths, NormKind, NormedWidth, Pairing, Projections, Rotary,
-    SelfAttention,
+    Alibi, HeadCounts, HeadNorms, LatentWidths, NormKind, NormedWidth, Pairing, Projections,
+    Rotary, SelfAttention,
 };
 
 /// The longest head `attention.wgsl` has room for.
@@ -32,6 +32,24 @@ impl TurnBuffer {
             pairing: rotary.pairing,
             pairs: rotary.frequencies.len(),
             tables: tables.collect(),
+        }
+    }
+}
+
+/// The slopes of a model's heads.
+pub(super) struct AlibiBuffer {
+    slopes: wgpu::Buffer,
+    /// `ALIBI_` in `attention.wgsl`.
+    kind: u32,
+    factor: f32,
+}
+
+impl AlibiBuffer {
+    pub(super) fn new(context: &Context, alibi: &Alibi) -> Self {
+        Self {
+            slopes: filled(context, "slopes", &alibi.slopes),
+            kind: if alibi.in_bf16 { 2 } else { 1 },
+            factor: alibi.factor,
         }
     }
 }
@@ -62,20 +80,21 @@ impl GpuHeads {
         let features = counts.features;
         let of_token = (counts.queries + 2 * counts.keys) * features;
         let all = recorder.activations(x.tokens, of_token);
-        let mut first = 0;
-        for projection in projections.layers() {
+        let keys = counts.queries * features;
+        let values = keys + counts.keys * features;
+        // Where the next query, key and value go.
+        let mut next = [0, keys, values];
+        for (index, projection) in projections.layers().iter().enumerate() {
+            let first = &mut next[index % 3];
             let part = Destination {
-                first,
+                first: *first,
                 ..Destination::all(&all)
             };
             product(recorder, sequence, projection, x, &part);
-            first += projection.out_features;
+            *first += projection.out_features;
         }
         let (stride, first_key, first_value) = match projections {
-            Projections::Separate(_) => {
-                let keys = counts.queries * features;
-                (features, keys, keys + counts.keys * features)
-            }
+            Projections::Separate(_) | Projections::Grouped(_) => (features, keys, values),
             Projections::Interleaved(_) | Projections::Latent(_) => {
                 (3 * features, features, 2 * features)
             }
@@ -222,6 +241,7 @@ impl GpuHeads {
         recorder: &Recorder<'_>,
         sequence: &mut GpuSequence,
         attention: &SelfAttention<L, N, Vec<f32>>,
+        alibi: Option<&AlibiBuffer>,
     ) -> GpuTensor {
         let HeadCounts {
             queries,
@@ -247,11 +267,19 @@ impl GpuHeads {
             scale: attention.scale,
             soft_cap: attention.soft_cap.unwrap_or(0.0),
             has_sinks: u32::from(attention.sinks.is_some()),
+            alibi: alibi.map_or(0, |alibi| alibi.kind),
+            alibi_factor: alibi.map_or(0.0, |alibi| alibi.factor),
         };
         let sinks = attention.sinks.as_ref();
         let sinks = sinks.map(|sinks| filled(recorder.context, "sinks", sinks));
         let sinks = sinks.as_ref().unwrap_or(&recorder.nothing);
-        let buffers = [(1, &self.all.buffer), (2, &found.buffer), (3, sinks)];
+        let slopes = alibi.map_or(&recorder.nothing, |alibi| &alibi.slopes);
+        let buffers = [
+            (1, &self.all.buffer),
+            (2, &found.buffer),
+            (3, sinks),
+            (4, slopes),
+        ];
         let groups = (tokens.div_ceil(16), queries);
         recorder.dispatch(sequence, "attention", &params, &buffers, groups);
         found

@@ -13,17 +13,18 @@ mod weights;
 
 use wgpu::BufferUsages as Usage;
 
-use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
 use crate::model::{
-    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Share,
+    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Position,
+    Share,
 };
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
-use heads::{GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
+use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
 use layers::Destination;
 use recorder::{GpuSequence, Recorder};
 use statistics::Observations;
@@ -40,6 +41,7 @@ pub(super) struct GpuEngine<'a> {
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
     turns: Vec<TurnBuffer>,
+    alibi: Option<AlibiBuffer>,
 }
 
 impl<'a> GpuEngine<'a> {
@@ -60,6 +62,10 @@ impl<'a> GpuEngine<'a> {
             turns: rotaries
                 .map(|rotary| TurnBuffer::new(context, rotary, tokens))
                 .collect(),
+            alibi: architecture
+                .alibi
+                .as_ref()
+                .map(|alibi| AlibiBuffer::new(context, alibi)),
         };
         context.check()?;
         Ok(engine)
@@ -270,7 +276,9 @@ impl Engine for GpuEngine<'_> {
         attention: &LoadedAttention<Self>,
         heads: GpuHeads,
     ) -> Result<GpuTensor, Error> {
-        Ok(heads.attend(&self.recorder, sequence, attention))
+        let alibi = self.alibi.as_ref();
+        let alibi = alibi.filter(|_| attention.position == Position::Alibi);
+        Ok(heads.attend(&self.recorder, sequence, attention, alibi))
     }
 
     fn activate(
@@ -320,7 +328,7 @@ impl Engine for GpuEngine<'_> {
         Ok(())
     }
 
-    fn finish(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
+    fn normalise(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
         let bytes = hidden.buffer.size();
         let finished = buffer(self.recorder.context, "hidden", bytes, Usage::STORAGE);
         self.recorder.submit(0, |sequence| {
@@ -333,18 +341,17 @@ impl Engine for GpuEngine<'_> {
 
     fn partial_losses(
         &self,
-        head_rows: &[f32],
-        first_row: usize,
+        head: &HeadPart,
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let shape = (self.hidden_size, self.logit_soft_cap);
-        let rows = HeadRows::new(&self.recorder, head_rows, shape);
-        rows.partial_losses(first_row, hidden, next)
+        let rows = HeadRows::new(&self.recorder, head, shape);
+        rows.partial_losses(head.first, hidden, next)
     }
 
-    fn logits(&self, head_rows: &[f32], hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
+    fn logits(&self, head: &HeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
         let shape = (self.hidden_size, self.logit_soft_cap);
-        HeadRows::new(&self.recorder, head_rows, shape).logits(hidden)
+        HeadRows::new(&self.recorder, head, shape).logits(hidden)
     }
 }

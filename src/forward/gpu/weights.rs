@@ -5,6 +5,7 @@ use wgpu::BufferUsages as Usage;
 use super::buffers::filled;
 use crate::device::adapter::context::Context;
 use crate::dtype::Dtype;
+use crate::forward::engine::HeadPart;
 use crate::forward::error::Error;
 use crate::forward::weights::WeightReader;
 use crate::model::{Linear, NormKind, NormTensors};
@@ -90,7 +91,8 @@ impl GpuMatrix {
     }
 
     /// Rows of the head that are in f32 already.
-    pub(super) fn of_head(context: &Context, rows: &[f32], in_features: usize) -> Self {
+    pub(super) fn of_head(context: &Context, part: &HeadPart, in_features: usize) -> Self {
+        let rows = &part.rows;
         let largest = usize::try_from(context.largest_buffer() / 4).unwrap_or(usize::MAX);
         let rows_bound = (largest / in_features).max(1);
         let pieces = rows
@@ -101,7 +103,7 @@ impl GpuMatrix {
             });
         Self {
             pieces: pieces.collect(),
-            bias: None,
+            bias: part.bias.as_ref().map(|bias| filled(context, "bias", bias)),
             in_features,
             out_features: rows.len() / in_features,
             dtype: Dtype::F32,

@@ -3,9 +3,12 @@
 use serde_json::Value;
 
 use crate::model::activation::Activation;
-use crate::model::block::HeadCounts;
+use crate::model::architecture::Architecture;
+use crate::model::block::{DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors};
 use crate::model::config::Config;
 use crate::model::error::Error;
+use crate::model::family::ModelFiles;
+use crate::model::mlp::Mlp;
 use crate::untrusted::shown;
 
 /// Heads and their width: `num_attention_heads`, `head_dim`, and as many keys as `key_heads` says of the queries.
@@ -40,6 +43,70 @@ pub(super) fn grouped_heads(config: &Config<'_>) -> Result<HeadCounts, Error> {
     })
 }
 
+/// What every architecture has.
+pub(super) struct Parts {
+    /// The tensor of the embedding.
+    pub(super) embedding: String,
+    pub(super) block_prefix: String,
+    pub(super) blocks: Vec<DecoderBlock>,
+    pub(super) final_norm: NormTensors,
+    /// The tensor of the head.
+    pub(super) head: String,
+}
+
+/// These parts and nothing besides: the embedding is not scaled or normalised, no head turns, and the logits are what the
+/// head gives.
+pub(super) fn plain(files: &ModelFiles<'_>, parts: Parts) -> Result<Architecture, Error> {
+    Ok(Architecture {
+        model_type: files.model_type,
+        hidden_size: files.config.size("hidden_size")?,
+        vocab_size: files.config.size("vocab_size")?,
+        max_context: max_context(&files.config)?,
+        embedding: parts.embedding,
+        embedding_scale: 1.0,
+        position_embedding: None,
+        embedding_norm: None,
+        rotaries: Vec::new(),
+        alibi: None,
+        block_prefix: parts.block_prefix,
+        blocks: parts.blocks,
+        final_norm: parts.final_norm,
+        head: parts.head,
+        head_bias: None,
+        logit_scale: 1.0,
+        logit_soft_cap: None,
+    })
+}
+
+/// A LayerNorm with a weight and a bias.
+pub(super) fn layer_norm(module: String, features: usize, epsilon: f64) -> NormTensors {
+    NormTensors {
+        bias: Some(format!("{module}.bias")),
+        ..NormTensors::plain(
+            NormKind::Layer,
+            format!("{module}.weight"),
+            features,
+            epsilon,
+        )
+    }
+}
+
+/// A layer with a tensor of its own, `[out_features, in_features]`.
+pub(super) fn linear(module: String, bias: bool, shape: [usize; 2]) -> Linear {
+    let bias = bias.then(|| format!("{module}.bias"));
+    Linear::of_its_own(format!("{module}.weight"), bias, shape)
+}
+
+/// `down(act(up(x)))`.
+pub(super) fn ungated(activation: Activation, up: Linear, down: Linear) -> FeedForward<Linear> {
+    FeedForward::Dense(Mlp {
+        activation,
+        gate: None,
+        up,
+        down,
+    })
+}
+
 /// `hidden_act`.
 pub(super) fn activation(config: &Config<'_>, default: Activation) -> Result<Activation, Error> {
     activation_at(config, "hidden_act", default)
@@ -55,6 +122,14 @@ pub(super) fn activation_at(
         None => Ok(default),
         Some(name) => Activation::named(name)
             .ok_or_else(|| Error::Unsupported(format!("{key} {}", shown(name)))),
+    }
+}
+
+/// Refuses a setting that is not what it usually is.
+pub(super) fn only(config: &Config<'_>, key: &str, usual: bool) -> Result<(), Error> {
+    match config.flag_or(key, usual)? == usual {
+        true => Ok(()),
+        false => Err(Error::Unsupported(format!("{key} {}", !usual))),
     }
 }
 

@@ -146,6 +146,9 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         vocab_size: config.size("vocab_size")?,
         max_context: common::max_context(config)?,
         embedding_scale: 1.0,
+        position_embedding: None,
+        embedding_norm: None,
+        alibi: None,
         rotaries: vec![Rotary::read(
             config,
             RotaryDefaults {
@@ -161,6 +164,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         final_norm: norm(format!("{prefix}norm"), hidden_size, epsilon),
         head: files.head(&["lm_head"], &embedding)?,
         embedding,
+        head_bias: None,
         logit_scale: 1.0,
         logit_soft_cap: None,
     })

@@ -86,6 +86,9 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         vocab_size: config.size("vocab_size")?,
         max_context: common::max_context(config)?,
         embedding_scale: 1.0,
+        position_embedding: None,
+        embedding_norm: None,
+        alibi: None,
         rotaries: vec![Rotary::read(
             config,
             RotaryDefaults {
@@ -98,6 +101,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         final_norm: norm(format!("{prefix}final_layer_norm")),
         // Newer versions of transformers write the second name.
         head: files.head(&["embed_out", "lm_head"], &embedding)?,
+        head_bias: None,
         embedding,
         logit_scale: 1.0,
         logit_soft_cap: None,

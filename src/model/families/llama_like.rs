@@ -156,6 +156,9 @@ impl LlamaLike {
             vocab_size: config.size("vocab_size")?,
             max_context: common::max_context(config)?,
             embedding_scale: 1.0,
+            position_embedding: None,
+            embedding_norm: None,
+            alibi: None,
             rotaries: self.rotaries.clone(),
             block_prefix: format!("{prefix}layers."),
             blocks: (0..self.windows.len()).map(block).collect(),
@@ -163,6 +166,7 @@ impl LlamaLike {
                 .norm
                 .norm(&format!("{prefix}{}", self.final_norm), hidden_size),
             head: files.head(&["lm_head", "language_model.lm_head"], &embedding)?,
+            head_bias: None,
             embedding,
             logit_scale: 1.0,
             logit_soft_cap: None,

@@ -1,17 +1,21 @@
 //! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
 
+mod bloom;
 mod cohere;
 mod common;
 mod deepseek;
 mod ernie4_5;
 mod exaone4;
+mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm;
 mod glm4_moe;
+mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod gptj;
 mod granite;
 mod granitemoe;
 mod helium;
@@ -22,10 +26,14 @@ mod ministral;
 mod mistral;
 mod mixtral;
 mod moe;
+mod mpt;
 mod nemotron;
 mod olmo;
 mod olmo2;
 mod olmoe;
+mod opt;
+mod persimmon;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen2_moe;
@@ -64,6 +72,15 @@ static FAMILIES: &[&Family] = &[
     &helium::FAMILY,
     &nemotron::FAMILY,
     &gpt_neox::FAMILY,
+    &opt::FAMILY,
+    &gpt2::GPT2,
+    &gpt2::GPT_BIGCODE,
+    &bloom::FAMILY,
+    &mpt::FAMILY,
+    &phi::FAMILY,
+    &gptj::FAMILY,
+    &falcon::FAMILY,
+    &persimmon::FAMILY,
     &mixtral::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,

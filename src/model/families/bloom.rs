@@ -1,0 +1,63 @@
+//! BLOOM: ALiBi, a norm behind the embedding, one interleaved projection, biases everywhere.
+
+use super::common;
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::position::Alibi;
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["bloom"],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    common::only(config, "apply_residual_connection_post_layernorm", false)?;
+    let hidden_size = config.size("hidden_size")?;
+    let heads = common::heads(config, Ok)?;
+    let queries = heads.queries * heads.features;
+    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+
+    let prefix = files.prefix("transformer.", "word_embeddings");
+    let norm = |module: String| common::layer_norm(module, hidden_size, epsilon);
+    let block = |index| {
+        let module = |name| format!("{prefix}h.{index}.{name}");
+        let linear = |name, shape| common::linear(module(name), true, shape);
+        let all = linear("self_attention.query_key_value", [3 * queries, hidden_size]);
+        let attention = SelfAttention::plain(
+            heads,
+            Projections::Interleaved(all),
+            Position::Alibi,
+            linear("self_attention.dense", [hidden_size, queries]),
+        );
+        let mlp = common::ungated(
+            Activation::GeluTanh,
+            linear("mlp.dense_h_to_4h", [4 * hidden_size, hidden_size]),
+            linear("mlp.dense_4h_to_h", [hidden_size, 4 * hidden_size]),
+        );
+        DecoderBlock::plain(
+            BlockOrder::Sequential,
+            (norm(module("input_layernorm")), attention),
+            (Some(norm(module("post_attention_layernorm"))), mlp),
+        )
+    };
+    let embedding = format!("{prefix}word_embeddings.weight");
+    let parts = common::Parts {
+        block_prefix: format!("{prefix}h."),
+        blocks: (0..files.blocks()?).map(block).collect(),
+        final_norm: norm(format!("{prefix}ln_f")),
+        head: files.tied_head(&["lm_head"], &embedding)?,
+        embedding,
+    };
+    // What it was trained on; nothing ends there.
+    let trained = config.get("seq_length").map(|_| config.size("seq_length"));
+    Ok(Architecture {
+        max_context: trained.transpose()?,
+        embedding_norm: Some(norm(format!("{prefix}word_embeddings_layernorm"))),
+        alibi: Some(Alibi::of_paper(heads.queries)?),
+        ..common::plain(files, parts)?
+    })
+}

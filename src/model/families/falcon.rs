@@ -1,0 +1,119 @@
+//! Falcon: one tensor of queries, keys and values, with one key for all queries (7B), some for each (40B, 180B, 2 11B) or one
+//! for each (RW); the halves of a block in parallel, with one norm or two, or one after the other; rotary or ALiBi.
+
+use super::common;
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
+use crate::model::config::Config;
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::position::Alibi;
+use crate::model::rotary::{Rotary, RotaryDefaults};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["falcon"],
+    describe,
+};
+
+/// How a block's norms are called and what they are for.
+struct Norms {
+    order: BlockOrder,
+    attention: &'static str,
+    mlp: Option<&'static str>,
+}
+
+impl Norms {
+    fn read(config: &Config<'_>, newer: bool) -> Result<Self, Error> {
+        let parallel = config.flag_or("parallel_attn", true)?;
+        let count = config.size_or("num_ln_in_parallel_attn", Some(if newer { 2 } else { 1 }))?;
+        let (order, attention, mlp) = match (newer, parallel, count) {
+            (true, true, 2) => (BlockOrder::Parallel, "ln_attn", Some("ln_mlp")),
+            (_, true, 1) => (BlockOrder::Parallel, "input_layernorm", None),
+            (false, false, _) => {
+                let mlp = Some("post_attention_layernorm");
+                (BlockOrder::Sequential, "input_layernorm", mlp)
+            }
+            _ => {
+                return Err(Error::Unsupported(format!(
+                    "num_ln_in_parallel_attn {count} with parallel_attn {parallel} and new_decoder_architecture {newer}"
+                )));
+            }
+        };
+        Ok(Self {
+            order,
+            attention,
+            mlp,
+        })
+    }
+}
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let hidden_size = config.size("hidden_size")?;
+    let intermediate_size = config.size_or("intermediate_size", Some(4 * hidden_size))?;
+    let newer = config.flag_or("new_decoder_architecture", false)?;
+    let multi_query = config.flag_or("multi_query", true)?;
+    let heads = common::heads(config, |heads| match (newer, multi_query) {
+        (true, _) => config.size_or("num_kv_heads", Some(heads)),
+        (false, true) => Ok(1),
+        (false, false) => Ok(heads),
+    })?;
+    let queries = heads.queries * heads.features;
+    let activation = common::activation(config, Activation::Gelu)?;
+    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+    let bias = config.flag_or("bias", false)?;
+    let norms = Norms::read(config, newer)?;
+    let (alibi, rotaries, position) = match config.flag_or("alibi", false)? {
+        true => {
+            // The biases are added before the scores are scaled.
+            let alibi = Alibi {
+                factor: common::usual_scale(heads),
+                in_bf16: true,
+                ..Alibi::of_paper(heads.queries)?
+            };
+            (Some(alibi), Vec::new(), Position::Alibi)
+        }
+        false => {
+            let rotary = Rotary::read(config, RotaryDefaults::of(heads.features))?;
+            (None, vec![rotary], Position::Rotary(0))
+        }
+    };
+
+    let prefix = files.prefix("transformer.", "word_embeddings");
+    let norm = |module: String| common::layer_norm(module, hidden_size, epsilon);
+    let block = |index| {
+        let module = |name| format!("{prefix}h.{index}.{name}");
+        let linear = |name, shape| common::linear(module(name), bias, shape);
+        let rows = queries + 2 * heads.keys * heads.features;
+        let all = linear("self_attention.query_key_value", [rows, hidden_size]);
+        let projections = match (heads.keys, newer) {
+            (1, _) => Projections::one_after_the_other(all, heads),
+            (_, false) => Projections::Interleaved(all),
+            (_, true) => Projections::by_key_head(&all, heads),
+        };
+        let output = linear("self_attention.dense", [hidden_size, queries]);
+        let attention = SelfAttention::plain(heads, projections, position, output);
+        let mlp = common::ungated(
+            activation,
+            linear("mlp.dense_h_to_4h", [intermediate_size, hidden_size]),
+            linear("mlp.dense_4h_to_h", [hidden_size, intermediate_size]),
+        );
+        let mlp_norm = norms.mlp.map(|name| norm(module(name)));
+        let attention_norm = norm(module(norms.attention));
+        DecoderBlock::plain(norms.order, (attention_norm, attention), (mlp_norm, mlp))
+    };
+    let embedding = format!("{prefix}word_embeddings.weight");
+    let parts = common::Parts {
+        block_prefix: format!("{prefix}h."),
+        blocks: (0..files.blocks()?).map(block).collect(),
+        final_norm: norm(format!("{prefix}ln_f")),
+        head: files.tied_head(&["lm_head"], &embedding)?,
+        embedding,
+    };
+    Ok(Architecture {
+        alibi,
+        rotaries,
+        ..common::plain(files, parts)?
+    })
+}

@@ -1,0 +1,77 @@
+//! Persimmon: one interleaved projection, norms in each head, half of each head turns, squared ReLU, biases everywhere.
+
+use super::common;
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::block::{
+    BlockOrder, DecoderBlock, HeadNorms, NormedWidth, Position, Projections, SelfAttention,
+};
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::rotary::{Rotary, RotaryDefaults};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["persimmon"],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let hidden_size = config.size("hidden_size")?;
+    let intermediate_size = config.size("intermediate_size")?;
+    let heads = common::heads(config, Ok)?;
+    let queries = heads.queries * heads.features;
+    let activation = common::activation(config, Activation::ReluSquared)?;
+    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+    let normed_heads = config.flag_or("qk_layernorm", true)?;
+
+    let prefix = files.prefix("model.", "embed_tokens");
+    let norm = |module: String, features| common::layer_norm(module, features, epsilon);
+    let block = |index| {
+        let module = |name| format!("{prefix}layers.{index}.{name}");
+        let linear = |name, shape| common::linear(module(name), true, shape);
+        let all = linear("self_attn.query_key_value", [3 * queries, hidden_size]);
+        let attention = SelfAttention {
+            head_norms: normed_heads.then(|| HeadNorms {
+                norms: ["self_attn.q_layernorm", "self_attn.k_layernorm"]
+                    .map(|name| norm(module(name), heads.features)),
+                width: NormedWidth::Head,
+                after_rotation: false,
+            }),
+            ..SelfAttention::plain(
+                heads,
+                Projections::Interleaved(all),
+                Position::Rotary(0),
+                linear("self_attn.dense", [hidden_size, queries]),
+            )
+        };
+        let mlp = common::ungated(
+            activation,
+            linear("mlp.dense_h_to_4h", [intermediate_size, hidden_size]),
+            linear("mlp.dense_4h_to_h", [hidden_size, intermediate_size]),
+        );
+        let attention_norm = norm(module("input_layernorm"), hidden_size);
+        let mlp_norm = norm(module("post_attention_layernorm"), hidden_size);
+        DecoderBlock::plain(
+            BlockOrder::Sequential,
+            (attention_norm, attention),
+            (Some(mlp_norm), mlp),
+        )
+    };
+    let defaults = RotaryDefaults {
+        fraction: 0.5,
+        ..RotaryDefaults::of(heads.features)
+    };
+    let embedding = format!("{prefix}embed_tokens.weight");
+    let parts = common::Parts {
+        block_prefix: format!("{prefix}layers."),
+        blocks: (0..files.blocks()?).map(block).collect(),
+        final_norm: norm(format!("{prefix}final_layernorm"), hidden_size),
+        head: files.head(&["lm_head"], &embedding)?,
+        embedding,
+    };
+    Ok(Architecture {
+        rotaries: vec![Rotary::read(config, defaults)?],
+        ..common::plain(files, parts)?
+    })
+}
