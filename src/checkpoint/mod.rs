@@ -24,6 +24,7 @@ mod index;
 mod json;
 mod locate;
 mod options;
+mod orphans;
 mod output;
 mod positional;
 mod quantized;
