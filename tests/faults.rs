@@ -112,7 +112,7 @@ fn stderr(output: &Output) -> String {
 
 /// How often the built-in text is repeated, so that a signal finds the calibration under way.
 #[cfg(unix)]
-const LONG_TEXT: usize = 20;
+const LONG_TEXT: usize = 5;
 
 #[test]
 fn force_does_not_replace_a_directory_with_anything_of_the_users_in_it() {
