@@ -112,7 +112,7 @@ fn stderr(output: &Output) -> String {
 
 /// How often the built-in text is repeated, so that a signal finds the calibration under way.
 #[cfg(unix)]
-const LONG_TEXT: usize = 5;
+const LONG_TEXT: usize = 2;
 
 #[test]
 fn force_does_not_replace_a_directory_with_anything_of_the_users_in_it() {
@@ -343,7 +343,7 @@ fn start(dir: &Path) -> std::process::Child {
         .arg(dir.join("out"))
         .arg("--calibration")
         .arg(dir.join("text.txt"))
-        .args(["--tokens", "1000000", "--device", "cpu"])
+        .args(["--tokens", "12000", "--device", "cpu"])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped())
         .spawn()
