@@ -257,7 +257,13 @@ fn norms_that_fit_in_part_are_listed_with_what_leaves_the_rest_out() {
 #[cfg(unix)]
 #[test]
 fn a_signal_stops_the_run_and_leaves_nothing() {
-    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        if is_ignored(number) {
+            // A job in the background of a shell ignores SIGINT, and so do its children.
+            eprintln!("SIG{signal} is ignored here: not tried");
+            continue;
+        }
+        let code = 128 + number;
         let dir = tempfile::tempdir().unwrap();
         let run = under_way(dir.path());
         kill(&run, signal);
@@ -320,6 +326,15 @@ fn a_limit_on_the_size_of_a_file_is_an_error_that_says_so() {
         stderr(&done)
     );
     assert_eq!(names(dir.path()), ["model"]);
+}
+
+/// Whether this process, and so what it starts, ignores a signal.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// A run in `dir` whose output is staged.
