@@ -25,6 +25,7 @@ mod index;
 mod json;
 mod locate;
 mod options;
+mod orphans;
 mod output;
 mod positional;
 mod quantized;

@@ -3,7 +3,8 @@
 //! A [`Staging`] is a temporary file or directory beside the place where the output will be. Each staged file has its full
 //! length and its header from the start; its data come from any number of threads, each byte once. [`Staging::finish`] refuses
 //! while bytes are missing, then renames. A stage that is dropped instead, by an error or a panic, removes what it made. A
-//! process that is killed leaves `.NAME.xxxxxx.tmp` behind, and no half-written NAME.
+//! process that is killed leaves `.NAME.xxxxxx.swiftprune.tmp` behind, and no half-written NAME; the next run to the same
+//! place removes it (`orphans.rs`).
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +16,7 @@ use tempfile::{TempDir, TempPath};
 
 use super::destination::Destination;
 use super::error::{Error, Result};
+use super::orphans::{self, Lock};
 use super::positional::write_all_at;
 use crate::untrusted::open_regular;
 
@@ -38,6 +40,7 @@ pub(super) struct Staging {
     // Before `temporary`: where an open file cannot be deleted, the handles have to go first.
     files: Vec<StagedFile>,
     temporary: Temporary,
+    _lock: Lock,
     destination: Destination,
     /// Bytes of all files.
     needed: u64,
@@ -73,18 +76,21 @@ impl Staging {
         let parent = &destination.parent;
         let failed = |error, path: &Path| write_error(error, path, spec.len, parent);
         let prefix = destination.temporary_prefix();
+        // Before room is asked for: an orphan may be what takes it.
+        orphans::remove(parent, &prefix);
         let mut temporary = tempfile::Builder::new();
-        temporary.prefix(&prefix).suffix(".tmp");
+        temporary.prefix(&prefix).suffix(orphans::SUFFIX);
         #[cfg(unix)]
         temporary.permissions(mode_like(spec.like, 0o666, 0o600)?);
-        let (file, temp) = temporary
-            .tempfile_in(parent)
-            .map_err(|e| failed(e, parent))?
-            .into_parts();
+        let make = || temporary.tempfile_in(parent);
+        let (made, lock) =
+            locked(make, tempfile::NamedTempFile::path).map_err(|e| failed(e, parent))?;
+        let (file, temp) = made.into_parts();
         let staged = StagedFile::fill(spec, file, &temp).map_err(|e| failed(e, &temp))?;
         Ok(Self {
             files: vec![staged],
             temporary: Temporary::File(temp),
+            _lock: lock,
             needed: spec.len,
             destination,
             sync,
@@ -104,15 +110,15 @@ impl Staging {
         let parent = &destination.parent;
         let failed = |error, path: &Path| write_error(error, path, needed, parent);
         let prefix = destination.temporary_prefix();
+        orphans::remove(parent, &prefix);
         let mut temporary = tempfile::Builder::new();
-        temporary.prefix(&prefix).suffix(".tmp");
+        temporary.prefix(&prefix).suffix(orphans::SUFFIX);
         #[cfg(unix)]
         temporary.permissions(mode_like(like, 0o777, 0o700)?);
         #[cfg(not(unix))]
         let _ = like;
-        let dir = temporary
-            .tempdir_in(parent)
-            .map_err(|e| failed(e, parent))?;
+        let make = || temporary.tempdir_in(parent);
+        let (dir, lock) = locked(make, TempDir::path).map_err(|e| failed(e, parent))?;
         let mut files = Vec::with_capacity(specs.len());
         for spec in specs {
             let path = dir.path().join(&spec.name);
@@ -121,6 +127,7 @@ impl Staging {
         Ok(Self {
             files,
             temporary: Temporary::Directory(dir),
+            _lock: lock,
             destination,
             needed,
             sync,
@@ -229,6 +236,25 @@ impl Staging {
         }
         Ok(destination.given)
     }
+}
+
+/// How often something is made again that another run has taken for an orphan.
+const ATTEMPTS: usize = 16;
+
+/// Makes something to stage in, and locks it.
+fn locked<T>(
+    make: impl Fn() -> io::Result<T>,
+    path: impl Fn(&T) -> &Path,
+) -> io::Result<(T, Lock)> {
+    for _ in 0..ATTEMPTS {
+        let made = make()?;
+        if let Some(lock) = orphans::lock(path(&made)) {
+            return Ok((made, lock));
+        }
+    }
+    Err(io::Error::other(
+        "other runs to the same place took it away",
+    ))
 }
 
 impl StagedFile {

@@ -44,6 +44,9 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;
     let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
     let device = devices.forward();
+    for reason in devices.pruning().passed_over() {
+        terminal.warn(format_args!("not used: {reason}"));
+    }
     let weights = checkpoint.source.weights();
     let weights = shown_path(weights.path());
     terminal.say(format_args!("model   {weights}"));

@@ -39,6 +39,9 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     let of_first = windows(&checkpoint)?;
     let of_second = against.as_ref().map(windows).transpose()?;
     let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
+    for reason in devices.pruning().passed_over() {
+        terminal.warn(format_args!("not used: {reason}"));
+    }
     let device = devices.forward();
     let first = measure(&of_first, &checkpoint, device, terminal)?;
     let second = match (&of_second, &against) {

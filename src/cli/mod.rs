@@ -12,6 +12,7 @@ mod progress;
 mod prune;
 mod selftest;
 mod settings;
+mod signals;
 mod summary;
 mod terminal;
 mod verify;
@@ -25,6 +26,7 @@ use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
+use prune::Verdict;
 use terminal::Terminal;
 
 /// Done.
@@ -52,6 +54,8 @@ pub(crate) fn main() -> ExitCode {
     let level = if args.verbose { "warn" } else { "off" };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
     let terminal = Terminal::new(&args);
+    signals::ignore_size_limit();
+    hide_panics_of_the_tokenizer();
     let result = match args.command {
         Command::Selftest(selftest) => match selftest::run(&selftest, terminal) {
             Ok(selftest::Verdict::AllAlike) => Ok(()),
@@ -59,7 +63,11 @@ pub(crate) fn main() -> ExitCode {
             Ok(selftest::Verdict::Failed) => return ExitCode::from(FAILED),
             Err(error) => Err(error),
         },
-        Command::Prune(prune) => prune::run(&prune, terminal),
+        Command::Prune(prune) => match prune::run(&prune, terminal) {
+            Ok(Verdict::Pruned) => Ok(()),
+            Ok(Verdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
         Command::Verify(verify) => verify::run(&verify, terminal),
@@ -78,6 +86,16 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// A panic of the tokenizers library is an error by the time it comes here; what it prints would only frighten.
+fn hide_panics_of_the_tokenizer() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() != Some(calibration::TOKENIZER_THREAD) {
+            print(panic);
+        }
+    }));
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use anyhow::Context as _;
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::plan::Score;
 use swiftprune_wgpu::plan::Selection;
@@ -12,24 +13,46 @@ use super::args::{Prune, RuleName, TextChoice};
 use super::dry_run;
 use super::progress::LiveProgress;
 use super::settings::settings;
+use super::signals::Signals;
 use super::summary::summary;
 use super::terminal::Terminal;
 
-pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
-    let prepared = prepare(request(args)?)?;
+/// How a run ended that nothing was wrong with.
+pub(super) enum Verdict {
+    Pruned,
+    /// A signal has stopped it, for this exit code.
+    Stopped(u8),
+}
+
+pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<Verdict> {
+    let request = request(args)?;
+    let stop = request.stop.clone();
+    let prepared = prepare(request)?;
     for line in settings(&prepared) {
         terminal.say(line);
+    }
+    for reason in prepared.devices().pruning().passed_over() {
+        terminal.warn(format_args!("not used: {reason}"));
     }
     for warning in prepared.draft().warnings() {
         terminal.warn(warning);
     }
     if args.dry_run {
-        return dry_run::print(&prepared, args.json, terminal);
+        dry_run::print(&prepared, args.json, terminal)?;
+        return Ok(Verdict::Pruned);
     }
+    // Only now: until then there is nothing to clean up.
+    let signals = Signals::stopping(&stop).context("cannot install the signal handlers")?;
     let progress = LiveProgress::new(&prepared, terminal);
     let report = prepared.run(&|event| progress.event(event));
     progress.close();
-    let report = report?;
+    let report = match (report, signals.exit_code()) {
+        (Err(error), Some(code)) if error.is_stop() => {
+            eprintln!("{error}");
+            return Ok(Verdict::Stopped(code));
+        }
+        (report, _) => report?,
+    };
     if !terminal.quiet {
         eprint!("{}", summary(&report, terminal));
     }
@@ -38,7 +61,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut stdout, &report)?;
         writeln!(stdout)?;
     }
-    Ok(())
+    Ok(Verdict::Pruned)
 }
 
 fn request(args: &Prune) -> anyhow::Result<Request> {

@@ -6,6 +6,9 @@ use swiftprune_wgpu::untrusted::{shown, shown_path};
 use super::terminal::Terminal;
 use super::{eval, output, verify};
 
+/// The most files that are not copied and named one by one.
+const MOST_LEFT_OUT: usize = 12;
+
 /// The table of kinds and the closing lines.
 pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     let squares = report.prunable.squared_error.is_some();
@@ -53,8 +56,13 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
             output::count(kept)
         );
     }
-    for (name, reason) in &report.left_out {
+    for (name, reason) in report.left_out.iter().take(MOST_LEFT_OUT) {
         text += &format!("not copied: {} ({reason})\n", shown(name));
+    }
+    let more = report.left_out.len().saturating_sub(MOST_LEFT_OUT);
+    if more > 0 {
+        let all = output::count(report.left_out.len() as u64);
+        text += &format!("not copied: {more} more, {all} in all (--report lists them)\n");
     }
     if let Some(verified) = &report.verified {
         text += &verify::line(verified, &shown_path(&report.output));

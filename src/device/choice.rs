@@ -9,7 +9,7 @@ use super::info::{DeviceInfo, DeviceKind};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceChoice {
-    /// A hardware adapter if there is one, else the CPU. Never a software adapter.
+    /// The best hardware adapter that works, else the CPU. Never a software adapter.
     #[default]
     Auto,
     /// The CPU twins.
@@ -52,6 +52,11 @@ impl fmt::Display for DeviceChoice {
 /// The adapter `auto` and `gpu` take: hardware, a discrete one first, a native back end before GL.
 #[must_use]
 pub(crate) fn preferred(infos: &[DeviceInfo]) -> Option<usize> {
+    by_preference(infos).first().copied()
+}
+
+/// The positions of the hardware adapters, the best first.
+pub(super) fn by_preference(infos: &[DeviceInfo]) -> Vec<usize> {
     let rank = |info: &DeviceInfo| {
         let kind = match info.kind {
             DeviceKind::Discrete => 0,
@@ -61,12 +66,10 @@ pub(crate) fn preferred(infos: &[DeviceInfo]) -> Option<usize> {
         };
         (kind, info.backend == "gl", info.index)
     };
-    infos
-        .iter()
-        .enumerate()
-        .filter(|(_, info)| info.kind.is_hardware())
-        .min_by_key(|(_, info)| rank(info))
-        .map(|(position, _)| position)
+    let hardware = |position: &usize| infos[*position].kind.is_hardware();
+    let mut positions: Vec<usize> = (0..infos.len()).filter(hardware).collect();
+    positions.sort_by_key(|&position| rank(&infos[position]));
+    positions
 }
 
 /// The position of the chosen adapter, `None` for the CPU, or what there was instead.
@@ -137,6 +140,7 @@ mod tests {
         ];
         assert_eq!(choose(&DeviceChoice::Auto, &infos), Ok(Some(3)));
         assert_eq!(choose(&DeviceChoice::Auto, &infos[..3]), Ok(Some(1)));
+        assert_eq!(by_preference(&infos), [3, 1, 2]);
     }
 
     #[test]

@@ -26,7 +26,11 @@ use timing::{Timed, Timer};
 
 /// A device that is ready.
 #[derive(Debug)]
-pub struct Device(Backend);
+pub struct Device {
+    backend: Backend,
+    /// Why each adapter that was preferred is not the one.
+    passed_over: Vec<String>,
+}
 
 /// What a device is, for the rooms that run on each in their own way.
 #[derive(Debug)]
@@ -47,7 +51,22 @@ pub fn devices() -> Vec<DeviceInfo> {
 }
 
 impl Device {
+    fn cpu(passed_over: Vec<String>) -> Self {
+        Self {
+            backend: Backend::Cpu(cpu::Cpu::new()),
+            passed_over,
+        }
+    }
+
+    fn gpu(gpu: gpu::Gpu, passed_over: Vec<String>) -> Self {
+        Self {
+            backend: Backend::Gpu(Box::new(gpu)),
+            passed_over,
+        }
+    }
+
     /// Opens what was chosen. An adapter computes a few awkward rows first, and is refused if they differ from the CPU's.
+    /// [`DeviceChoice::Auto`] then takes the next best, in the end the CPU, and [`Self::passed_over`] says why.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when nothing fits, [`Error::Unfit`] or [`Error::Failed`] when the adapter does not come up.
@@ -66,20 +85,30 @@ impl Device {
     /// The CPU with so many threads; an adapter, or `None`, is left as it is.
     #[must_use]
     pub fn with_threads(self, threads: Option<usize>) -> Self {
-        match (&self.0, threads) {
-            (Backend::Cpu(_), Some(threads)) => Self(Backend::Cpu(cpu::Cpu::with_threads(threads))),
+        match (&self.backend, threads) {
+            (Backend::Cpu(_), Some(threads)) => Self {
+                backend: Backend::Cpu(cpu::Cpu::with_threads(threads)),
+                ..self
+            },
             _ => self,
         }
     }
 
+    /// Why adapters that were preferred to this device are not used, a sentence each: only [`DeviceChoice::Auto`] passes
+    /// any over. The result is the same on all of them.
+    #[must_use]
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
     pub(crate) const fn backend(&self) -> &Backend {
-        &self.0
+        &self.backend
     }
 
     /// Its name, back end, kind and driver.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
-        match &self.0 {
+        match &self.backend {
             Backend::Cpu(cpu) => cpu.info(),
             Backend::Gpu(gpu) => &gpu.context().info,
         }
@@ -90,7 +119,7 @@ impl Device {
     /// # Errors
     /// [`Error::Failed`] when the driver fails. The CPU does not.
     pub fn mask(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Mask, Error> {
-        match &self.0 {
+        match &self.backend {
             Backend::Cpu(_) => Ok(cpu::mask(rows, first_row, recipe)),
             Backend::Gpu(gpu) => gpu.mask(rows, first_row, recipe),
         }
@@ -109,7 +138,7 @@ impl Device {
         recipe: &Recipe,
         last: Step,
     ) -> Result<Vec<u32>, Error> {
-        match &self.0 {
+        match &self.backend {
             Backend::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
             Backend::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
         }
@@ -120,7 +149,7 @@ impl Device {
     /// # Errors
     /// As [`Self::mask`].
     pub fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
-        match &self.0 {
+        match &self.backend {
             Backend::Cpu(_) => Ok(cpu::sums(rows)),
             Backend::Gpu(gpu) => gpu.sums(rows),
         }
@@ -139,7 +168,7 @@ impl Device {
         rows: Rows<'a>,
         recipe: &'a Recipe,
     ) -> Result<Timer<'a>, Error> {
-        match &self.0 {
+        match &self.backend {
             Backend::Cpu(cpu) => Ok(Timer::on_cpu(cpu, timed, rows, recipe)),
             Backend::Gpu(gpu) => Timer::on_gpu(gpu, timed, rows, recipe),
         }
@@ -149,7 +178,7 @@ impl Device {
     #[doc(hidden)]
     #[must_use]
     pub fn can_time(&self, rows: usize, in_features: usize) -> bool {
-        match &self.0 {
+        match &self.backend {
             Backend::Cpu(_) => true,
             Backend::Gpu(gpu) => {
                 let context = gpu.context();
@@ -163,7 +192,7 @@ impl Device {
 
 fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     if *choice == DeviceChoice::Cpu {
-        return Ok(Device(Backend::Cpu(cpu::Cpu::new())));
+        return Ok(Device::cpu(Vec::new()));
     }
     let describe = |adapters: &[adapter::Adapter]| -> Vec<DeviceInfo> {
         adapters
@@ -182,9 +211,25 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
         adapters = adapter::adapters(true);
     }
     let infos = describe(&adapters);
+    let mut adapters: Vec<Option<adapter::Adapter>> = adapters.into_iter().map(Some).collect();
+    let mut open = |position: usize| {
+        let adapter = adapters[position].take();
+        let context = adapter.map(adapter::Adapter::open).transpose()?;
+        let gpu = context.map(gpu::Gpu::new).transpose()?;
+        if let Some(gpu) = gpu.as_ref().filter(|_| probe) {
+            probe::arithmetic(gpu)?;
+        }
+        Ok::<_, Error>(gpu)
+    };
     let position = match choice::choose(choice, &infos) {
-        Ok(Some(position)) => position,
-        Ok(None) => return Ok(Device(Backend::Cpu(cpu::Cpu::new()))),
+        Ok(_) if !named => {
+            let (gpu, passed_over) = first_that_opens(choice::by_preference(&infos), open);
+            return Ok(match gpu.flatten() {
+                Some(gpu) => Device::gpu(gpu, passed_over),
+                None => Device::cpu(passed_over),
+            });
+        }
+        Ok(position) => position,
         Err(found) => {
             return Err(Error::NoAdapter {
                 choice: choice.to_string(),
@@ -192,10 +237,47 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
             });
         }
     };
-    let context = adapters.swap_remove(position).open()?;
-    let gpu = gpu::Gpu::new(context)?;
-    if probe {
-        probe::arithmetic(&gpu)?;
+    Ok(match position.map(&mut open).transpose()?.flatten() {
+        Some(gpu) => Device::gpu(gpu, Vec::new()),
+        None => Device::cpu(Vec::new()),
+    })
+}
+
+/// The first of these that opens, and what was wrong with those before it.
+fn first_that_opens<T>(
+    positions: Vec<usize>,
+    mut open: impl FnMut(usize) -> Result<T, Error>,
+) -> (Option<T>, Vec<String>) {
+    let mut passed_over = Vec::new();
+    for position in positions {
+        match open(position) {
+            Ok(opened) => return (Some(opened), passed_over),
+            Err(error) => passed_over.push(error.to_string()),
+        }
     }
-    Ok(Device(Backend::Gpu(Box::new(gpu))))
+    (None, passed_over)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_goes_on_to_the_next_that_opens_and_says_what_was_wrong() {
+        let open = |position: usize| match position {
+            1 => Ok("one"),
+            _ => Err(Error::Unfit {
+                device: format!("adapter {position}"),
+                reason: "its mask differs".to_owned(),
+            }),
+        };
+        let (opened, passed_over) = first_that_opens(vec![3, 1, 2], open);
+        assert_eq!(opened, Some("one"));
+        assert_eq!(
+            passed_over,
+            ["adapter 3 cannot run the passes: its mask differs"]
+        );
+        let (opened, passed_over) = first_that_opens(vec![3, 2], open);
+        assert_eq!((opened, passed_over.len()), (None, 2));
+    }
 }

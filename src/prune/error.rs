@@ -20,6 +20,14 @@ pub enum Error {
     /// The norms do not fit the plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// The run was asked to stop.
+    #[error("stopped after {pruned} of {tensors} tensors; nothing was written")]
+    Stopped {
+        /// Tensors that were pruned.
+        pruned: usize,
+        /// Tensors that were to be pruned.
+        tensors: usize,
+    },
     /// A target holds NaN or infinity.
     #[error(
         "{}: tensor {} contains NaN or infinity ({count} in rows {}..{}). The checkpoint is damaged, or was saved after \

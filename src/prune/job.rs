@@ -14,6 +14,7 @@ use crate::checkpoint::{Output, Reader};
 use crate::counts::Counts;
 use crate::plan::Plan;
 use crate::recipe::{Recipe, Sums};
+use crate::stop::Stop;
 
 /// What the threads of a run share.
 pub(super) struct Job<'a> {
@@ -26,6 +27,8 @@ pub(super) struct Job<'a> {
     tallies: Vec<Option<Mutex<Tally>>>,
     counts: Mutex<Vec<Option<Counts>>>,
     progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
+    /// What the caller may ask for.
+    stop: &'a Stop,
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
     pub(super) clocks: Clocks,
@@ -38,6 +41,7 @@ impl<'a> Job<'a> {
         output: &'a Output,
         chunk_rows: impl Fn(&Matrix<'_>) -> usize,
         progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
+        stop: &'a Stop,
     ) -> Result<Self, Error> {
         let (matrices, pieces) = pieces::cut(plan, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
@@ -54,6 +58,7 @@ impl<'a> Job<'a> {
                 .collect(),
             counts: Mutex::new(vec![None; plan.tensors().len()]),
             progress,
+            stop,
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
             clocks: Clocks::default(),
@@ -112,7 +117,17 @@ impl<'a> Job<'a> {
         ))
     }
 
+    /// Whether the run was given up; asked before every piece of work.
     pub(super) fn is_stopped(&self) -> bool {
+        if self.stop.is_requested() && !self.stopped.load(Ordering::Relaxed) {
+            let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let pruned = counts.iter().flatten().count();
+            drop(counts);
+            self.fail(Error::Stopped {
+                pruned,
+                tensors: self.plan.pruned().count(),
+            });
+        }
         self.stopped.load(Ordering::Relaxed)
     }
 
@@ -216,8 +231,10 @@ impl<'a> Job<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::prune_until;
     use super::*;
     use crate::checkpoint::{Checkpoint, OutputOptions};
+    use crate::device::{Device, DeviceChoice};
     use crate::error::Kind;
     use crate::plan::Options;
     use crate::selection::Selection;
@@ -230,7 +247,38 @@ mod tests {
         let options = Options::new(Selection::Exact { sparsity: 0.5 });
         let plan = Plan::new(checkpoint, options, None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
-        check(Job::new(&plan, &output, |_| usize::MAX, &|_| ()).unwrap());
+        let stop = Stop::new();
+        check(Job::new(&plan, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
+    }
+
+    #[test]
+    fn a_run_that_is_asked_to_stop_says_how_far_it_was_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        let plan = Plan::new(checkpoint, options, None).unwrap();
+        let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
+        let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
+        let stop = Stop::new();
+        let stop_at_the_first = |event: PruneEvent<'_>| {
+            if matches!(event, PruneEvent::Tensor { .. }) {
+                stop.request();
+            }
+        };
+        let stopped = prune_until(&plan, &cpu, output, &stop_at_the_first, &stop);
+        let error = stopped.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Stopped {
+                    pruned: 1..,
+                    tensors: 28
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub use estimate::{memory, time};
 pub use outcome::{Outcome, PruneEvent};
 pub use verify::{Fault, Verified, VerifyError, verify};
 
+pub use crate::stop::Stop;
+
 use crate::checkpoint::Output;
 use crate::device::{Backend, Device};
 use crate::plan::Plan;
@@ -45,19 +47,33 @@ use matrix::Matrix;
 /// `progress` is called from several threads. Memory: a few chunks a thread.
 ///
 /// # Errors
-/// Every variant of [`Error`]; the output is then as if nothing had been run.
+/// Every variant of [`Error`] but [`Error::Stopped`]; the output is then as if nothing had been run.
 pub fn prune(
     plan: &Plan,
     device: &Device,
     output: Output,
     progress: &(dyn Fn(PruneEvent<'_>) + Sync),
 ) -> Result<Outcome, Error> {
+    prune_until(plan, device, output, progress, &Stop::new())
+}
+
+/// [`prune`], unless it is asked to stop while bytes are missing.
+///
+/// # Errors
+/// As [`prune`], and [`Error::Stopped`].
+pub fn prune_until(
+    plan: &Plan,
+    device: &Device,
+    output: Output,
+    progress: &(dyn Fn(PruneEvent<'_>) + Sync),
+    stop: &Stop,
+) -> Result<Outcome, Error> {
     let start = Instant::now();
     let chunk_rows = |matrix: &Matrix<'_>| match device.backend() {
         Backend::Cpu(_) => cpu::chunk_rows(matrix),
         Backend::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
     };
-    let job = Job::new(plan, &output, chunk_rows, progress)?;
+    let job = Job::new(plan, &output, chunk_rows, progress, stop)?;
     match device.backend() {
         Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
         Backend::Gpu(gpu) => gpu::run(&job, gpu),

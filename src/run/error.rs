@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::event::Phase;
 use crate::error::Kind;
 use crate::prune::VerifyError;
 use crate::untrusted::shown_path;
@@ -35,6 +36,26 @@ pub enum Error {
     /// The output is not what it should be.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The run was asked to stop before or after pruning; while pruning, it is [`prune::Error::Stopped`].
+    #[error(
+        "stopped {}; {}",
+        match phase {
+            Phase::Calibrate => "while calibrating",
+            Phase::Prune => "before pruning",
+            Phase::Verify => "while verifying",
+            Phase::EvaluateBefore | Phase::EvaluateAfter => "while evaluating",
+        },
+        match output {
+            Some(path) => format!("the output {} is whole", shown_path(path)),
+            None => "nothing was written".to_owned(),
+        }
+    )]
+    Stopped {
+        /// The phase that was under way.
+        phase: Phase,
+        /// The output, if it is in place.
+        output: Option<PathBuf>,
+    },
     /// The report cannot be written.
     #[error("cannot write the report {}: {reason}", shown_path(path))]
     Report {
@@ -57,6 +78,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nothing went wrong but that the run was asked to stop.
+    #[must_use]
+    pub const fn is_stop(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopped { .. } | Self::Prune(prune::Error::Stopped { .. })
+        )
+    }
+
     /// What the error means for whoever asked.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -23,6 +23,7 @@ mod device_pair;
 mod error;
 mod event;
 mod request;
+mod stoppable;
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub use device_pair::DevicePair;
 pub use error::Error;
 pub use event::{Event, Phase};
 pub use request::{NormsRequest, Request};
+
+pub use crate::stop::Stop;
 
 use crate::calibration::Calibration;
 use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
@@ -40,6 +43,7 @@ use crate::prune;
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::scores;
 use crate::text::Text;
+use stoppable::stoppable;
 
 /// Prepares and runs.
 ///
@@ -179,10 +183,20 @@ impl Prepared {
         let plan = match &calibration {
             Some(calibration) => {
                 let norms = timed(Phase::Calibrate, tell, || {
-                    let progress = |at| tell(Event::Forward(at));
-                    calibration.run(draft.checkpoint(), devices.forward(), &progress)
+                    stoppable(&request.stop, |check| {
+                        let progress = |at| {
+                            tell(Event::Forward(at));
+                            check();
+                        };
+                        calibration.run(draft.checkpoint(), devices.forward(), &progress)
+                    })
+                    .ok_or(Error::Stopped {
+                        phase: Phase::Calibrate,
+                        output: None,
+                    })?
+                    .map_err(Error::Calibration)
                 });
-                draft.measured(norms.map_err(Error::Calibration)?)?
+                draft.measured(norms?)?
             }
             None => draft.plan()?,
         };
@@ -192,7 +206,7 @@ impl Prepared {
 
         let outcome = timed(Phase::Prune, tell, || {
             let progress = |event: prune::PruneEvent<'_>| tell(Event::Prune(event));
-            prune::prune(&plan, devices.pruning(), output, &progress)
+            prune::prune_until(&plan, devices.pruning(), output, &progress, &request.stop)
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
         report.command.clone_from(&request.command);
@@ -212,7 +226,7 @@ impl Prepared {
             })?);
         }
         if let Some((text, windows)) = &evaluation {
-            let (before, after) = evaluate(windows, &plan, &report, &devices, tell)?;
+            let (before, after) = evaluate(windows, &plan, &report, &devices, &request.stop, tell)?;
             report.evaluation = Some(EvaluationReport::new(text, &before, Some(&after)));
         }
         if let Some(file) = report_file {
@@ -228,6 +242,7 @@ fn evaluate(
     plan: &Plan,
     report: &Report,
     devices: &DevicePair,
+    stop: &Stop,
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<(Evaluation, Evaluation), Error> {
     let mut pruned = Checkpoint::open(&report.output.to_string_lossy())?;
@@ -235,10 +250,19 @@ fn evaluate(
     pruned.config.clone_from(&plan.checkpoint().config);
     let measure = |phase, checkpoint| {
         timed(phase, tell, || {
-            let progress = |at| tell(Event::Forward(at));
-            windows.run(checkpoint, devices.forward(), &progress)
+            stoppable(stop, |check| {
+                let progress = |at| {
+                    tell(Event::Forward(at));
+                    check();
+                };
+                windows.run(checkpoint, devices.forward(), &progress)
+            })
+            .ok_or_else(|| Error::Stopped {
+                phase,
+                output: Some(report.output.clone()),
+            })?
+            .map_err(Error::Evaluation)
         })
-        .map_err(Error::Evaluation)
     };
     let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;
     let after = measure(Phase::EvaluateAfter, &pruned)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::calibration::DEFAULT_TOKENS;
 use crate::device::DeviceChoice;
 use crate::plan::Options;
+use crate::stop::Stop;
 use crate::text::Text;
 
 /// A run as a user asks for it. [`Request::new`] has the defaults; every field can be set.
@@ -41,6 +42,8 @@ pub struct Request {
     pub report: Option<PathBuf>,
     /// The command line, for the report.
     pub command: Vec<String>,
+    /// Asks the run to stop.
+    pub stop: Stop,
 }
 
 /// Where the column norms of a run come from. A score that has no use for them skips the calibration.
@@ -78,6 +81,7 @@ impl Request {
             checksum: false,
             report: None,
             command: Vec::new(),
+            stop: Stop::new(),
         }
     }
 }

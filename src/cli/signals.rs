@@ -1,0 +1,89 @@
+//! Signals: what ends a run from outside asks it to stop first, so that it removes what it has staged.
+//!
+//! The library installs no handlers. SIGINT, SIGTERM and SIGHUP set the run's [`Stop`] here; a second one ends the program
+//! at once, as without a handler. A signal that the program was started to ignore (`nohup`, a job in the background)
+//! stays ignored. A write beyond the limit for a file's size (SIGXFSZ) becomes an error of that write.
+
+use swiftprune_wgpu::run::Stop;
+
+/// Which signal has asked for the stop, while a run is under way.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    #[cfg(unix)]
+    received: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// What is added to the number of a signal to make the exit code that shells give for it.
+#[cfg(unix)]
+const BY_SIGNAL: u8 = 128;
+
+#[cfg(unix)]
+impl Signals {
+    /// Lets SIGINT, SIGTERM and SIGHUP ask for this stop.
+    pub(super) fn stopping(stop: &Stop) -> std::io::Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::flag;
+
+        let signals = Self::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if is_ignored(signal) {
+                continue;
+            }
+            // In this order: the first signal finds the flag unset, and sets it.
+            flag::register_conditional_default(signal, stop.flag())?;
+            let number = usize::try_from(signal).unwrap_or_default();
+            flag::register_usize(signal, signals.received.clone(), number)?;
+            flag::register(signal, stop.flag())?;
+        }
+        Ok(signals)
+    }
+
+    /// The exit code for the signal that came, if one has.
+    pub(super) fn exit_code(&self) -> Option<u8> {
+        let number = self.received.load(std::sync::atomic::Ordering::SeqCst);
+        let number = u8::try_from(number).ok().filter(|&number| number > 0)?;
+        Some(BY_SIGNAL + number)
+    }
+}
+
+/// Makes a write beyond the limit for a file's size an error.
+#[cfg(unix)]
+pub(super) fn ignore_size_limit() {
+    // With a handler, whatever it does, the write fails with EFBIG instead.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Stop::new().flag());
+}
+
+/// Whether the program was started with this signal ignored.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    use std::io::IsTerminal as _;
+
+    let status = std::fs::read_to_string("/proc/self/status").ok();
+    let mask = status.as_deref().and_then(|status| {
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    match mask {
+        Some(mask) => mask >> (signal - 1) & 1 == 1,
+        // Where it cannot be asked, `nohup` is told by what it does to the outputs.
+        None => signal == signal_hook::consts::SIGHUP && !std::io::stderr().is_terminal(),
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    /// There are no signals here: the system ends the program.
+    #[expect(clippy::unnecessary_wraps, reason = "the shape of Unix")]
+    pub(super) fn stopping(_: &Stop) -> std::io::Result<Self> {
+        Ok(Self::default())
+    }
+
+    pub(super) const fn exit_code(&self) -> Option<u8> {
+        None
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) const fn ignore_size_limit() {}
