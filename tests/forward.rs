@@ -224,6 +224,13 @@ fn one_weight_that_was_tampered_with_is_noticed() {
                 "gpt_neox.layers.0.attention.query_key_value.weight",
                 flip[1],
             ),
+            ("gpt2", "transformer.h.0.attn.c_attn.bias", flip[0]),
+            (
+                "bloom",
+                "transformer.word_embeddings_layernorm.bias",
+                flip[0],
+            ),
+            ("phi", "lm_head.bias", flip[0]),
         ] {
             let dir = tampered(architecture, tensor, flip);
             let (logits, norms) = differences(&open(dir.path()), &golden(architecture), device);
@@ -507,6 +514,97 @@ fn what_is_not_supported_is_told_from_what_is_wrong() {
         Architecture::of(&checkpoint),
         Err(Error::NoConfig(_))
     ));
+}
+
+#[test]
+fn what_older_families_could_be_but_are_not_here_is_refused() {
+    use serde_json::json;
+
+    for (name, key, value) in [
+        ("opt", "do_layer_norm_before", json!(false)),
+        ("opt", "_remove_final_layer_norm", json!(true)),
+        ("opt", "layer_norm_elementwise_affine", json!(false)),
+        ("opt", "word_embed_proj_dim", json!(32)),
+        ("gpt2", "add_cross_attention", json!(true)),
+        (
+            "bloom",
+            "apply_residual_connection_post_layernorm",
+            json!(true),
+        ),
+        ("mpt", "no_bias", json!(false)),
+        ("mpt", "logit_scale", json!(0.5)),
+        ("mpt", "norm_type", json!("rmsnorm")),
+        ("mpt", "attn_config.alibi", json!(false)),
+        ("mpt", "attn_config.alibi_bias_max", json!(16)),
+        ("mpt", "attn_config.qk_ln", json!(true)),
+        (
+            "mpt",
+            "attn_config.attn_type",
+            json!("multiquery_attention"),
+        ),
+        ("falcon-new", "parallel_attn", json!(false)),
+        ("falcon", "num_ln_in_parallel_attn", json!(2)),
+    ] {
+        let checkpoint = with_changed_config(name, |config| match key.split_once('.') {
+            Some((part, key)) => config[part][key] = value.clone(),
+            None => config[key] = value.clone(),
+        });
+        let error = Architecture::of(&checkpoint).unwrap_err();
+        let key = key.rsplit('.').next().unwrap();
+        assert!(
+            matches!(&error, Error::Unsupported(what) if what.contains(key)),
+            "{name} {key}: {error}"
+        );
+    }
+}
+
+/// A copy of a checkpoint in which names lack `prefix`, as where a model was saved without its head.
+fn without_prefix(name: &str, prefix: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = fs::read(folder(name).join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let bare = tensors.iter().map(|(name, tensor)| {
+        let name = name.strip_prefix(prefix).unwrap_or(name).to_owned();
+        (name, tensor)
+    });
+    let path = dir.path().join("model.safetensors");
+    fs::write(path, safetensors::serialize(bare, None).unwrap()).unwrap();
+    let config = folder(name).join("config.json");
+    fs::copy(config, dir.path().join("config.json")).unwrap();
+    dir
+}
+
+#[test]
+fn names_without_the_prefix_of_their_model_are_known() {
+    for (name, prefix) in [
+        ("opt", "model."),
+        ("opt", "model.decoder."),
+        ("gpt2", "transformer."),
+        ("gpt_bigcode", "transformer."),
+        ("bloom", "transformer."),
+        ("mpt", "transformer."),
+        ("gptj", "transformer."),
+        ("falcon", "transformer."),
+        ("phi", "model."),
+        ("persimmon", "model."),
+    ] {
+        let dir = without_prefix(name, prefix);
+        let checkpoint = open(dir.path());
+        let architecture = Architecture::of(&checkpoint).unwrap();
+        let device = cpu(2);
+        let forward = Forward::new(&checkpoint, &architecture, &device);
+        let golden = golden(name);
+        let logits = forward.logits(&golden.tokens).unwrap();
+        assert!(difference(&golden.logits, &logits) < 1e-5, "{name}");
+        for weight in golden.norms.keys() {
+            let bare = weight.strip_prefix(prefix).unwrap();
+            let mut sites = architecture.sites();
+            assert!(
+                sites.any(|site| site.readers.iter().any(|reader| reader == bare)),
+                "{bare}"
+            );
+        }
+    }
 }
 
 #[test]

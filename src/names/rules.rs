@@ -155,13 +155,12 @@ pub(crate) static RULES: &[NameRule] = &[
         tails: &["mlp.fc2", "fc2"],
     },
     NameRule {
-        seen_in: "attention of gpt_neox (pythia), falcon, bloom, chatglm, persimmon (its output is above)",
+        seen_in: "attention of gpt_neox (pythia), falcon, bloom, chatglm",
         stored: Stored::Linear,
         input: Input::Attention,
         tails: &[
             "attention.query_key_value",
             "self_attention.query_key_value",
-            "self_attn.query_key_value",
         ],
     },
     NameRule {
