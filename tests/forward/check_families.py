@@ -184,7 +184,9 @@ class Products(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in ("linear", "matmul", "__matmul__", "mm", "bmm", "baddbmm", "addmm"):
-            first, second = (args + (None,))[1:3] if name in ("addmm", "baddbmm") else (args + tuple(kwargs.values()))[:2]
+            # What is added comes before what is multiplied.
+            begin = 1 if name in ("addmm", "baddbmm") else 0
+            first, second = (args + tuple(kwargs.values()))[begin:begin + 2]
             if self.is_weight(second) and not self.is_weight(first):
                 if name == "linear":
                     self.see(second, first)
