@@ -130,10 +130,21 @@ impl Calibration {
         let forward = Forward::new(checkpoint, &self.architecture, device);
         let statistics = forward.statistics(&windows, progress)?;
         let mut norms = Norms::new(self.provenance(checkpoint));
+        // Of experts, the rows and the tokens: a weight may hold several, whose sites come one after the other.
+        let mut of_experts: BTreeMap<String, (Vec<f32>, Vec<u64>)> = BTreeMap::new();
         for of_site in statistics {
             for weight in of_site.site.readers {
-                norms.insert(weight, of_site.column_norms.clone())?;
+                if of_site.site.expert.is_some() {
+                    let (rows, tokens) = of_experts.entry(weight).or_default();
+                    rows.extend(&of_site.column_norms);
+                    tokens.push(of_site.tokens);
+                } else {
+                    norms.insert(weight, of_site.column_norms.clone())?;
+                }
             }
+        }
+        for (weight, (rows, tokens)) in of_experts {
+            norms.insert_experts(weight, rows, tokens)?;
         }
         let info = device.info();
         let device = match info.kind {

@@ -2,7 +2,7 @@
 //!
 //! `tests/forward/goldens.py` made the checkpoints and computed what is expected.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,13 +16,17 @@ use swiftprune_wgpu::checkpoint::{Checkpoint, Config};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::internals::{Architecture, Forward};
+use swiftprune_wgpu::norms::{Norms, Provenance};
+use swiftprune_wgpu::plan::{Options, Plan, Selection};
 
 /// What transformers computed.
 struct Golden {
     tokens: Vec<u32>,
     logits: Vec<f32>,
-    /// By the weight's name.
+    /// By the weight's name; of one that holds several experts, theirs one after the other.
     norms: BTreeMap<String, Vec<f32>>,
+    /// Of the weights of experts, the tokens that each saw.
+    counts: BTreeMap<String, Vec<f32>>,
 }
 
 /// The folders that `goldens.py` made.
@@ -68,16 +72,20 @@ fn on_every_device(check: impl Fn(&Device)) {
 fn golden(name: &str) -> Golden {
     let bytes = fs::read(folder(name).join("golden.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let values = |name: &str| bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap().data());
-    let norms = tensors.names().into_iter().filter_map(|name| {
-        let weight = name.strip_prefix("norms.")?;
-        let values = bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap().data());
-        Some((weight.to_owned(), values))
-    });
+    let values = |name: &str| -> Vec<f32> {
+        bytemuck::pod_collect_to_vec(tensors.tensor(name).unwrap().data())
+    };
+    let of_weights = |prefix: &str| {
+        let named = tensors.names().into_iter();
+        let named =
+            named.filter_map(|name| Some((name.strip_prefix(prefix)?.to_owned(), values(name))));
+        named.collect()
+    };
     Golden {
         tokens: values("tokens").into_iter().map(f32::to_bits).collect(),
         logits: values("logits"),
-        norms: norms.collect(),
+        norms: of_weights("norms."),
+        counts: of_weights("counts."),
     }
 }
 
@@ -86,19 +94,37 @@ fn difference(expected: &[f32], got: &[f32]) -> f32 {
     assert_eq!(expected.len(), got.len());
     let largest = expected.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
     let differences = expected.iter().zip(got).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, f32::max) / largest
+    let most = differences.fold(0.0, f32::max);
+    // An expert that saw nothing has zeros.
+    if most == 0.0 { 0.0 } else { most / largest }
 }
 
 /// The column norms that a device measures on some sequences, by the weight's name.
 fn column_norms(forward: &Forward<'_>, sequences: &[&[u32]]) -> BTreeMap<String, Vec<f32>> {
-    let statistics = forward.statistics(sequences, &|_| {}).unwrap();
-    let of_site = statistics.into_iter().flat_map(|of_site| {
-        let norms = of_site.column_norms;
-        assert_eq!(norms.len(), of_site.site.in_features);
-        let readers = of_site.site.readers.into_iter();
-        readers.map(move |weight| (weight, norms.clone()))
-    });
-    of_site.collect()
+    measured(forward, sequences).0
+}
+
+/// The same, and the tokens that each expert's weights saw.
+fn measured(
+    forward: &Forward<'_>,
+    sequences: &[&[u32]],
+) -> (BTreeMap<String, Vec<f32>>, BTreeMap<String, Vec<f32>>) {
+    let all: u64 = sequences.iter().map(|sequence| sequence.len() as u64).sum();
+    let (mut norms, mut counts) = (BTreeMap::new(), BTreeMap::new());
+    for of_site in forward.statistics(sequences, &|_| {}).unwrap() {
+        assert_eq!(of_site.column_norms.len(), of_site.site.in_features);
+        for weight in of_site.site.readers {
+            let of_weight: &mut Vec<f32> = norms.entry(weight.clone()).or_default();
+            of_weight.extend(&of_site.column_norms);
+            if of_site.site.expert.is_some() {
+                let counts: &mut Vec<f32> = counts.entry(weight).or_default();
+                counts.push(of_site.tokens as f32);
+            } else {
+                assert_eq!(of_site.tokens, all);
+            }
+        }
+    }
+    (norms, counts)
 }
 
 /// Logits' difference, and the worst of the norms'.
@@ -106,9 +132,12 @@ fn differences(checkpoint: &Checkpoint, golden: &Golden, device: &Device) -> (f3
     let architecture = Architecture::of(checkpoint).unwrap();
     let forward = Forward::new(checkpoint, &architecture, device);
     let logits = forward.logits(&golden.tokens).unwrap();
-    let norms = column_norms(&forward, &[&golden.tokens]);
-    let known: BTreeSet<_> = golden.norms.keys().collect();
-    assert_eq!(norms.keys().collect::<BTreeSet<_>>(), known);
+    let (norms, counts) = measured(&forward, &[&golden.tokens]);
+    let known = golden.norms.keys();
+    assert!(known.eq(norms.keys()), "all that read, and no others");
+    if golden.counts != counts {
+        return (f32::INFINITY, f32::INFINITY);
+    }
     let worst = golden.norms.iter().map(|(weight, expected)| {
         let got = norms.get(weight);
         difference(
@@ -168,6 +197,27 @@ fn one_weight_that_was_tampered_with_is_noticed() {
             ("mistral", "model.layers.1.mlp.down_proj.weight", flip[0]),
             ("qwen2", "model.layers.1.self_attn.q_proj.bias", flip[0]),
             ("qwen3", "model.layers.0.self_attn.k_norm.weight", flip[0]),
+            (
+                "mixtral",
+                "model.layers.1.block_sparse_moe.experts.2.w3.weight",
+                flip[0],
+            ),
+            (
+                "deepseek_v3",
+                "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
+                flip[0],
+            ),
+            (
+                "granitemoe",
+                "model.layers.1.block_sparse_moe.output_linear.weight",
+                flip[0],
+            ),
+            ("gpt_oss", "model.layers.0.self_attn.sinks", flip[0]),
+            (
+                "gpt_oss",
+                "model.layers.1.mlp.experts.gate_up_proj_bias",
+                flip[0],
+            ),
             (
                 "gpt_neox",
                 "gpt_neox.layers.0.attention.query_key_value.weight",
@@ -627,7 +677,7 @@ fn a_token_beyond_the_embedding_is_refused() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("token 80 is beyond the embedding's 80 rows"),
+        error.contains("token 80 is outside the embedding of 80 rows"),
         "{error}"
     );
 }
@@ -667,7 +717,7 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
     let checkpoint = open(dir.path());
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 100, None).unwrap();
     let error = calibration.run(&checkpoint, &cpu(1), &|_| {}).unwrap_err();
-    let says = "the tokenizer.json is of another model than the weights";
+    let says = "tokenizer.json belongs to another model than the weights";
     assert!(error.to_string().contains(says), "{error}");
 }
 
@@ -679,7 +729,7 @@ fn norms_say_what_they_were_measured_on() {
     let path = tempfile::tempdir().unwrap();
     let path = path.path().join("norms.safetensors");
     norms.write(&path).unwrap();
-    let read = swiftprune_wgpu::norms::Norms::read(&path).unwrap();
+    let read = Norms::read(&path).unwrap();
     assert_eq!(read.source.tokens, Some(700));
     assert_eq!(read.source.metadata["context"], "300");
     assert_eq!(read.source.metadata["text"], "built-in calibration text");
@@ -734,4 +784,37 @@ fn the_example_is_as_surprised_by_its_held_out_text_as_when_it_was_made() {
         evaluation.perplexity()
     );
     assert_eq!(evaluation.losses.len(), 47);
+}
+
+#[test]
+fn what_is_pruned_is_what_is_measured() {
+    for name in &cases() {
+        let checkpoint = open(&folder(name));
+        let architecture = Architecture::of(&checkpoint).unwrap();
+        let device = cpu(2);
+        let forward = Forward::new(&checkpoint, &architecture, &device);
+        let mut norms = Norms::new(Provenance::measured(folder(name), None));
+        let (values, counts) = measured(&forward, &[&golden(name).tokens]);
+        for (weight, values) in &values {
+            match counts.get(weight) {
+                None => norms.insert(weight, values.clone()).unwrap(),
+                Some(counts) => {
+                    let tokens = counts.iter().map(|&count| count as u64).collect();
+                    norms
+                        .insert_experts(weight, values.clone(), tokens)
+                        .unwrap();
+                }
+            }
+        }
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        let plan = Plan::new(open(&folder(name)), options, Some(norms)).unwrap();
+        let mut pruned: Vec<&str> = plan.pruned().map(|(t, _)| t.name.as_str()).collect();
+        pruned.sort_unstable();
+        assert!(values.keys().eq(pruned), "{name}");
+        // 32 tokens, of which hardly an expert sees all.
+        let few = plan.warnings().iter().any(|warning| {
+            warning.contains("experts saw fewer than 32 tokens: their layer's mean was used")
+        });
+        assert_eq!(few, !counts.is_empty(), "{name}: {:?}", plan.warnings());
+    }
 }

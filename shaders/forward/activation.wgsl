@@ -25,6 +25,7 @@ const ACTIVATION_LEAKY_RELU: u32 = 9u;
 const ACTIVATION_MISH: u32 = 10u;
 const ACTIVATION_RELU6: u32 = 11u;
 const ACTIVATION_HARD_SWISH: u32 = 12u;
+const ACTIVATION_CLAMPED_SWIGLU: u32 = 64u;
 
 // The error function, within 1.5e-7: Abramowitz and Stegun, 7.1.26.
 fn erf(x: f32) -> f32 {
@@ -98,7 +99,12 @@ fn activated(x: f32) -> f32 {
 fn gated(@builtin(global_invocation_id) id: vec3<u32>) {
     let index = id.y * params.row + id.x;
     if id.x < params.row && index < params.count {
-        gate[index] = activated(gate[index]) * up[index];
+        if params.activation == ACTIVATION_CLAMPED_SWIGLU {
+            let x = min(gate[index], 7.0);
+            gate[index] = x * sigmoid(1.702 * x) * (clamp(up[index], -7.0, 7.0) + 1.0);
+        } else {
+            gate[index] = activated(gate[index]) * up[index];
+        }
     }
 }
 

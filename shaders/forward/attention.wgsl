@@ -8,12 +8,15 @@
 struct Attention {
     tokens: u32,
     head_dim: u32,
+    // Features of a value, which may be others than those of queries and keys.
+    value_dim: u32,
     query_heads: u32,
     // Query heads to a key head.
     group_size: u32,
     token_stride: u32,
     query_stride: u32,
     key_stride: u32,
+    value_stride: u32,
     // Where the first query, key and value of the first token lie.
     first_query: u32,
     first_key: u32,
@@ -23,11 +26,15 @@ struct Attention {
     scale: f32,
     // 0: none.
     soft_cap: f32,
+    // 1: each head has a key without a value.
+    has_sinks: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
 @group(0) @binding(1) var<storage, read> heads: array<f32>;
 @group(0) @binding(2) var<storage, read_write> found: array<f32>;
+// Of each query head, the score of the key that every query sees and that has no value.
+@group(0) @binding(3) var<storage, read> sinks: array<f32>;
 
 const TILE: u32 = 16u;
 // Rows of 17, so that lanes that read one below the other use different banks.
@@ -42,8 +49,8 @@ var<workgroup> query_tile: array<f32, 272>;
 var<workgroup> key_tile: array<f32, 272>;
 var<workgroup> shares: array<f32, 272>;
 
-fn load(index: u32, token: u32, feature: u32) -> f32 {
-    if token >= params.tokens || feature >= params.head_dim {
+fn load(index: u32, token: u32, feature: u32, features: u32) -> f32 {
+    if token >= params.tokens || feature >= features {
         return 0.0;
     }
     return heads[index + token * params.token_stride + feature];
@@ -68,19 +75,23 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let key_head = group.y / params.group_size;
     let first_query = params.first_query + group.y * params.query_stride;
     let first_key = params.first_key + key_head * params.key_stride;
-    let first_value = params.first_value + key_head * params.key_stride;
+    let first_value = params.first_value + key_head * params.value_stride;
 
     var sums: array<f32, 16>;
     var largest = NOTHING;
     var total = 0.0;
+    if params.has_sinks == 1u {
+        largest = sinks[group.y];
+        total = 1.0;
+    }
     // From the first key that the first query sees to the last that the last query sees.
     let behind = min(queries, params.window - 1u);
     let last = min(queries + TILE, params.tokens);
     for (var keys = (queries - behind) / TILE * TILE; keys < last; keys += TILE) {
         var score = 0.0;
         for (var slice = 0u; slice < params.head_dim; slice += TILE) {
-            query_tile[row * STRIDE + lane] = load(first_query, query, slice + lane);
-            key_tile[row * STRIDE + lane] = load(first_key, keys + row, slice + lane);
+            query_tile[row * STRIDE + lane] = load(first_query, query, slice + lane, params.head_dim);
+            key_tile[row * STRIDE + lane] = load(first_key, keys + row, slice + lane, params.head_dim);
             workgroupBarrier();
             for (var i = 0u; i < TILE; i += 1u) {
                 score += query_tile[row * STRIDE + i] * key_tile[lane * STRIDE + i];
@@ -109,10 +120,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             total += shares[row * STRIDE + i];
         }
         for (var slice = 0u; slice < SLICES; slice += 1u) {
-            if slice * TILE >= params.head_dim {
+            if slice * TILE >= params.value_dim {
                 break;
             }
-            key_tile[row * STRIDE + lane] = load(first_value, keys + row, slice * TILE + lane);
+            key_tile[row * STRIDE + lane] = load(first_value, keys + row, slice * TILE + lane, params.value_dim);
             workgroupBarrier();
             var sum = sums[slice] * kept;
             for (var i = 0u; i < TILE; i += 1u) {
@@ -125,11 +136,11 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     if query >= params.tokens {
         return;
     }
-    let features = params.head_dim;
+    let features = params.value_dim;
     for (var slice = 0u; slice < SLICES; slice += 1u) {
         let feature = slice * TILE + lane;
         if feature < features {
-            // found is [tokens, heads * head_dim].
+            // found is [tokens, heads * value_dim].
             found[(query * params.query_heads + group.y) * features + feature] = sums[slice] / total;
         }
     }

@@ -5,8 +5,11 @@
 
 use super::engine::{Engine, LoadedAttention, LoadedBlock};
 use super::error::Error;
+use super::experts;
+use super::latent;
+use super::mlp;
 use super::weights::WeightReader;
-use crate::model::{BlockOrder, DecoderBlock, FeedForward, Position};
+use crate::model::{BlockOrder, DecoderBlock, FeedForward, Position, Projections};
 
 /// Brings a block's weights to the device.
 pub(super) fn load<E: Engine>(
@@ -17,6 +20,7 @@ pub(super) fn load<E: Engine>(
     block.try_map(
         |linear| engine.load_matrix(weights, linear),
         |norm| engine.load_norm(weights, norm),
+        |vector| weights.read(&vector.tensor),
     )
 }
 
@@ -60,23 +64,32 @@ pub(super) fn run<E: Engine>(
         Some(input) => Some(input),
         None => normalised(engine, sequence, block.mlp_norm.as_ref(), x)?,
     };
-    let input = normed.as_ref().unwrap_or(x);
-    if !block.shares_input() {
-        engine.observe(sequence, input)?;
+    let post_norm = &block.mlp_post_norm;
+    match (&block.mlp, normed) {
+        (FeedForward::Dense(mlp), normed) => {
+            let input = normed.as_ref().unwrap_or(x);
+            if !block.shares_input() {
+                engine.observe(sequence, input)?;
+            }
+            let active = mlp::active(engine, sequence, mlp, input)?;
+            drop(normed);
+            add(
+                engine,
+                sequence,
+                &mlp.down,
+                post_norm.as_ref(),
+                scale,
+                &active,
+                x,
+            )
+        }
+        (FeedForward::Experts(experts), Some(input)) if post_norm.is_none() => {
+            experts::add(engine, sequence, experts, scale, &input, x)
+        }
+        (FeedForward::Experts(_), _) => Err(Error::Engine(
+            "experts read a norm, and what they give is not normalised".to_owned(),
+        )),
     }
-    let active = feed_forward(engine, sequence, &block.mlp, input)?;
-    drop(normed);
-    engine.observe(sequence, &active)?;
-    let (output, post_norm) = (&block.mlp.down, &block.mlp_post_norm);
-    add(
-        engine,
-        sequence,
-        output,
-        post_norm.as_ref(),
-        scale,
-        &active,
-        x,
-    )
 }
 
 /// `x`, normalised, where there is a norm.
@@ -114,7 +127,10 @@ fn attention<E: Engine>(
     attention: &LoadedAttention<E>,
     x: &E::Tensor,
 ) -> Result<E::Tensor, Error> {
-    let mut heads = engine.heads(sequence, attention, x)?;
+    let mut heads = match &attention.projections {
+        Projections::Latent(latent) => latent::heads(engine, sequence, latent, x)?,
+        _ => engine.heads(sequence, attention, x)?,
+    };
     if let Some(clip) = attention.clip {
         engine.clip_heads(sequence, clip, &mut heads)?;
     }
@@ -130,21 +146,4 @@ fn attention<E: Engine>(
         engine.normalise_heads(sequence, norms, &mut heads)?;
     }
     engine.attend(sequence, attention, heads)
-}
-
-/// What the feed-forward part's last layer reads.
-fn feed_forward<E: Engine>(
-    engine: &E,
-    sequence: &mut E::Sequence,
-    mlp: &FeedForward<E::Matrix>,
-    x: &E::Tensor,
-) -> Result<E::Tensor, Error> {
-    let (first, up) = match &mlp.gate {
-        Some(gate) => {
-            let gate = engine.product(sequence, gate, x)?;
-            (gate, Some(engine.product(sequence, &mlp.up, x)?))
-        }
-        None => (engine.product(sequence, &mlp.up, x)?, None),
-    };
-    engine.activate(sequence, mlp.activation, first, up)
 }

@@ -6,13 +6,23 @@
 
 use super::error::Error;
 use super::weights::WeightReader;
-use crate::model::{Activation, DecoderBlock, HeadNorms, Linear, NormTensors, SelfAttention};
+use crate::model::{
+    Activation, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear,
+    NormTensors, SelfAttention, Share,
+};
 
 /// A block with its weights on a device.
-pub(super) type LoadedBlock<E> = DecoderBlock<<E as Engine>::Matrix, <E as Engine>::Norm>;
+pub(super) type LoadedBlock<E> = DecoderBlock<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// Narrow projections with their weights on a device.
+pub(super) type LoadedLatent<E> = LatentProjections<<E as Engine>::Matrix, <E as Engine>::Norm>;
+
+/// Experts with their weights on a device.
+pub(super) type LoadedExperts<E> = Experts<<E as Engine>::Matrix, Vec<f32>>;
 
 /// Attention with its weights on a device.
-pub(super) type LoadedAttention<E> = SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm>;
+pub(super) type LoadedAttention<E> =
+    SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
 
 /// How the primitives make a block: changes the hidden state of one sequence.
 pub(super) type Wiring<E> = fn(
@@ -110,7 +120,19 @@ pub(super) trait Engine: Sized {
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 
-    /// Queries, keys and values of `x`.
+    /// Queries, keys and values out of what latent projections made: of each head, now first what turns. `queries` is
+    /// `[tokens, heads * (plain + rotated)]`, `rotated_key` `[tokens, rotated]`, `keys_and_values` `[tokens, heads * (plain +
+    /// value)]`.
+    fn heads_of_latents(
+        &self,
+        sequence: &mut Self::Sequence,
+        widths: LatentWidths,
+        queries: &Self::Tensor,
+        rotated_key: &Self::Tensor,
+        keys_and_values: &Self::Tensor,
+    ) -> Result<Self::Heads, Error>;
+
+    /// Queries, keys and values of `x`, of projections that are not latent.
     fn heads(
         &self,
         sequence: &mut Self::Sequence,
@@ -161,6 +183,33 @@ pub(super) trait Engine: Sized {
 
     /// Takes the statistics of `x`, the input of some linear layers.
     fn observe(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<(), Error>;
+
+    /// Takes the statistics of no tokens, where nothing reached this reader of an input.
+    fn observe_nothing(
+        &self,
+        sequence: &mut Self::Sequence,
+        reader: &Self::Matrix,
+    ) -> Result<(), Error>;
+
+    /// Brings `x` to the host, `[tokens, features]` row-major, for a decision that the rest of the block waits for.
+    fn values(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
+
+    /// The rows of `x` that a share names, each times its weight.
+    fn gather(
+        &self,
+        sequence: &mut Self::Sequence,
+        x: &Self::Tensor,
+        share: &Share,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Adds each row of `y`, times its weight, to that row of `sum` which a share names for it. A share names no row twice.
+    fn scatter(
+        &self,
+        sequence: &mut Self::Sequence,
+        y: &Self::Tensor,
+        share: &Share,
+        sum: &mut Self::Tensor,
+    ) -> Result<(), Error>;
 
     // --- The head.
 

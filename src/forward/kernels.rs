@@ -63,21 +63,36 @@ params!(
     }
 );
 params!(
+    /// A part of every head, and where it goes.
+    CopyHeadsParams {
+        features: u32,
+        from_first: u32,
+        from_token_stride: u32,
+        from_head_stride: u32,
+        to_first: u32,
+        to_token_stride: u32,
+        to_head_stride: u32,
+    }
+);
+params!(
     /// Where queries, keys and values lie.
     AttentionParams {
         tokens: u32,
         head_dim: u32,
+        value_dim: u32,
         query_heads: u32,
         group_size: u32,
         token_stride: u32,
         query_stride: u32,
         key_stride: u32,
+        value_stride: u32,
         first_query: u32,
         first_key: u32,
         first_value: u32,
         window: u32,
         scale: f32,
         soft_cap: f32,
+        has_sinks: u32,
     }
 );
 params!(
@@ -91,6 +106,10 @@ params!(
 params!(
     /// Activations to sum, and where.
     SiteNormsParams { tokens: u32, features: u32, first: u32 }
+);
+params!(
+    /// Rows to take out of a hidden state, or to add to one.
+    RowsParams { features: u32 }
 );
 params!(
     /// Rows of the head.
@@ -145,16 +164,28 @@ pub static KERNELS: &[Kernel] = &[
         with "reduce"
     ),
     kernel!(
+        "copy_heads",
+        CopyHeadsParams,
+        "a part of every head from one place to another",
+        ["copy_heads": 64, [0, 1, 2]]
+    ),
+    kernel!(
         "attention",
         AttentionParams,
         "causal grouped-query attention",
-        ["attention": 256, [0, 1, 2]]
+        ["attention": 256, [0, 1, 2, 3]]
     ),
     kernel!(
         "activation",
         ActivationParams,
         "SiLU, GELU and others, with or without a gate",
         ["gated": 256, [0, 1, 2]; "plain": 256, [0, 1]]
+    ),
+    kernel!(
+        "rows",
+        RowsParams,
+        "rows of some tokens out of a hidden state, and back into one",
+        ["gather": 256, [0, 1, 2, 3]; "scatter": 256, [0, 1, 2, 3]]
     ),
     kernel!(
         "elementwise",

@@ -11,9 +11,12 @@ mod block;
 mod cpu;
 mod engine;
 mod error;
+mod experts;
 mod gpu;
 pub(crate) mod kernels;
+mod latent;
 mod loss;
+mod mlp;
 mod progress;
 mod statistics;
 #[cfg(test)]
@@ -50,6 +53,8 @@ pub struct SiteStatistics {
     pub site: Site,
     /// The sum of squares of each feature over all tokens, `[in_features]`.
     pub column_norms: Vec<f32>,
+    /// The tokens that came by: all of them but at the sites of experts.
+    pub tokens: u64,
 }
 
 /// Calls `$work` with the engine of the device, which takes `$statistics` of every layer's input.
@@ -97,7 +102,7 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<SiteStatistics>, Error> {
-        let statistics = [Statistic::ColumnNorms];
+        let statistics = [Statistic::ColumnNorms, Statistic::Tokens];
         let mut sums = with_engine!(self, sequences, &statistics, |engine| self.sums_on(
             &engine,
             &statistics,
@@ -106,13 +111,18 @@ impl<'a> Forward<'a> {
         ))?;
         let of_site = |site: Site| {
             let column_norms = sums.take(site.block, Statistic::ColumnNorms.len(site.in_features));
+            let tokens = sums.take(site.block, Statistic::Tokens.len(site.in_features))[0] as u64;
             let column_norms: Vec<f32> = column_norms.iter().map(|&sum| sum as f32).collect();
             if column_norms.iter().any(|norm| !norm.is_finite()) {
                 return Err(Error::NotFinite {
                     at: site.readers[0].clone(),
                 });
             }
-            Ok(SiteStatistics { site, column_norms })
+            Ok(SiteStatistics {
+                site,
+                column_norms,
+                tokens,
+            })
         };
         self.architecture.sites().map(of_site).collect()
     }

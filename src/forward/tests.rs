@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 use super::Forward;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceChoice, devices};
-use crate::model::{Architecture, Linear, Projections};
+use crate::model::{Architecture, FeedForward, Linear, Projections};
 use crate::names::rules::Layout;
 
 fn original() -> PathBuf {
@@ -99,7 +99,9 @@ fn joined_and_transposed_tensors_give_what_the_plain_ones_do() {
             panic!("qwen2 has a tensor for each");
         };
         join(&name("qkv"), projections.iter_mut().collect());
-        let mlp = &mut block.mlp;
+        let FeedForward::Dense(mlp) = &mut block.mlp else {
+            panic!("qwen2 has no experts");
+        };
         let gate_up = mlp.gate.iter_mut().chain([&mut mlp.up]);
         join(&name("gate_up"), gate_up.collect());
         join(&name("down"), vec![&mut mlp.down]);

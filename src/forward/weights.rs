@@ -58,8 +58,12 @@ impl<'a> WeightReader<'a> {
 
     /// Its bias as f32, `[out_features]`.
     pub(super) fn read_bias(&self, linear: &Linear) -> Result<Option<Vec<f32>>, Error> {
-        let read =
-            |name: &String| self.read_elements(name, linear.first_feature, linear.out_features);
+        let slice = linear.slice.map_or(0, |slice| slice.index);
+        let first = slice * linear.stored_features + linear.first_feature;
+        let read = |name: &String| -> Result<Vec<f32>, Error> {
+            let spread = self.read_elements(name, first, span(linear, linear.out_features))?;
+            Ok(spread.into_iter().step_by(linear.feature_step).collect())
+        };
         linear.bias.as_ref().map(read).transpose()
     }
 
@@ -91,20 +95,32 @@ impl<'a> WeightReader<'a> {
         bytes: &mut [u8],
     ) -> Result<(), Error> {
         let size = self.dtype(&linear.weight)?.size();
-        let first = linear.first_feature + first;
+        let (inputs, step) = (linear.in_features, linear.feature_step);
+        let slice = linear.slice.map_or(0, |slice| slice.index);
+        let before = slice * linear.stored_features * inputs;
+        let first = linear.first_feature + first * step;
+        let features = bytes.len() / (inputs * size);
         match linear.layout {
+            Layout::OutIn if step == 1 => {
+                let from = (before + first * inputs) * size;
+                self.read_bytes(&linear.weight, from, bytes)
+            }
             Layout::OutIn => {
-                self.read_bytes(&linear.weight, first * linear.in_features * size, bytes)
+                for (feature, weights) in bytes.chunks_exact_mut(inputs * size).enumerate() {
+                    let from = (before + (first + feature * step) * inputs) * size;
+                    self.read_bytes(&linear.weight, from, weights)?;
+                }
+                Ok(())
             }
             Layout::InOut => {
-                let features = bytes.len() / (linear.in_features * size);
                 // What is stored side by side is one term of every feature.
-                let mut terms = vec![0; features * size];
-                for term in 0..linear.in_features {
-                    let from = (term * linear.stored_features + first) * size;
+                let mut terms = vec![0; span(linear, features) * size];
+                for term in 0..inputs {
+                    let from = (before + term * linear.stored_features + first) * size;
                     self.read_bytes(&linear.weight, from, &mut terms)?;
-                    for (feature, weight) in terms.chunks_exact(size).enumerate() {
-                        let to = (feature * linear.in_features + term) * size;
+                    let own = terms.chunks_exact(size).step_by(step);
+                    for (feature, weight) in own.enumerate() {
+                        let to = (feature * inputs + term) * size;
                         bytes[to..to + size].copy_from_slice(weight);
                     }
                 }
@@ -129,6 +145,11 @@ impl<'a> WeightReader<'a> {
             self.read_bytes(name, first * dtype.size(), bytes)
         })
     }
+}
+
+/// Stored features from the first to the last of so many of a layer's.
+fn span(linear: &Linear, features: usize) -> usize {
+    features.saturating_sub(1) * linear.feature_step + features.min(1)
 }
 
 /// So many elements as f32, of the bytes that `fill` reads.

@@ -30,6 +30,8 @@ pub(crate) enum Activation {
     Relu6 = 11,
     /// `x min(max(x + 3, 0), 6) / 6`.
     HardSwish = 12,
+    /// With a gate only: `g / (1 + exp(-1.702 g)) (u + 1)`, where `g` is 7 at most and `u` within -7 and 7 (gpt-oss).
+    ClampedSwiglu = 64,
 }
 
 /// The names that transformers knows each of them by.
@@ -56,6 +58,8 @@ const NAMES: &[(Activation, &[&str])] = &[
     (Activation::Mish, &["mish"]),
     (Activation::Relu6, &["relu6"]),
     (Activation::HardSwish, &["hardswish"]),
+    // hidden_act of gpt-oss says silu.
+    (Activation::ClampedSwiglu, &[]),
 ];
 
 impl Activation {
@@ -89,6 +93,7 @@ mod tests {
             (Activation::Mish, "MISH"),
             (Activation::Relu6, "RELU6"),
             (Activation::HardSwish, "HARD_SWISH"),
+            (Activation::ClampedSwiglu, "CLAMPED_SWIGLU"),
         ] {
             let number = activation as u32;
             let declared = format!("const ACTIVATION_{constant}: u32 = {number}u;");

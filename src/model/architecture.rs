@@ -47,6 +47,9 @@ pub struct Site {
     pub in_features: usize,
     /// The weights, by name, that are multiplied by it: one, or several that read the same input.
     pub readers: Vec<String>,
+    /// The expert that it is the input of: it sees the tokens that are routed to it. Where a weight holds the matrices of
+    /// all experts, it is a reader at a site an expert.
+    pub expert: Option<usize>,
 }
 
 impl Architecture {
@@ -60,9 +63,9 @@ impl Architecture {
     pub fn sites(&self) -> impl Iterator<Item = Site> + '_ {
         let inputs = |(block, data): (usize, &DecoderBlock)| {
             let inputs = data.inputs().into_iter();
-            let site = inputs.map(move |(label, layers)| {
+            let site = inputs.map(move |input| {
                 let mut readers: Vec<String> = Vec::new();
-                for layer in &layers {
+                for layer in &input.layers {
                     // Layers that are stored as one tensor are one reader.
                     if !readers.contains(&layer.weight) {
                         readers.push(layer.weight.clone());
@@ -70,9 +73,10 @@ impl Architecture {
                 }
                 Site {
                     block,
-                    label: label.to_owned(),
-                    in_features: layers[0].in_features,
+                    in_features: input.layers[0].in_features,
+                    label: input.label,
                     readers,
+                    expert: input.expert,
                 }
             });
             site.collect::<Vec<_>>()

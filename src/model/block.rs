@@ -1,10 +1,13 @@
 //! A decoder block as data: what is computed, in which order, from which tensors.
 //!
-//! The types are generic over what stands for a linear layer and for a norm. As read from a model these are the names of
-//! their tensors, [`Linear`] and [`NormTensors`]; loaded by a device, they are its weights. Everything else, such as the
-//! number of heads, goes along unchanged, so that the code that runs a block reads it from the same place.
+//! The types are generic over what stands for a linear layer, for a norm and for a list of numbers. As read from a model
+//! these are the names of their tensors, [`Linear`], [`NormTensors`] and [`Vector`]; loaded by a device, they are its
+//! weights. Everything else, such as the number of heads, goes along unchanged, so that the code that runs a block reads it
+//! from the same place.
 
-use super::activation::Activation;
+use super::experts::Experts;
+use super::latent::LatentProjections;
+use super::mlp::Mlp;
 use crate::names::rules::Layout;
 
 /// How a hidden state is normalised.
@@ -31,6 +34,13 @@ pub(crate) struct NormTensors {
     pub(crate) heads: usize,
     /// What is added to the variance.
     pub(crate) epsilon: f64,
+}
+
+/// A tensor that is a list of numbers, which the host computes with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Vector {
+    pub(crate) tensor: String,
+    pub(crate) len: usize,
 }
 
 impl NormTensors {
@@ -71,6 +81,17 @@ pub(crate) struct Linear {
     pub(crate) stored_features: usize,
     /// The first of them that is this layer's, of the weights and of the bias.
     pub(crate) first_feature: usize,
+    /// From one of them to the next that is this layer's: 2 where two layers take turns.
+    pub(crate) feature_step: usize,
+    /// Which of several matrices, where the tensor has three dimensions and the first counts them.
+    pub(crate) slice: Option<Slice>,
+}
+
+/// One matrix of a tensor with several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) index: usize,
+    pub(crate) count: usize,
 }
 
 impl Linear {
@@ -88,6 +109,8 @@ impl Linear {
             layout: Layout::OutIn,
             stored_features: out_features,
             first_feature: 0,
+            feature_step: 1,
+            slice: None,
         }
     }
 
@@ -106,29 +129,40 @@ impl Linear {
     }
 
     /// The shape of the tensor that it is stored in.
-    pub(super) fn stored_shape(&self) -> [usize; 2] {
-        match self.layout {
+    pub(super) fn stored_shape(&self) -> Vec<usize> {
+        let matrices = self.slice.map(|slice| slice.count);
+        let [first, last] = match self.layout {
             Layout::OutIn => [self.stored_features, self.in_features],
             Layout::InOut => [self.in_features, self.stored_features],
-        }
+        };
+        matrices.into_iter().chain([first, last]).collect()
+    }
+
+    /// The shape of the tensor that its bias is stored in.
+    pub(super) fn stored_bias_shape(&self) -> Vec<usize> {
+        let matrices = self.slice.map(|slice| slice.count);
+        matrices.into_iter().chain([self.stored_features]).collect()
     }
 }
 
 /// How queries, keys and values come out of the hidden state.
 #[derive(Clone, Debug)]
-pub(crate) enum Projections<L> {
+pub(crate) enum Projections<L, N = NormTensors> {
     /// A layer each: queries, keys, values.
     Separate([L; 3]),
     /// One layer, whose output features go head by head: its query, its key, its value.
     Interleaved(L),
+    /// By way of narrow vectors.
+    Latent(Box<LatentProjections<L, N>>),
 }
 
-impl<L> Projections<L> {
-    /// The layers, all of which read the same input.
-    pub(crate) fn layers(&self) -> &[L] {
+impl<L, N> Projections<L, N> {
+    /// The layers that read the hidden state.
+    pub(crate) fn layers(&self) -> Vec<&L> {
         match self {
-            Self::Separate(layers) => layers,
-            Self::Interleaved(layer) => std::slice::from_ref(layer),
+            Self::Separate(layers) => layers.iter().collect(),
+            Self::Interleaved(layer) => vec![layer],
+            Self::Latent(latent) => latent.first_layers(),
         }
     }
 }
@@ -174,9 +208,9 @@ pub(crate) struct HeadNorms<N> {
 
 /// Causal attention.
 #[derive(Clone, Debug)]
-pub(crate) struct SelfAttention<L, N> {
+pub(crate) struct SelfAttention<L, N, V = Vector> {
     pub(crate) heads: HeadCounts,
-    pub(crate) projections: Projections<L>,
+    pub(crate) projections: Projections<L, N>,
     /// The largest that a feature of a query, key or value may be, and its negative the smallest.
     pub(crate) clip: Option<f32>,
     pub(crate) head_norms: Option<HeadNorms<N>>,
@@ -187,17 +221,34 @@ pub(crate) struct SelfAttention<L, N> {
     pub(crate) soft_cap: Option<f32>,
     /// How many tokens back a query sees, itself included; none where it sees all of them.
     pub(crate) window: Option<usize>,
+    /// Of each query head, the score of a key that every query sees and that has no value.
+    pub(crate) sinks: Option<V>,
     /// From what the heads found back to the residual stream.
     pub(crate) output: L,
 }
 
-/// The feed-forward part: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
+/// The feed-forward part.
 #[derive(Clone, Debug)]
-pub(crate) struct FeedForward<L> {
-    pub(crate) activation: Activation,
-    pub(crate) gate: Option<L>,
-    pub(crate) up: L,
-    pub(crate) down: L,
+pub(crate) enum FeedForward<L, V = Vector> {
+    /// The same layers for every token.
+    Dense(Mlp<L>),
+    /// Some of many, chosen for each token.
+    Experts(Box<Experts<L, V>>),
+}
+
+impl FeedForward<Linear> {
+    /// The most features that one of its layers puts out, but for those of the residual stream.
+    pub(crate) fn widest(&self) -> usize {
+        match self {
+            Self::Dense(mlp) => mlp.down.in_features,
+            Self::Experts(experts) => {
+                let mlps = experts.experts.iter();
+                let mlps = mlps.chain(experts.shared.iter().map(|shared| &shared.mlp));
+                let widest = mlps.map(|mlp| mlp.down.in_features).max();
+                widest.unwrap_or(0).max(experts.router.layer.out_features)
+            }
+        }
+    }
 }
 
 /// How attention and the feed-forward part are joined to the residual stream.
@@ -211,29 +262,30 @@ pub(crate) enum BlockOrder {
 
 /// A decoder block.
 #[derive(Clone, Debug)]
-pub(crate) struct DecoderBlock<L = Linear, N = NormTensors> {
+pub(crate) struct DecoderBlock<L = Linear, N = NormTensors, V = Vector> {
     pub(crate) order: BlockOrder,
     /// Of what attention reads.
     pub(crate) attention_norm: Option<N>,
-    pub(crate) attention: SelfAttention<L, N>,
+    pub(crate) attention: SelfAttention<L, N, V>,
     /// Of what attention adds to the residual stream.
     pub(crate) attention_post_norm: Option<N>,
     /// Of what the feed-forward part reads.
     pub(crate) mlp_norm: Option<N>,
-    pub(crate) mlp: FeedForward<L>,
+    pub(crate) mlp: FeedForward<L, V>,
     /// Of what the feed-forward part adds to the residual stream.
     pub(crate) mlp_post_norm: Option<N>,
     /// What both halves are multiplied by before they are added.
     pub(crate) residual_scale: f32,
 }
 
-impl<L, N> DecoderBlock<L, N> {
-    /// The same block with something else for each layer and norm, in the order in which they are computed.
-    pub(crate) fn try_map<M, K, E>(
+impl<L, N, V> DecoderBlock<L, N, V> {
+    /// The same block with something else for each layer, norm and list of numbers, in the order in which they are computed.
+    pub(crate) fn try_map<M, K, W, E>(
         &self,
         layer: impl Fn(&L) -> Result<M, E>,
         norm: impl Fn(&N) -> Result<K, E>,
-    ) -> Result<DecoderBlock<M, K>, E> {
+        vector: impl Fn(&V) -> Result<W, E>,
+    ) -> Result<DecoderBlock<M, K, W>, E> {
         let Self {
             order,
             attention_norm,
@@ -255,6 +307,9 @@ impl<L, N> DecoderBlock<L, N> {
                         Projections::Separate([layer(q)?, layer(k)?, layer(v)?])
                     }
                     Projections::Interleaved(all) => Projections::Interleaved(layer(all)?),
+                    Projections::Latent(latent) => {
+                        Projections::Latent(Box::new(latent.try_map(&layer, &norm)?))
+                    }
                 },
                 clip: attention.clip,
                 head_norms: match &attention.head_norms {
@@ -269,15 +324,16 @@ impl<L, N> DecoderBlock<L, N> {
                 scale: attention.scale,
                 soft_cap: attention.soft_cap,
                 window: attention.window,
+                sinks: attention.sinks.as_ref().map(&vector).transpose()?,
                 output: layer(&attention.output)?,
             },
             attention_post_norm: optional(attention_post_norm)?,
             mlp_norm: optional(mlp_norm)?,
-            mlp: FeedForward {
-                activation: mlp.activation,
-                gate: mlp.gate.as_ref().map(&layer).transpose()?,
-                up: layer(&mlp.up)?,
-                down: layer(&mlp.down)?,
+            mlp: match mlp {
+                FeedForward::Dense(mlp) => FeedForward::Dense(mlp.try_map(&layer)?),
+                FeedForward::Experts(experts) => {
+                    FeedForward::Experts(Box::new(experts.try_map(&layer, &vector)?))
+                }
             },
             mlp_post_norm: optional(mlp_post_norm)?,
             residual_scale: *residual_scale,
@@ -285,7 +341,17 @@ impl<L, N> DecoderBlock<L, N> {
     }
 }
 
-impl<L, N> DecoderBlock<L, N> {
+/// What some layers of a block read.
+#[derive(Debug)]
+pub(crate) struct Input<'a> {
+    /// What it is, in words.
+    pub(crate) label: String,
+    pub(crate) layers: Vec<&'a Linear>,
+    /// The expert that reads it, which sees only some of the tokens.
+    pub(crate) expert: Option<usize>,
+}
+
+impl<L, N, V> DecoderBlock<L, N, V> {
     /// Whether both halves read one normalised input.
     pub(crate) fn shares_input(&self) -> bool {
         self.order == BlockOrder::Parallel && self.mlp_norm.is_none()
@@ -293,19 +359,53 @@ impl<L, N> DecoderBlock<L, N> {
 }
 
 impl DecoderBlock {
-    /// The distinct inputs of its layers, each with a label and the layers that read it, in the order in which
-    /// `forward/block.rs` comes to them.
-    pub(crate) fn inputs(&self) -> Vec<(&'static str, Vec<&Linear>)> {
+    /// The distinct inputs of the layers that are pruned, in the order in which `forward/block.rs` comes to them.
+    pub(crate) fn inputs(&self) -> Vec<Input<'_>> {
         let Self { attention, mlp, .. } = self;
-        let mut projections: Vec<&Linear> = attention.projections.layers().iter().collect();
-        let widening = mlp.gate.iter().chain([&mlp.up]);
-        let output = ("attention output", vec![&attention.output]);
-        let down = ("mlp output", vec![&mlp.down]);
-        if self.shares_input() {
-            projections.extend(widening);
-            return vec![("attention and mlp", projections), output, down];
+        let input = |label: &str, layers| Input {
+            label: label.to_owned(),
+            layers,
+            expert: None,
+        };
+        let mut projections = attention.projections.layers();
+        let shared = self.shares_input().then_some(mlp);
+        let mut inputs = vec![match shared {
+            Some(FeedForward::Dense(mlp)) => {
+                projections.extend(mlp.first_layers());
+                input("attention and mlp", projections)
+            }
+            _ => input("attention", projections),
+        }];
+        if let Projections::Latent(latent) = &attention.projections {
+            if let Some(query) = latent.query.of_latent() {
+                inputs.push(input("query latent", vec![query]));
+            }
+            inputs.push(input("key and value latent", vec![&latent.expansion]));
         }
-        let mlp = ("mlp", widening.collect());
-        vec![("attention", projections), output, mlp, down]
+        inputs.push(input("attention output", vec![&attention.output]));
+        match mlp {
+            FeedForward::Dense(mlp) => {
+                if shared.is_none() {
+                    inputs.push(input("mlp", mlp.first_layers().collect()));
+                }
+                inputs.push(input("mlp output", vec![&mlp.down]));
+            }
+            FeedForward::Experts(experts) => {
+                if let Some(shared) = &experts.shared {
+                    let layers = shared.mlp.first_layers().collect();
+                    inputs.push(input("shared experts", layers));
+                    inputs.push(input("shared experts output", vec![&shared.mlp.down]));
+                }
+                for (expert, mlp) in experts.experts.iter().enumerate() {
+                    let of_expert = |what: &str, layers| Input {
+                        expert: Some(expert),
+                        ..input(&format!("expert {expert}{what}"), layers)
+                    };
+                    inputs.push(of_expert("", mlp.first_layers().collect()));
+                    inputs.push(of_expert(" output", vec![&mlp.down]));
+                }
+            }
+        }
+        inputs
     }
 }

@@ -1,6 +1,6 @@
 //! The tensors of a checkpoint, to hold a description against.
 
-use super::block::{Linear, NormTensors};
+use super::block::{Linear, NormTensors, Vector};
 use super::error::Error;
 use crate::checkpoint::{Catalog, Checkpoint};
 use crate::dtype::Dtype;
@@ -48,6 +48,14 @@ impl<'a> Headers<'a> {
         }
     }
 
+    /// Checks that a tensor is there.
+    pub(super) fn require(&self, name: &str) -> Result<(), Error> {
+        match self.has(name) {
+            true => Ok(()),
+            false => Err(self.wrong(name, "is missing".to_owned())),
+        }
+    }
+
     /// Checks that a tensor is there, in this shape, as floats.
     pub(super) fn check(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
         let place = self.catalog.get(name);
@@ -71,11 +79,16 @@ impl<'a> Headers<'a> {
         tensors.try_for_each(|tensor| self.check(tensor, &shape))
     }
 
+    /// Checks a list of numbers.
+    pub(super) fn check_vector(&self, vector: &Vector) -> Result<(), Error> {
+        self.check(&vector.tensor, &[vector.len])
+    }
+
     /// Checks the tensors of a linear layer, and that no bias is left over.
     pub(super) fn check_linear(&self, linear: &Linear) -> Result<(), Error> {
         self.check(&linear.weight, &linear.stored_shape())?;
         match &linear.bias {
-            Some(bias) => self.check(bias, &[linear.stored_features]),
+            Some(bias) => self.check(bias, &linear.stored_bias_shape()),
             None => {
                 let bias = linear.weight.replace(".weight", ".bias");
                 if bias != linear.weight && self.has(&bias) {

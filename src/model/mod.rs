@@ -8,8 +8,9 @@
 //! ```
 //!
 //! where each of the four norms may be missing, `s` is mostly 1, and `m = norm(x)` or `m = a` where the two halves run in
-//! parallel. What differs between architectures is data: a `DecoderBlock` says what is computed and which tensors it takes,
-//! and `src/forward/block.rs` computes it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to
+//! parallel. Where a block has experts (`experts.rs`), `y = h + s sum_i w_i expert_i(m)` over those that a router chose for the
+//! token. What differs between architectures is data: a `DecoderBlock` says what is computed and which tensors it takes, and
+//! `src/forward/block.rs` computes it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to
 //! `tests/forward/goldens.py`.
 //!
 //! An [`Architecture`] has been checked against the checkpoint: every tensor it names is there, in the shape it says, as
@@ -20,9 +21,12 @@ mod architecture;
 mod block;
 mod config;
 mod error;
+mod experts;
 mod families;
 mod family;
 mod headers;
+mod latent;
+mod mlp;
 mod reading;
 mod rotary;
 
@@ -33,4 +37,7 @@ pub(crate) use block::{
     NormedWidth, Position, Projections, SelfAttention,
 };
 pub use error::Error;
+pub(crate) use experts::{Experts, Share};
+pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
+pub(crate) use mlp::Mlp;
 pub(crate) use rotary::{Pairing, Rotary};

@@ -70,6 +70,7 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
         block.try_map(
             |linear| headers.check_linear(linear),
             |norm| headers.check_norm(norm),
+            |vector| headers.check_vector(vector),
         )?;
     }
     let blocks = architecture.blocks.len();

@@ -22,6 +22,8 @@ pub(super) struct Entry {
     /// `Some(e)`: `[e, in_features]`. `None`: a vector, which in an importance matrix may be several experts' end to end.
     pub(super) experts: Option<usize>,
     pub(super) values: Vec<f32>,
+    /// The tokens that went into each row, where that is known and differs from weight to weight.
+    pub(super) tokens: Option<Vec<u64>>,
 }
 
 impl Norms {
@@ -41,18 +43,52 @@ impl Norms {
         self.put(weight.into(), None, norms)
     }
 
-    /// Adds the norms of a weight that holds `experts` matrices, `[experts, in_features]`, row-major.
+    /// Adds the norms of a weight of experts, `[in_features]` for each number in `tokens`, row-major: what each expert saw
+    /// and over how many tokens. One row is the weight of one expert.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert); also [`Error::Malformed`] if `norms` is not `experts` rows.
-    #[cfg(test)]
-    pub(super) fn insert_experts(
+    /// As [`insert`](Self::insert); also [`Error::Malformed`] if `norms` is not that many rows, or is of no tokens and not 0.
+    pub fn insert_experts(
         &mut self,
         weight: impl Into<String>,
-        experts: usize,
         norms: Vec<f32>,
+        tokens: Vec<u64>,
     ) -> Result<(), Error> {
-        self.put(weight.into(), Some(experts), norms)
+        let weight = weight.into();
+        let experts = Some(tokens.len()).filter(|&experts| experts != 1);
+        self.put(weight.clone(), experts, norms)?;
+        self.put_tokens(&weight, tokens)
+    }
+
+    /// Adds how many tokens went into each row of norms that are there already.
+    pub(super) fn put_tokens(&mut self, weight: &str, tokens: Vec<u64>) -> Result<(), Error> {
+        let Some(entry) = self.entries.get_mut(weight) else {
+            return Ok(());
+        };
+        let problem = if tokens.len() != entry.experts.unwrap_or(1) {
+            format!("has {} numbers of tokens", tokens.len())
+        } else {
+            let rows = entry.values.chunks_exact(entry.values.len() / tokens.len());
+            let mut rows = rows.zip(&tokens);
+            match rows.position(|(row, &tokens)| tokens == 0 && row.iter().any(|&n| n != 0.0)) {
+                Some(row) => format!("row {row} has sums over no tokens"),
+                None => {
+                    entry.tokens = Some(tokens);
+                    return Ok(());
+                }
+            }
+        };
+        let (path, format) = (&self.source.path, self.source.format);
+        let what = format!("`{}` {problem}", shown(weight));
+        Err(Error::malformed(path, format, what))
+    }
+
+    /// How many tokens went into the norms of a weight of experts, where that is known. `expert` is as for
+    /// [`get`](Self::get).
+    #[must_use]
+    pub fn tokens(&self, weight: &str, expert: Option<usize>) -> Option<u64> {
+        let tokens = self.entries.get(weight)?.tokens.as_ref()?;
+        tokens.get(expert.unwrap_or(0)).copied()
     }
 
     /// The only way in, so every stored norm has been checked.
@@ -68,7 +104,7 @@ impl Norms {
             return Err(malformed("holds no values".into()));
         }
         if let Some(experts) = experts
-            && !values.len().is_multiple_of(experts)
+            && (experts == 0 || !values.len().is_multiple_of(experts))
         {
             return Err(malformed(format!(
                 "holds {} values for {experts} experts",
@@ -83,7 +119,12 @@ impl Norms {
                 value: values[column],
             });
         }
-        self.entries.insert(name, Entry { experts, values });
+        let entry = Entry {
+            experts,
+            values,
+            tokens: None,
+        };
+        self.entries.insert(name, entry);
         Ok(())
     }
 

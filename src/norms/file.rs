@@ -1,24 +1,29 @@
 //! This program's norms file: safetensors, one f32 tensor per weight, under the weight's own name.
 //!
-//! `[in_features]` for a matrix, `[experts, in_features]` for a weight that holds one matrix per expert. The metadata
-//! says how many `tokens` were summed and where they came from; `format: pt` is there because loaders want it. Any
+//! `[in_features]` for a matrix, `[experts, in_features]` for a weight that holds one matrix per expert. Beside the norms
+//! of a weight of experts, `NAME.tokens` says how many tokens each expert saw, `[experts]` or `[1]`, whole numbers in f32
+//! (exact to 2^24); a reader that does not know it sees the norms of a weight that there is not. The metadata says how many `tokens` were summed and where they came from; `format: pt` is there because loaders want it. Any
 //! safetensors reader opens it, and any tool can write one.
 //!
 //! The writer fixes what the format leaves open (order of names, order of metadata, padding), so that equal norms make equal
 //! files.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
 use super::cursor::f32s;
-use super::entries::{Entry, Norms};
+use super::entries::Norms;
 use super::error::Error;
 use super::provenance::{Format, Provenance};
 use crate::checkpoint::{Header, MAX_JSON, OutputOptions, TensorSpec, Writer};
 use crate::dtype::StoredDtype;
 use crate::untrusted::shown;
+
+/// What the name of a weight with experts goes on with in the name of their numbers of tokens.
+const TOKENS: &str = ".tokens";
 
 /// Whether the bytes start like a safetensors file: a header length, then JSON.
 pub(super) fn starts(bytes: &[u8]) -> bool {
@@ -57,6 +62,11 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     // In the order of the names, so that a bad file gives the same error every time.
     let mut named: Vec<_> = tensors.iter().collect();
     named.sort_by_key(|&(name, _)| name);
+    let counted = |name: &str| {
+        let weight = name.strip_suffix(TOKENS)?;
+        tensors.tensor(weight).is_ok().then(|| weight.to_owned())
+    };
+    let mut counts = Vec::new();
     for (name, view) in named {
         let experts = match (view.dtype(), view.shape()) {
             (Dtype::F32, [_]) => None,
@@ -69,7 +79,20 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
                 return Err(Error::not_norms(path, what));
             }
         };
-        norms.put_new(name.to_owned(), experts, f32s(view.data()))?;
+        let values = f32s(view.data());
+        match counted(name) {
+            None => norms.put_new(name.to_owned(), experts, values)?,
+            Some(weight) => counts.push((weight, values)),
+        }
+    }
+    for (weight, values) in counts {
+        let whole = |&tokens: &f32| tokens >= 0.0 && tokens.fract() == 0.0;
+        if !values.iter().all(whole) {
+            let what = format!("the tokens of `{}` are no whole numbers", shown(&weight));
+            return Err(malformed(what));
+        }
+        let tokens = values.iter().map(|&tokens| tokens as u64).collect();
+        norms.put_tokens(&weight, tokens)?;
     }
     if norms.is_empty() {
         return Err(Error::not_norms(
@@ -82,26 +105,37 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
 
 /// Writes a norms file, in one step: what was there before is replaced by the whole file or not at all.
 pub(super) fn write(norms: &Norms, path: &Path) -> Result<(), Error> {
-    let tensor = |(name, entry): (&String, &Entry)| {
+    // In the order of the names, as everything.
+    let mut tensors: BTreeMap<String, (Vec<usize>, Cow<'_, [f32]>)> = BTreeMap::new();
+    for (name, entry) in &norms.entries {
         let count = entry.values.len();
         let shape = match entry.experts {
             Some(experts) => vec![experts, count / experts],
             None => vec![count],
         };
-        TensorSpec::new(name, StoredDtype::F32, shape)
-    };
-    let tensors: Vec<TensorSpec> = norms.entries.iter().map(tensor).collect();
+        tensors.insert(name.clone(), (shape, Cow::from(&entry.values)));
+        if let Some(tokens) = &entry.tokens {
+            let counts: Vec<f32> = tokens.iter().map(|&tokens| tokens as f32).collect();
+            tensors.insert(
+                format!("{name}{TOKENS}"),
+                (vec![counts.len()], counts.into()),
+            );
+        }
+    }
+    let specs: Vec<TensorSpec> = (tensors.iter())
+        .map(|(name, (shape, _))| TensorSpec::new(name, StoredDtype::F32, shape.clone()))
+        .collect();
     let mut metadata = norms.source.metadata.clone();
     metadata.insert("format".to_owned(), "pt".to_owned());
     if let Some(tokens) = norms.source.tokens {
         metadata.insert("tokens".to_owned(), tokens.to_string());
     }
-    let header = Header::new(&tensors, &metadata)
+    let header = Header::new(&specs, &metadata)
         .map_err(|problem| Error::malformed(path, Format::Safetensors, problem.to_string()))?;
     let options = OutputOptions::new().overwrite(true).sync(true);
     let file = Writer::create(path, header, &options)?;
-    for (tensor, entry) in norms.entries.values().enumerate() {
-        let bytes: Vec<u8> = entry.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    for (tensor, (_, values)) in tensors.values().enumerate() {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         file.write(tensor, 0, &bytes)?;
     }
     file.finish()?;
@@ -163,6 +197,35 @@ mod tests {
             2,
             "nothing unfinished is left"
         );
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_tokens_of_experts_are_kept_beside_their_norms() {
+        let dir = scratch("tokens");
+        let mut norms = read(NORMS).unwrap();
+        let fused = "model.layers.0.mlp.experts.down_proj";
+        let single = "model.layers.0.mlp.experts.7.w1.weight";
+        let rows = vec![1.0, 2.0, 0.0, 0.0];
+        norms.insert_experts(fused, rows, vec![31, 0]).unwrap();
+        norms
+            .insert_experts(single, vec![3.0, 4.0], vec![40])
+            .unwrap();
+        assert!(norms.insert_experts(single, vec![1.0], vec![0]).is_err());
+        norms
+            .insert_experts(single, vec![3.0, 4.0], vec![40])
+            .unwrap();
+        let path = dir.join("norms.safetensors");
+        norms.write(&path).unwrap();
+        let again = Norms::read(&path).unwrap();
+        assert_eq!(again.len(), 5, "numbers of tokens are not norms");
+        assert_eq!(again.entries, norms.entries);
+        assert_eq!(again.tokens(fused, Some(0)), Some(31));
+        assert_eq!(again.tokens(fused, Some(1)), Some(0));
+        assert_eq!(again.tokens(single, None), Some(40));
+        assert_eq!(again.get(fused, Some(1), 2).unwrap(), Lookup::Unseen);
+        let dense = "model.layers.0.mlp.down_proj.weight";
+        assert_eq!(again.tokens(dense, None), None);
         fs::remove_dir_all(dir).unwrap();
     }
 

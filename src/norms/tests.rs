@@ -93,15 +93,19 @@ fn a_norm_that_no_sum_of_squares_can_be_is_refused_with_its_column() {
     }
     norms.insert("a", vec![0.0, 1.0]).unwrap();
     assert!(norms.insert("a", vec![]).is_err());
-    assert!(norms.insert_experts("a", 0, vec![1.0]).is_err());
-    assert!(norms.insert_experts("a", 2, vec![1.0, 2.0, 3.0]).is_err());
+    assert!(norms.insert_experts("a", vec![1.0], vec![]).is_err());
+    assert!(
+        norms
+            .insert_experts("a", vec![1.0, 2.0, 3.0], vec![1, 1])
+            .is_err()
+    );
 }
 
 #[test]
 fn each_expert_has_its_own_row_and_a_plain_vector_serves_all() {
     let mut norms = Norms::new(source(Format::Measured));
     norms
-        .insert_experts("e", 2, vec![1.0, 2.0, 3.0, 4.0])
+        .insert_experts("e", vec![1.0, 2.0, 3.0, 4.0], vec![1, 1])
         .unwrap();
     norms.insert("v", vec![5.0, 6.0]).unwrap();
     assert_eq!(
@@ -138,7 +142,7 @@ fn each_expert_has_its_own_row_and_a_plain_vector_serves_all() {
 fn an_expert_no_token_reached_is_unseen_and_not_a_vector_of_zeros() {
     let mut norms = Norms::new(source(Format::Safetensors));
     norms
-        .insert_experts("e", 2, vec![0.0, 0.0, 3.0, 3.0])
+        .insert_experts("e", vec![0.0, 0.0, 3.0, 3.0], vec![0, 1])
         .unwrap();
     assert_eq!(norms.get("e", Some(0), 2).unwrap(), Lookup::Unseen);
     // A constant is a measurement in our own files, where nothing is made up.

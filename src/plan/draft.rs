@@ -2,6 +2,7 @@
 
 use super::allocation;
 use super::error::Error;
+use super::few_tokens::{FEW_TOKENS, StandIns};
 use super::left_dense::LeftDense;
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
@@ -23,6 +24,8 @@ pub struct Draft {
     checkpoint: Checkpoint,
     options: Options,
     pub(super) norms: NormsSource,
+    /// Instead of the norms of experts that saw few tokens.
+    pub(super) stand_ins: StandIns,
     score: &'static Score,
     tensors: Vec<PlannedTensor>,
     left_dense: Option<LeftDense>,
@@ -50,11 +53,15 @@ impl Draft {
             checkpoint,
             options,
             norms,
+            stand_ins: StandIns::default(),
             score,
             tensors,
             left_dense,
             warnings: Vec::new(),
         };
+        if let (NormsSource::Read(norms), true) = (&draft.norms, draft.uses_norms()) {
+            draft.stand_ins = StandIns::of(norms, draft.pruned())?;
+        }
         let of_norms = draft.check_norms()?;
         let of_targets = draft.check_targets()?;
         draft.warnings = of_norms.into_iter().chain(of_targets).collect();
@@ -104,7 +111,7 @@ impl Draft {
     }
 
     /// The tensors that are pruned.
-    pub fn pruned(&self) -> impl Iterator<Item = (&PlannedTensor, &Target)> {
+    pub fn pruned(&self) -> impl Iterator<Item = (&PlannedTensor, &Target)> + Clone {
         self.tensors
             .iter()
             .filter_map(|tensor| Some((tensor, tensor.target()?)))
@@ -139,7 +146,7 @@ impl Draft {
             _ if self.score.norms == scores::NormsUse::Unused => {
                 Ok(vec![format!("the score {name} does not use the norms")])
             }
-            NormsSource::Read(norms) => self.check_measured(norms),
+            NormsSource::Read(norms) => self.check_measured(norms, &self.stand_ins),
             NormsSource::ToMeasure(coverage) => {
                 for (tensor, target) in self.pruned() {
                     if coverage.in_features.get(&tensor.name) != Some(&target.in_features) {
@@ -154,12 +161,24 @@ impl Draft {
         }
     }
 
-    /// Holds norms against the tensors that are pruned, and warns of those that no token reached.
-    pub(super) fn check_measured(&self, norms: &Norms) -> Result<Vec<String>, Error> {
+    /// Holds norms against the tensors that are pruned, and warns of those that few tokens or none reached.
+    pub(super) fn check_measured(
+        &self,
+        norms: &Norms,
+        stand_ins: &StandIns,
+    ) -> Result<Vec<String>, Error> {
+        let mut warnings = Vec::new();
+        if stand_ins.few > 0 {
+            warnings.push(format!(
+                "{} of {} experts saw fewer than {FEW_TOKENS} tokens: their layer's mean was used; calibrate on more text",
+                stand_ins.few, stand_ins.all
+            ));
+        }
         let mut unseen = Vec::new();
         for (tensor, target) in self.pruned() {
             for expert in 0..target.experts {
-                if lookup(norms, &tensor.name, target, expert)?.is_none() {
+                let own = lookup(norms, &tensor.name, target, expert)?;
+                if own.is_none() && stand_ins.get(&tensor.name, expert).is_none() {
                     unseen.push(if target.experts > 1 {
                         format!("{} (expert {expert})", shown(&tensor.name))
                     } else {
@@ -169,15 +188,16 @@ impl Draft {
             }
         }
         let Some(first) = unseen.first() else {
-            return Ok(Vec::new());
+            return Ok(warnings);
         };
         let others = match unseen.len() - 1 {
             0 => String::new(),
             n => format!(" and {n} more"),
         };
-        Ok(vec![format!(
+        warnings.push(format!(
             "no calibration token reached {first}{others}: pruned without norms; use a longer calibration text"
-        )])
+        ));
+        Ok(warnings)
     }
 
     fn check_targets(&self) -> Result<Vec<String>, Error> {

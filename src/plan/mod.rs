@@ -10,6 +10,7 @@
 mod allocation;
 mod draft;
 mod error;
+mod few_tokens;
 mod left_dense;
 mod options;
 mod tensors;
@@ -18,6 +19,7 @@ use std::ops::Deref;
 
 pub use draft::Draft;
 pub use error::Error;
+pub use few_tokens::FEW_TOKENS;
 pub use left_dense::{DensePattern, LeftDense};
 pub use options::{NormsSource, Options};
 pub use tensors::{Action, PlannedTensor};
@@ -28,6 +30,7 @@ pub use crate::targets::{Error as GlobError, Layout, NameFilter, Reason, Target}
 
 use crate::checkpoint::Checkpoint;
 use crate::norms::Norms;
+use few_tokens::StandIns;
 
 /// A [`Draft`] whose norms are there: what [`prune`](crate::prune::prune) runs. It reads as its draft does.
 #[derive(Debug)]
@@ -64,7 +67,8 @@ impl Plan {
         }
     }
 
-    /// The norms of one matrix: `None` when the score goes without, and where no calibration token reached it.
+    /// The norms of one matrix, those of its layer for an expert that saw fewer than [`FEW_TOKENS`] tokens: `None` when the
+    /// score goes without, and where no calibration token reached it.
     ///
     /// # Errors
     /// [`Error::NormsMissing`] and [`Error::Norms`], which a plan has been checked for.
@@ -75,7 +79,10 @@ impl Plan {
         expert: usize,
     ) -> Result<Option<&[f32]>, Error> {
         match self.norms() {
-            Some(norms) => draft::lookup(norms, tensor, target, expert),
+            Some(norms) => match self.0.stand_ins.get(tensor, expert) {
+                Some(instead) => Ok(Some(instead)),
+                None => draft::lookup(norms, tensor, target, expert),
+            },
             None => Ok(None),
         }
     }
@@ -100,7 +107,8 @@ impl Draft {
     /// [`Error::NormsMissing`] and [`Error::Norms`].
     pub fn measured(mut self, norms: Norms) -> Result<Plan, Error> {
         if self.uses_norms() {
-            let warnings = self.check_measured(&norms)?;
+            self.stand_ins = StandIns::of(&norms, self.pruned())?;
+            let warnings = self.check_measured(&norms, &self.stand_ins)?;
             self.warnings.extend(warnings);
         }
         self.norms = NormsSource::Read(norms);

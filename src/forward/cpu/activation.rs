@@ -13,6 +13,10 @@ pub(super) fn apply(activation: Activation, x: Tensor, up: Option<Tensor>) -> Re
         x.inplace_op2(up, &SiluGate)?;
         return Ok(x);
     }
+    if let (Activation::ClampedSwiglu, Some(up)) = (activation, &up) {
+        x.inplace_op2(up, &ClampedSwiglu)?;
+        return Ok(x);
+    }
     let active = match activation {
         Activation::Silu => ops::silu(&x),
         Activation::Gelu => x.gelu_erf(),
@@ -35,7 +39,7 @@ fn elementwise(activation: Activation) -> fn(f32) -> f32 {
         Activation::Gelu | Activation::GeluTanh | Activation::Identity => |x| x,
         Activation::Relu => |x| if x < 0.0 { 0.0 } else { x },
         Activation::ReluSquared => |x| if x < 0.0 { 0.0 } else { x * x },
-        Activation::GeluSigmoid => |x| x / (1.0 + (-1.702 * x).exp()),
+        Activation::ClampedSwiglu | Activation::GeluSigmoid => |x| x / (1.0 + (-1.702 * x).exp()),
         Activation::Sigmoid => |x| 1.0 / (1.0 + (-x).exp()),
         Activation::Tanh => f32::tanh,
         Activation::LeakyRelu => |x| if x > 0.0 { x } else { 0.01 * x },
@@ -63,6 +67,34 @@ impl InplaceOp1 for Elementwise {
         };
         let chunks = values.par_chunks_mut(1 << 14);
         chunks.for_each(|values| values.iter_mut().for_each(|x| *x = (self.0)(*x)));
+        Ok(())
+    }
+}
+
+/// The gate of gpt-oss, in its place.
+struct ClampedSwiglu;
+
+impl InplaceOp2 for ClampedSwiglu {
+    fn name(&self) -> &'static str {
+        "clamped-swiglu"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &mut CpuStorage,
+        _: &Layout,
+        up: &CpuStorage,
+        _: &Layout,
+    ) -> Result<()> {
+        const LIMIT: f32 = 7.0;
+        let (CpuStorage::F32(gate), CpuStorage::F32(up)) = (gate, up) else {
+            candle_core::bail!("activations are f32");
+        };
+        for (gate, up) in gate.iter_mut().zip(up) {
+            // What is no number stays none.
+            let x = if *gate > LIMIT { LIMIT } else { *gate };
+            *gate = x / (1.0 + (-1.702 * x).exp()) * (up.clamp(-LIMIT, LIMIT) + 1.0);
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::exp;
 use super::weights::{CpuMatrix, CpuNorm};
 use crate::model::{
-    HeadCounts, HeadNorms, NormedWidth, Pairing, Projections, Rotary, SelfAttention,
+    HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary, SelfAttention,
 };
 
 /// Bytes that the attention scores of a chunk of queries may take.
@@ -71,7 +71,7 @@ impl CpuHeads {
     /// The heads of a hidden state.
     pub(super) fn of(
         counts: HeadCounts,
-        projections: &Projections<CpuMatrix>,
+        projections: &Projections<CpuMatrix, CpuNorm>,
         x: &Tensor,
     ) -> Result<Self> {
         let tokens = x.dim(0)?;
@@ -99,12 +99,52 @@ impl CpuHeads {
                 };
                 [part(0)?, part(1)?, part(2)?]
             }
+            Projections::Latent(_) => candle_core::bail!("latent projections have parts"),
         };
         Ok(Self {
             counts,
             queries,
             keys,
             values,
+        })
+    }
+
+    /// The heads out of what latent projections made: of each, now first what turns.
+    pub(super) fn of_latents(
+        widths: LatentWidths,
+        queries: &Tensor,
+        rotated_key: &Tensor,
+        keys_and_values: &Tensor,
+    ) -> Result<Self> {
+        let LatentWidths {
+            heads,
+            rotated,
+            plain,
+            value,
+        } = widths;
+        let tokens = queries.dim(0)?;
+        let by_head = |x: &Tensor, features| x.reshape((tokens, heads, features))?.transpose(0, 1);
+        let turning_first = |turning: &Tensor, rest: &Tensor| {
+            Tensor::cat(&[turning, rest], D::Minus1)?.contiguous()
+        };
+        let q = by_head(queries, plain + rotated)?;
+        let kv = by_head(keys_and_values, plain + value)?;
+        let shared = rotated_key
+            .unsqueeze(0)?
+            .broadcast_as((heads, tokens, rotated))?;
+        let counts = HeadCounts {
+            queries: heads,
+            keys: heads,
+            features: rotated + plain,
+        };
+        Ok(Self {
+            counts,
+            queries: turning_first(
+                &q.narrow(D::Minus1, plain, rotated)?,
+                &q.narrow(D::Minus1, 0, plain)?,
+            )?,
+            keys: turning_first(&shared, &kv.narrow(D::Minus1, 0, plain)?)?,
+            values: kv.narrow(D::Minus1, plain, value)?.contiguous()?,
         })
     }
 
@@ -141,8 +181,9 @@ impl CpuHeads {
         Ok(())
     }
 
-    /// Causal attention, `[tokens, query heads * features]`; a chunk of queries at a time against the keys up to its end.
-    pub(super) fn attend<L, N>(self, attention: &SelfAttention<L, N>) -> Result<Tensor> {
+    /// Causal attention, `[tokens, query heads * features of a value]`; a chunk of queries at a time against the keys up to
+    /// its end.
+    pub(super) fn attend<L, N>(self, attention: &SelfAttention<L, N, Vec<f32>>) -> Result<Tensor> {
         let &SelfAttention {
             scale,
             soft_cap,
@@ -157,6 +198,7 @@ impl CpuHeads {
         } = self;
         let (heads, features) = (counts.queries, counts.features);
         let tokens = queries.dim(1)?;
+        let value_features = v.dim(2)?;
         let group = heads / counts.keys;
         let queries = queries.reshape((counts.keys, group, tokens, features))?;
         let chunk = (SCORES_BYTES / (4 * heads * tokens)).clamp(1, 128);
@@ -177,9 +219,10 @@ impl CpuHeads {
                 rows,
                 first: first - start,
                 window: window.unwrap_or(usize::MAX),
+                sinks: attention.sinks.as_deref(),
             })?;
             let found = scores.matmul(&v.narrow(1, start, keys)?)?;
-            chunks.push(found.reshape((heads, rows, features))?);
+            chunks.push(found.reshape((heads, rows, value_features))?);
         }
         let found = match chunks.len() {
             1 => chunks.swap_remove(0),
@@ -188,22 +231,24 @@ impl CpuHeads {
         found
             .transpose(0, 1)?
             .contiguous()?
-            .reshape((tokens, heads * features))
+            .reshape((tokens, heads * value_features))
     }
 }
 
 /// Softmax over the keys a query may see, in place; the others become 0.
 ///
 /// Rows are queries, `rows` of each head one behind the other; query `r` is key number `first + r`.
-struct CausalSoftmax {
+struct CausalSoftmax<'a> {
     scale: f32,
     soft_cap: Option<f32>,
     rows: usize,
     first: usize,
     window: usize,
+    /// Of each head, the score of a key without a value.
+    sinks: Option<&'a [f32]>,
 }
 
-impl InplaceOp1 for CausalSoftmax {
+impl InplaceOp1 for CausalSoftmax<'_> {
     fn name(&self) -> &'static str {
         "causal-softmax"
     }
@@ -222,12 +267,19 @@ impl InplaceOp1 for CausalSoftmax {
                 scores[..start].fill(0.0);
                 scores[end..].fill(0.0);
                 let seen = &mut scores[start..end];
-                match self.soft_cap {
+                let (largest, sum) = match self.soft_cap {
                     Some(cap) => {
                         exp::soft_cap(seen, self.scale, cap);
-                        exp::softmax(seen, 1.0);
+                        exp::softmax(seen, 1.0)
                     }
                     None => exp::softmax(seen, self.scale),
+                };
+                if let Some(sinks) = self.sinks {
+                    // Its share goes nowhere.
+                    let sink = f64::from(sinks[row / self.rows] - largest).exp();
+                    let sum = f64::from(sum);
+                    let rest = (sum / (sum + sink)) as f32;
+                    seen.iter_mut().for_each(|share| *share *= rest);
                 }
             });
         Ok(())

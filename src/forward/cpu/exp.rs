@@ -69,14 +69,15 @@ pub(super) fn log_sum_exp(xs: &[f32]) -> (f32, f32) {
     pulp::Arch::new().dispatch(Task(xs))
 }
 
-/// Replaces every `x` by its share in the softmax of `scale * x`; `scale` is above 0.
-pub(super) fn softmax(xs: &mut [f32], scale: f32) {
+/// Replaces every `x` by its share in the softmax of `scale * x`, with `scale` above 0. Gives `scale * largest(x)` and the
+/// denominator, `sum exp(scale * (x - largest))`.
+pub(super) fn softmax(xs: &mut [f32], scale: f32) -> (f32, f32) {
     struct Task<'a>(&'a mut [f32], f32);
     impl pulp::WithSimd for Task<'_> {
-        type Output = ();
+        type Output = (f32, f32);
 
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _: S) {
+        fn with_simd<S: pulp::Simd>(self, _: S) -> (f32, f32) {
             let Self(xs, scale) = self;
             let largest = largest(xs);
             xs.iter_mut().for_each(|x| *x = exp((*x - largest) * scale));
@@ -88,11 +89,13 @@ pub(super) fn softmax(xs: &mut [f32], scale: f32) {
                     *lane += x;
                 }
             }
-            let factor = 1.0 / (lanes.iter().sum::<f32>() + rest);
+            let sum = lanes.iter().sum::<f32>() + rest;
+            let factor = 1.0 / sum;
             xs.iter_mut().for_each(|x| *x *= factor);
+            (scale * largest, sum)
         }
     }
-    pulp::Arch::new().dispatch(Task(xs, scale));
+    pulp::Arch::new().dispatch(Task(xs, scale))
 }
 
 /// Replaces every `x` by `cap tanh(scale x / cap)`.

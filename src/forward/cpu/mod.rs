@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod exp;
+mod rows;
 mod weights;
 
 use candle_core::{Device, Tensor};
@@ -12,7 +13,9 @@ use super::engine::{Engine, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
-use crate::model::{Activation, Architecture, DecoderBlock, HeadNorms, Linear, NormTensors};
+use crate::model::{
+    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Share,
+};
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
 
@@ -93,7 +96,7 @@ impl Engine for CpuEngine<'_> {
         // What is alive at the widest places of a block, roughly.
         let features = |block: &DecoderBlock| {
             let found = block.attention.output.in_features;
-            3 * self.architecture.hidden_size + 3 * found + 2 * block.mlp.down.in_features
+            3 * self.architecture.hidden_size + 3 * found + 2 * block.mlp.widest()
         };
         let widest = self.architecture.blocks.iter().map(features).max();
         let activations = 4 * context * widest.unwrap_or(0);
@@ -139,6 +142,17 @@ impl Engine for CpuEngine<'_> {
     ) -> Result<(), Error> {
         *sum = matrix.apply(x).and_then(|y| &*sum + y).map_err(refused)?;
         Ok(())
+    }
+
+    fn heads_of_latents(
+        &self,
+        _: &mut CpuSequence,
+        widths: LatentWidths,
+        queries: &Tensor,
+        rotated_key: &Tensor,
+        keys_and_values: &Tensor,
+    ) -> Result<CpuHeads, Error> {
+        CpuHeads::of_latents(widths, queries, rotated_key, keys_and_values).map_err(refused)
     }
 
     fn add_scaled(
@@ -214,6 +228,39 @@ impl Engine for CpuEngine<'_> {
             with_slice(x, |x| sequence.observed.extend(statistic.of(x, features)))?;
         }
         Ok(())
+    }
+
+    fn observe_nothing(&self, sequence: &mut CpuSequence, reader: &CpuMatrix) -> Result<(), Error> {
+        for statistic in self.statistics {
+            let nothing = statistic.of(&[], reader.in_features());
+            sequence.observed.extend(nothing);
+        }
+        Ok(())
+    }
+
+    fn values(&self, _: &mut CpuSequence, x: &Tensor) -> Result<Vec<f32>, Error> {
+        let mut values = Vec::new();
+        with_slice(x, |x| values = x.to_vec())?;
+        Ok(values)
+    }
+
+    fn gather(&self, _: &mut CpuSequence, x: &Tensor, share: &Share) -> Result<Tensor, Error> {
+        let features = x.dim(1).map_err(refused)?;
+        let mut rows = Vec::new();
+        with_slice(x, |x| rows = rows::gather(x, features, share))?;
+        let shape = (share.tokens.len(), features);
+        Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
+    }
+
+    fn scatter(
+        &self,
+        _: &mut CpuSequence,
+        y: &Tensor,
+        share: &Share,
+        sum: &mut Tensor,
+    ) -> Result<(), Error> {
+        let to = rows::Scatter { share };
+        sum.inplace_op2(y, &to).map_err(refused)
     }
 
     fn finish(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {

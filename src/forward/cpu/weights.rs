@@ -22,6 +22,10 @@ impl CpuMatrix {
         })
     }
 
+    pub(super) fn in_features(&self) -> usize {
+        self.weight.dims()[1]
+    }
+
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let y = x.matmul(&self.weight.t()?)?;
         match &self.bias {

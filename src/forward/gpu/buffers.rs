@@ -87,7 +87,8 @@ impl ActivationPool {
         let free = self.free.borrow_mut().get_mut(&features).and_then(Vec::pop);
         let made = || {
             let bytes = 4 * (self.tokens * features) as u64;
-            buffer(context, "activations", bytes, Usage::STORAGE)
+            let usage = Usage::STORAGE | Usage::COPY_SRC;
+            buffer(context, "activations", bytes, usage)
         };
         GpuTensor {
             buffer: free.unwrap_or_else(made),

@@ -5,9 +5,10 @@ use super::layers::{Destination, elementwise, product};
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
-use crate::forward::kernels::{AttentionParams, HeadsParams};
+use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
 use crate::model::{
-    HeadCounts, HeadNorms, NormKind, NormedWidth, Pairing, Projections, Rotary, SelfAttention,
+    HeadCounts, HeadNorms, LatentWidths, NormKind, NormedWidth, Pairing, Projections, Rotary,
+    SelfAttention,
 };
 
 /// The longest head `attention.wgsl` has room for.
@@ -44,6 +45,9 @@ pub(crate) struct GpuHeads {
     /// Where the first key and the first value of a token lie; the first query is the first of all.
     first_key: usize,
     first_value: usize,
+    /// Features of a value, and from one value to the next.
+    value_features: usize,
+    value_stride: usize,
 }
 
 impl GpuHeads {
@@ -52,7 +56,7 @@ impl GpuHeads {
         recorder: &Recorder<'_>,
         sequence: &mut GpuSequence,
         counts: HeadCounts,
-        projections: &Projections<GpuMatrix>,
+        projections: &Projections<GpuMatrix, GpuNorm>,
         x: &GpuTensor,
     ) -> Self {
         let features = counts.features;
@@ -72,7 +76,9 @@ impl GpuHeads {
                 let keys = counts.queries * features;
                 (features, keys, keys + counts.keys * features)
             }
-            Projections::Interleaved(_) => (3 * features, features, 2 * features),
+            Projections::Interleaved(_) | Projections::Latent(_) => {
+                (3 * features, features, 2 * features)
+            }
         };
         Self {
             counts,
@@ -80,6 +86,74 @@ impl GpuHeads {
             stride,
             first_key,
             first_value,
+            value_features: features,
+            value_stride: stride,
+        }
+    }
+
+    /// The heads out of what latent projections made: of each, now first what turns.
+    pub(super) fn of_latents(
+        recorder: &Recorder<'_>,
+        sequence: &mut GpuSequence,
+        widths: LatentWidths,
+        [queries, rotated_key, keys_and_values]: [&GpuTensor; 3],
+    ) -> Self {
+        let LatentWidths {
+            heads,
+            rotated,
+            plain,
+            value,
+        } = widths;
+        let features = rotated + plain;
+        let (first_key, first_value) = (heads * features, 2 * heads * features);
+        let all = recorder.activations(queries.tokens, first_value + heads * value);
+        // From where, how far apart heads are there, how many features, to where, how far apart heads are here.
+        for (from, from_first, from_stride, count, to_first, to_stride) in [
+            (queries, plain, features, rotated, 0, features),
+            (queries, 0, features, plain, rotated, features),
+            (rotated_key, 0, 0, rotated, first_key, features),
+            (
+                keys_and_values,
+                0,
+                plain + value,
+                plain,
+                first_key + rotated,
+                features,
+            ),
+            (
+                keys_and_values,
+                plain,
+                plain + value,
+                value,
+                first_value,
+                value,
+            ),
+        ] {
+            let params = CopyHeadsParams {
+                features: count as u32,
+                from_first: from_first as u32,
+                from_token_stride: from.features as u32,
+                from_head_stride: from_stride as u32,
+                to_first: to_first as u32,
+                to_token_stride: all.features as u32,
+                to_head_stride: to_stride as u32,
+            };
+            let buffers = [(1, &from.buffer), (2, &all.buffer)];
+            let groups = (heads, all.tokens);
+            recorder.dispatch(sequence, "copy_heads", &params, &buffers, groups);
+        }
+        Self {
+            counts: HeadCounts {
+                queries: heads,
+                keys: heads,
+                features,
+            },
+            all,
+            stride: features,
+            first_key,
+            first_value,
+            value_features: value,
+            value_stride: value,
         }
     }
 
@@ -142,12 +216,12 @@ impl GpuHeads {
         }
     }
 
-    /// What each query finds, `[tokens, query heads * features]`.
+    /// What each query finds, `[tokens, query heads * features of a value]`.
     pub(super) fn attend<L, N>(
         &self,
         recorder: &Recorder<'_>,
         sequence: &mut GpuSequence,
-        attention: &SelfAttention<L, N>,
+        attention: &SelfAttention<L, N, Vec<f32>>,
     ) -> GpuTensor {
         let HeadCounts {
             queries,
@@ -155,23 +229,29 @@ impl GpuHeads {
             features,
         } = self.counts;
         let tokens = self.all.tokens;
-        let found = recorder.activations(tokens, queries * features);
+        let found = recorder.activations(tokens, queries * self.value_features);
         let params = AttentionParams {
             tokens: tokens as u32,
             head_dim: features as u32,
+            value_dim: self.value_features as u32,
             query_heads: queries as u32,
             group_size: (queries / keys) as u32,
             token_stride: self.all.features as u32,
             query_stride: self.stride as u32,
             key_stride: self.stride as u32,
+            value_stride: self.value_stride as u32,
             first_query: 0,
             first_key: self.first_key as u32,
             first_value: self.first_value as u32,
             window: attention.window.map_or(u32::MAX, |window| window as u32),
             scale: attention.scale,
             soft_cap: attention.soft_cap.unwrap_or(0.0),
+            has_sinks: u32::from(attention.sinks.is_some()),
         };
-        let buffers = [(1, &self.all.buffer), (2, &found.buffer)];
+        let sinks = attention.sinks.as_ref();
+        let sinks = sinks.map(|sinks| filled(recorder.context, "sinks", sinks));
+        let sinks = sinks.as_ref().unwrap_or(&recorder.nothing);
+        let buffers = [(1, &self.all.buffer), (2, &found.buffer), (3, sinks)];
         let groups = (tokens.div_ceil(16), queries);
         recorder.dispatch(sequence, "attention", &params, &buffers, groups);
         found

@@ -7,6 +7,7 @@ mod head;
 mod heads;
 mod layers;
 mod recorder;
+mod rows;
 mod statistics;
 mod weights;
 
@@ -17,7 +18,9 @@ use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
-use crate::model::{Activation, Architecture, DecoderBlock, HeadNorms, Linear, NormTensors};
+use crate::model::{
+    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Share,
+};
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
 use heads::{GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
@@ -75,7 +78,7 @@ fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> R
     let features = |block: &DecoderBlock| {
         let heads = block.attention.heads;
         let heads = (heads.queries + 2 * heads.keys) * heads.features;
-        heads.max(block.mlp.down.in_features)
+        heads.max(block.mlp.widest())
     };
     let widest = architecture.blocks.iter().map(features).max();
     let widest = widest.unwrap_or(0).max(architecture.hidden_size);
@@ -185,6 +188,23 @@ impl Engine for GpuEngine<'_> {
         Ok(())
     }
 
+    fn heads_of_latents(
+        &self,
+        sequence: &mut GpuSequence,
+        widths: LatentWidths,
+        queries: &GpuTensor,
+        rotated_key: &GpuTensor,
+        keys_and_values: &GpuTensor,
+    ) -> Result<GpuHeads, Error> {
+        let parts = [queries, rotated_key, keys_and_values];
+        Ok(GpuHeads::of_latents(
+            &self.recorder,
+            sequence,
+            widths,
+            parts,
+        ))
+    }
+
     fn add_scaled(
         &self,
         sequence: &mut GpuSequence,
@@ -266,6 +286,37 @@ impl Engine for GpuEngine<'_> {
 
     fn observe(&self, sequence: &mut GpuSequence, x: &GpuTensor) -> Result<(), Error> {
         self.observations.observe(&self.recorder, sequence, x);
+        Ok(())
+    }
+
+    fn observe_nothing(&self, sequence: &mut GpuSequence, reader: &GpuMatrix) -> Result<(), Error> {
+        let features = reader.in_features;
+        self.observations
+            .observe_nothing(&self.recorder, sequence, features);
+        Ok(())
+    }
+
+    fn values(&self, sequence: &mut GpuSequence, x: &GpuTensor) -> Result<Vec<f32>, Error> {
+        self.recorder.values(sequence, x)
+    }
+
+    fn gather(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+        share: &Share,
+    ) -> Result<GpuTensor, Error> {
+        Ok(rows::gather(&self.recorder, sequence, x, share))
+    }
+
+    fn scatter(
+        &self,
+        sequence: &mut GpuSequence,
+        y: &GpuTensor,
+        share: &Share,
+        sum: &mut GpuTensor,
+    ) -> Result<(), Error> {
+        rows::scatter(&self.recorder, sequence, y, share, sum);
         Ok(())
     }
 

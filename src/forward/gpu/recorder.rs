@@ -15,10 +15,36 @@ use crate::forward::kernels::KERNELS;
 
 /// Kernels on their way to the device, for one sequence.
 pub(crate) struct GpuSequence {
-    pass: wgpu::ComputePass<'static>,
+    /// Both are there but for a moment in [`Recorder::values`].
+    recording: Option<Recording>,
     /// Numbers that were observed so far, of this sequence and of those before it in flight.
     pub(super) observed: usize,
 }
+
+/// Commands that are being written down.
+struct Recording {
+    pass: wgpu::ComputePass<'static>,
+    encoder: wgpu::CommandEncoder,
+}
+
+impl Recording {
+    fn begin(context: &Context) -> Self {
+        let mut encoder = context.device.create_command_encoder(&Default::default());
+        let pass = encoder.begin_compute_pass(&Default::default());
+        Self {
+            pass: pass.forget_lifetime(),
+            encoder,
+        }
+    }
+
+    fn submit(self, context: &Context) -> wgpu::SubmissionIndex {
+        drop(self.pass);
+        context.queue.submit([self.encoder.finish()])
+    }
+}
+
+/// Uniform blocks that are kept; where experts see ever other numbers of tokens there are ever other ones.
+const MAX_UNIFORMS: usize = 4096;
 
 /// An adapter with compiled kernels.
 pub(super) struct Recorder<'a> {
@@ -65,9 +91,12 @@ impl<'a> Recorder<'a> {
         let mut all = vec![(0, &uniform)];
         all.extend(buffers);
         let group = self.context.bind(pipeline, entry_point, &all);
-        sequence.pass.set_pipeline(pipeline);
-        sequence.pass.set_bind_group(0, &group, &[]);
-        sequence.pass.dispatch_workgroups(x as u32, y as u32, 1);
+        let Some(recording) = &mut sequence.recording else {
+            return;
+        };
+        recording.pass.set_pipeline(pipeline);
+        recording.pass.set_bind_group(0, &group, &[]);
+        recording.pass.dispatch_workgroups(x as u32, y as u32, 1);
     }
 
     /// A uniform block of these bytes.
@@ -81,6 +110,9 @@ impl<'a> Recorder<'a> {
         let usage = Usage::UNIFORM | Usage::COPY_DST;
         let made = buffer(self.context, "params", size, usage);
         self.context.queue.write_buffer(&made, 0, bytes);
+        if uniforms.len() == MAX_UNIFORMS {
+            uniforms.clear();
+        }
         uniforms.insert(bytes.to_vec(), made.clone());
         made
     }
@@ -92,21 +124,31 @@ impl<'a> Recorder<'a> {
         record: impl FnOnce(&mut GpuSequence) -> Result<(), Error>,
     ) -> Result<(wgpu::SubmissionIndex, usize), Error> {
         let _turn = self.context.turn();
-        let mut encoder = self
-            .context
-            .device
-            .create_command_encoder(&Default::default());
-        let pass = encoder.begin_compute_pass(&Default::default());
         let mut sequence = GpuSequence {
-            pass: pass.forget_lifetime(),
+            recording: Some(Recording::begin(self.context)),
             observed,
         };
         record(&mut sequence)?;
         let observed = sequence.observed;
-        drop(sequence);
-        let submission = self.context.queue.submit([encoder.finish()]);
+        let recording = sequence.recording.take();
+        let recording = recording.unwrap_or_else(|| Recording::begin(self.context));
+        let submission = recording.submit(self.context);
         self.context.check()?;
         Ok((submission, observed))
+    }
+
+    /// What a tensor holds once everything recorded so far is done: submits it, waits, and goes on recording.
+    pub(super) fn values(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+    ) -> Result<Vec<f32>, Error> {
+        if let Some(recording) = sequence.recording.take() {
+            recording.submit(self.context);
+        }
+        let values = self.download_in_turn(&x.buffer, x.tokens * x.features);
+        sequence.recording = Some(Recording::begin(self.context));
+        values
     }
 
     /// Waits until a submission is done.
@@ -117,13 +159,18 @@ impl<'a> Recorder<'a> {
 
     /// The first `count` floats of a buffer, once everything submitted so far is done.
     pub(super) fn download(&self, from: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, Error> {
+        let _turn = self.context.turn();
+        self.download_in_turn(from, count)
+    }
+
+    /// The same for a thread whose turn it is already.
+    fn download_in_turn(&self, from: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, Error> {
         if count == 0 {
             return Ok(Vec::new());
         }
         let bytes = 4 * count as u64;
         let usage = Usage::MAP_READ | Usage::COPY_DST;
         let to = buffer(self.context, "download", bytes, usage);
-        let _turn = self.context.turn();
         let mut encoder = self
             .context
             .device

@@ -24,7 +24,9 @@ impl<'a> Observations<'a> {
         let blocks = architecture.blocks.iter();
         let most = blocks.map(|block| numbers(statistics, block)).max();
         let bytes = 4 * (sequences * most.unwrap_or(0)) as u64;
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
         Self {
             statistics,
             numbers: buffer(context, "statistics", bytes, usage),
@@ -38,22 +40,46 @@ impl<'a> Observations<'a> {
         sequence: &mut GpuSequence,
         x: &GpuTensor,
     ) {
-        for statistic in self.statistics {
-            match statistic {
-                Statistic::ColumnNorms => self.column_norms(recorder, sequence, x),
-            }
-            sequence.observed += statistic.len(x.features);
-        }
+        self.observe_rows(recorder, sequence, &x.buffer, [x.tokens, x.features]);
     }
 
-    fn column_norms(&self, recorder: &Recorder<'_>, sequence: &mut GpuSequence, x: &GpuTensor) {
-        let params = SiteNormsParams {
-            tokens: x.tokens as u32,
-            features: x.features as u32,
-            first: sequence.observed as u32,
-        };
-        let buffers = [(1, &x.buffer), (2, &self.numbers)];
-        let groups = (x.features.div_ceil(64), 1);
-        recorder.dispatch(sequence, "site_norms", &params, &buffers, groups);
+    /// Takes every statistic of no tokens of so many features.
+    pub(super) fn observe_nothing(
+        &self,
+        recorder: &Recorder<'_>,
+        sequence: &mut GpuSequence,
+        features: usize,
+    ) {
+        self.observe_rows(recorder, sequence, &recorder.nothing, [0, features]);
+    }
+
+    fn observe_rows(
+        &self,
+        recorder: &Recorder<'_>,
+        sequence: &mut GpuSequence,
+        x: &wgpu::Buffer,
+        [tokens, features]: [usize; 2],
+    ) {
+        for statistic in self.statistics {
+            match statistic {
+                Statistic::ColumnNorms => {
+                    let params = SiteNormsParams {
+                        tokens: tokens as u32,
+                        features: features as u32,
+                        first: sequence.observed as u32,
+                    };
+                    let buffers = [(1, x), (2, &self.numbers)];
+                    let groups = (features.div_ceil(64), 1);
+                    recorder.dispatch(sequence, "site_norms", &params, &buffers, groups);
+                }
+                // The host knows it. It is there before anything else of this submission, and its place is nobody else's.
+                Statistic::Tokens => recorder.context.queue.write_buffer(
+                    &self.numbers,
+                    4 * sequence.observed as u64,
+                    &(tokens as f32).to_ne_bytes(),
+                ),
+            }
+            sequence.observed += statistic.len(features);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! [`Statistic`], and the adapter's half in `forward/gpu/statistics.rs`.
 
 mod column_norms;
+mod tokens;
 
 use crate::model::{Architecture, DecoderBlock};
 
@@ -13,6 +14,8 @@ use crate::model::{Architecture, DecoderBlock};
 pub(super) enum Statistic {
     /// The sum of squares of each feature.
     ColumnNorms,
+    /// How many tokens there were.
+    Tokens,
 }
 
 impl Statistic {
@@ -20,6 +23,7 @@ impl Statistic {
     pub(super) fn len(self, in_features: usize) -> usize {
         match self {
             Self::ColumnNorms => column_norms::len(in_features),
+            Self::Tokens => tokens::LEN,
         }
     }
 
@@ -27,6 +31,7 @@ impl Statistic {
     pub(super) fn of(self, x: &[f32], in_features: usize) -> Vec<f32> {
         match self {
             Self::ColumnNorms => column_norms::of(x, in_features),
+            Self::Tokens => tokens::of(x, in_features),
         }
     }
 }
@@ -36,7 +41,7 @@ pub(super) fn numbers(statistics: &[Statistic], block: &DecoderBlock) -> usize {
     let inputs = block.inputs().into_iter();
     let of_input = |in_features| statistics.iter().map(move |s| s.len(in_features));
     inputs
-        .flat_map(|(_, layers)| of_input(layers[0].in_features))
+        .flat_map(|input| of_input(input.layers[0].in_features))
         .sum()
 }
 

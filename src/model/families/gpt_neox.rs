@@ -9,6 +9,7 @@ use crate::model::block::{
 };
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
+use crate::model::mlp::Mlp;
 use crate::model::rotary::{Rotary, RotaryDefaults};
 
 pub(super) static FAMILY: Family = Family {
@@ -63,16 +64,17 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
                 scale: common::usual_scale(heads),
                 soft_cap: None,
                 window: None,
+                sinks: None,
                 output: linear("attention.dense", attention_bias, [hidden_size, queries]),
             },
             attention_post_norm: None,
             mlp_norm: Some(norm(module("post_attention_layernorm"))),
-            mlp: FeedForward {
+            mlp: FeedForward::Dense(Mlp {
                 activation,
                 gate: None,
                 up: linear("mlp.dense_h_to_4h", true, [intermediate_size, hidden_size]),
                 down: linear("mlp.dense_4h_to_h", true, [hidden_size, intermediate_size]),
-            },
+            }),
             mlp_post_norm: None,
             residual_scale: 1.0,
         }

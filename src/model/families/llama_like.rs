@@ -12,6 +12,7 @@ use crate::model::block::{
 };
 use crate::model::error::Error;
 use crate::model::family::ModelFiles;
+use crate::model::mlp::Mlp;
 use crate::model::rotary::{Rotary, RotaryDefaults};
 
 /// What a family's norms are like.
@@ -225,16 +226,17 @@ impl LlamaLike {
                 scale: common::usual_scale(heads),
                 soft_cap: None,
                 window: self.windows[index],
+                sinks: None,
                 output: linear(self.output, self.output_bias, [hidden_size, queries]),
             },
             attention_post_norm: norm(self.attention_post_norm),
             mlp_norm: norm(self.mlp_norm),
-            mlp: FeedForward {
+            mlp: FeedForward::Dense(Mlp {
                 activation: self.activation,
                 gate,
                 up,
                 down: mlp_linear(down, [hidden_size, intermediate_size]),
-            },
+            }),
             mlp_post_norm: norm(self.mlp_post_norm),
             residual_scale: 1.0,
         }

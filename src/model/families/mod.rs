@@ -2,26 +2,35 @@
 
 mod cohere;
 mod common;
+mod deepseek;
 mod ernie4_5;
 mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm;
+mod glm4_moe;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod helium;
 mod hunyuan;
 mod llama;
 mod llama_like;
 mod ministral;
 mod mistral;
+mod mixtral;
+mod moe;
 mod nemotron;
 mod olmo;
 mod olmo2;
+mod olmoe;
 mod phi3;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -55,6 +64,14 @@ static FAMILIES: &[&Family] = &[
     &helium::FAMILY,
     &nemotron::FAMILY,
     &gpt_neox::FAMILY,
+    &mixtral::FAMILY,
+    &qwen2_moe::FAMILY,
+    &qwen3_moe::FAMILY,
+    &glm4_moe::FAMILY,
+    &deepseek::FAMILY,
+    &olmoe::FAMILY,
+    &granitemoe::FAMILY,
+    &gpt_oss::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.

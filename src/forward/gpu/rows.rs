@@ -1,0 +1,49 @@
+//! Some tokens' rows out of a hidden state on the adapter, and back into one.
+
+use super::buffers::{GpuTensor, filled};
+use super::recorder::{GpuSequence, Recorder};
+use crate::forward::kernels::RowsParams;
+use crate::model::Share;
+
+/// The rows of `x` that a share names, each times its weight.
+pub(super) fn gather(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    x: &GpuTensor,
+    share: &Share,
+) -> GpuTensor {
+    let rows = recorder.activations(share.tokens.len(), x.features);
+    dispatch(recorder, sequence, "gather", [x, &rows], share);
+    rows
+}
+
+/// Adds rows, each times its weight, to those of `sum` that a share names.
+pub(super) fn scatter(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    rows: &GpuTensor,
+    share: &Share,
+    sum: &GpuTensor,
+) {
+    dispatch(recorder, sequence, "scatter", [rows, sum], share);
+}
+
+fn dispatch(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    entry_point: &'static str,
+    [x, y]: [&GpuTensor; 2],
+    share: &Share,
+) {
+    let places = share.tokens.iter().zip(&share.weights);
+    let places: Vec<[u32; 2]> = places
+        .map(|(&token, weight)| [token, weight.to_bits()])
+        .collect();
+    let places = filled(recorder.context, "places", &places);
+    let params = RowsParams {
+        features: x.features as u32,
+    };
+    let buffers = [(1, &places), (2, &x.buffer), (3, &y.buffer)];
+    let groups = (x.features.div_ceil(256), share.tokens.len());
+    recorder.dispatch(sequence, entry_point, &params, &buffers, groups);
+}

@@ -1,0 +1,286 @@
+//! A mixture of experts as data: which of many small feed-forward parts each token goes through, and with which weights.
+//!
+//! ```text
+//! s = score(router(x));  e, w = the `chosen` largest of s, and how large they are;  y = sum_i w_i expert_e_i(x) + shared(x)
+//! ```
+//!
+//! The logits come from a device; the choice is the host's ([`Router::route`]), so that it is made in one way everywhere.
+
+use super::mlp::Mlp;
+
+/// Experts, and the router that shares the tokens out to them.
+#[derive(Clone, Debug)]
+pub(crate) struct Experts<L, V> {
+    pub(crate) router: Router<L, V>,
+    pub(crate) experts: Vec<Mlp<L>>,
+    /// What every token goes through beside its experts.
+    pub(crate) shared: Option<SharedExpert<L>>,
+    /// Whether an expert's input is multiplied by its weight, and not its output.
+    pub(crate) weighs_input: bool,
+}
+
+/// Experts for every token, stored as one.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedExpert<L> {
+    pub(crate) mlp: Mlp<L>,
+    /// From a token to one number, whose sigmoid the output is multiplied by.
+    pub(crate) gate: Option<L>,
+}
+
+/// What becomes of the logits of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scores {
+    /// `exp(l) / sum exp(l)` over all experts.
+    Softmax,
+    /// `1 / (1 + exp(-l))`, each for itself.
+    Sigmoid,
+}
+
+/// Experts in groups of the same size, of which only some are open to a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExpertGroups {
+    pub(crate) count: usize,
+    /// How many are open.
+    pub(crate) chosen: usize,
+    /// How many of its best scores a group is judged by: their sum counts.
+    pub(crate) judged_by: usize,
+}
+
+/// How experts are chosen for a token, and weighed.
+#[derive(Clone, Debug)]
+pub(crate) struct Router<L, V> {
+    /// From a token to a logit an expert.
+    pub(crate) layer: L,
+    pub(crate) scores: Scores,
+    /// What is added to the scores for the choice, and not to the weights.
+    pub(crate) correction: Option<V>,
+    pub(crate) groups: Option<ExpertGroups>,
+    /// Experts a token.
+    pub(crate) chosen: usize,
+    /// Whether the weights of a token are divided by their sum.
+    pub(crate) normalised: bool,
+    /// What the weights are multiplied by.
+    pub(crate) scale: f64,
+}
+
+impl<L, V> Experts<L, V> {
+    /// The same with something else for each layer and list of numbers.
+    pub(super) fn try_map<M, W, E>(
+        &self,
+        layer: &impl Fn(&L) -> Result<M, E>,
+        vector: &impl Fn(&V) -> Result<W, E>,
+    ) -> Result<Experts<M, W>, E> {
+        let router = &self.router;
+        let shared = self.shared.as_ref().map(|shared| -> Result<_, E> {
+            Ok(SharedExpert {
+                mlp: shared.mlp.try_map(layer)?,
+                gate: shared.gate.as_ref().map(layer).transpose()?,
+            })
+        });
+        Ok(Experts {
+            router: Router {
+                layer: layer(&router.layer)?,
+                scores: router.scores,
+                correction: router.correction.as_ref().map(vector).transpose()?,
+                groups: router.groups,
+                chosen: router.chosen,
+                normalised: router.normalised,
+                scale: router.scale,
+            },
+            shared: shared.transpose()?,
+            experts: (self.experts.iter())
+                .map(|mlp| mlp.try_map(layer))
+                .collect::<Result<_, E>>()?,
+            weighs_input: self.weighs_input,
+        })
+    }
+}
+
+/// What goes to one expert: tokens, in order, and their weights.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Share {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) weights: Vec<f32>,
+}
+
+impl Share {
+    /// The same tokens, each with the weight 1.
+    pub(crate) fn unweighted(&self) -> Self {
+        Self {
+            tokens: self.tokens.clone(),
+            weights: vec![1.0; self.tokens.len()],
+        }
+    }
+
+    /// The same with every weight times `scale`.
+    pub(crate) fn scaled(mut self, scale: f32) -> Self {
+        self.weights.iter_mut().for_each(|weight| *weight *= scale);
+        self
+    }
+
+    /// Every token, in order, each weighed by the sigmoid of its number.
+    pub(crate) fn of_every_token(logits: &[f32]) -> Self {
+        let weight = |&logit: &f32| (1.0 / (1.0 + f64::from(-logit).exp())) as f32;
+        Self {
+            tokens: (0..logits.len() as u32).collect(),
+            weights: logits.iter().map(weight).collect(),
+        }
+    }
+}
+
+impl<L> Router<L, Vec<f32>> {
+    /// Shares tokens out to so many experts by their logits, `[tokens, experts]`. Of equal scores the first wins; one that
+    /// is no number is the smallest.
+    pub(crate) fn route(&self, logits: &[f32], experts: usize) -> Vec<Share> {
+        let mut shares = vec![Share::default(); experts];
+        for (token, logits) in logits.chunks_exact(experts).enumerate() {
+            let scores = self.scores(logits);
+            let corrected: Vec<f64> = match &self.correction {
+                Some(by) => scores
+                    .iter()
+                    .zip(by)
+                    .map(|(s, &c)| s + f64::from(c))
+                    .collect(),
+                None => scores.clone(),
+            };
+            let open = self.open_experts(&corrected);
+            let chosen = largest(open, &corrected, self.chosen);
+            let sum: f64 = chosen.iter().map(|&expert| scores[expert]).sum();
+            let factor = if self.normalised {
+                self.scale / sum
+            } else {
+                self.scale
+            };
+            for expert in chosen {
+                shares[expert].tokens.push(token as u32);
+                shares[expert]
+                    .weights
+                    .push((scores[expert] * factor) as f32);
+            }
+        }
+        shares
+    }
+
+    fn scores(&self, logits: &[f32]) -> Vec<f64> {
+        let logits = logits.iter().map(|&logit| f64::from(logit));
+        match self.scores {
+            Scores::Sigmoid => logits.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+            Scores::Softmax => {
+                let most = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+                let exps: Vec<f64> = logits.map(|logit| (logit - most).exp()).collect();
+                let sum: f64 = exps.iter().sum();
+                exps.into_iter().map(|exp| exp / sum).collect()
+            }
+        }
+    }
+
+    /// The experts of the groups that are open, in order.
+    fn open_experts(&self, scores: &[f64]) -> Vec<usize> {
+        let Some(groups) = self.groups else {
+            return (0..scores.len()).collect();
+        };
+        let size = scores.len() / groups.count;
+        let judge = |group: &[f64]| -> f64 {
+            let best = largest((0..size).collect(), group, groups.judged_by);
+            best.into_iter().map(|expert| group[expert]).sum()
+        };
+        let judged: Vec<f64> = scores.chunks_exact(size).map(judge).collect();
+        let mut open = largest((0..groups.count).collect(), &judged, groups.chosen);
+        open.sort_unstable();
+        open.into_iter()
+            .flat_map(|group| group * size..(group + 1) * size)
+            .collect()
+    }
+}
+
+/// Those `count` of some candidates that have the largest scores, the largest first.
+fn largest(mut candidates: Vec<usize>, scores: &[f64], count: usize) -> Vec<usize> {
+    let score = |candidate: usize| Some(scores[candidate]).filter(|score| !score.is_nan());
+    // The sort is stable.
+    candidates.sort_by(|&a, &b| score(b).partial_cmp(&score(a)).expect("no NaN is left"));
+    candidates.truncate(count);
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router(scores: Scores) -> Router<(), Vec<f32>> {
+        Router {
+            layer: (),
+            scores,
+            correction: None,
+            groups: None,
+            chosen: 2,
+            normalised: false,
+            scale: 1.0,
+        }
+    }
+
+    fn weights(router: &Router<(), Vec<f32>>, logits: &[f32]) -> Vec<(usize, f32)> {
+        let shares = router.route(logits, logits.len()).into_iter().enumerate();
+        let chosen = shares.filter(|(_, share)| !share.tokens.is_empty());
+        chosen
+            .map(|(expert, share)| (expert, share.weights[0]))
+            .collect()
+    }
+
+    #[test]
+    fn the_best_two_are_chosen_and_weigh_as_much_as_they_scored() {
+        let logits = [0.0, (2.0_f32).ln(), 0.0, (4.0_f32).ln()];
+        assert_eq!(
+            weights(&router(Scores::Softmax), &logits),
+            [(1, 0.25), (3, 0.5)]
+        );
+        let normalised = Router {
+            normalised: true,
+            scale: 3.0,
+            ..router(Scores::Softmax)
+        };
+        assert_eq!(weights(&normalised, &logits), [(1, 1.0), (3, 2.0)]);
+        // Of equals the first.
+        assert_eq!(
+            weights(&router(Scores::Sigmoid), &[0.0; 3]),
+            [(0, 0.5), (1, 0.5)]
+        );
+    }
+
+    #[test]
+    fn a_correction_chooses_and_does_not_weigh() {
+        let corrected = Router {
+            correction: Some(vec![0.0, 0.0, 5.0]),
+            ..router(Scores::Sigmoid)
+        };
+        let chosen = weights(&corrected, &[0.0, -1.0, 0.0]);
+        assert_eq!(chosen, [(0, 0.5), (2, 0.5)]);
+    }
+
+    #[test]
+    fn a_group_that_is_closed_keeps_its_best_expert() {
+        let groups = |judged_by| Router {
+            groups: Some(ExpertGroups {
+                count: 2,
+                chosen: 1,
+                judged_by,
+            }),
+            ..router(Scores::Sigmoid)
+        };
+        let logits = [3.0, -9.0, 2.0, 2.5];
+        let experts = |judged_by| -> Vec<usize> {
+            let chosen = weights(&groups(judged_by), &logits);
+            chosen.into_iter().map(|(expert, _)| expert).collect()
+        };
+        assert_eq!(experts(1), [0, 1]);
+        assert_eq!(experts(2), [2, 3]);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_do_not_panic() {
+        let shares = router(Scores::Softmax).route(&[f32::NAN, 1.0, f32::INFINITY], 3);
+        assert_eq!(
+            shares.iter().map(|share| share.tokens.len()).sum::<usize>(),
+            2
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! DeepSeek 2 and 3: latent attention, dense blocks before those with experts, and experts for every token.
+
+use super::common;
+use super::moe::{self, ExpertSizes};
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::block::{
+    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Position,
+    Projections, SelfAttention,
+};
+use crate::model::config::Config;
+use crate::model::error::Error;
+use crate::model::experts::Router;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::latent::{LatentProjections, LatentQuery, LatentWidths};
+use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
+use crate::untrusted::shown;
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["deepseek_v2", "deepseek_v3"],
+    describe,
+};
+
+/// What is added to the variance in the norms of narrow vectors, whatever config.json says of the others.
+const LATENT_EPSILON: f64 = 1e-6;
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let hidden_size = config.size("hidden_size")?;
+    let intermediate_size = config.size("intermediate_size")?;
+    let activation = common::activation(config, Activation::Silu)?;
+    let epsilon = config.number_or("rms_norm_eps", 1e-6)?;
+    let widths = LatentWidths {
+        heads: config.size("num_attention_heads")?,
+        rotated: config.size("qk_rope_head_dim")?,
+        plain: config.size("qk_nope_head_dim")?,
+        value: config.size("v_head_dim")?,
+    };
+    let key_heads = config.size_or("num_key_value_heads", Some(widths.heads))?;
+    if key_heads != widths.heads {
+        return Err(Error::Config(format!(
+            "num_key_value_heads is {key_heads} of {} heads, and each has keys of its own",
+            widths.heads
+        )));
+    }
+    if config.flag_or("mlp_bias", false)? {
+        return Err(Error::Unsupported("mlp_bias with experts".to_owned()));
+    }
+    let rank = config.size("kv_lora_rank")?;
+    let query_rank = match config.get("q_lora_rank") {
+        Some(_) => Some(config.size("q_lora_rank")?),
+        None => None,
+    };
+    let bias = config.flag_or("attention_bias", false)?;
+    let features = widths.rotated + widths.plain;
+    let scale = (features as f64).powf(-0.5) * attention_scale(config)?;
+
+    let counts = ["n_routed_experts", "num_experts", "num_local_experts"];
+    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
+    let dense = moe::count_or(config, "first_k_dense_replace", 0)?;
+
+    let prefix = files.prefix("model.", "embed_tokens");
+    let norm = |module: String, features, epsilon| {
+        NormTensors::plain(NormKind::Rms, format!("{module}.weight"), features, epsilon)
+    };
+    let block = |index: usize| -> Result<DecoderBlock, Error> {
+        let of_block = format!("{prefix}layers.{index}.");
+        let module = |name: &str| format!("{of_block}{name}");
+        let linear = |name: &str, bias: bool, shape| {
+            let module = module(name);
+            let bias = bias.then(|| format!("{module}.bias"));
+            Linear::of_its_own(format!("{module}.weight"), bias, shape)
+        };
+        // One tensor, the narrow vector before the key.
+        let both = [rank, widths.rotated];
+        let [compression, rotated_key] = linear(
+            "self_attn.kv_a_proj_with_mqa",
+            bias,
+            [rank + widths.rotated, hidden_size],
+        )
+        .split(both);
+        let queries = widths.heads * features;
+        let query = match query_rank {
+            None => LatentQuery::Direct(linear("self_attn.q_proj", false, [queries, hidden_size])),
+            Some(rank) => LatentQuery::Latent {
+                down: linear("self_attn.q_a_proj", bias, [rank, hidden_size]),
+                norm: norm(module("self_attn.q_a_layernorm"), rank, LATENT_EPSILON),
+                up: linear("self_attn.q_b_proj", false, [queries, rank]),
+            },
+        };
+        let latent = LatentProjections {
+            widths,
+            query,
+            compression,
+            rotated_key,
+            compression_norm: norm(module("self_attn.kv_a_layernorm"), rank, LATENT_EPSILON),
+            expansion: linear(
+                "self_attn.kv_b_proj",
+                false,
+                [widths.heads * (widths.plain + widths.value), rank],
+            ),
+        };
+        let mlp = if index < dense {
+            let sizes = [intermediate_size, hidden_size];
+            FeedForward::Dense(moe::gated(&module("mlp"), activation, sizes))
+        } else if files.model_type == "deepseek_v2" {
+            of_v2(files, &sizes, &of_block)?
+        } else {
+            moe::with_correction(files, &sizes, &of_block)?
+        };
+        let found = widths.heads * widths.value;
+        Ok(DecoderBlock {
+            order: BlockOrder::Sequential,
+            attention_norm: Some(norm(module("input_layernorm"), hidden_size, epsilon)),
+            attention: SelfAttention {
+                heads: HeadCounts {
+                    queries: widths.heads,
+                    keys: widths.heads,
+                    features,
+                },
+                projections: Projections::Latent(Box::new(latent)),
+                clip: None,
+                head_norms: None,
+                position: Position::Rotary(0),
+                scale: scale as f32,
+                soft_cap: None,
+                window: None,
+                sinks: None,
+                output: linear("self_attn.o_proj", bias, [hidden_size, found]),
+            },
+            attention_post_norm: None,
+            mlp_norm: Some(norm(
+                module("post_attention_layernorm"),
+                hidden_size,
+                epsilon,
+            )),
+            mlp,
+            mlp_post_norm: None,
+            residual_scale: 1.0,
+        })
+    };
+    let embedding = format!("{prefix}embed_tokens.weight");
+    Ok(Architecture {
+        model_type: files.model_type,
+        hidden_size,
+        vocab_size: config.size("vocab_size")?,
+        max_context: common::max_context(config)?,
+        embedding_scale: 1.0,
+        rotaries: vec![Rotary::read(
+            config,
+            RotaryDefaults {
+                pairing: match config.flag_or("rope_interleave", true)? {
+                    true => Pairing::Interleaved,
+                    false => Pairing::Halves,
+                },
+                ..RotaryDefaults::of(widths.rotated)
+            },
+        )?],
+        block_prefix: format!("{prefix}layers."),
+        blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
+        final_norm: norm(format!("{prefix}norm"), hidden_size, epsilon),
+        head: files.head(&["lm_head"], &embedding)?,
+        embedding,
+        logit_scale: 1.0,
+        logit_soft_cap: None,
+    })
+}
+
+/// What YaRN multiplies the scores by (arXiv 2309.00071): the square of its `mscale_all_dim`.
+fn attention_scale(config: &Config<'_>) -> Result<f64, Error> {
+    let Some(scaling) = config
+        .part("rope_parameters")
+        .or(config.part("rope_scaling"))
+    else {
+        return Ok(1.0);
+    };
+    let kind = scaling.word("rope_type").or(scaling.word("type"));
+    let all = scaling.get("mscale_all_dim").and_then(|all| all.as_f64());
+    match (kind, all) {
+        (None | Some("default"), _) | (_, None | Some(0.0)) => Ok(1.0),
+        (_, Some(all)) => {
+            let factor = scaling.number_or("factor", 1.0)?;
+            let mscale = if factor > 1.0 {
+                0.1 * all * factor.ln() + 1.0
+            } else {
+                1.0
+            };
+            Ok(mscale * mscale)
+        }
+    }
+}
+
+/// The experts of DeepSeek 2: a softmax, and groups judged by their best expert.
+fn of_v2(
+    files: &ModelFiles<'_>,
+    sizes: &ExpertSizes,
+    block: &str,
+) -> Result<FeedForward<Linear>, Error> {
+    let config = &files.config;
+    let module = format!("{block}mlp");
+    let router = sizes.router(config, format!("{module}.gate.weight"))?;
+    let groups = match config.word("topk_method") {
+        None | Some("greedy") => None,
+        Some("group_limited_greedy") => moe::groups(config, sizes.count, router.chosen, 1)?,
+        Some(other) => {
+            return Err(Error::Unsupported(format!("topk_method {}", shown(other))));
+        }
+    };
+    let router = Router {
+        groups,
+        // norm_topk_prob is false in every DeepSeek 2, and transformers takes no notice of it.
+        normalised: false,
+        scale: config.number_or("routed_scaling_factor", 1.0)?,
+        ..router
+    };
+    if config.flag_or("norm_topk_prob", false)? {
+        return Err(Error::Unsupported(
+            "norm_topk_prob in a deepseek_v2".to_owned(),
+        ));
+    }
+    let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;
+    Ok(moe::feed_forward(
+        router,
+        experts,
+        moe::shared_experts(files, sizes, &module)?,
+    ))
+}

@@ -1,0 +1,124 @@
+//! gpt-oss in 16 bits: attention sinks, windows in every other block, experts as `[in, out]` whose gates and ups take turns.
+
+use super::common;
+use super::llama_like::LlamaLike;
+use super::moe::{self, ExpertSizes};
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::block::{Linear, Slice, Vector};
+use crate::model::config::Config;
+use crate::model::error::Error;
+use crate::model::experts::Router;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::mlp::Mlp;
+use crate::targets::Layout;
+use crate::untrusted::shown;
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["gpt_oss"],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    for (key, value) in [("swiglu_limit", 7.0), ("swiglu_alpha", 1.702)] {
+        if config.number_or(key, value)? != value {
+            return Err(Error::Unsupported(format!("a {key} other than {value}")));
+        }
+    }
+    let attention_bias = config.flag_or("attention_bias", true)?;
+    let oss = LlamaLike {
+        projection_bias: attention_bias,
+        output_bias: attention_bias,
+        windows: windows(config, files.blocks()?)?,
+        activation: Activation::ClampedSwiglu,
+        ..LlamaLike::plain(files)?
+    };
+    let mut architecture = oss.describe(files)?;
+    let prefix = architecture.block_prefix.clone();
+    for (index, block) in architecture.blocks.iter_mut().enumerate() {
+        block.attention.sinks = Some(Vector {
+            tensor: format!("{prefix}{index}.self_attn.sinks"),
+            len: block.attention.heads.queries,
+        });
+    }
+    let counts = ["num_local_experts", "num_experts"];
+    let activation = Activation::ClampedSwiglu;
+    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    moe::put(
+        &mut architecture,
+        |_| true,
+        |block| {
+            let module = format!("{block}mlp");
+            let router = sizes.router(config, format!("{module}.router.weight"))?;
+            let router = Router {
+                layer: Linear {
+                    bias: Some(format!("{module}.router.bias")),
+                    ..router.layer
+                },
+                ..router
+            };
+            let experts = experts(files, &sizes, &format!("{module}.experts"))?;
+            Ok(moe::feed_forward(router, experts, None))
+        },
+    )?;
+    Ok(architecture)
+}
+
+/// The experts of a module: `[experts, hidden_size, 2 * intermediate_size]`, `[experts, intermediate_size, hidden_size]`, and
+/// their biases.
+fn experts(
+    files: &ModelFiles<'_>,
+    sizes: &ExpertSizes,
+    module: &str,
+) -> Result<Vec<Mlp<Linear>>, Error> {
+    let (hidden, inner, count) = (sizes.hidden_size, sizes.intermediate_size, sizes.count);
+    let [gate_up, down] = ["gate_up_proj", "down_proj"].map(|name| format!("{module}.{name}"));
+    files.headers.check(&gate_up, &[count, hidden, 2 * inner])?;
+    files.headers.check(&down, &[count, inner, hidden])?;
+    let part = |index, tensor: &str, shape| Linear {
+        slice: Some(Slice { index, count }),
+        layout: Layout::InOut,
+        ..Linear::of_its_own(tensor.to_owned(), Some(format!("{tensor}_bias")), shape)
+    };
+    let turn = |index, first_feature| Linear {
+        stored_features: 2 * inner,
+        first_feature,
+        feature_step: 2,
+        ..part(index, &gate_up, [inner, hidden])
+    };
+    let expert = |index| Mlp {
+        activation: sizes.activation,
+        gate: Some(turn(index, 0)),
+        up: turn(index, 1),
+        down: part(index, &down, [hidden, inner]),
+    };
+    Ok((0..count).map(expert).collect())
+}
+
+/// The window of each block: by `layer_types`, or of the first and every other one.
+fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<usize>>, Error> {
+    let window = match common::window(config)? {
+        Some(window) => window,
+        None => return Ok(vec![None; blocks]),
+    };
+    let Some(types) = config.get("layer_types") else {
+        let alternating = (0..blocks).map(|block| block.is_multiple_of(2).then_some(window));
+        return Ok(alternating.collect());
+    };
+    let types = types.as_array().filter(|types| types.len() == blocks);
+    let types = types.ok_or_else(|| {
+        Error::Config(format!(
+            "layer_types is not a list of {blocks} types, one a block"
+        ))
+    })?;
+    let windows = types.iter().map(|kind| match kind.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") => Ok(Some(window)),
+        _ => Err(Error::Unsupported(format!(
+            "a block of the type {}",
+            shown(&kind.to_string())
+        ))),
+    });
+    windows.collect()
+}

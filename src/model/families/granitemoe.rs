@@ -1,0 +1,47 @@
+//! Granite 3 with experts, those of a block in two tensors: a Llama with multipliers.
+
+use super::common;
+use super::llama_like::LlamaLike;
+use super::moe::{self, ExpertSizes};
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["granitemoe"],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let attention_bias = config.flag_or("attention_bias", false)?;
+    let granite = LlamaLike {
+        projection_bias: attention_bias,
+        output_bias: attention_bias,
+        ..LlamaLike::plain(files)?
+    };
+    let mut architecture = granite.describe(files)?;
+    architecture.embedding_scale = config.number_or("embedding_multiplier", 1.0)? as f32;
+    architecture.logit_scale = 1.0 / config.number_or("logits_scaling", 1.0)? as f32;
+    for block in &mut architecture.blocks {
+        block.attention.scale = config.number_or("attention_multiplier", 1.0)? as f32;
+        block.residual_scale = config.number_or("residual_multiplier", 1.0)? as f32;
+    }
+    let activation = common::activation(config, Activation::Silu)?;
+    let counts = ["num_local_experts", "num_experts"];
+    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    moe::put(
+        &mut architecture,
+        |_| true,
+        |block| {
+            let module = format!("{block}block_sparse_moe");
+            let router = sizes.router(config, format!("{module}.router.layer.weight"))?;
+            let tensors =
+                ["input_linear", "output_linear"].map(|name| format!("{module}.{name}.weight"));
+            let experts = sizes.fused(files, [&tensors[0], &tensors[1]])?;
+            Ok(moe::feed_forward(router, experts, None))
+        },
+    )?;
+    Ok(architecture)
+}

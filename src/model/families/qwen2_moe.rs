@@ -1,0 +1,59 @@
+//! Qwen 1.5 and 2 with experts: one more for every token, behind a gate.
+
+use super::common;
+use super::llama_like::LlamaLike;
+use super::moe::{self, ExpertSizes};
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::block::Linear;
+use crate::model::error::Error;
+use crate::model::experts::{Router, SharedExpert};
+use crate::model::family::{Family, ModelFiles};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["qwen2_moe"],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    if config.flag_or("use_sliding_window", false)? && config.get("layer_types").is_none() {
+        let problem = "use_sliding_window without layer_types in a qwen2_moe";
+        return Err(Error::Unsupported(problem.to_owned()));
+    }
+    let qwen = LlamaLike {
+        projection_bias: config.flag_or("qkv_bias", true)?,
+        windows: common::windows(config, files.blocks()?)?,
+        ..LlamaLike::plain(files)?
+    };
+    let mut architecture = qwen.describe(files)?;
+    let activation = common::activation(config, Activation::Silu)?;
+    let counts = ["num_experts", "num_local_experts"];
+    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
+    let hidden = sizes.hidden_size;
+    let shared = config.size("shared_expert_intermediate_size")?;
+    let sparse = moe::sparse_blocks(config, files.blocks()?)?;
+    moe::put(
+        &mut architecture,
+        |block| sparse[block],
+        |block| {
+            let module = format!("{block}mlp");
+            let router = Router {
+                normalised: config.flag_or("norm_topk_prob", false)?,
+                ..sizes.router(config, format!("{module}.gate.weight"))?
+            };
+            let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;
+            let gate = format!("{module}.shared_expert_gate.weight");
+            let shared = SharedExpert {
+                mlp: moe::gated(
+                    &format!("{module}.shared_expert"),
+                    activation,
+                    [shared, hidden],
+                ),
+                gate: Some(Linear::of_its_own(gate, None, [1, hidden])),
+            };
+            Ok(moe::feed_forward(router, experts, Some(shared)))
+        },
+    )?;
+    Ok(architecture)
+}
