@@ -390,17 +390,198 @@ fn column_norms_of_a_text_are_the_sum_of_those_of_its_pieces() {
     }
 }
 
-/// The logits of the qwen2 checkpoint with these keys in its config.json.
-fn qwen2_with(keys: serde_json::Value) -> Result<Vec<f32>, Error> {
-    let checkpoint = with_changed_config("qwen2", |config| {
-        for (key, value) in keys.as_object().unwrap() {
-            config[key] = value.clone();
-        }
-    });
+/// A case with these keys in its config.json, without those.
+fn case_with(name: &str, keys: &serde_json::Value, without: &[&str]) -> Checkpoint {
+    let mut checkpoint = open(&folder(name));
+    let json = fs::read(folder(name).join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    for key in without {
+        let removed = config.as_object_mut().unwrap().remove(*key);
+        assert!(removed.is_some(), "{name} has no {key}");
+    }
+    for (key, value) in keys.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    checkpoint.config = Some(Config::parse(config.to_string().as_bytes()).unwrap());
+    checkpoint
+}
+
+/// The logits of a case with these keys in its config.json, without those.
+fn logits_with(name: &str, keys: &serde_json::Value, without: &[&str]) -> Result<Vec<f32>, Error> {
+    let checkpoint = case_with(name, keys, without);
     let architecture = Architecture::of(&checkpoint)?;
     let device = cpu(2);
     let forward = Forward::new(&checkpoint, &architecture, &device);
-    Ok(forward.logits(&golden("qwen2").tokens).unwrap())
+    Ok(forward.logits(&golden(name).tokens).unwrap())
+}
+
+fn qwen2_with(keys: serde_json::Value) -> Result<Vec<f32>, Error> {
+    logits_with("qwen2", &keys, &[])
+}
+
+/// The goldens are as transformers 5 spells them.
+#[test]
+fn the_spellings_of_transformers_4_mean_the_same() {
+    use serde_json::json;
+
+    for (name, keys, without) in [
+        ("gemma2", json!({}), &["layer_types"][..]),
+        (
+            "gemma3_text",
+            json!({
+                "sliding_window_pattern": 2, "rope_theta": 5000.0, "rope_local_base_freq": 100.0,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0}
+            }),
+            &["layer_types", "rope_parameters"],
+        ),
+        (
+            "phi3",
+            json!({
+                "rope_theta": 500.0, "partial_rotary_factor": 0.75, "rope_scaling": {
+                    "type": "longrope", "short_factor": [1.0, 1.0, 1.1, 1.2, 1.3, 1.4],
+                    "long_factor": [1.0, 1.2, 1.5, 2.0, 3.0, 4.0]
+                }
+            }),
+            &["rope_parameters"],
+        ),
+        (
+            "olmo3",
+            json!({"rope_theta": 500.0, "rope_scaling": {
+                "rope_type": "yarn", "factor": 4.0, "beta_fast": 8.0, "original_max_position_embeddings": 16
+            }}),
+            &["rope_parameters"],
+        ),
+        (
+            "smollm3",
+            json!({"no_rope_layer_interval": 2, "rope_theta": 2_000_000.0}),
+            &["no_rope_layers", "layer_types", "rope_parameters"],
+        ),
+        ("stablelm", json!({}), &["rope_parameters"]),
+        (
+            "glm",
+            json!({"partial_rotary_factor": 0.5}),
+            &["rope_parameters"],
+        ),
+        ("nemotron", json!({}), &["rope_parameters"]),
+        (
+            "cohere2",
+            json!({"sliding_window_pattern": 2}),
+            &["layer_types"],
+        ),
+        (
+            "exaone4",
+            json!({"sliding_window_pattern": "LG"}),
+            &["layer_types", "sliding_window_pattern"],
+        ),
+        (
+            "hunyuan_v1_dense",
+            json!({"rope_theta": 500.0, "rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
+            &["rope_parameters"],
+        ),
+    ] {
+        let logits = logits_with(name, &keys, without).unwrap();
+        let difference = difference(&golden(name).logits, &logits);
+        assert!(difference < 1e-5, "{name}: {difference}");
+    }
+}
+
+/// That the goldens show what is special about a family: without it they are another model's.
+#[test]
+fn what_is_special_about_a_family_matters() {
+    use serde_json::json;
+
+    for (name, keys) in [
+        ("gemma2", json!({"attn_logit_softcapping": null})),
+        ("gemma2", json!({"final_logit_softcapping": null})),
+        ("gemma2", json!({"query_pre_attn_scalar": 24})),
+        ("gemma2", json!({"sliding_window": 64})),
+        (
+            "gemma3_text",
+            json!({"layer_types": ["full_attention", "sliding_attention"]}),
+        ),
+        ("phi3", json!({"original_max_position_embeddings": 64})),
+        ("phi3", json!({"sliding_window": null})),
+        ("olmo", json!({"clip_qkv": null})),
+        ("olmo3", json!({"sliding_window": 64})),
+        ("granite", json!({"embedding_multiplier": 1.0})),
+        ("granite", json!({"attention_multiplier": 0.25})),
+        ("granite", json!({"residual_multiplier": 1.0})),
+        ("granite", json!({"logits_scaling": 1.0})),
+        ("smollm3", json!({"no_rope_layers": [1, 1]})),
+        (
+            "smollm3",
+            json!({"use_sliding_window": false, "layer_types": null}),
+        ),
+        ("starcoder2", json!({"hidden_act": "relu"})),
+        ("cohere", json!({"use_qk_norm": false})),
+        ("cohere", json!({"logit_scale": 1.0})),
+        (
+            "cohere2",
+            json!({"layer_types": ["sliding_attention", "sliding_attention"]}),
+        ),
+        (
+            "glm",
+            json!({"rope_parameters": null, "partial_rotary_factor": 1.0}),
+        ),
+        (
+            "exaone4",
+            json!({"sliding_window": null, "layer_types": null}),
+        ),
+        (
+            "hunyuan_v1_dense",
+            json!({"rope_parameters": {"rope_theta": 500.0}}),
+        ),
+        ("nemotron", json!({"hidden_act": "relu"})),
+        ("ministral", json!({"sliding_window": 64})),
+        (
+            "ministral",
+            json!({"rope_parameters": {"rope_theta": 500.0}}),
+        ),
+    ] {
+        let logits = logits_with(name, &keys, &[]).unwrap();
+        let difference = difference(&golden(name).logits, &logits);
+        assert!(difference > 1e-3, "{name} {keys}: {difference}");
+    }
+}
+
+#[test]
+fn what_a_family_may_have_and_this_does_not_run_is_refused() {
+    use serde_json::json;
+
+    for (name, keys, says) in [
+        ("stablelm", json!({"qk_layernorm": true}), "qk_layernorm"),
+        (
+            "gemma2",
+            json!({"use_bidirectional_attention": true}),
+            "use_bidirectional_attention",
+        ),
+        (
+            "granite",
+            json!({"rope_parameters": {"rope_type": "proportional"}}),
+            "scaled by proportional",
+        ),
+    ] {
+        let error = logits_with(name, &keys, &[]).unwrap_err();
+        assert!(
+            matches!(&error, Error::Unsupported(what) if what.contains(says)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_sequence_beyond_what_dynamic_scaling_was_trained_for_is_refused() {
+    let keys = serde_json::json!({"max_position_embeddings": 20});
+    let checkpoint = case_with("seed_oss", &keys, &[]);
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    assert!(forward.logits(&[1; 20]).is_ok());
+    let error = forward.logits(&[1; 21]).unwrap_err().to_string();
+    assert!(
+        error.contains("a sequence of 21 tokens is too long"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Rotary {
             .or(scaling.word("type"))
             .unwrap_or("default");
         match kind {
-            "default" | "mrope" => {}
+            "default" => {}
             "linear" => {
                 let factor = scaling.number_or("factor", 1.0)?;
                 rotary.frequencies.iter_mut().for_each(|f| *f /= factor);
