@@ -1,4 +1,4 @@
-//! Every pass, alone and joined, beside a copy of the same bytes, and a whole file beside a plain copy; under criterion,
+//! Every pass, alone and fused, beside a copy of the same bytes, and a whole file beside a plain copy; under criterion,
 //! which compares a run with the last one. `swiftprune-wgpu bench` measures the same for a record to share.
 //!
 //! ```text

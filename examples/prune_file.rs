@@ -1,12 +1,14 @@
-//! Prunes a checkpoint to 2:4 with the library: `cargo run --release --example prune_file -- examples/tiny-llama out`.
+//! Prunes a checkpoint to 2:4 by its weights alone, step by step:
+//! `cargo run --release --example prune_file -- examples/tiny-llama out`.
+//!
+//! `run::run` is all of it in one call, with calibration and evaluation.
 
 use std::error::Error;
 use std::path::Path;
 
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
-use swiftprune_wgpu::plan::{Options, Plan};
-use swiftprune_wgpu::plan::{Pattern, Selection};
+use swiftprune_wgpu::plan::{Options, Pattern, Plan, Selection};
 use swiftprune_wgpu::prune::prune;
 
 fn main() -> Result<(), Box<dyn Error>> {

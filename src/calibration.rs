@@ -10,7 +10,8 @@ use crate::model::{self, Architecture};
 use crate::norms::{self, Coverage, Format, Norms, Provenance};
 use crate::text;
 
-pub use crate::forward::Progress;
+pub use crate::forward::{Error as ForwardError, Progress};
+pub use crate::model::Error as ModelError;
 pub use crate::text::{Error as TextError, MAX_TEXT, Text};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
@@ -37,7 +38,7 @@ pub enum Error {
     Norms(#[from] norms::Error),
     /// Windows longer than the model was made for.
     #[error(
-        "a window of {context} tokens is longer than the {max} that this model was made for (max_position_embeddings)"
+        "a window of {context} tokens is longer than the model's maximum of {max} (max_position_embeddings)"
     )]
     Context {
         /// What was asked.
@@ -63,13 +64,13 @@ impl Error {
 pub struct Calibration {
     architecture: Architecture,
     text: Text,
-    tokens: Vec<u32>,
+    windows: Vec<Vec<u32>>,
     context: usize,
 }
 
 impl Calibration {
     /// Reads the model's description and makes tokens of the text: at most `tokens` of them, in windows of `context`
-    /// ([`DEFAULT_CONTEXT`] or what the model was made for, if none is given).
+    /// ([`DEFAULT_CONTEXT`] or what the model was made for, if none is given) from all over the text.
     ///
     /// # Errors
     /// Every variant of [`Error`] but [`Error::Forward`].
@@ -81,9 +82,8 @@ impl Calibration {
     ) -> Result<Self, Error> {
         let architecture = Architecture::of(checkpoint)?;
         let context = context_of(&architecture, context)?;
-        let mut of_text = text::tokenize(checkpoint, &text)?;
-        of_text.truncate(tokens);
-        if of_text.is_empty() {
+        let windows = text::windows(checkpoint, &text, tokens, context)?;
+        if windows.is_empty() {
             return Err(Error::Text(text::Error::TooShort {
                 text: text.name,
                 found: 0,
@@ -93,7 +93,7 @@ impl Calibration {
         Ok(Self {
             architecture,
             text,
-            tokens: of_text,
+            windows,
             context,
         })
     }
@@ -101,7 +101,7 @@ impl Calibration {
     /// Tokens that will be run: fewer than asked for where the text has no more.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.tokens.len()
+        self.windows.iter().map(Vec::len).sum()
     }
 
     /// Tokens a window.
@@ -126,7 +126,7 @@ impl Calibration {
         device: &Device,
         progress: &dyn Fn(Progress),
     ) -> Result<Norms, Error> {
-        let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
+        let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
         let forward = Forward::new(checkpoint, &self.architecture, device);
         let statistics = forward.statistics(&windows, progress)?;
         let mut norms = Norms::new(self.provenance(checkpoint));
@@ -179,7 +179,7 @@ impl Calibration {
         Provenance {
             path: checkpoint.source.weights().path().to_path_buf(),
             format: Format::Measured,
-            tokens: Some(self.tokens.len() as u64),
+            tokens: Some(self.tokens() as u64),
             metadata: facts.map(|(key, value)| (key.to_owned(), value)).into(),
         }
     }

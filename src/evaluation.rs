@@ -1,4 +1,4 @@
-//! Perplexity: how surprised a model is by a text, and whether another one is more so.
+//! Perplexity of a model on a text, and the paired difference between two models.
 
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,7 @@ impl Windows {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_head(checkpoint)?;
         let context = context_of(&architecture, context)?;
-        let mut all = text::tokenize(checkpoint, text)?;
-        all.truncate(tokens.unwrap_or(usize::MAX));
+        let mut all = text::tokenize(checkpoint, text, tokens.unwrap_or(usize::MAX))?;
         if all.len() >= context {
             all.truncate(all.len() - all.len() % context);
         }

@@ -1,4 +1,4 @@
-//! The mask: one bit a weight, 1 = pruned, as a device returns it; and what applying it to the stored bytes counts.
+//! The mask that a device returns, one bit per weight (1 = pruned), and how it is applied to stored weights.
 
 use crate::counts::Counts;
 use crate::dtype::{Dtype, Weight, with_weights};

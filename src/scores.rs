@@ -1,4 +1,4 @@
-//! The scores: what a weight contributes, as one factor a column (and for RIA one a row).
+//! The scores: how important a weight is, as one factor per column (and one per row for RIA).
 //!
 //! Every score is `|W_ij|` times a factor that the host computes once a tensor, in f64. So the passes know nothing of
 //! scores, and a new one is a function here and a row of [`SCORES`], which the command line, the help and the tests

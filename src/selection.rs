@@ -1,4 +1,4 @@
-//! What is asked for: how many weights of a row go, and by which rule.
+//! The selection rule: how many weights of a row are pruned, and how they are chosen from their scores.
 
 /// How the weights of a row that go are chosen from their scores.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,4 +1,4 @@
-//! The one place where code is compiled for more than the vectors that every CPU of its kind has.
+//! Compiles a loop for the widest vector instructions that the CPU has, chosen at run time.
 
 /// Runs the same code compiled for the widest vectors this CPU has.
 ///

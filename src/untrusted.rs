@@ -6,7 +6,8 @@
 //! [`shown_path`], and no other room decides what a dangerous character is.
 //!
 //! A file that somebody else wrote is read whole only through [`read`], which refuses what is not a regular file (to open
-//! a pipe can mean to wait for ever) and stops at a limit, also when the file grows while it is read.
+//! a pipe can mean to wait for ever), stops at a limit, also when the file grows while it is read, and tells a Git LFS
+//! pointer from the file it stands for.
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
@@ -96,6 +97,9 @@ pub enum ReadError {
     /// It is a directory, a pipe or a device.
     #[error("it is not a regular file")]
     NotRegular,
+    /// It is a Git LFS pointer, a few lines in place of the file.
+    #[error("it is a Git LFS pointer, not the file itself; run `git lfs pull`")]
+    LfsPointer,
     /// It is longer than the limit.
     #[error("{len} bytes are too many, the limit is {limit}")]
     TooLong {
@@ -145,7 +149,19 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     if len > limit {
         return Err(ReadError::TooLong { len, limit });
     }
-    read_up_to(file, limit)
+    let bytes = read_up_to(file, limit)?;
+    if is_lfs_pointer(&bytes) {
+        return Err(ReadError::LfsPointer);
+    }
+    Ok(bytes)
+}
+
+/// What every Git LFS pointer starts with.
+pub(crate) const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+
+/// Whether these are the first bytes of a Git LFS pointer.
+pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(LFS_POINTER)
 }
 
 /// Reads to the end, which must come within `limit` bytes whatever the length was when it was asked.
@@ -238,6 +254,17 @@ pub(crate) mod tests {
                 .unwrap_err()
                 .is_not_found()
         );
+    }
+
+    #[test]
+    fn a_git_lfs_pointer_is_told_from_the_file_it_stands_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+        fs::write(&path, pointer).unwrap();
+        let error = read(&path, 1 << 10).unwrap_err();
+        assert!(matches!(error, ReadError::LfsPointer), "{error:?}");
+        assert!(error.to_string().contains("git lfs pull"), "{error}");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use swiftprune_wgpu::bench::compare::compare;
-use swiftprune_wgpu::bench::{Options, Record, run};
+use swiftprune_wgpu::bench::{BenchOptions, Record, run};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::internals::{MATRICES, passes};
 
 fn record(device: &Device) -> Record {
-    let mut options = Options::new(None::<PathBuf>);
+    let mut options = BenchOptions::new(None::<PathBuf>);
     options.quick = true;
     options.samples = 2;
     run(device, &options, &|_| ()).expect("a device that works")

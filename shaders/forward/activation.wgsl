@@ -46,50 +46,53 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 fn activated(x: f32) -> f32 {
+    // Assigned, not returned: FXC may refuse a function that ends in a switch.
+    var y: f32;
     switch params.activation {
         case ACTIVATION_SILU: {
-            return x / (1.0 + exp(min(-x, 80.0)));
+            y = x / (1.0 + exp(min(-x, 80.0)));
         }
         case ACTIVATION_GELU: {
-            return 0.5 * x * (1.0 + erf(x * 0.70710678));
+            y = 0.5 * x * (1.0 + erf(x * 0.70710678));
         }
         case ACTIVATION_RELU: {
-            return max(x, 0.0);
+            y = max(x, 0.0);
         }
         case ACTIVATION_RELU_SQUARED: {
-            return max(x, 0.0) * max(x, 0.0);
+            y = max(x, 0.0) * max(x, 0.0);
         }
         case ACTIVATION_GELU_SIGMOID: {
-            return x * sigmoid(1.702 * x);
+            y = x * sigmoid(1.702 * x);
         }
         case ACTIVATION_SIGMOID: {
-            return sigmoid(x);
+            y = sigmoid(x);
         }
         case ACTIVATION_TANH: {
-            return tanh_of(x);
+            y = tanh_of(x);
         }
         case ACTIVATION_IDENTITY: {
-            return x;
+            y = x;
         }
         case ACTIVATION_LEAKY_RELU: {
-            return select(0.01 * x, x, x > 0.0);
+            y = select(0.01 * x, x, x > 0.0);
         }
         case ACTIVATION_MISH: {
             // tanh(ln(1 + e)) = (e^2 + 2 e) / (e^2 + 2 e + 2); beyond 20 it is 1.
             let e = exp(min(x, 20.0));
             let n = e * (e + 2.0);
-            return x * (n / (n + 2.0));
+            y = x * (n / (n + 2.0));
         }
         case ACTIVATION_RELU6: {
-            return clamp(x, 0.0, 6.0);
+            y = clamp(x, 0.0, 6.0);
         }
         case ACTIVATION_HARD_SWISH: {
-            return x * clamp(x + 3.0, 0.0, 6.0) / 6.0;
+            y = x * clamp(x + 3.0, 0.0, 6.0) / 6.0;
         }
         case ACTIVATION_GELU_TANH, default: {
-            return 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));
+            y = 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));
         }
     }
+    return y;
 }
 
 @compute @workgroup_size(256)

@@ -1,4 +1,4 @@
-// From a row's weights to its mask in one dispatch: the passes joined.
+// From a row's weights to its mask in one dispatch: the fused passes.
 //
 // A row whose scores lie within the span, which is nearly every row there is, is read once and kept as logarithms
 // (row_logs). Any other is pruned by keys: each is computed again from the weight where it is needed, as the row is in the

@@ -7,15 +7,15 @@ use tempfile::TempDir;
 
 use super::error::Error;
 use super::matrices::selections;
-use super::options::Options;
-use super::record::{Case, Record};
+use super::options::BenchOptions;
+use super::record::{Measurement, Record};
 use super::synthetic;
 use crate::checkpoint::{Checkpoint, Output, OutputOptions};
 use crate::device::{Device, DeviceKind};
 use crate::forward::Forward;
 use crate::model::Architecture;
 use crate::norms::Norms;
-use crate::plan::{Options as PruneOptions, Plan};
+use crate::plan::{Options, Plan};
 use crate::prune::prune;
 use crate::untrusted::shown_path;
 
@@ -25,7 +25,7 @@ const CONTEXT: usize = 512;
 /// Measures what needs files, in a temporary directory within `dir`.
 pub(super) fn measure(
     device: &Device,
-    options: &Options,
+    options: &BenchOptions,
     dir: &Path,
     record: &mut Record,
     progress: &dyn Fn(&str),
@@ -43,13 +43,13 @@ pub(super) fn measure(
     let plural = if layers == 1 { "" } else { "s" };
     let of = format!("{layers} layer{plural} of TinyLlama-1.1B, bf16");
     progress(&of);
-    let model = Model::generate(dir, layers, of)?;
+    let model = TemporaryModel::generate(dir, layers, of)?;
     model.measure_pruning(device, options, record)?;
     model.measure_calibration(device, options, record, progress)
 }
 
 /// The temporary checkpoint; it goes with this.
-struct Model {
+struct TemporaryModel {
     dir: TempDir,
     /// What it is called in a record.
     of: String,
@@ -58,7 +58,7 @@ struct Model {
     weights: u64,
 }
 
-impl Model {
+impl TemporaryModel {
     fn generate(dir: &Path, layers: usize, of: String) -> Result<Self, Error> {
         let temporary = temporary(dir);
         let dir = tempfile::Builder::new()
@@ -89,7 +89,7 @@ impl Model {
     fn measure_pruning(
         &self,
         device: &Device,
-        options: &Options,
+        options: &BenchOptions,
         record: &mut Record,
     ) -> Result<(), Error> {
         let temporary = temporary(self.dir.path());
@@ -101,7 +101,7 @@ impl Model {
         let [ewma, _, pattern] = selections();
         let mut plans = Vec::new();
         for selection in [ewma, pattern] {
-            let options = PruneOptions::new(selection);
+            let options = Options::new(selection);
             plans.push(Plan::new(self.open()?, options, Some(norms.clone()))?);
         }
         let mut wall = [const { Vec::new() }; 3];
@@ -127,7 +127,7 @@ impl Model {
             }
         }
         for (what, wall) in ["copy", "file 50 % ewma", "file 2:4"].into_iter().zip(wall) {
-            record.cases.push(Case {
+            record.cases.push(Measurement {
                 what: what.to_owned(),
                 of: self.of.clone(),
                 bytes: self.bytes,
@@ -145,7 +145,7 @@ impl Model {
     fn measure_calibration(
         &self,
         device: &Device,
-        options: &Options,
+        options: &BenchOptions,
         record: &mut Record,
         progress: &dyn Fn(&str),
     ) -> Result<(), Error> {
@@ -165,7 +165,7 @@ impl Model {
                 wall.push(start.elapsed().as_secs_f64());
             }
         }
-        record.cases.push(Case {
+        record.cases.push(Measurement {
             what: "calibration".to_owned(),
             of: self.of.clone(),
             bytes: 0,

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::error::Error;
-use super::options::Options;
-use super::record::{Case, Record};
+use super::options::BenchOptions;
+use super::record::{Measurement, Record};
 use crate::device::timing::{Elapsed, Timed};
 use crate::device::{Device, DeviceKind};
 use crate::dtype::Dtype;
@@ -31,13 +31,13 @@ const SAMPLE: Duration = Duration::from_millis(40);
 /// Measures the passes over every matrix.
 pub(super) fn measure(
     device: &Device,
-    options: &Options,
+    options: &BenchOptions,
     record: &mut Record,
     progress: &dyn Fn(&str),
 ) -> Result<(), Error> {
     let is_software = device.info().kind == DeviceKind::Software;
     if is_software {
-        let why = "a software adapter, which is for tests: small parts of the matrices";
+        let why = "software adapter: only small parts of the matrices are measured";
         record.left_out.push(why.to_owned());
     }
     for &dtype in &options.dtypes {
@@ -57,7 +57,9 @@ pub(super) fn measure(
                     progress,
                 )?;
             } else {
-                let what = format!("{name}: {rows}x{in_features} does not fit one buffer here");
+                let what = format!(
+                    "{name}: {rows}x{in_features} does not fit in one buffer of this device"
+                );
                 record.left_out.push(what);
             }
         }
@@ -68,7 +70,7 @@ pub(super) fn measure(
 /// Every pass over one matrix.
 fn matrix(
     device: &Device,
-    options: &Options,
+    options: &BenchOptions,
     dtype: Dtype,
     (name, rows, in_features): (&str, usize, usize),
     record: &mut Record,
@@ -88,7 +90,7 @@ fn matrix(
     for (what, timed, recipe) in passes(in_features) {
         let mut timer = device.timer(timed, weights, &recipe)?;
         let (wall, device) = samples(options.samples, |repetitions| timer.run(repetitions))?;
-        record.cases.push(Case {
+        record.cases.push(Measurement {
             what: what.to_owned(),
             of: of.clone(),
             bytes: bytes.len() as u64,

@@ -1,4 +1,4 @@
-//! `bench`: what a device reaches, as records that can be compared across machines.
+//! `bench`: measures the speed of a device, as records that can be compared across machines.
 //!
 //! ```text
 //! matrices.rs, files.rs --> samples --record.rs--> a Record (JSON) --compare.rs--> ratios with their uncertainty
@@ -17,6 +17,6 @@ pub mod statistics;
 pub mod synthetic;
 
 pub use error::Error;
-pub use options::Options;
-pub use record::{Case, Machine, Record};
+pub use options::BenchOptions;
+pub use record::{Machine, Measurement, Record};
 pub use run::run;

@@ -7,18 +7,18 @@ use crate::dtype::Dtype;
 /// What to measure, and how often.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Options {
+pub struct BenchOptions {
     /// How the weights are stored.
     pub dtypes: Vec<Dtype>,
-    /// Samples a case.
+    /// Number of samples per case.
     pub samples: usize,
-    /// A small part of every matrix, one layer and few tokens.
+    /// Measure less: a small part of every matrix, one layer, few tokens.
     pub quick: bool,
     /// Where to put the temporary checkpoint; without a place, what needs files is left out.
     pub dir: Option<PathBuf>,
 }
 
-impl Options {
+impl BenchOptions {
     /// bf16, ten samples, everything.
     #[must_use]
     pub fn new(dir: Option<PathBuf>) -> Self {

@@ -18,7 +18,7 @@ pub struct Record {
     /// The device, its back end and driver.
     pub device: DeviceInfo,
     /// What was measured.
-    pub cases: Vec<Case>,
+    pub cases: Vec<Measurement>,
     /// What was not, and why.
     pub left_out: Vec<String>,
 }
@@ -42,7 +42,7 @@ pub struct Machine {
 /// One thing, measured again and again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Case {
+pub struct Measurement {
     /// What: `copy`, a pass, `fused ...`, `file ...`, `calibration`.
     pub what: String,
     /// Of what: a matrix's shape and dtype, or the model.
@@ -119,7 +119,7 @@ impl Record {
     }
 }
 
-impl Case {
+impl Measurement {
     /// Seconds: by the device's clock if it has one, else by the host's.
     #[must_use]
     pub fn seconds(&self) -> &[f64] {

@@ -1,7 +1,7 @@
 //! Everything that is measured on one device, into one record.
 
 use super::error::Error;
-use super::options::Options;
+use super::options::BenchOptions;
 use super::record::Record;
 use super::{files, matrices};
 use crate::device::Device;
@@ -10,7 +10,11 @@ use crate::device::Device;
 ///
 /// # Errors
 /// Every variant of [`Error`].
-pub fn run(device: &Device, options: &Options, progress: &dyn Fn(&str)) -> Result<Record, Error> {
+pub fn run(
+    device: &Device,
+    options: &BenchOptions,
+    progress: &dyn Fn(&str),
+) -> Result<Record, Error> {
     let mut record = Record::new(device.info().clone());
     matrices::measure(device, options, &mut record, progress)?;
     match &options.dir {

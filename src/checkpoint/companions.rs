@@ -1,8 +1,7 @@
-//! What lies beside the weights in a model directory, copied so that the output loads as the input did.
+//! The other files of a model directory, copied so that the output loads as the input did.
 //!
-//! Config, tokenizer, generation settings, code, licence: everything is copied except what would make the output lie.
-//! Other files of weights still hold the dense model, and a loader might prefer them; version control and download
-//! caches describe the original. Each is left out with a reason that can be shown.
+//! What a companion is, the rule of names in `file_names.rs` says: config, tokenizer, generation settings, code, licence.
+//! Everything else is left out, with a reason for the user.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -10,13 +9,13 @@ use std::io;
 use std::path::Path;
 
 use super::error::{Error, Result};
-use super::file_names::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_other_weights};
+use super::file_names::{self, FileKind, INDEX_SUFFIX};
 use crate::untrusted::open_regular;
 
 /// How many directories deep is copied.
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX_DEPTH: usize = 4;
 
-/// What became of the files beside the weights; names are relative to the model directory, with `/`.
+/// Which files were copied and which were not; names are relative to the model directory, with `/`.
 #[derive(Debug, Default)]
 pub(super) struct Companions {
     pub copied: Vec<String>,
@@ -25,7 +24,7 @@ pub(super) struct Companions {
 
 /// Copies all that is not weights from `source` to the new directory `staged`.
 ///
-/// `shards` are the names of the files that are written otherwise, `index` is the one index that describes them;
+/// `shards` are the names of the files that a run writes itself, `index` is the one index that describes them;
 /// `failed` turns a failure to write into an error.
 pub(super) fn copy(
     source: &Path,
@@ -103,28 +102,24 @@ fn reason_to_leave_out(
         });
     };
     if meta.is_dir() {
-        return match name {
-            ".git" => Some("version control of the original"),
-            ".cache" => Some("a download cache of the original"),
-            _ if is_link => Some("a link to a directory"),
-            _ if depth >= MAX_DEPTH => Some("too many directories deep"),
-            _ => None,
+        return match file_names::reason_to_leave_directory(name) {
+            Some(reason) => Some(reason),
+            None if is_link => Some("a link to a directory"),
+            None if depth >= MAX_DEPTH => Some("too many directories deep"),
+            None => None,
         };
     }
-    let lower = name.to_ascii_lowercase();
     if !meta.is_file() {
-        Some("not a regular file")
-    } else if name == ".git" {
-        // In a worktree or a submodule it is a file.
-        Some("version control of the original")
-    } else if lower.ends_with(WEIGHTS_SUFFIX) {
-        Some("weights that are not part of this checkpoint, still dense")
-    } else if holds_other_weights(name) {
-        Some("the dense weights in another format")
-    } else if lower.ends_with(INDEX_SUFFIX) || lower.ends_with(".bin.index.json") {
-        Some("an index of weights that are left out")
-    } else {
-        None
+        return Some("not a regular file");
+    }
+    match file_names::kind(name, depth > 0) {
+        FileKind::Companion | FileKind::Code => None,
+        FileKind::Weights if name.to_ascii_lowercase().ends_with(INDEX_SUFFIX) => {
+            Some("an index of weights that are left out")
+        }
+        FileKind::Weights => Some("weights that are not part of this checkpoint, still dense"),
+        FileKind::Litter => Some("of the operating system"),
+        FileKind::Foreign(reason) => Some(reason),
     }
 }
 
@@ -194,15 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_not_weights_is_copied() {
+    fn the_companions_of_the_weights_are_copied() {
         let files = [
             ".gitattributes",
             "1_Pooling/config.json",
             "LICENSE",
             "config.json",
             "model.safetensors.index.json",
+            "modeling_x.py",
             "tokenizer.model",
-            "training_args.bin",
         ];
         let (found, _from, to) = copied(&files);
         assert_eq!(found.copied, files);
@@ -226,12 +221,14 @@ mod tests {
             "pytorch_model-00001-of-00002.bin",
             "pytorch_model.bin",
             "pytorch_model.bin.index.json",
-            "sub/MODEL.GGUF",
-            "sub/model.safetensors",
-            "sub/model.safetensors.index.json",
+            "2_Dense/MODEL.GGUF",
+            "2_Dense/model.safetensors",
+            "2_Dense/model.safetensors.index.json",
         ];
         let (found, _from, to) = copied(&files);
-        assert_eq!(left_out(&found), files);
+        let mut sorted = files;
+        sorted.sort_unstable();
+        assert_eq!(left_out(&found), sorted);
         assert_eq!(found.copied, [""; 0]);
         assert!(found.left_out.iter().all(|(_, reason)| !reason.is_empty()));
         assert!(!to.path().join("a.gguf").exists());
@@ -246,18 +243,49 @@ mod tests {
 
     #[test]
     fn version_control_and_caches_are_left_out() {
-        let (found, _from, to) = copied(&[".git/config", ".cache/huggingface/x", "sub/.git", "x"]);
-        assert_eq!(left_out(&found), [".cache", ".git", "sub/.git"]);
-        assert_eq!(found.copied, ["x"]);
+        let files = [
+            ".git/config",
+            ".cache/huggingface/x",
+            "1_Pooling/.git",
+            "LICENSE",
+        ];
+        let (found, _from, to) = copied(&files);
+        assert_eq!(left_out(&found), [".cache", ".git", "1_Pooling/.git"]);
+        assert_eq!(found.copied, ["LICENSE"]);
         assert!(!to.path().join(".git").exists());
     }
 
     #[test]
+    fn training_state_adapters_and_strangers_are_left_out_with_a_reason() {
+        let files = [
+            "adapter_config.json",
+            "checkpoint-10/config.json",
+            "model.mlpackage/Manifest.json",
+            "notes.txt",
+            "optimizer.bin",
+            "runs/events",
+            "src/main.py",
+            "training_args.bin",
+            "x.distcp",
+            "x.safetensors.incomplete",
+        ];
+        let (found, _from, to) = copied(&files);
+        let first = |file: &&str| file.split('/').next().unwrap().to_owned();
+        let expected: Vec<String> = files.iter().map(first).collect();
+        assert_eq!(left_out(&found), expected);
+        assert!(found.left_out[0].1.contains("adapter"));
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn the_depth_is_limited() {
-        let at = |depth: usize| format!("{}x", "d/".repeat(depth));
+        let at = |depth: usize| format!("{}config.json", "1_D/".repeat(depth));
         let (found, ..) = copied(&[&at(MAX_DEPTH), &at(MAX_DEPTH + 1)]);
         assert_eq!(found.copied, [at(MAX_DEPTH)]);
-        assert_eq!(left_out(&found), [at(MAX_DEPTH).replace('x', "d")]);
+        assert_eq!(
+            left_out(&found),
+            [at(MAX_DEPTH).replace("config.json", "1_D")]
+        );
     }
 
     #[cfg(unix)]
@@ -268,12 +296,12 @@ mod tests {
         let blob = tempfile::NamedTempFile::new().unwrap();
         fs::write(blob.path(), "blob").unwrap();
         symlink(blob.path(), from.path().join("config.json")).unwrap();
-        symlink("/", from.path().join("dir")).unwrap();
+        symlink("/", from.path().join("1_Dir")).unwrap();
         symlink("gone", from.path().join("gone")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(from.path().join("socket")).unwrap();
         let found = copy_between(from.path(), to.path());
         assert_eq!(found.copied, ["config.json"]);
-        assert_eq!(left_out(&found), ["dir", "gone", "socket"]);
+        assert_eq!(left_out(&found), ["1_Dir", "gone", "socket"]);
         let copy = to.path().join("config.json");
         assert!(!copy.is_symlink());
         assert_eq!(fs::read_to_string(copy).unwrap(), "blob");

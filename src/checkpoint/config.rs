@@ -35,14 +35,19 @@ impl Config {
         Ok(Some(config))
     }
 
-    /// Reads the JSON of a config.json.
+    /// Reads the JSON of a config.json. `NaN`, `Infinity` and `-Infinity`, which Python writes and JSON does not have, are
+    /// read as `null`.
     ///
     /// # Errors
     /// What is wrong with it, fit for a terminal.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(json)
+            .or_else(|error| match without_python_floats(json) {
+                Some(json) => serde_json::from_slice(&json),
+                None => Err(error),
+            })
             .map(Self)
-            .map_err(|e| format!("it is no valid JSON: {}", shown(&e.to_string())))
+            .map_err(|e| format!("it is not valid JSON: {}", shown(&e.to_string())))
     }
 
     /// The architecture: `llama`, `gpt_neox` ... It is text from a file: escape it before printing.
@@ -72,5 +77,66 @@ impl Config {
     /// The JSON itself, for the rooms that read architectures out of it.
     pub(crate) const fn json(&self) -> &Value {
         &self.0
+    }
+}
+
+/// The JSON with `null` for the numbers that only Python's has; `None` if there are none. What is in a string stays.
+fn without_python_floats(json: &[u8]) -> Option<Vec<u8>> {
+    // The longer one first: `Infinity` is a part of it.
+    const FLOATS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    let mut out = Vec::with_capacity(json.len());
+    let mut found = false;
+    let mut in_string = false;
+    let mut at = 0;
+    while let Some(&byte) = json.get(at) {
+        if in_string {
+            if byte == b'\\' {
+                // The next one is escaped, a quotation mark too.
+                out.extend(json.get(at..at + 2).unwrap_or(&json[at..]));
+                at += 2;
+                continue;
+            }
+            in_string = byte != b'"';
+        } else if byte == b'"' {
+            in_string = true;
+        } else if let Some(float) = FLOATS.iter().find(|float| json[at..].starts_with(float)) {
+            // A neighbouring letter or digit makes it another word, which the parser then refuses.
+            out.extend(b" null ");
+            found = true;
+            at += float.len();
+            continue;
+        }
+        out.push(byte);
+        at += 1;
+    }
+    found.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floats_that_only_python_writes_are_null() {
+        let config = br#"{"a": Infinity, "b": [-Infinity, NaN, 1.5], "c": "NaN \" Infinity", "model_type":"x"}"#;
+        let config = Config::parse(config).unwrap();
+        assert!(!config.has("a"));
+        assert_eq!(config.json()["b"], serde_json::json!([null, null, 1.5]));
+        assert_eq!(config.word("c"), Some("NaN \" Infinity"));
+        assert_eq!(config.model_type(), Some("x"));
+    }
+
+    #[test]
+    fn what_is_no_json_stays_so() {
+        for json in [
+            "{\"a\": xNaN}",
+            "{\"a\": NaN1}",
+            "{\"a\": --Infinity}",
+            "{NaN: 1}",
+            "{\"a\": NaN",
+            "{\"a\": NaN, \"b\": \"\\",
+        ] {
+            assert!(Config::parse(json.as_bytes()).is_err(), "{json}");
+        }
     }
 }

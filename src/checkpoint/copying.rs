@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{Error, Result};
 use super::positional::{read_exact_at, write_all_at};
-use super::stage::{Stage, StagedFile};
+use super::staging::{StagedFile, Staging};
 
 /// Bytes that are copied at a time where the kernel does not copy.
 pub(super) const BUFFER: u64 = 1 << 20;
@@ -22,7 +22,7 @@ pub(super) struct Input<'a> {
 
 /// Copies `len` bytes from `offset` on to the same place of a staged file.
 pub(super) fn copy(
-    stage: &Stage,
+    stage: &Staging,
     staged: &StagedFile,
     input: Input<'_>,
     offset: u64,
@@ -40,7 +40,7 @@ pub(super) fn copy(
 /// at hand, so it takes two of its own, and makes sure that they are the same files.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn in_kernel(
-    stage: &Stage,
+    stage: &Staging,
     staged: &StagedFile,
     input: Input<'_>,
     offset: u64,
@@ -75,12 +75,12 @@ pub(super) fn in_kernel(
 /// No such call here.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[allow(clippy::unnecessary_wraps, reason = "the shape of its Linux twin")]
-fn in_kernel(_: &Stage, _: &StagedFile, _: Input<'_>, _: u64, _: u64) -> Result<bool> {
+fn in_kernel(_: &Staging, _: &StagedFile, _: Input<'_>, _: u64, _: u64) -> Result<bool> {
     Ok(false)
 }
 
 pub(super) fn by_buffer(
-    stage: &Stage,
+    stage: &Staging,
     staged: &StagedFile,
     input: Input<'_>,
     offset: u64,

@@ -2,8 +2,9 @@
 //!
 //! The one promise is that nothing of value is lost. The input is never replaced: it is compared by real path and, on
 //! Unix, by device and inode, so that links do not hide it. What stands in the way is replaced only where the options
-//! say so, only by its like, and a directory only if it looks like a checkpoint. Links are replaced, never
-//! written through. An old directory is moved aside before the new one takes its place, and deleted after.
+//! say so: a file by a file, a directory by a directory and only if all that is in it is what a model directory holds
+//! (`file_names.rs` has the rule). Links are replaced, never written through. An old directory changes places with the new
+//! one in one step where the system can, and is deleted after; elsewhere it is moved aside first.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -12,11 +13,13 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{TempDir, TempPath};
 
+use super::companions::MAX_DEPTH;
 use super::error::{Error, Result};
-use super::file_names::WEIGHTS_SUFFIX;
+use super::file_names::{self, FileKind, WEIGHTS_SUFFIX};
+use super::hub_cache;
 use super::locate::{Source, directory_of};
 use super::shards::Checkpoint;
-use crate::untrusted::shown_path;
+use crate::untrusted::{self, shown_path};
 
 /// What is to be put in place, and so what it may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +35,16 @@ pub(super) enum Form {
 /// A place that an output may take.
 #[derive(Debug)]
 pub(super) struct Destination {
-    /// As the user gave it, for messages and the report.
+    /// The path as the user gave it, for messages and the report.
     pub given: PathBuf,
-    /// The directory it lies in, free of links.
+    /// The directory that will hold the output; its real path, without links.
     pub parent: PathBuf,
-    /// Its name in there.
+    /// The output's name in that directory.
     name: OsString,
     form: Form,
     overwrite: bool,
+    /// The model directory that the output is made from: its code may be replaced by itself.
+    like: Option<PathBuf>,
 }
 
 impl Destination {
@@ -53,13 +58,20 @@ impl Destination {
             Source::File(_) => Form::Weights,
             _ => Form::Directory,
         };
-        let destination = Self::resolve(given, form, overwrite)?;
+        let mut destination = Self::resolve(given, form, overwrite)?;
+        destination.like = checkpoint.source.directory().map(Path::to_path_buf);
         destination.keep_off_the_input(checkpoint)?;
+        if let Some(cache) = hub_cache::cache_around(&destination.target()) {
+            return Err(Error::OutputInCache {
+                path: destination.given,
+                cache,
+            });
+        }
         destination.may_be_taken()?;
         Ok(destination)
     }
 
-    /// Checks that something that is made of no checkpoint may go to `given`, and may replace what is there.
+    /// Checks that a file that was not made from a checkpoint may go to `given`, and may replace what is there.
     pub(super) fn new(given: &Path, form: Form, overwrite: bool) -> Result<Self> {
         let destination = Self::resolve(given, form, overwrite)?;
         destination.may_be_taken()?;
@@ -89,15 +101,16 @@ impl Destination {
             name,
             form,
             overwrite,
+            like: None,
         })
     }
 
-    /// The real path: no links but perhaps the last name.
+    /// The real path of the output; only its last name may be a link.
     pub(super) fn target(&self) -> PathBuf {
         self.parent.join(&self.name)
     }
 
-    /// A name for what is staged beside the target, with random letters to come: `.NAME.`, cut to fit a file system.
+    /// How the name of a staged file or directory starts: `.NAME.`, cut so that random letters still fit.
     pub(super) fn temporary_prefix(&self) -> String {
         let name: String = self.name.to_string_lossy().chars().take(48).collect();
         format!(".{name}.")
@@ -121,7 +134,7 @@ impl Destination {
             }
         }
 
-        // The target itself counts, and what it leads to if it is a link.
+        // If the target is a link, both the link and what it leads to must be kept off the input.
         let led_to = target.canonicalize().ok();
         let places: Vec<&Path> = [Some(target.as_path()), led_to.as_deref()]
             .into_iter()
@@ -182,8 +195,17 @@ impl Destination {
         if !(meta.is_dir() || meta.is_file() || meta.is_symlink()) {
             return refuse("is neither a file nor a directory");
         }
-        if meta.is_dir() && !looks_like_a_checkpoint(&target)? {
-            return refuse("is a directory without a checkpoint in it");
+        if meta.is_dir() {
+            match holds(&target, self.like.as_deref())? {
+                Held::Nothing | Held::Checkpoint => {}
+                Held::NoWeights => return refuse("is a directory without weights in it"),
+                Held::Foreign(file) => {
+                    return Err(Error::HoldsForeignFile {
+                        path: self.given.clone(),
+                        file,
+                    });
+                }
+            }
         }
         if !self.overwrite {
             return Err(Error::OutputExists {
@@ -194,7 +216,7 @@ impl Destination {
             && meta.is_file()
             && target.extension().is_none_or(|name| name != "safetensors")
         {
-            return refuse("is a file, but no .safetensors");
+            return refuse("is a file, but not a .safetensors file");
         }
         Ok(Some(meta))
     }
@@ -213,7 +235,7 @@ impl Destination {
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::OutputExists {
                 path: self.given.clone(),
             }),
-            // Some file systems cannot rename so; then the check above has to do.
+            // Some file systems cannot rename without replacing; then the check above must do.
             Err(e) => e.path.persist(&target).map_err(|e| failed(e.error)),
         }
     }
@@ -225,6 +247,13 @@ impl Destination {
         if self.may_be_taken()?.is_none() {
             fs::rename(staged.path(), &target).map_err(failed)?;
             let _moved = staged.keep();
+            return Ok(());
+        }
+
+        if exchange(staged.path(), &target) {
+            // What is staged now is the old output, which goes.
+            let left = staged.path().to_path_buf();
+            warn_of_what_stays(&left, staged.close());
             return Ok(());
         }
 
@@ -252,31 +281,115 @@ impl Destination {
         }
         let _moved = staged.keep();
         let left = aside.path().to_path_buf();
-        if let Err(error) = aside.close() {
-            // The output is in place and whole: no reason to fail.
-            log::warn!(
-                "the replaced output could not be deleted, remove {} yourself: {error}",
-                shown_path(&left)
-            );
-        }
+        warn_of_what_stays(&left, aside.close());
         Ok(())
     }
 }
 
-/// A directory that may be replaced: a checkpoint, or empty.
-fn looks_like_a_checkpoint(dir: &Path) -> Result<bool> {
-    let mut empty = true;
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
-        let name = entry.map_err(Error::io("list", dir))?.file_name();
-        if name == "config.json" || name.to_string_lossy().ends_with(WEIGHTS_SUFFIX) {
-            return Ok(true);
-        }
-        empty = false;
+/// The output is in place and whole when the old one is deleted: no reason to fail.
+fn warn_of_what_stays(left: &Path, deleted: io::Result<()>) {
+    if let Err(error) = deleted {
+        log::warn!(
+            "the replaced output could not be deleted, remove {} yourself: {error}",
+            shown_path(left)
+        );
     }
-    Ok(empty)
 }
 
-/// Whether two paths lead to one file or directory. False where one of them leads nowhere.
+/// Lets two paths change places in one step, so that there is never a moment without either; false where the system or
+/// the file system cannot.
+fn exchange(staged: &Path, target: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        // A link would be exchanged as well, and then be deleted as if it were a directory.
+        let is_directory = target.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        is_directory && renameat_with(CWD, staged, CWD, target, RenameFlags::EXCHANGE).is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (staged, target);
+        false
+    }
+}
+
+/// What a directory holds that may have to go.
+#[derive(Debug, PartialEq, Eq)]
+enum Held {
+    Nothing,
+    /// Weights and their companions.
+    Checkpoint,
+    /// Companions without weights: any project may have a README and a config.json.
+    NoWeights,
+    /// A file that a model directory does not hold; its path within the directory.
+    Foreign(String),
+}
+
+/// What a directory holds; code counts as a model's only if the model directory `like` has the very same file.
+fn holds(dir: &Path, like: Option<&Path>) -> Result<Held> {
+    let mut weights = false;
+    let mut files = 0_usize;
+    // Names within `dir`, of the directories that are still to be looked at.
+    let mut directories = vec![PathBuf::new()];
+    let mut foreign: Option<PathBuf> = None;
+    while let Some(within) = directories.pop() {
+        let depth = within.components().count();
+        let here = dir.join(&within);
+        for entry in fs::read_dir(&here).map_err(Error::io("list", &here))? {
+            let entry = entry.map_err(Error::io("list", &here))?;
+            let form = entry
+                .file_type()
+                .map_err(Error::io("open", &entry.path()))?;
+            let name = entry.file_name();
+            let path = within.join(&name);
+            files += 1;
+            let text = name.to_string_lossy();
+            let belongs = if form.is_dir() {
+                directories.push(path.clone());
+                depth < MAX_DEPTH && file_names::reason_to_leave_directory(&text).is_none()
+            } else if entry.path().is_dir() {
+                // A link to a directory.
+                false
+            } else {
+                match file_names::kind(&text, depth > 0) {
+                    FileKind::Companion | FileKind::Litter => true,
+                    FileKind::Weights => {
+                        weights |= depth == 0 && text.ends_with(WEIGHTS_SUFFIX);
+                        true
+                    }
+                    FileKind::Code => {
+                        like.is_some_and(|like| same_bytes(&like.join(&path), &entry.path()))
+                    }
+                    FileKind::Foreign(_) => false,
+                }
+            };
+            // The first in the order of the names, which is the same every time.
+            if !belongs && foreign.as_ref().is_none_or(|first| path < *first) {
+                foreign = Some(path.clone());
+            }
+            if !belongs {
+                directories.retain(|inner| *inner != path);
+            }
+        }
+    }
+    Ok(match foreign {
+        Some(path) => Held::Foreign(path.to_string_lossy().into_owned()),
+        None if files == 0 => Held::Nothing,
+        None if weights => Held::Checkpoint,
+        None => Held::NoWeights,
+    })
+}
+
+/// The longest file of code that is compared, in bytes.
+const MAX_CODE: u64 = 16 << 20;
+
+/// Whether two files can be read and hold the same.
+fn same_bytes(a: &Path, b: &Path) -> bool {
+    let read = |path| untrusted::read(path, MAX_CODE).ok();
+    matches!((read(a), read(b)), (Some(a), Some(b)) if a == b)
+}
+
+/// Whether two paths lead to the same file or directory; false if either leads nowhere.
 pub fn same_file(a: &Path, b: &Path) -> bool {
     let same_path = matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     same_path || matches!((fs::metadata(a), fs::metadata(b)), (Ok(a), Ok(b)) if same_inode(&a, &b))
@@ -290,14 +403,14 @@ fn lies_in(path: &Path, outer: &Path) -> bool {
         .any(|above| above == outer || same_file(above, outer))
 }
 
-/// Whether two handles or paths are one file, by device and inode; hard links are.
+/// Whether this is the metadata of one file, by device and inode; hard links are one file.
 #[cfg(unix)]
 pub(super) fn same_inode(a: &Metadata, b: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// The standard library tells no inode here: real paths have to do.
+/// The standard library does not tell inodes on this system; real paths must do.
 #[cfg(not(unix))]
 pub(super) fn same_inode(_: &Metadata, _: &Metadata) -> bool {
     false

@@ -1,8 +1,7 @@
-//! What can go wrong between a name on the command line and a finished output, in words a user can act on.
+//! What can go wrong between the name of a model and a finished output, in words that a user can act on.
 //!
-//! Every message names the file, and the tensor where there is one, and says the way out. Names come from a
-//! stranger's file: `shown` escapes what could steer a terminal and cuts what could flood it, so no variant prints
-//! one raw.
+//! Every message names the file, and the tensor if there is one, and says what would help. Names and paths are kept in the
+//! variants as they are, and escaped when a message is printed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,22 +28,23 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// MODEL is neither a path that exists nor a repository in the local Hugging Face cache.
-    #[error("{} is neither a file nor a directory{}", shown(model), in_cache(searched.as_deref()))]
+    /// The model is neither a path that exists nor a repository in the local Hugging Face cache.
+    #[error("there is no file or directory {}{}", shown(model), in_cache(searched.as_deref()))]
     NoSuchModel {
-        /// MODEL as it was given.
+        /// The model as it was given.
         model: String,
-        /// Where in the Hugging Face cache it was looked for, if its form is `org/name` and there is a cache.
+        /// The directory of the Hugging Face cache that was looked for, if the model is given as `org/name` and there is a
+        /// cache.
         searched: Option<PathBuf>,
     },
 
-    /// A repository is in the Hugging Face cache, but not so that one snapshot of it can be told.
+    /// The Hugging Face cache has the repository, but does not say which snapshot is current.
     #[error(
         "{}: {problem}; name the snapshot directory itself, or download the model again",
         shown_path(path)
     )]
     BrokenCache {
-        /// The file or directory of the cache that is at fault.
+        /// The file or directory of the cache that is missing or wrong.
         path: PathBuf,
         /// What is wrong with it.
         problem: &'static str,
@@ -52,7 +52,7 @@ pub enum Error {
 
     /// A path exists, but holds no safetensors checkpoint.
     #[error(
-        "{} is no safetensors checkpoint: {problem}; name a .safetensors file, a .safetensors.index.json, or a directory \
+        "{} is not a safetensors checkpoint: {problem}; name a .safetensors file, a .safetensors.index.json, or a directory \
          with a model.safetensors",
         shown_path(path)
     )]
@@ -63,7 +63,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// A pipe, a device or a directory stands where a regular file is needed.
+    /// A regular file is needed, and the path leads to a pipe, a device or a directory.
     #[error(
         "{} is not a regular file; weights are only read from regular files",
         shown_path(path)
@@ -73,7 +73,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A file is longer than any of its kind.
+    /// A file is longer than any that is read of its kind.
     #[error(
         "{}: {len} bytes are too many for it, the limit is {limit}",
         shown_path(path)
@@ -87,9 +87,46 @@ pub enum Error {
         limit: u64,
     },
 
+    /// The weights are quantised: there are no floating-point weights to prune or to run.
+    #[error(
+        "{} is quantised ({}); prune the model that it was made from and quantise the result, or convert it to BF16 first",
+        shown_path(path),
+        shown(method)
+    )]
+    Quantized {
+        /// The config.json that says so, or the file of weights whose tensors show it.
+        path: PathBuf,
+        /// The method, or the tensor that shows it.
+        method: String,
+    },
+
+    /// A directory holds an index with its shards, and a file of weights that the index does not name.
+    #[error(
+        "{} is beside {}, which does not name it: two checkpoints in one directory, and loaders disagree which of them is the \
+         model; name the file or the index instead of the directory, or move one away",
+        shown_path(file),
+        shown_path(index)
+    )]
+    TwoCheckpoints {
+        /// The index.
+        index: PathBuf,
+        /// The file that it does not name.
+        file: PathBuf,
+    },
+
+    /// A Git LFS pointer stands in place of the file.
+    #[error(
+        "{} is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, or download the file",
+        shown_path(path)
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A safetensors header breaks the format.
     #[error(
-        "{}: {problem}; the file is damaged or no safetensors file, get it again",
+        "{}: {problem}; the file is damaged or not a safetensors file; copy or download it again",
         shown_path(path)
     )]
     Header {
@@ -101,7 +138,7 @@ pub enum Error {
 
     /// An index of shards is broken, or does not agree with its shards.
     #[error(
-        "{}: {problem}; the checkpoint is incomplete or damaged, get it again",
+        "{}: {problem}; the checkpoint is incomplete or damaged; copy or download it again",
         shown_path(path)
     )]
     Index {
@@ -111,7 +148,7 @@ pub enum Error {
         problem: IndexError,
     },
 
-    /// A config.json lies beside the weights but cannot be used.
+    /// The config.json beside the weights cannot be used.
     #[error("{}: {problem}; repair it or move it away", shown_path(path))]
     Config {
         /// The config.json.
@@ -120,12 +157,12 @@ pub enum Error {
         problem: String,
     },
 
-    /// There is no tensor of a name.
+    /// No tensor of the checkpoint has this name.
     #[error("{}: there is no tensor `{}`", shown_path(path), shown(tensor))]
     NoSuchTensor {
         /// The file of weights, or the index of the shards.
         path: PathBuf,
-        /// The name.
+        /// The name that was looked for.
         tensor: String,
     },
 
@@ -140,7 +177,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// Bytes were to be read that are not the tensor's: a bug of the caller.
+    /// A caller asked for bytes that do not belong to the tensor, which is a bug.
     #[error(
         "{}: {len} bytes at {first} are not all of tensor `{}`, which has {tensor_len}; this is a bug, please report it",
         shown_path(path),
@@ -159,9 +196,9 @@ pub enum Error {
         tensor_len: u64,
     },
 
-    /// An input file ended earlier than when it was opened: something else is writing to it.
+    /// An input file is shorter than when it was opened: another program is writing to it.
     #[error(
-        "{} changed while it was read; let whatever writes to it finish, then start again",
+        "{} changed while it was being read; wait until nothing writes to it, then try again",
         shown_path(path)
     )]
     Changed {
@@ -169,9 +206,9 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The output is there already.
+    /// There is something at the output's path, and it may not be replaced.
     #[error(
-        "{} exists; give another output, or let this one be replaced",
+        "{} exists; give another output, or allow it to be replaced",
         shown_path(path)
     )]
     OutputExists {
@@ -179,22 +216,35 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The output would replace, hold or lie within what is read. No option changes this.
+    /// The output would replace the input, lie inside it or contain it. No option allows this.
     #[error(
-        "the output {} {relation} the input {}; the input is never written to, give another output",
+        "the output {} {relation} the input {}. The input is never modified; choose another output",
         shown_path(path),
         shown_path(input)
     )]
     OutputIsInput {
         /// The output.
         path: PathBuf,
-        /// How it lies to the input: `is`, `is inside`, `holds` ...
+        /// How the output relates to the input, as a verb: `is`, `is inside`, `holds`.
         relation: &'static str,
-        /// The file or directory of the input that would be hurt.
+        /// The file or directory of the input that would be damaged.
         input: PathBuf,
     },
 
-    /// Something is in the way of the output that no option lets it replace.
+    /// The output would lie in the Hugging Face cache, whose own tools delete what they do not know.
+    #[error(
+        "the output {} is inside the Hugging Face cache {}, whose own tools may delete it; choose another output",
+        shown_path(path),
+        shown_path(cache)
+    )]
+    OutputInCache {
+        /// The output.
+        path: PathBuf,
+        /// The cache, or the repository in it.
+        cache: PathBuf,
+    },
+
+    /// What is at the output's path is never replaced, whatever the options say.
     #[error(
         "{} {problem}; give another output, or move it away yourself",
         shown_path(path)
@@ -202,13 +252,27 @@ pub enum Error {
     NotReplaceable {
         /// The output.
         path: PathBuf,
-        /// What is there, as the end of a sentence: `is a directory, but a file is to be written` ...
+        /// What is there, as the end of a sentence that starts with the path: `is a directory, but a file is to be written`.
         problem: &'static str,
     },
 
-    /// The output path ends in no name, as `/`, `.` or `dir/..` do.
+    /// The directory at the output's path holds something that a model directory does not.
     #[error(
-        "the output {} has no name of its own; give a path that ends in a new name",
+        "the directory {} holds {}, which is no part of a checkpoint, so it is not replaced; give another output, or move it \
+         away yourself",
+        shown_path(path),
+        shown(file)
+    )]
+    HoldsForeignFile {
+        /// The output.
+        path: PathBuf,
+        /// The first foreign file or directory, within the output.
+        file: String,
+    },
+
+    /// The output's path does not end in a name: `/`, `.`, `dir/..`.
+    #[error(
+        "the output path {} does not end in a name; choose a path that does",
         shown_path(path)
     )]
     NoOutputName {
@@ -216,7 +280,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The directory the output is to lie in does not exist, or is a file.
+    /// The directory that is to contain the output does not exist, or is a file.
     #[error(
         "the output's directory {} does not exist or is a file; make it first (mkdir -p)",
         shown_path(parent)
@@ -226,39 +290,39 @@ pub enum Error {
         parent: PathBuf,
     },
 
-    /// The disk, the quota or the largest file of the output's file system is too small.
+    /// The disk is full, a quota is reached, or the file system does not allow files as large as the output.
     #[error(
-        "no room for the output: {needed} bytes are needed in {}; free some, or give an output on another disk",
+        "not enough space for the output: {needed} bytes are needed in {}. Free some space, or choose an output on another disk",
         shown_path(directory)
     )]
     NoSpace {
         /// Bytes that the whole output takes.
         needed: u64,
-        /// The directory the output was to lie in.
+        /// The directory that was to contain the output.
         directory: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
 
-    /// Bytes were to go outside the data of a shard: a bug of the caller.
+    /// A caller wrote outside the data of a shard, which is a bug.
     #[error(
         "{len} bytes at {offset} lie outside the data of {} ({data_start} to {end}); this is a bug, please report it",
         shown(shard)
     )]
     OutOfRange {
-        /// File name of the shard, or its number where there is no such shard.
+        /// File name of the shard; its number, if there is no such shard.
         shard: String,
         /// First byte, from the start of the file.
         offset: u64,
-        /// Bytes.
+        /// Length in bytes.
         len: u64,
         /// Where the shard's data starts.
         data_start: u64,
-        /// Where they end: the file's length.
+        /// Where the shard's data ends: the length of the file.
         end: u64,
     },
 
-    /// The output was to be finished before all its bytes were written: a bug of the caller.
+    /// A caller finished the output before all its bytes were written, which is a bug.
     #[error(
         "{}: {written} of {needed} bytes of data were written; nothing was kept; this is a bug, please report it",
         shown(shard)
@@ -281,7 +345,7 @@ pub enum Error {
     OldMovedAside {
         /// The output.
         path: PathBuf,
-        /// Where the old output lies now.
+        /// Where the old output is now.
         kept: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -309,6 +373,7 @@ impl Error {
             },
             ReadError::NotRegular => Self::NotRegular { path },
             ReadError::TooLong { len, limit } => Self::TooLong { path, len, limit },
+            ReadError::LfsPointer => Self::LfsPointer { path },
         }
     }
 }
@@ -316,7 +381,7 @@ impl Error {
 fn in_cache(searched: Option<&Path>) -> String {
     match searched {
         Some(path) => format!(
-            ", and the Hugging Face cache has no {}; check the path, or download the model first (nothing is downloaded here)",
+            ", and no {} in the Hugging Face cache; check the path, or download the model first (this program downloads nothing)",
             shown_path(path)
         ),
         None => "; check the path".to_owned(),
@@ -391,6 +456,23 @@ mod tests {
             Error::NotReplaceable {
                 path: path(),
                 problem: "is a directory",
+            },
+            Error::HoldsForeignFile {
+                path: path(),
+                file: name(),
+            },
+            Error::Quantized {
+                path: path(),
+                method: name(),
+            },
+            Error::TwoCheckpoints {
+                index: path(),
+                file: path(),
+            },
+            Error::LfsPointer { path: path() },
+            Error::OutputInCache {
+                path: path(),
+                cache: path(),
             },
             Error::NoOutputName { path: path() },
             Error::NoOutputDirectory { parent: path() },
@@ -474,9 +556,49 @@ mod tests {
         errors
     }
 
+    const VARIANTS: usize = 27;
+
+    /// The number of a variant. A new one does not compile until it has an arm here: give it the next number, raise
+    /// `VARIANTS`, and add it to the list above.
+    fn number(error: &Error) -> usize {
+        use Error as E;
+        match error {
+            E::Io { .. } => 0,
+            E::NoSuchModel { .. } => 1,
+            E::BrokenCache { .. } => 2,
+            E::NotACheckpoint { .. } => 3,
+            E::NotRegular { .. } => 4,
+            E::TooLong { .. } => 5,
+            E::Header { .. } => 6,
+            E::Index { .. } => 7,
+            E::Config { .. } => 8,
+            E::NoSuchTensor { .. } => 9,
+            E::ReadTensor { .. } => 10,
+            E::OutsideTensor { .. } => 11,
+            E::Changed { .. } => 12,
+            E::OutputExists { .. } => 13,
+            E::OutputIsInput { .. } => 14,
+            E::NotReplaceable { .. } => 15,
+            E::NoOutputName { .. } => 16,
+            E::NoOutputDirectory { .. } => 17,
+            E::NoSpace { .. } => 18,
+            E::OutOfRange { .. } => 19,
+            E::Incomplete { .. } => 20,
+            E::OldMovedAside { .. } => 21,
+            E::HoldsForeignFile { .. } => 22,
+            E::Quantized { .. } => 23,
+            E::TwoCheckpoints { .. } => 24,
+            E::LfsPointer { .. } => 25,
+            E::OutputInCache { .. } => 26,
+        }
+    }
+
     #[test]
     fn no_error_prints_a_name_raw() {
-        for error in every_error() {
+        let errors = every_error();
+        let numbers: std::collections::BTreeSet<usize> = errors.iter().map(number).collect();
+        assert_eq!(numbers, (0..VARIANTS).collect());
+        for error in errors {
             is_fit_for_a_terminal(&error.to_string());
         }
     }

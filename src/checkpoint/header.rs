@@ -1,10 +1,10 @@
 //! The header of one safetensors file, read and checked without touching the data.
 //!
 //! A file is a little-endian u64 `N`, `N` bytes of JSON that start with `{` and may be padded with spaces, and the
-//! data. The JSON gives each tensor a dtype, a shape and a range of the data. A [`Header`] exists only if all of it
-//! holds together: no key twice, known dtypes, shapes that fill their ranges exactly, ranges that follow one another
-//! without hole or overlap from the first byte of the data to the last byte of the file. Whoever holds one may index
-//! the file by it without further checks.
+//! data. The JSON gives each tensor a dtype, a shape and a range of the data. A [`Header`] exists only if all of it is
+//! consistent: no key twice, known dtypes, shapes that fill their ranges exactly, ranges that follow one another
+//! without hole or overlap from the first byte of the data to the last byte of the file. So a tensor's range can be
+//! used without further checks.
 //!
 //! The exact bytes are kept ([`Header::raw`]), because pruning changes no dtype, shape or offset: they are written to
 //! the output as they came, in whatever order and spacing.
@@ -25,7 +25,7 @@ pub const MAX_JSON: u64 = 100_000_000;
 /// The most dimensions a tensor may have; PyTorch and NumPy stop at 64 too.
 pub const MAX_RANK: usize = 64;
 
-/// The key that is no tensor.
+/// The key of the header's own strings, which is not a tensor's name.
 const METADATA: &str = "__metadata__";
 
 /// Bytes of the length `N` before the JSON.
@@ -43,11 +43,11 @@ pub struct Header {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One tensor of a safetensors file: what it is called, and which bytes of the file it fills.
+/// One tensor of a safetensors file: its name, dtype and shape, and which bytes of the file it fills.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tensor {
-    /// Its name, as the file gives it: not escaped, not fit for a terminal.
+    /// Its name, as the file gives it: escape it before printing.
     pub name: String,
     /// How its elements are stored.
     pub dtype: StoredDtype,
@@ -69,16 +69,16 @@ pub enum HeaderError {
         /// Length of the file in bytes.
         len: u64,
     },
-    /// The header says to be longer than the format allows.
+    /// The header claims to be longer than the format allows.
     #[error("the header claims {claimed} bytes, the format allows {MAX_JSON}")]
     TooLong {
-        /// What it says, in bytes.
+        /// The length that the header claims, in bytes.
         claimed: u64,
     },
-    /// The header says to be longer than the file.
+    /// The header claims to be longer than the file.
     #[error("the header claims {claimed} bytes, but the file has only {len} (cut short?)")]
     LongerThanFile {
-        /// What it says, in bytes.
+        /// The length that the header claims, in bytes.
         claimed: u64,
         /// Length of the file in bytes.
         len: u64,
@@ -89,21 +89,21 @@ pub enum HeaderError {
     /// The header is not UTF-8.
     #[error("the header is not UTF-8 (byte {at})")]
     NotUtf8 {
-        /// First byte that is not, from the start of the JSON.
+        /// The first byte that is not UTF-8, from the start of the JSON.
         at: usize,
     },
-    /// The header is no JSON of the right form, or has a key twice.
+    /// The header is not JSON of the right form, or has a key twice.
     #[error("the header's JSON: {0}")]
     Json(
-        /// The parser's words, escaped.
+        /// What the parser says, fit for a terminal.
         String,
     ),
-    /// A tensor has a dtype that is not in the format.
+    /// A tensor has a dtype that the format does not know.
     #[error("tensor `{}` has the unknown dtype `{}`", shown(tensor), shown(dtype))]
     UnknownDtype {
         /// The tensor.
         tensor: String,
-        /// What it calls its dtype.
+        /// The name that the header gives as its dtype.
         dtype: String,
     },
     /// A tensor has more than [`MAX_RANK`] dimensions.
@@ -114,10 +114,10 @@ pub enum HeaderError {
     TooManyDimensions {
         /// The tensor.
         tensor: String,
-        /// Its dimensions.
+        /// How many dimensions it has.
         rank: usize,
     },
-    /// The size of a tensor does not fit a machine word, or is no whole number of bytes.
+    /// The size of a tensor does not fit 64 bits, or is not a whole number of bytes.
     #[error(
         "tensor `{}` has an impossible size: shape {shape:?} of {dtype}",
         shown(tensor)
@@ -155,7 +155,7 @@ pub enum HeaderError {
         tensor: String,
         /// Where it starts in the data.
         begin: u64,
-        /// Where it should.
+        /// Where it should start: at the end of the tensor before it.
         expected: u64,
     },
     /// The tensors end before or after the file does.
@@ -163,9 +163,9 @@ pub enum HeaderError {
         "the tensors take {needed} bytes, but {found} bytes of data follow the header (cut short?)"
     )]
     WrongDataLength {
-        /// What the tensors take, in bytes.
+        /// Bytes of all tensors together.
         needed: u64,
-        /// What follows the header, in bytes.
+        /// Bytes that follow the header in the file.
         found: u64,
     },
 }
@@ -253,7 +253,7 @@ impl Header {
     /// Checks the first `8 + N` bytes of a file of `file_len` bytes.
     ///
     /// # Errors
-    /// The rule that is broken. Fewer bytes in `raw` count as a file cut short, more are left aside.
+    /// The rule that is broken. Fewer bytes in `raw` count as a file cut short; what follows them is ignored.
     pub fn parse(mut raw: Vec<u8>, file_len: u64) -> Result<Self, HeaderError> {
         let len = raw.len() as u64;
         let Some(prefix) = raw.first_chunk::<PREFIX>() else {
@@ -274,7 +274,7 @@ impl Header {
         let text = std::str::from_utf8(json).map_err(|e| HeaderError::NotUtf8 {
             at: e.valid_up_to(),
         })?;
-        // The parser lets spaces follow and nothing else that could be seen.
+        // The parser accepts white space behind the object, and nothing else.
         let entries: Entries = serde_json::from_str(text)
             .map_err(|e| HeaderError::Json(shown(&e.to_string()).to_string()))?;
 
@@ -316,7 +316,7 @@ pub(super) fn json_len(prefix: [u8; PREFIX], file_len: u64) -> Result<usize, Hea
 
 /// Checks sizes and ranges, and gives every tensor its place in the file.
 fn place(
-    mut entries: Vec<(String, Entry)>,
+    mut entries: Vec<(String, HeaderEntry)>,
     data_start: u64,
     file_len: u64,
 ) -> Result<Vec<Tensor>, HeaderError> {
@@ -327,7 +327,7 @@ fn place(
     let mut expected = 0;
     for (
         name,
-        Entry {
+        HeaderEntry {
             dtype,
             shape,
             data_offsets: (begin, end),
@@ -396,14 +396,14 @@ fn place(
     Ok(tensors)
 }
 
-/// The header's JSON as it stands, before its numbers are believed.
+/// The header's JSON, before its numbers are checked.
 struct Entries {
-    tensors: Vec<(String, Entry)>,
+    tensors: Vec<(String, HeaderEntry)>,
     metadata: BTreeMap<String, String>,
 }
 
 /// What the JSON says of one tensor.
-struct Entry {
+struct HeaderEntry {
     dtype: String,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
@@ -445,19 +445,19 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-impl<'de> Deserialize<'de> for Entry {
-    // By hand: a derived one takes an array for an object, and lets unknown keys occur twice.
+impl<'de> Deserialize<'de> for HeaderEntry {
+    // Written by hand, because a derived one accepts an array as an object, and unknown keys twice.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntryVisitor;
 
         impl<'de> Visitor<'de> for EntryVisitor {
-            type Value = Entry;
+            type Value = HeaderEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with dtype, shape and data_offsets")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Entry, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<HeaderEntry, A::Error> {
                 let mut seen = HashSet::new();
                 let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
                 while let Some(key) = access.next_key::<String>()? {
@@ -477,7 +477,7 @@ impl<'de> Deserialize<'de> for Entry {
                         }
                     }
                 }
-                Ok(Entry {
+                Ok(HeaderEntry {
                     dtype: dtype.ok_or_else(|| A::Error::missing_field("dtype"))?,
                     shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
                     data_offsets: data_offsets

@@ -1,4 +1,4 @@
-//! The local Hugging Face cache: where it is, and which snapshot of a repository it means.
+//! The local Hugging Face cache: where it is, and which snapshot of a repository is current.
 //!
 //! A repository `org/name` lies in `models--org--name`; its file `refs/main` names the snapshot, a directory whose files are
 //! links into `blobs/`. What that file says becomes part of a path, so it must be the plain name of a directory.
@@ -21,6 +21,58 @@ pub(super) struct Snapshot {
     pub dir: PathBuf,
 }
 
+/// A repository of a cache, found by what its path looks like: `models--org--name`, with `snapshots` in it.
+#[derive(Debug)]
+pub(super) struct Repository {
+    /// `org/name`, or `name` alone for the few that have no organisation.
+    pub id: String,
+    /// Its directory.
+    pub dir: PathBuf,
+}
+
+impl Repository {
+    /// The name without the organisation.
+    pub(super) fn name(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+}
+
+/// The repository whose snapshot this directory is, or lies in; whatever links lead to it.
+pub(super) fn repository_of(dir: &Path) -> Option<Repository> {
+    let real = dir.canonicalize().ok()?;
+    let snapshot = |dir: &Path| {
+        let snapshots = dir.parent()?;
+        let repository = snapshots.parent()?;
+        let id = repository_id(repository)?;
+        (snapshots.file_name()? == "snapshots").then(|| Repository {
+            id,
+            dir: repository.to_path_buf(),
+        })
+    };
+    real.ancestors().find_map(snapshot)
+}
+
+/// The cache, or the repository of one, that this path lies in; it need not exist, but its parent must be a real path.
+pub(super) fn cache_around(path: &Path) -> Option<PathBuf> {
+    let here = directory().and_then(|hub| hub.canonicalize().ok());
+    let mut above = path.ancestors().skip(1);
+    above
+        .find(|dir| here.as_deref() == Some(*dir) || repository_id(dir).is_some())
+        .map(Path::to_path_buf)
+}
+
+/// What a directory called `models--org--name` holds, if it looks like a repository of a cache inside, too.
+fn repository_id(dir: &Path) -> Option<String> {
+    let name = dir.file_name()?.to_str()?;
+    let id = ["models--", "datasets--", "spaces--"]
+        .iter()
+        .find_map(|kind| name.strip_prefix(kind))?;
+    let is_repository = ["snapshots", "blobs", "refs"]
+        .iter()
+        .any(|part| dir.join(part).is_dir());
+    (is_repository && !id.is_empty()).then(|| id.replacen("--", "/", 1))
+}
+
 /// Where the cache is on this machine; it need not exist.
 pub(super) fn directory() -> Option<PathBuf> {
     hub(|name| std::env::var_os(name), std::env::home_dir())
@@ -34,6 +86,7 @@ fn hub(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Op
             .map(PathBuf::from)
     };
     set("HF_HUB_CACHE")
+        .or_else(|| set("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| Some(set("HF_HOME")?.join("hub")))
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface/hub")))
         .or_else(|| Some(home?.join(".cache/huggingface/hub")))
@@ -72,7 +125,7 @@ pub(super) fn snapshot(model: &str, hub: &Path) -> Result<Snapshot> {
         Err(error) if error.is_not_found() || matches!(error, ReadError::NotRegular) => {
             return Err(broken(
                 &reference,
-                "there is no such file, so the snapshot that is meant is not known",
+                "there is no such file, so the current snapshot is not known",
             ));
         }
         Err(error) => return Err(Error::reading(&reference)(error)),
@@ -102,7 +155,7 @@ fn is_repo_part(part: &str) -> bool {
         && !part.contains("--")
 }
 
-/// Whether this can be a snapshot's directory name: nothing that leads elsewhere.
+/// Whether this can be the name of a snapshot's directory; a path that leads elsewhere cannot.
 fn is_commit(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric())
 }
@@ -132,6 +185,9 @@ mod tests {
             "/a/hub"
         );
         assert_eq!(with(&[("HF_HOME", "/a"), ("HF_HUB_CACHE", "/b")]), "/b");
+        let old = ("HUGGINGFACE_HUB_CACHE", "/o");
+        assert_eq!(with(&[("HF_HOME", "/a"), old]), "/o");
+        assert_eq!(with(&[old, ("HF_HUB_CACHE", "/b")]), "/b");
         assert_eq!(with(&[("HF_HUB_CACHE", "")]), "/h/.cache/huggingface/hub");
         assert_eq!(hub(|_| None, None), None);
     }

@@ -1,9 +1,9 @@
-//! The index of a checkpoint in shards, and whether index and shards tell the same story.
+//! The index of a checkpoint in shards, and whether index and shards agree.
 //!
-//! `model.safetensors.index.json` maps every tensor to the file that holds it. The file names are a stranger's: each
-//! must be the plain name of a `.safetensors` file, so that none leads out of the index's own directory, on any
-//! system. Index and headers must agree both ways: no tensor missing, none in two shards, none that the index does
-//! not know. A reader that trusted either one alone would otherwise prune other weights than the model runs with.
+//! `model.safetensors.index.json` maps every tensor to the file that holds it. The file names are not trusted: each
+//! must be the plain name of a `.safetensors` file, so that it cannot lead out of the index's own directory on any
+//! system. Index and headers must agree both ways: no tensor is missing, in two shards, or unknown to the index.
+//! Otherwise the pruned weights might not be those that the model runs with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,25 +21,25 @@ pub const MAX_INDEX: u64 = 100_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// The index is no JSON of the right form, or has a key twice.
+    /// The index is not JSON of the right form, or has a key twice.
     #[error("the index's JSON: {0}")]
     Json(
-        /// The parser's words, escaped.
+        /// What the parser says, fit for a terminal.
         String,
     ),
     /// The index names no tensor.
     #[error("the index names no tensors")]
     Empty,
-    /// A shard's name is no plain file name that ends in `.safetensors`.
+    /// A shard's name is not a plain file name that ends in `.safetensors`.
     #[error(
         "`{}` cannot be the name of a shard: it must be a plain file name ending in .safetensors",
         shown(file)
     )]
     BadFileName {
-        /// The name.
+        /// The name that the index gives.
         file: String,
     },
-    /// A shard is not there.
+    /// A shard that the index names does not exist.
     #[error("the shard {} is not there", shown(file))]
     MissingShard {
         /// Its file name.
@@ -67,9 +67,9 @@ pub enum IndexError {
     TwoShards {
         /// The tensor.
         tensor: String,
-        /// The one shard.
+        /// The first of the two shards.
         first: String,
-        /// The other.
+        /// The second of them.
         second: String,
     },
     /// A shard holds a tensor that the index does not name.
@@ -94,7 +94,7 @@ pub struct Index {
     pub weight_map: BTreeMap<String, String>,
 }
 
-/// The JSON as it stands.
+/// The index's JSON, before it is checked.
 #[derive(Deserialize)]
 struct Raw {
     #[serde(default, rename = "metadata")]
@@ -108,7 +108,7 @@ impl Index {
     /// # Errors
     /// The rule that is broken.
     pub fn parse(json: &[u8]) -> Result<Self, IndexError> {
-        // As a map first: derived structs let keys they do not know occur twice, and take arrays for objects.
+        // First as a map, because a derived struct accepts unknown keys twice, and an array as an object.
         let broken = |e: serde_json::Error| IndexError::Json(shown(&e.to_string()).to_string());
         serde_json::from_slice::<UniqueMap<UniqueAnything>>(json).map_err(broken)?;
         let raw: Raw = serde_json::from_slice(json).map_err(broken)?;
@@ -159,7 +159,7 @@ impl Index {
                 return Err(IndexError::MissingTensor { tensor, file });
             }
         }
-        // The least name, so that the message does not depend on a hash.
+        // The first by name, so that the message does not depend on the order of a hash map.
         match held.into_iter().min() {
             Some((tensor, file)) => Err(IndexError::NotInIndex {
                 tensor: tensor.to_owned(),
@@ -170,7 +170,7 @@ impl Index {
     }
 }
 
-/// Whether a shard may be called so: nothing that means another directory, a drive or a stream on any system.
+/// Whether a shard may have this name: nothing that means another directory, a drive or a stream on any system.
 fn is_plain(file: &str) -> bool {
     file.len() <= 255
         && file.len() > WEIGHTS_SUFFIX.len()

@@ -1,7 +1,7 @@
-//! JSON from strangers: maps in which no key may occur twice.
+//! JSON in which no key may occur twice.
 //!
-//! `serde_json` keeps the last of two equal keys and says nothing, other readers keep the first, and a checkpoint
-//! that two programs read differently is an attack or an accident. The types here refuse it.
+//! Of two equal keys `serde_json` silently keeps the last, and other readers keep the first. A checkpoint that two programs
+//! read differently is an attack or an accident, so the types here refuse it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for UniqueAnything {
     }
 }
 
-/// The error for a key that occurs twice; names come escaped.
+/// The error for a key that occurs twice; the key is escaped.
 pub(super) fn twice<E: serde::de::Error>(key: &str) -> E {
     E::custom(format_args!("the key `{}` occurs twice", shown(key)))
 }

@@ -1,15 +1,16 @@
-//! From the word on the command line to the file that lists the weights.
+//! From the name of a model to the file that lists its weights.
 //!
-//! MODEL is a `.safetensors` file, a `.safetensors.index.json`, a Hugging Face model directory, or `org/name`, which
-//! is looked up in the local Hugging Face cache. What exists as a path is a path: the cache is asked only when
-//! nothing of that name lies here. Nothing is ever downloaded. What the cache says (`refs/main`) is a stranger's
-//! text, and leads to a snapshot of that repository or nowhere.
+//! A model is a `.safetensors` file, a `.safetensors.index.json`, a Hugging Face model directory, or `org/name`, which is
+//! looked up in the local Hugging Face cache (`hub_cache.rs`). A path that exists always wins over the cache. Nothing is
+//! ever downloaded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
-use super::file_names::{INDEX_SUFFIX, WEIGHTS_SUFFIX, holds_other_weights};
+use super::file_names::{
+    ADAPTER_CONFIG, INDEX_SUFFIX, SINGLE_FILE, WEIGHTS_SUFFIX, holds_other_weights,
+};
 use super::hub_cache::{self, Snapshot};
 use crate::untrusted::shown;
 
@@ -22,24 +23,25 @@ const LISTED: usize = 8;
 pub enum Source {
     /// One file of weights, alone; the output is one file.
     File(PathBuf),
-    /// An index of shards; the output is a directory, like the one the index lies in.
+    /// An index of shards; the output is a directory, like the one that contains the index.
     Index(PathBuf),
     /// A model directory; the output is a directory.
     Directory {
-        /// The directory.
+        /// The model directory.
         dir: PathBuf,
-        /// What in it lists the weights.
+        /// The file in it that lists the weights.
         weights: Weights,
     },
-    /// A snapshot in the Hugging Face cache; the output is a directory outside the cache.
+    /// A snapshot in the Hugging Face cache, given as `org/name` or by its path; the output is a directory outside the
+    /// cache.
     Cache {
-        /// What it is called: `org/name`.
+        /// The repository: `org/name`.
         id: String,
         /// The `models--org--name` directory, which holds snapshots and blobs.
         repository: PathBuf,
         /// The snapshot directory.
         dir: PathBuf,
-        /// What in it lists the weights.
+        /// The file in it that lists the weights.
         weights: Weights,
     },
 }
@@ -64,7 +66,7 @@ impl Source {
         }
     }
 
-    /// The directory that is copied along with the weights; `None` for a file alone.
+    /// The directory whose other files are copied to the output; `None` for a single file.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         match self {
@@ -88,8 +90,8 @@ impl Weights {
 /// Finds the checkpoint that `model` means.
 ///
 /// # Errors
-/// [`Error::NoSuchModel`] if there is nothing, [`Error::NotACheckpoint`] if there is something else, and
-/// [`Error::BrokenCache`] if the cache does not say which snapshot is meant.
+/// [`Error::NoSuchModel`] if nothing is found, [`Error::NotACheckpoint`] if what is found is not a checkpoint, and
+/// [`Error::BrokenCache`] if the cache does not say which snapshot is current.
 pub fn locate(model: &str) -> Result<Source> {
     locate_with(model, hub_cache::directory().as_deref())
 }
@@ -99,15 +101,20 @@ fn locate_with(model: &str, hub: Option<&Path>) -> Result<Source> {
     let path = Path::new(model);
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => {
-            let weights = in_directory(path)?;
-            Ok(Source::Directory {
-                dir: path.to_path_buf(),
-                weights,
+            let (dir, weights) = (path.to_path_buf(), in_directory(path)?);
+            Ok(match hub_cache::repository_of(path) {
+                Some(repository) => Source::Cache {
+                    id: repository.id,
+                    repository: repository.dir,
+                    dir,
+                    weights,
+                },
+                None => Source::Directory { dir, weights },
             })
         }
         Ok(_) => at_file(path),
         Err(error) if nothing_there(&error) => match hub {
-            // A dangling link is here, so it is meant, and the cache is not.
+            // A dangling link exists as a path, so it wins over the cache.
             _ if path.symlink_metadata().is_ok() => Err(Error::io("open", path)(error)),
             Some(hub) => {
                 let Snapshot { repository, dir } = hub_cache::snapshot(model, hub)?;
@@ -163,17 +170,18 @@ fn in_directory(dir: &Path) -> Result<Weights> {
     if index.exists() {
         return Ok(Weights::Sharded(index));
     }
-    let single = dir.join("model.safetensors");
+    let single = dir.join(SINGLE_FILE);
     if single.exists() {
         return Ok(Weights::Single(single));
     }
 
+    let is_adapter = dir.join(ADAPTER_CONFIG).exists();
     let mut weights = Vec::new();
     let mut others = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let entry = entry.map_err(Error::io("list", dir))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(WEIGHTS_SUFFIX) {
+        if name.ends_with(WEIGHTS_SUFFIX) && !(is_adapter && name.starts_with("adapter_")) {
             weights.push(entry.path())
         } else {
             others.push(name)
@@ -183,8 +191,11 @@ fn in_directory(dir: &Path) -> Result<Weights> {
     others.sort();
     let problem = match weights.as_slice() {
         [only] => return Ok(Weights::Single(only.clone())),
+        [] if is_adapter => "it is an adapter (adapter_config.json), a change to another model and not a model; merge it \
+                             into its base model first, and prune that"
+            .to_owned(),
         [] if others.is_empty() => "the directory is empty".to_owned(),
-        // What else weights come in is named before config files: it is what the user has to convert.
+        // Weights in other formats are named before config files: they are what the user has to convert.
         [] => match others
             .iter()
             .filter(|name| holds_other_weights(name))
@@ -192,7 +203,7 @@ fn in_directory(dir: &Path) -> Result<Weights> {
         {
             known if known.is_empty() => format!("it has only {}", list(others.iter())),
             known => format!(
-                "its weights are in {}, which is not read here; convert them to safetensors",
+                "its weights are in {}, which this program cannot read; convert them to safetensors",
                 list(known.into_iter())
             ),
         },
@@ -202,7 +213,7 @@ fn in_directory(dir: &Path) -> Result<Weights> {
                 .filter_map(|path| path.file_name())
                 .map(|n| n.to_string_lossy());
             format!(
-                "it has several .safetensors files ({}) and no model.safetensors.index.json that says how they belong together",
+                "it has several .safetensors files ({}) but no model.safetensors.index.json",
                 list(names)
             )
         }

@@ -13,6 +13,7 @@
 
 mod catalog;
 mod companions;
+mod compare;
 mod config;
 mod copying;
 mod destination;
@@ -26,12 +27,14 @@ mod locate;
 mod options;
 mod output;
 mod positional;
+mod quantized;
 mod reader;
 mod shards;
-mod stage;
+mod staging;
 mod writer;
 
 pub use catalog::{Catalog, Place};
+pub(crate) use compare::differing_companion;
 pub use config::{Config, MAX_CONFIG};
 pub use destination::same_file;
 pub use error::{Error, Result};
@@ -43,8 +46,6 @@ pub use output::{Finished, Output};
 pub use reader::Reader;
 pub use shards::{Checkpoint, Shard};
 pub use writer::Writer;
-
-pub(crate) use crate::untrusted::{shown, shown_path};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,6 @@
 //! The output of a run over a checkpoint: the same files with the same headers, and other data.
 //!
-//! [`Output::create`] checks where the output may go and stages it (`stage.rs`): every shard at its full length
+//! [`Output::create`] checks where the output may go and stages it (`staging.rs`): every shard at its full length
 //! with the header bytes of the input verbatim, and everything else of a model directory. Any number of threads then write
 //! the data, each byte once, changed ones by [`Output::write_at`] and untouched ones by [`Output::copy_range`], at the
 //! offsets that they have in the input. [`Output::finish`] puts it in place.
@@ -18,12 +18,12 @@ use super::error::Result;
 use super::locate::Weights;
 use super::options::OutputOptions;
 use super::shards::Checkpoint;
-use super::stage::{FileSpec, Stage};
+use super::staging::{FileSpec, Staging};
 
 /// An output that is being written, invisible until it is finished; dropped before that, it leaves nothing.
 #[derive(Debug)]
 pub struct Output {
-    stage: Stage,
+    stage: Staging,
     /// The shards of the input, in the order of the staged files.
     inputs: Vec<PathBuf>,
     companions: Companions,
@@ -33,7 +33,7 @@ pub struct Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finished {
-    /// Where it lies.
+    /// Where it is.
     pub path: PathBuf,
     /// The files that were copied as they are, relative to the model directory, with `/`; not the shards.
     pub copied: Vec<String>,
@@ -45,12 +45,13 @@ impl Output {
     /// Stages the output of `checkpoint` that is to appear at `path`: a file for a file, a directory for all else.
     ///
     /// # Errors
-    /// [`Error::OutputExists`], [`Error::OutputIsInput`], [`Error::NotReplaceable`], [`Error::NoOutputName`] and
-    /// [`Error::NoOutputDirectory`] for a place that cannot be taken; [`Error::NoSpace`] and [`Error::Io`].
+    /// [`Error::OutputExists`], [`Error::OutputIsInput`], [`Error::NotReplaceable`], [`Error::HoldsForeignFile`],
+    /// [`Error::NoOutputName`] and [`Error::NoOutputDirectory`] for a place that cannot be taken; [`Error::NoSpace`] and [`Error::Io`].
     ///
     /// [`Error::OutputExists`]: super::error::Error::OutputExists
     /// [`Error::OutputIsInput`]: super::error::Error::OutputIsInput
     /// [`Error::NotReplaceable`]: super::error::Error::NotReplaceable
+    /// [`Error::HoldsForeignFile`]: super::error::Error::HoldsForeignFile
     /// [`Error::NoOutputName`]: super::error::Error::NoOutputName
     /// [`Error::NoOutputDirectory`]: super::error::Error::NoOutputDirectory
     /// [`Error::NoSpace`]: super::error::Error::NoSpace
@@ -69,11 +70,11 @@ impl Output {
             .collect();
         let (stage, companions) = match checkpoint.source.directory() {
             None => {
-                let stage = Stage::file(destination, &specs[0], options.sync)?;
+                let stage = Staging::file(destination, &specs[0], options.sync)?;
                 (stage, Companions::default())
             }
             Some(source) => {
-                let stage = Stage::directory(destination, &specs, Some(source), options.sync)?;
+                let stage = Staging::directory(destination, &specs, Some(source), options.sync)?;
                 let names: Vec<OsString> = specs.into_iter().map(|spec| spec.name).collect();
                 let index = match checkpoint.source.weights() {
                     Weights::Sharded(index) => index.file_name().map(OsString::from),

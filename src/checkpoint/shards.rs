@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 
 use super::config::Config;
 use super::error::{Error, Result};
+use super::file_names::SINGLE_FILE;
 use super::header::{self, Header, HeaderError, Tensor};
+use super::hub_cache;
 use super::index::{Index, IndexError, MAX_INDEX};
 use super::locate::{Source, Weights, directory_of, locate};
 use super::positional::read_exact_at;
-use crate::untrusted::{self, open_regular};
+use super::quantized;
+use crate::untrusted::{self, LFS_POINTER, open_regular};
 
-/// An open checkpoint: all its headers, checked; none of its data.
+/// An open checkpoint: all its headers, checked, and none of its data.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {
@@ -28,9 +31,9 @@ pub struct Checkpoint {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Shard {
-    /// Where it lies.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its name without the directory; the output's shard is called the same.
+    /// Its name without the directory; the output's shard has the same name.
     pub file_name: String,
     /// Its header.
     pub header: Header,
@@ -42,8 +45,9 @@ impl Checkpoint {
     /// Opens the checkpoint that `model` means: a file, an index, a directory, or `org/name` in the local cache.
     ///
     /// # Errors
-    /// What [`locate()`] says, and [`Error::Header`], [`Error::Index`], [`Error::Config`], [`Error::NotRegular`] or
-    /// [`Error::Io`] for files that cannot be used.
+    /// What [`locate()`] says, and [`Error::Header`], [`Error::Index`], [`Error::Config`], [`Error::NotRegular`],
+    /// [`Error::LfsPointer`] or [`Error::Io`] for files that cannot be used; [`Error::TwoCheckpoints`] for a directory in
+    /// which it is not clear which files are the model; [`Error::Quantized`].
     pub fn open(model: &str) -> Result<Self> {
         Self::open_source(locate(model)?)
     }
@@ -55,16 +59,30 @@ impl Checkpoint {
     pub fn open_source(source: Source) -> Result<Self> {
         let weights = source.weights();
         let dir = directory_of(weights.path());
+        let config_path = dir.join("config.json");
+        let config = Config::read(&config_path)?;
+        // Before the weights are looked at: what is wrong with them may be that they are packed.
+        if let Some(method) = config.as_ref().and_then(quantized::by_config) {
+            let path = config_path;
+            return Err(Error::Quantized { path, method });
+        }
+        let named = matches!(source, Source::File(_) | Source::Index(_));
         let shards = match &weights {
             Weights::Single(path) => vec![Shard::open(path)?],
-            Weights::Sharded(path) => open_shards(path, dir)?,
+            Weights::Sharded(path) => open_shards(path, dir, named)?,
         };
-        let config = Config::read(&dir.join("config.json"))?;
-        Ok(Self {
+        let checkpoint = Self {
             source,
             shards,
             config,
-        })
+        };
+        for (shard, tensor) in checkpoint.tensors() {
+            if let Some(method) = quantized::by_tensor(tensor) {
+                let path = checkpoint.shards[shard].path.clone();
+                return Err(Error::Quantized { path, method });
+            }
+        }
+        Ok(checkpoint)
     }
 
     /// The architecture that config.json names: `llama`, `gpt_neox` ...
@@ -81,11 +99,19 @@ impl Checkpoint {
         })
     }
 
-    /// Where the output goes if nothing else is said: `NAME-pruned.safetensors` beside a file, `DIR-pruned` beside a
-    /// directory (for an index, beside the one it lies in), `./name-pruned` for a model from the cache.
+    /// Where the output goes by default: `NAME-pruned.safetensors` beside a file, `DIR-pruned` beside a directory (or the
+    /// directory of an index), `./name-pruned` for a model from the cache, which is no place for an output.
     #[must_use]
     pub fn default_output(&self) -> PathBuf {
+        let cached = self.source.weights();
+        let cached = hub_cache::repository_of(directory_of(cached.path()));
         match &self.source {
+            Source::File(_) if let Some(repository) = &cached => {
+                PathBuf::from(format!("{}-pruned.safetensors", repository.name()))
+            }
+            Source::Index(_) | Source::Directory { .. } if let Some(repository) = &cached => {
+                PathBuf::from(format!("{}-pruned", repository.name()))
+            }
             Source::File(path) => {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 path.with_file_name(format!("{stem}-pruned.safetensors"))
@@ -100,7 +126,7 @@ impl Checkpoint {
     }
 }
 
-/// `DIR-pruned`; a directory that is given as `.` or `..` is asked for its real name.
+/// `DIR-pruned`; for `.` and `..`, the directory's real name is used.
 fn beside(dir: &Path) -> PathBuf {
     let real = || {
         dir.canonicalize()
@@ -138,13 +164,21 @@ impl Shard {
     }
 }
 
-fn open_shards(index_path: &Path, dir: &Path) -> Result<Vec<Shard>> {
+/// The shards of an index; `named` if the user named the index itself, and not the directory that holds it.
+fn open_shards(index_path: &Path, dir: &Path, named: bool) -> Result<Vec<Shard>> {
     let wrong = |problem| Error::Index {
         path: index_path.to_path_buf(),
         problem,
     };
     let json = untrusted::read(index_path, MAX_INDEX).map_err(Error::reading(index_path))?;
     let index = Index::parse(&json).map_err(wrong)?;
+    let single = dir.join(SINGLE_FILE);
+    if !named && single.exists() && !index.files().contains(&SINGLE_FILE) {
+        return Err(Error::TwoCheckpoints {
+            index: index_path.to_path_buf(),
+            file: single,
+        });
+    }
     let mut shards = Vec::new();
     for file in index.files() {
         match Shard::open(&dir.join(file)) {
@@ -167,6 +201,12 @@ fn open_shards(index_path: &Path, dir: &Path) -> Result<Vec<Shard>> {
     Ok(shards)
 }
 
+/// Whether an open file of `len` bytes is a Git LFS pointer.
+fn is_lfs_pointer(file: &File, len: u64) -> bool {
+    let mut start = [0; LFS_POINTER.len()];
+    len >= start.len() as u64 && read_exact_at(file, &mut start, 0).is_ok() && start == LFS_POINTER
+}
+
 /// Reads and checks the header of an open file of `len` bytes; `path` is for messages only.
 fn read_header(file: &File, len: u64, path: &Path) -> Result<Header> {
     let wrong = |problem| Error::Header {
@@ -178,8 +218,13 @@ fn read_header(file: &File, len: u64, path: &Path) -> Result<Header> {
         return Err(wrong(HeaderError::TooShort { len }));
     }
     read_exact_at(file, &mut prefix, 0).map_err(Error::io("read", path))?;
+    if is_lfs_pointer(file, len) {
+        return Err(Error::LfsPointer {
+            path: path.to_path_buf(),
+        });
+    }
     let json_len = header::json_len(prefix, len).map_err(wrong)?;
-    // Not more than the file has, nor than 100 MB: fit to be allocated.
+    // At most the length of the file and 100 MB, so it can be allocated.
     let mut raw = vec![0; header::PREFIX + json_len];
     read_exact_at(file, &mut raw, 0).map_err(Error::io("read", path))?;
     Header::parse(raw, len).map_err(wrong)

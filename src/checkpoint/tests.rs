@@ -204,3 +204,140 @@ fn the_default_output_lies_beside_the_input() {
         here.with_file_name(format!("{name}-pruned"))
     );
 }
+
+#[test]
+fn a_file_that_the_index_beside_it_does_not_name_is_refused_unless_one_is_named() {
+    let (_root, dir) = sharded();
+    let stray = dir.join("model.safetensors");
+    fs::write(&stray, safetensors(&[("x", 3)])).unwrap();
+    let error = open(&dir).unwrap_err();
+    let index = dir.join("model.safetensors.index.json");
+    assert!(
+        matches!(&error, Error::TwoCheckpoints { index: i, file } if *i == index && *file == stray),
+        "{error:?}"
+    );
+    assert_eq!(open(&stray).unwrap().tensors().count(), 1);
+    assert_eq!(open(&index).unwrap().tensors().count(), 3);
+}
+
+#[test]
+fn an_index_may_name_the_single_file_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("model.safetensors");
+    fs::write(file, safetensors(&[("x", 3)])).unwrap();
+    let index = root.path().join("model.safetensors.index.json");
+    fs::write(index, r#"{"weight_map":{"x":"model.safetensors"}}"#).unwrap();
+    assert_eq!(open(root.path()).unwrap().tensors().count(), 1);
+}
+
+#[test]
+fn a_quantised_model_is_refused_by_its_config_before_its_weights_are_read() {
+    let (root, path) = single();
+    let config = root.path().join("config.json");
+    fs::write(
+        &config,
+        r#"{"quantization_config":{"quant_method":"gptq"}}"#,
+    )
+    .unwrap();
+    fs::write(&path, "not even a header").unwrap();
+    let error = open(root.path()).unwrap_err();
+    assert!(
+        matches!(&error, Error::Quantized { path, method } if *path == config && method == "gptq"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_quantised_model_without_a_config_is_refused_by_its_tensors() {
+    for name in [
+        "model.layers.0.mlp.up_proj.qweight",
+        "model.layers.0.mlp.experts.gate_up_proj_blocks",
+        "model.layers.0.mlp.experts.w1_scales",
+        "model.layers.0.mlp.up_proj.weight_scale_inv",
+    ] {
+        let (root, path) = single();
+        fs::write(&path, safetensors(&[("a.weight", 4), (name, 3)])).unwrap();
+        let error = open(root.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Quantized { method, .. } if method.contains(name)),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_git_lfs_pointer_is_named_in_place_of_every_file() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    for name in [
+        "a-1.safetensors",
+        "model.safetensors.index.json",
+        "config.json",
+    ] {
+        let (_root, dir) = sharded();
+        fs::write(dir.join(name), pointer).unwrap();
+        let error = open(&dir).unwrap_err();
+        assert!(
+            matches!(&error, Error::LfsPointer { path } if path.ends_with(name)),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("git lfs pull"), "{error}");
+    }
+}
+
+#[test]
+fn an_adapter_says_that_it_is_one() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("adapter_config.json", b"{}".to_vec()),
+        ("adapter_model.safetensors", safetensors(&[("x", 3)])),
+    ] {
+        fs::write(root.path().join(name), bytes).unwrap();
+    }
+    let error = open(root.path()).unwrap_err();
+    assert!(error.to_string().contains("it is an adapter"), "{error}");
+}
+
+#[test]
+fn a_snapshot_given_by_its_path_is_one_of_the_cache() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models--org--some--name");
+    let dir = repository.join("snapshots/abc");
+    fs::create_dir_all(&dir).unwrap();
+    fs::create_dir_all(repository.join("blobs")).unwrap();
+    fs::write(dir.join("model.safetensors"), safetensors(&[("x", 9)])).unwrap();
+    let index = dir.join("model.safetensors.index.json");
+    fs::write(&index, r#"{"weight_map":{"x":"model.safetensors"}}"#).unwrap();
+    let by_path = open(&dir).unwrap();
+    assert!(
+        matches!(&by_path.source, Source::Cache { id, .. } if id == "org/some--name"),
+        "{:?}",
+        by_path.source
+    );
+    let here = |path: &str| PathBuf::from(path);
+    assert_eq!(by_path.default_output(), here("some--name-pruned"));
+    assert_eq!(
+        open(&index).unwrap().default_output(),
+        here("some--name-pruned")
+    );
+    let file = open(&dir.join("model.safetensors")).unwrap();
+    assert_eq!(file.default_output(), here("some--name-pruned.safetensors"));
+    for (checkpoint, out) in [
+        (&by_path, repository.join("snapshots/abc-pruned")),
+        (&file, dir.join("out.safetensors")),
+        (&file, repository.join("out.safetensors")),
+    ] {
+        let error = Output::create(checkpoint, &out, &OutputOptions::new()).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::OutputInCache { .. } | Error::OutputIsInput { .. }
+            ),
+            "{error:?}"
+        );
+    }
+    // Another model's output is not let in either.
+    let (_other, other) = sharded();
+    let out = repository.join("snapshots/out");
+    let error = Output::create(&open(&other).unwrap(), &out, &OutputOptions::new()).unwrap_err();
+    assert!(matches!(error, Error::OutputInCache { .. }), "{error:?}");
+}

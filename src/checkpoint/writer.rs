@@ -10,12 +10,12 @@ use super::destination::{Destination, Form};
 use super::error::{Error, Result};
 use super::header::Header;
 use super::options::OutputOptions;
-use super::stage::{FileSpec, Stage};
+use super::staging::{FileSpec, Staging};
 
 /// A safetensors file that is being written, invisible until it is finished; dropped before that, it leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
-    stage: Stage,
+    stage: Staging,
     header: Header,
 }
 
@@ -33,7 +33,7 @@ impl Writer {
             len: header.file_len(),
             like: None,
         };
-        let stage = Stage::file(destination, &spec, options.sync)?;
+        let stage = Staging::file(destination, &spec, options.sync)?;
         Ok(Self { stage, header })
     }
 

@@ -10,7 +10,7 @@ use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::plan::SCORES;
 use swiftprune_wgpu::plan::{Ewma, Pattern};
 
-/// Prune large language models on any device: Vulkan, Metal, DX12, GL or no GPU at all. The same bytes come out on each.
+/// Prune large language models on a GPU (Vulkan, Metal, DX12, GL) or on the CPU. Every device gives the same bytes.
 #[derive(Debug, Parser)]
 #[command(
     name = "swiftprune-wgpu",
@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Print a line for every tensor, and what wgpu has to say
+    /// Print a line for every tensor, and wgpu's log messages
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
     /// When to use colour
@@ -41,17 +41,19 @@ pub(super) enum When {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Zero the weights that matter least, and write the checkpoint anew
+    /// Set the least important weights to zero and write a new checkpoint
     Prune(Box<Prune>),
-    /// Measure the column norms of the activations, to prune with them later
+    /// Measure column norms (sums of squares of each layer's inputs) and write them to a file
     Calibrate(Calibrate),
-    /// Measure perplexity, of one checkpoint or of two
+    /// Measure the perplexity of one checkpoint, or compare two
     Eval(Eval),
-    /// List the adapters this machine has, and which one `auto` takes
+    /// Check a pruned checkpoint against its original, byte by byte
+    Verify(Verify),
+    /// List the devices of this machine, and which one `auto` uses
     Devices(Devices),
-    /// Check that a device gives the bits that every device must
+    /// Check that a device computes exactly what every device must compute
     Selftest(Selftest),
-    /// Measure what a device reaches, or compare two measurements
+    /// Measure the speed of a device, or compare two measurements
     Bench(Bench),
 }
 
@@ -62,10 +64,10 @@ pub(super) struct Devices {
     pub json: bool,
 }
 
-/// Zero the weights that matter least, and write the checkpoint anew.
+/// Set the least important weights to zero and write a new checkpoint.
 ///
-/// The output has the same tensors, dtypes and shapes; every weight that is kept keeps its bits. The input is never
-/// written to, and the output appears whole or not at all.
+/// The output has the same tensors, dtypes and shapes. Weights that are not pruned keep their bits. The input is never
+/// modified, and the output appears complete or not at all.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   swiftprune-wgpu prune ./SmolLM2-135M
@@ -75,17 +77,18 @@ pub(super) struct Prune {
     /// A .safetensors file, a .safetensors.index.json, a model directory, or org/name in the local Hugging Face cache
     #[arg(value_name = "MODEL")]
     pub model: String,
-    /// Where to write; beside MODEL with `-pruned` in the name if not given
+    /// Output path [default: next to MODEL, with `-pruned` added to its name]
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 
-    /// Fraction of each row to zero, exactly: 0.5 or 50% [default: 0.5]
+    /// Set exactly this fraction of each row to zero: 0.5 or 50% [default: 0.5]
     #[arg(long, value_name = "P", value_parser = sparsity, help_heading = "How much", conflicts_with_all = ["pattern", "lambda"])]
     pub sparsity: Option<f64>,
-    /// N kept of every M weights along the input, such as 2:4 (some tools count the zeros instead)
+    /// Keep N of every M consecutive weights along the input, for example 2:4 (some tools count the zeros instead)
     #[arg(long, value_name = "N:M", value_parser = pattern, help_heading = "How much", conflicts_with = "lambda")]
     pub pattern: Option<Pattern>,
-    /// Open loop: zero what scores below this many deviations from the moving average; sparsity falls where it falls
+    /// Fixed threshold: zero every weight whose score is below the moving average plus X deviations (a negative X
+    /// prunes less); the sparsity varies
     #[arg(
         long,
         value_name = "X",
@@ -94,10 +97,10 @@ pub(super) struct Prune {
     )]
     pub lambda: Option<f64>,
 
-    /// What a weight is worth [default: swiftprune; ria when there are no norms]
+    /// How important a weight is [default: swiftprune, or ria without norms]
     #[arg(long, value_name = "SCORE", value_parser = PossibleValuesParser::new(SCORES.iter().map(|score| score.name)), help_heading = "Which weights")]
     pub score: Option<String>,
-    /// Compare scores with the block-wise moving average of the row, or exactly as they are
+    /// Compare scores with a moving average along their row (ewma), or take the lowest scores of the row (exact)
     #[arg(
         long,
         value_name = "RULE",
@@ -105,7 +108,7 @@ pub(super) struct Prune {
         help_heading = "Which weights"
     )]
     pub selection: RuleName,
-    /// Columns a block of the moving average: a power of two from 16 to 4096
+    /// Block size of the moving average in columns, a power of two from 16 to 4096
     #[arg(
         long,
         value_name = "B",
@@ -117,7 +120,7 @@ pub(super) struct Prune {
     /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128
     #[arg(long, value_name = "G", value_parser = gain_shift, default_value = "1/8", help_heading = "Which weights")]
     pub gain: u32,
-    /// Column norms of the activations: a norms file, or a llama.cpp importance matrix (.gguf, .dat)
+    /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,
 
@@ -125,20 +128,20 @@ pub(super) struct Prune {
     /// builtin]
     #[arg(long, value_name = "TEXT", help_heading = "Which weights")]
     pub calibration: Option<TextChoice>,
-    /// Calibration tokens
+    /// Number of calibration tokens
     #[arg(long, value_name = "N", value_parser = tokens, default_value_t = DEFAULT_TOKENS, help_heading = "Which weights")]
     pub tokens: usize,
-    /// Tokens a window of calibration and of --eval [default: 512, or what the model was made for]
+    /// Window length in tokens, also used by --eval [default: 512, or the model's maximum if that is less]
     #[arg(long, value_name = "N", value_parser = tokens, help_heading = "Which weights")]
     pub context: Option<usize>,
 
-    /// Prune tensors whose names match, instead of the decoder blocks' linear weights; repeatable
+    /// Prune tensors whose names match, instead of the linear weights of the decoder blocks (can be repeated)
     #[arg(long, value_name = "GLOB", help_heading = "Which tensors")]
     pub include: Vec<String>,
-    /// Leave tensors alone whose names match; repeatable
+    /// Do not prune tensors whose names match (can be repeated)
     #[arg(long, value_name = "GLOB", help_heading = "Which tensors")]
     pub exclude: Vec<String>,
-    /// Leave NaN and infinities alone and count them, instead of refusing them
+    /// Leave NaN and infinite weights unchanged and count them, instead of stopping with an error
     #[arg(long, help_heading = "Which tensors")]
     pub keep_non_finite: bool,
 
@@ -150,7 +153,7 @@ pub(super) struct Prune {
     /// Replace an existing output (never the input)
     #[arg(long, help_heading = "Running")]
     pub force: bool,
-    /// Flush the output to the disk before it gets its name
+    /// Flush the output to disk before moving it into place
     #[arg(long, help_heading = "Running")]
     pub sync: bool,
 
@@ -163,15 +166,19 @@ pub(super) struct Prune {
     /// Write the report (with --dry-run, the plan) as JSON to stdout
     #[arg(long, help_heading = "Reporting")]
     pub json: bool,
+    /// Read the output back and compare it with the original: only the pruned weights may differ, and all that were asked for
+    /// must be zero
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Reporting")]
+    pub verify: bool,
     /// Also print the SHA-256 of the output (hashing takes longer than pruning)
     #[arg(long, help_heading = "Reporting")]
     pub checksum: bool,
 }
 
-/// Measure the column norms of the activations, to prune with them later.
+/// Measure column norms (sums of squares of each layer's inputs) and write them to a file.
 ///
-/// The norms are a safetensors file: one vector for each linear weight of the decoder blocks, and the text, tokens and
-/// window in its metadata. `prune --norms` takes it.
+/// The output is a safetensors file with one vector for each linear weight of the decoder blocks. The metadata names
+/// the text, the number of tokens and the window. Pass the file to `prune --norms`.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   swiftprune-wgpu calibrate ./SmolLM2-135M -o norms.safetensors
@@ -183,13 +190,13 @@ pub(super) struct Calibrate {
     /// Where to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Text to calibrate on [default: the built-in one]
+    /// Text to measure on [default: the built-in calibration text]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// Calibration tokens
+    /// Number of calibration tokens
     #[arg(long, value_name = "N", value_parser = tokens, default_value_t = DEFAULT_TOKENS)]
     pub tokens: usize,
-    /// Tokens a window [default: 512, or what the model was made for]
+    /// Window length in tokens [default: 512, or the model's maximum if that is less]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub context: Option<usize>,
     #[command(flatten)]
@@ -199,10 +206,47 @@ pub(super) struct Calibrate {
     pub force: bool,
 }
 
-/// Measure perplexity, of one checkpoint or of two.
+/// Check a pruned checkpoint against its original, byte by byte.
 ///
-/// Perplexity is exp of the mean loss per token, over windows that do not overlap; the first token of each is not
-/// predicted. Numbers compare only on the same text with the same window and tokenizer.
+/// Headers and all tensors that are not pruned must be equal. In the others each weight is +0.0 or keeps its bits, and each
+/// row (or group of N:M) has exactly the zeros that were asked for, if that is said. Exit code 3 and the first offending
+/// tensor, row and column if not.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-pruned --sparsity 0.5
+  swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-2-4 --pattern 2:4
+  swiftprune-wgpu verify ./SmolLM2-135M ./out --report run.json")]
+pub(super) struct Verify {
+    /// The checkpoint that was pruned
+    #[arg(value_name = "ORIGINAL")]
+    pub original: String,
+    /// What pruning wrote
+    #[arg(value_name = "PRUNED")]
+    pub pruned: String,
+    /// Fraction of each row that must be zero: 0.5 or 50%
+    #[arg(long, value_name = "P", value_parser = sparsity, conflicts_with = "pattern")]
+    pub sparsity: Option<f64>,
+    /// N:M pattern that each row must have: N kept of every M
+    #[arg(long, value_name = "N:M", value_parser = pattern)]
+    pub pattern: Option<Pattern>,
+    /// Tensors that were pruned by --include, whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Tensors that were not pruned because of --exclude, whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Take what was asked for, and of which tensors, from the report of the run (prune --report)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sparsity", "pattern", "include", "exclude"])]
+    pub report: Option<PathBuf>,
+    /// Number of threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// Measure the perplexity of one checkpoint, or compare two.
+///
+/// Perplexity is exp of the mean loss per token, over windows that do not overlap. The first token of each window is
+/// not predicted. Compare numbers only for the same text, window and tokenizer.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   swiftprune-wgpu eval ./SmolLM2-135M
@@ -211,16 +255,16 @@ pub(super) struct Eval {
     /// A model directory, or its weights with config.json and tokenizer.json beside them
     #[arg(value_name = "MODEL")]
     pub model: String,
-    /// A second checkpoint, measured on the same windows
+    /// A second checkpoint to compare with, on the same windows
     #[arg(long, value_name = "MODEL")]
     pub against: Option<String>,
-    /// Text to measure on [default: the built-in held-out one]
+    /// Text to measure on [default: the built-in held-out text]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// Tokens to measure on, at most [default: all whole windows of the text]
+    /// Maximum number of tokens [default: all whole windows of the text]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub tokens: Option<usize>,
-    /// Tokens a window [default: 512, or what the model was made for]
+    /// Window length in tokens [default: 512, or the model's maximum if that is less]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub context: Option<usize>,
     #[command(flatten)]
@@ -230,11 +274,11 @@ pub(super) struct Eval {
     pub json: bool,
 }
 
-/// Check that a device gives the bits that every device must.
+/// Check that a device computes exactly what every device must compute.
 ///
-/// Every pass by itself and all joined, every dtype, score and rule, on awkward shapes, then a small model from file to
-/// file: the SHA-256 of each must be the one in this program. A line for each device, then a text to paste into a report.
-/// Exit code 3 says that a device differs.
+/// Runs every pass alone and the fused passes, with every dtype, score and selection rule, on difficult shapes, and
+/// prunes a small model. The SHA-256 of each result must be the one built into this program. Prints a line for each
+/// device, then a summary to paste into a bug report. Exit code 3 means that a device differs.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   swiftprune-wgpu selftest
@@ -246,35 +290,34 @@ pub(super) struct Selftest {
     /// Write JSON to stdout
     #[arg(long)]
     pub json: bool,
-    /// Print one device's sums, as sha256sum does, and compare nothing
+    /// Print the sums of one device in the format of sha256sum, without comparing them
     #[arg(long, conflicts_with = "json")]
     pub sums: bool,
 }
 
-/// Measure what a device reaches: its own copy, every pass, the passes joined, a whole file, a calibration.
+/// Measure the speed of a device: its own copy, every pass alone, the fused passes, a whole file, a calibration.
 ///
-/// Medians with the distance of their quartiles, and outliers as multiples of the median. Times are the device's own where it
-/// has a clock.
-/// Records say the device, driver, back end, processor, operating system and version.
+/// Prints medians with the interquartile range, and outliers as multiples of the median. Times come from the device's
+/// own clock if it has one. A record names the device, driver, back end, processor, operating system and version.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   swiftprune-wgpu bench
   swiftprune-wgpu bench --device all --json > mine.json
   swiftprune-wgpu bench --compare mine.json theirs.json")]
 pub(super) struct Bench {
-    /// A small part of every matrix, one layer and few tokens
+    /// Measure less: a small part of every matrix, one layer, few tokens
     #[arg(long)]
     pub quick: bool,
-    /// Samples a case
+    /// Number of samples per case
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub samples: u16,
-    /// How weights are stored; more than once for more
+    /// Dtype of the weights (can be repeated)
     #[arg(long, value_name = "DTYPE", value_parser = dtype, default_value = "bf16")]
     pub dtype: Vec<Dtype>,
-    /// Where to put a temporary checkpoint of 0.6 GB and its copies [default: the system's place]
+    /// Directory for a temporary checkpoint of 0.6 GB and its copies [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Leave out what needs the temporary checkpoint: whole files and calibration
+    /// Skip whole files and calibration, which need a temporary checkpoint
     #[arg(long, conflicts_with = "dir")]
     pub no_files: bool,
     /// Write the records as JSON to stdout
@@ -303,7 +346,7 @@ pub struct DeviceArgs {
     /// auto, cpu, gpu, or an adapter's index or part of its name (see `devices`)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Threads of the CPU device [default: all cores]
+    /// Number of CPU threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
@@ -330,9 +373,9 @@ impl std::str::FromStr for TextChoice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RuleName {
-    /// Against the block-wise moving average
+    /// Compare each score with a moving average along its row
     Ewma,
-    /// The lowest scores of each row
+    /// Zero the lowest scores of each row
     Exact,
 }
 
@@ -355,17 +398,17 @@ fn sparsity(text: &str) -> Result<f64, String> {
         Ok(value / scale)
     } else if scale == 1.0 && (1.0..=100.0).contains(&value) {
         Err(format!(
-            "a fraction of each row lies between 0 and 1; for percent write {text}%"
+            "a fraction must be between 0 and 1; to give a percentage, write {text}%"
         ))
     } else {
-        Err("a fraction of each row lies between 0 and 1".to_owned())
+        Err("must be between 0 and 1, or between 0% and 100%".to_owned())
     }
 }
 
 fn pattern(text: &str) -> Result<Pattern, String> {
     let wrong = || {
         format!(
-            "give N:M with 1 <= N < M <= {}, such as 2:4: N kept of every M",
+            "use N:M with 1 <= N < M <= {}, for example 2:4 to keep 2 of every 4",
             Pattern::MAX_M
         )
     };
@@ -390,7 +433,7 @@ fn block_size(text: &str) -> Result<usize, String> {
 }
 
 fn gain_shift(text: &str) -> Result<u32, String> {
-    let wrong = || "give 1 or a power of two such as 1/8, down to 1/128".to_owned();
+    let wrong = || "use 1, 1/2, 1/4 ... 1/128".to_owned();
     let divisor: u32 = match text.strip_prefix("1/") {
         Some(divisor) => divisor.parse().map_err(|_| wrong())?,
         None if text == "1" => 1,
@@ -407,6 +450,6 @@ fn report_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
         Some(extension) if extension.eq_ignore_ascii_case("json") => Ok(path),
-        _ => Err("the report is JSON: give a name that ends in .json".to_owned()),
+        _ => Err("the report is JSON, so its name must end in .json".to_owned()),
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use swiftprune_wgpu::bench::compare::compare;
-use swiftprune_wgpu::bench::{Case, Options, Record, run as measure};
+use swiftprune_wgpu::bench::{BenchOptions, Measurement, Record, run as measure};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::untrusted::{escaped, shown, shown_path};
 
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Bench, terminal: Terminal) -> anyhow::Result<()> {
         return Ok(());
     }
     let dir = (!args.no_files).then(|| args.dir.clone().unwrap_or_else(std::env::temp_dir));
-    let mut options = Options::new(dir);
+    let mut options = BenchOptions::new(dir);
     options.quick = args.quick;
     options.samples = usize::from(args.samples);
     options.dtypes.clone_from(&args.dtype);
@@ -80,12 +80,15 @@ fn opened(args: &Bench) -> anyhow::Result<Vec<Device>> {
 fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", shown_path(path)))?;
     if file.metadata()?.len() > MOST_BYTES {
-        bail!("{} is too large to be records of bench", shown_path(path));
+        bail!(
+            "{} is too large for a file of bench records",
+            shown_path(path)
+        );
     }
     let records: Records =
         serde_json::from_reader(std::io::BufReader::new(file)).with_context(|| {
             format!(
-                "{} has no records of bench (--json writes them)",
+                "{} contains no bench records (`bench --json` writes them)",
                 shown_path(path)
             )
         })?;
@@ -111,7 +114,7 @@ fn heading(record: &Record) -> String {
 }
 
 /// The cells of one case: what, time, spread, GB/s, weights/s or tokens/s, share of the copy.
-fn cells(record: &Record, case: &Case) -> [String; 6] {
+fn cells(record: &Record, case: &Measurement) -> [String; 6] {
     let summary = case.summary();
     let spread = summary.as_ref().map_or_else(String::new, |s| {
         let spread = 100.0 * (s.upper_quartile - s.lower_quartile) / s.median;
@@ -151,7 +154,7 @@ fn cells(record: &Record, case: &Case) -> [String; 6] {
     ]
 }
 
-const HEAD: [&str; 6] = ["WHAT", "MEDIAN", "SPREAD", "BYTES", "WEIGHTS", "OF COPY"];
+const HEAD: [&str; 6] = ["CASE", "MEDIAN", "SPREAD", "RATE", "WEIGHTS", "VS COPY"];
 
 /// For a terminal: a table for each matrix.
 fn table(record: &Record) -> String {
@@ -222,8 +225,9 @@ fn comparison(first: &[Record], second: &[Record]) -> anyhow::Result<String> {
             ];
             for pair in pairs {
                 let [low, speed, high] = pair.speed;
-                let median =
-                    |case: &Case| case.summary().map_or_else(String::new, |s| time(s.median));
+                let median = |case: &Measurement| {
+                    case.summary().map_or_else(String::new, |s| time(s.median))
+                };
                 rows.push(vec![
                     shown(&pair.first.of).to_string(),
                     shown(&pair.first.what).to_string(),

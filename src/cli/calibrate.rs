@@ -35,10 +35,10 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         if same_file(weights.path(), &args.output)
             || inputs.any(|input| same_file(input, &args.output))
         {
-            bail!("{path} is the input, which is never written to; give another output");
+            bail!("{path} is the input, which is never modified; choose another output");
         }
         if !args.force {
-            bail!("{path} exists; give another output, or --force to replace it");
+            bail!("{path} exists; choose another output, or use --force to replace it");
         }
     }
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;

@@ -47,7 +47,7 @@ pub(super) fn run(args: &args::Devices, terminal: Terminal) -> anyhow::Result<()
     }
     stdout.write_all(output::table(&rows, &[]).as_bytes())?;
     terminal.say(
-        "* what --device auto takes: a hardware adapter if there is one, never a software one",
+        "* used by --device auto: a hardware adapter if there is one, otherwise the CPU; never a software adapter",
     );
     Ok(())
 }

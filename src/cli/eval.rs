@@ -17,7 +17,7 @@ use super::progress::Pass;
 use super::terminal::Terminal;
 
 #[derive(Serialize)]
-struct Record<'a> {
+struct EvalRecord<'a> {
     version: &'static str,
     model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     let evaluation = EvaluationReport::new(&text, &first, second.as_ref());
     let mut stdout = std::io::stdout().lock();
     if args.json {
-        let record = Record {
+        let record = EvalRecord {
             version: env!("CARGO_PKG_VERSION"),
             model: &args.model,
             against_model: args.against.as_deref(),
@@ -98,7 +98,7 @@ pub(super) fn lines(evaluation: &EvaluationReport) -> String {
             )
         }
         (Some(difference), None) => format!("difference {difference:+.5} nats per token\n"),
-        (None, _) => "no difference: the two tokenise the text differently\n".to_owned(),
+        (None, _) => "cannot compare: the two models tokenise the text differently\n".to_owned(),
     };
     text + &on + "\n"
 }

@@ -1,7 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
 use swiftprune_wgpu::untrusted::shown;
-use swiftprune_wgpu::{bench, calibration, device, plan, prune, run};
+use swiftprune_wgpu::{bench, calibration, checkpoint, device, plan, prune, run};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -11,6 +11,9 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<run::Error>() {
         return match error {
+            run::Error::Checkpoint(checkpoint::Error::OutputExists { .. }) => {
+                Some("--force replaces it".to_owned())
+            }
             run::Error::Plan(error) => of_plan(error),
             run::Error::Prune(error) => of_prune(error),
             run::Error::Calibration(error) => of_calibration(error).or_else(|| {
@@ -67,6 +70,10 @@ fn of_plan(error: &plan::Error) -> Option<String> {
         plan::Error::GlobMatchesNothing { .. } => {
             "--dry-run lists every tensor, and what would happen to it".to_owned()
         }
+        plan::Error::MostlyUnknown { left_dense, .. } => format!(
+            "--include GLOB chooses tensors by name, as in --include '{}'; --dry-run lists every tensor",
+            left_dense.patterns.first().map_or_else(|| "*".into(), |row| shown(&row.pattern).to_string())
+        ),
         plan::Error::NothingToPrune { .. } => {
             "--dry-run says why for each tensor, --include GLOB overrides".to_owned()
         }

@@ -14,12 +14,14 @@ mod selftest;
 mod settings;
 mod summary;
 mod terminal;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use swiftprune_wgpu::error::Kind;
+use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
@@ -60,6 +62,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Prune(prune) => prune::run(&prune, terminal),
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
+        Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),
     };
@@ -93,6 +96,12 @@ fn kind(error: &anyhow::Error) -> Kind {
     if let Some(error) = error.downcast_ref::<calibration::Error>() {
         return error.kind();
     }
+    if let Some(error) = error.downcast_ref::<plan::Error>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<VerifyError>() {
+        return error.kind();
+    }
     if error.is::<plan::GlobError>() {
         return Kind::Usage;
     }
@@ -108,12 +117,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swiftprune_wgpu::{plan, prune};
 
     #[test]
     fn the_exit_code_says_what_to_make_of_an_error() {
         let code = |error: run::Error| exit_code(&anyhow::Error::new(error));
-        let too_few = prune::Error::TooFewZeros {
+        let too_few = swiftprune_wgpu::prune::Error::TooFewZeros {
             tensor: "t".to_owned(),
             asked: 2,
             got: 1,

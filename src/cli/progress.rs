@@ -1,4 +1,4 @@
-//! Progress on stderr: one live line on a terminal, a line for each tensor when piped.
+//! LiveProgress on stderr: one live line on a terminal, a line for each tensor when piped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -53,8 +53,36 @@ impl Pass {
     }
 }
 
+/// Bytes that are read: how far, how fast, time left.
+pub(super) struct ByteBar(ProgressBar);
+
+impl ByteBar {
+    /// `what` is `verifying` or the like.
+    pub(super) fn new(what: &'static str, bytes: u64, terminal: Terminal) -> Self {
+        let bar = if terminal.live {
+            ProgressBar::new(bytes)
+        } else {
+            ProgressBar::hidden()
+        };
+        let template = "{prefix} {bar:20} {percent:>3} %  {decimal_bytes_per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what);
+        Self(bar)
+    }
+
+    pub(super) fn inc(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    pub(super) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// The progress of a whole run: a bar for the phase that is under way, a line for each tensor that is done.
-pub(super) struct Progress {
+pub(super) struct LiveProgress {
     /// Tokens that are calibrated on.
     tokens: usize,
     /// Bytes of the output.
@@ -68,9 +96,10 @@ pub(super) struct Progress {
 enum Bar {
     Pass(Pass),
     Pruning(ProgressBar),
+    Verifying(ByteBar),
 }
 
-impl Progress {
+impl LiveProgress {
     pub(super) fn new(prepared: &Prepared, terminal: Terminal) -> Self {
         Self {
             tokens: prepared.calibration().map_or(0, Calibration::tokens),
@@ -102,6 +131,11 @@ impl Progress {
                     self.pruned(bar, event);
                 }
             }
+            run::Event::Compared(bytes) => {
+                if let Some(Bar::Verifying(bar)) = &*bar {
+                    bar.inc(bytes);
+                }
+            }
             run::Event::Warning(warning) => self.terminal.warn(warning),
             _ => {}
         }
@@ -121,6 +155,7 @@ impl Progress {
         match phase {
             Phase::Calibrate => Bar::Pass(Pass::new("calibrating", self.terminal)),
             Phase::Prune => Bar::Pruning(self.pruning()),
+            Phase::Verify => Bar::Verifying(ByteBar::new("verifying", self.bytes, self.terminal)),
             _ => Bar::Pass(Pass::new("evaluating", self.terminal)),
         }
     }
@@ -165,6 +200,7 @@ fn clear(bar: Option<Bar>) {
     match bar {
         Some(Bar::Pass(pass)) => pass.finish(),
         Some(Bar::Pruning(bar)) => bar.finish_and_clear(),
+        Some(Bar::Verifying(bar)) => bar.finish(),
         None => {}
     }
 }

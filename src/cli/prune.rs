@@ -10,7 +10,7 @@ use swiftprune_wgpu::run::{NormsRequest, Request, prepare};
 
 use super::args::{Prune, RuleName, TextChoice};
 use super::dry_run;
-use super::progress::Progress;
+use super::progress::LiveProgress;
 use super::settings::settings;
 use super::summary::summary;
 use super::terminal::Terminal;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     if args.dry_run {
         return dry_run::print(&prepared, args.json, terminal);
     }
-    let progress = Progress::new(&prepared, terminal);
+    let progress = LiveProgress::new(&prepared, terminal);
     let report = prepared.run(&|event| progress.event(event));
     progress.close();
     let report = report?;
@@ -58,6 +58,7 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.overwrite = args.force;
     request.sync = args.sync;
     request.evaluate = args.eval;
+    request.verify = args.verify;
     request.checksum = args.checksum;
     request.report.clone_from(&args.report);
     request.command = std::env::args().collect();

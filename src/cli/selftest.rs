@@ -14,12 +14,12 @@ use super::terminal::Terminal;
 
 /// What one device gave.
 #[derive(Serialize)]
-struct Outcome {
+struct DeviceResult {
     device: DeviceInfo,
     /// Cases that gave what they must.
     passed: usize,
     /// Those that did not.
-    differences: Vec<Difference>,
+    differences: Vec<Mismatch>,
     /// Why it stopped, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -27,18 +27,18 @@ struct Outcome {
 }
 
 #[derive(Serialize)]
-struct Difference {
+struct Mismatch {
     case: String,
     expected: Option<&'static str>,
     got: String,
 }
 
 #[derive(Serialize)]
-struct Record<'a> {
+struct SelftestRecord<'a> {
     version: &'static str,
     machine: Machine,
     cases: usize,
-    devices: &'a [Outcome],
+    devices: &'a [DeviceResult],
 }
 
 /// What the exit code says.
@@ -65,7 +65,7 @@ pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<Verdict
         outcomes.push(outcome);
     }
     if args.json {
-        let record = Record {
+        let record = SelftestRecord {
             version: env!("CARGO_PKG_VERSION"),
             machine: Machine::here(),
             cases: cases.len(),
@@ -109,9 +109,9 @@ fn opened(choice: &DeviceChoice) -> anyhow::Result<Vec<(DeviceInfo, Opened)>> {
     Ok(opened)
 }
 
-fn test(info: &DeviceInfo, device: Opened, cases: &[Case]) -> Outcome {
+fn test(info: &DeviceInfo, device: Opened, cases: &[Case]) -> DeviceResult {
     let start = Instant::now();
-    let mut outcome = Outcome {
+    let mut outcome = DeviceResult {
         device: info.clone(),
         passed: 0,
         differences: Vec::new(),
@@ -127,7 +127,7 @@ fn test(info: &DeviceInfo, device: Opened, cases: &[Case]) -> Outcome {
             if expected == Some(got.as_str()) {
                 outcome.passed += 1;
             } else {
-                outcome.differences.push(Difference {
+                outcome.differences.push(Mismatch {
                     case: case.to_string(),
                     expected,
                     got,
@@ -141,21 +141,21 @@ fn test(info: &DeviceInfo, device: Opened, cases: &[Case]) -> Outcome {
     outcome
 }
 
-fn line(outcome: &Outcome, cases: usize) -> String {
+fn line(outcome: &DeviceResult, cases: usize) -> String {
     let word = match (&outcome.error, outcome.differences.len()) {
         (Some(_), _) => "failed",
         (None, 0) => "ok",
         (None, _) => "DIFFERS",
     };
     escaped(&format!(
-        "{word:7}  {}: {} of {cases} cases alike, {:.1} s",
+        "{word:7}  {}: {} of {cases} cases match, {:.1} s",
         outcome.device, outcome.passed, outcome.seconds
     ))
     .to_string()
 }
 
 /// What to paste into a report: everything that somebody elsewhere must know.
-fn block(outcomes: &[Outcome], cases: usize) -> String {
+fn block(outcomes: &[DeviceResult], cases: usize) -> String {
     let machine = Machine::here();
     let mut text = format!(
         "swiftprune-wgpu {} selftest, {} {}, {}\n",
@@ -173,7 +173,7 @@ fn block(outcomes: &[Outcome], cases: usize) -> String {
         for difference in &outcome.differences {
             let expected = difference.expected.unwrap_or("no sum");
             text += &format!(
-                "  {}: {} and not {expected}\n",
+                "  {}: got {}, expected {expected}\n",
                 difference.case, difference.got
             );
         }

@@ -4,7 +4,7 @@ use swiftprune_wgpu::report::{Report, Totals};
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use super::terminal::Terminal;
-use super::{eval, output};
+use super::{eval, output, verify};
 
 /// The table of kinds and the closing lines.
 pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
@@ -31,13 +31,17 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         cells
     };
     let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
-    rows.extend(
-        report
-            .kinds
-            .iter()
-            .chain([&report.prunable, &report.all_weights])
-            .map(line),
-    );
+    rows.extend(report.kinds.iter().chain([&report.prunable]).map(line));
+    if let Some(left) = &report.left_dense {
+        let mut cells = vec![
+            "left dense".to_owned(),
+            output::count(left.tensors() as u64),
+            output::count(left.weights),
+        ];
+        cells.resize(rows[0].len(), "-".to_owned());
+        rows.push(cells);
+    }
+    rows.push(line(&report.all_weights));
     let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
     for warning in &report.warnings {
         text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));
@@ -45,12 +49,16 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     let kept = report.prunable.non_finite;
     if kept > 0 {
         text += &format!(
-            "{} NaN or infinite weights were left alone\n",
+            "{} NaN or infinite weights were left unchanged\n",
             output::count(kept)
         );
     }
     for (name, reason) in &report.left_out {
-        text += &format!("left out {}: {reason}\n", shown(name));
+        text += &format!("not copied: {} ({reason})\n", shown(name));
+    }
+    if let Some(verified) = &report.verified {
+        text += &verify::line(verified, &shown_path(&report.output));
+        text.push('\n');
     }
     for (name, sum) in report.sha256.iter().flatten() {
         text += &format!("sha256 {sum}  {}\n", shown(name));

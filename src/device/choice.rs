@@ -78,7 +78,7 @@ pub(super) fn choose(choice: &DeviceChoice, infos: &[DeviceInfo]) -> Result<Opti
             if infos.is_empty() {
                 "there is no GPU driver here".to_owned()
             } else {
-                "there are only software adapters here, which must be named".to_owned()
+                "this machine has only software adapters, which must be selected by name".to_owned()
             }
         }),
         DeviceChoice::Index(index) => {
@@ -100,7 +100,7 @@ pub(super) fn choose(choice: &DeviceChoice, infos: &[DeviceInfo]) -> Result<Opti
                 [one] => Ok(Some(one)),
                 [] => Err("no adapter's back end, name or driver contains that".to_owned()),
                 _ => Err(format!(
-                    "{} adapters fit ({}); give the index",
+                    "{} adapters match ({}); use the index",
                     found.len(),
                     found
                         .iter()
@@ -155,7 +155,7 @@ mod tests {
             info(1, "gl", DeviceKind::Software, "llvmpipe"),
         ];
         let choose = |name: &str| choose(&DeviceChoice::Name(name.to_owned()), &infos);
-        assert!(choose("llvmpipe").unwrap_err().contains("give the index"));
+        assert!(choose("llvmpipe").unwrap_err().contains("use the index"));
         assert!(choose("radeon").is_err());
         assert_eq!(choose("gl"), Ok(Some(1)));
         assert_eq!(choose("vulkan"), Ok(Some(0)));

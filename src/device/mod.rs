@@ -1,7 +1,7 @@
 //! Devices: where rows of weights become masks. The CPU and every wgpu adapter answer the same question with the same
 //! bits.
 //!
-//! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu.rs` alone. Devices know nothing of
+//! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu` alone. Devices know nothing of
 //! files or models: they see [`Rows`] and a [`Recipe`].
 
 pub(crate) mod adapter;

@@ -82,7 +82,7 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
                     Some(&norms),
                     Some(&sums),
                 );
-                // Every key, as a mask shows few of the ways to differ; then the mask of the passes joined.
+                // Every key, as a mask shows few of the ways to differ; then the mask of the fused passes.
                 if rule.selection.ewma().is_some() {
                     let expected = cpu::alone(tensor.view(), 0, &recipe, Step::Ewma);
                     if gpu.alone(tensor.view(), 0, &recipe, Step::Ewma)? != expected {

@@ -1,7 +1,8 @@
 //! Why a forward pass failed.
 
-use crate::checkpoint::{self, shown};
+use crate::checkpoint;
 use crate::device;
+use crate::untrusted::shown;
 
 /// Why a forward pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +13,7 @@ pub enum Error {
     Checkpoint(#[from] checkpoint::Error),
     /// The tokenizer and the model are of different sizes.
     #[error(
-        "token {token} is beyond the embedding's {vocab_size} rows: the tokenizer.json is of another model than the weights"
+        "token {token} is outside the embedding of {vocab_size} rows: tokenizer.json belongs to another model than the weights"
     )]
     TokenOutOfRange {
         /// The token.
@@ -39,9 +40,6 @@ pub enum Error {
         /// The weight whose input it is, or the head.
         at: String,
     },
-    /// A tensor that was not checked beforehand; an error of this program.
-    #[error("no tensor {}", shown(_0))]
-    NoSuchTensor(String),
     /// The adapter failed.
     #[error(transparent)]
     Device(#[from] device::Error),

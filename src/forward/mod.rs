@@ -4,7 +4,7 @@
 //! is a block in f32, and the hidden states of the sequences, [`HIDDEN_BYTES`] of them at a time. The head is read in
 //! pieces of the vocabulary, whose log-sum-exps are merged.
 //!
-//! [`Engine`] is what a device has to do; `cpu` does it with candle, `gpu` with kernels of its own. `block.rs` puts a
+//! The trait `Engine` is what a device has to do; `cpu` does it with candle, `gpu` with kernels of its own. `block.rs` puts a
 //! block together from it, `loss.rs` the head.
 
 mod block;
@@ -103,8 +103,12 @@ impl<'a> Forward<'a> {
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<SiteStatistics>, Error> {
         let statistics = [Statistic::ColumnNorms, Statistic::Tokens];
-        let mut sums = with_engine!(self, sequences, &statistics, |engine| self
-            .sums_on(&engine, sequences, progress))?;
+        let mut sums = with_engine!(self, sequences, &statistics, |engine| self.sums_on(
+            &engine,
+            &statistics,
+            sequences,
+            progress
+        ))?;
         let of_site = |site: Site| {
             let column_norms = sums.take(site.block, Statistic::ColumnNorms.len(site.in_features));
             let tokens = sums.take(site.block, Statistic::Tokens.len(site.in_features))[0] as u64;
@@ -169,12 +173,13 @@ impl<'a> Forward<'a> {
     fn sums_on<E: Engine>(
         &self,
         engine: &E,
+        statistics: &[Statistic],
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<StatisticSums, Error> {
         let blocks = self.architecture.blocks();
         let weights = WeightReader::open(self.checkpoint)?;
-        let mut sums = StatisticSums::new(blocks);
+        let mut sums = StatisticSums::new(statistics, self.architecture);
         let mut meter = Meter::new(sequences, blocks, progress);
         for group in self.groups(sequences) {
             let mut add = |block, observed: &[f32]| sums.add(block, observed);

@@ -10,7 +10,7 @@ use super::Forward;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceChoice, devices};
 use crate::model::{Architecture, FeedForward, Linear, Projections};
-use crate::targets::Layout;
+use crate::names::rules::Layout;
 
 fn original() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forward/qwen2")

@@ -10,9 +10,10 @@ use super::error::Error;
 use crate::checkpoint::{Checkpoint, Place, Reader};
 use crate::dtype::Dtype;
 use crate::model::{Linear, NormKind, NormTensors};
-use crate::targets::Layout;
+use crate::names::rules::Layout;
+use crate::untrusted::shown;
 
-/// The data of a checkpoint.
+/// The data of a checkpoint, as the forward pass takes it.
 pub(super) struct WeightReader<'a>(Reader<'a>);
 
 impl<'a> WeightReader<'a> {
@@ -22,8 +23,9 @@ impl<'a> WeightReader<'a> {
 
     /// How a tensor's elements are stored.
     pub(super) fn dtype(&self, name: &str) -> Result<Dtype, Error> {
-        let tensor = self.find(name)?.tensor;
-        Dtype::from_stored(tensor.dtype).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+        let stored = self.find(name)?.tensor.dtype;
+        Dtype::from_stored(stored)
+            .ok_or_else(|| Error::Engine(format!("{} is stored as {stored:?}", shown(name))))
     }
 
     /// A whole tensor as f32, row-major.

@@ -8,7 +8,7 @@
 use super::experts::Experts;
 use super::latent::LatentProjections;
 use super::mlp::Mlp;
-use crate::targets::Layout;
+use crate::names::rules::Layout;
 
 /// How a hidden state is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::error::Error;
-use crate::checkpoint::shown;
+use crate::untrusted::shown;
 
 /// Sizes above this are no model's; it keeps products of two of them within 64 bits.
 const MAX_SIZE: u64 = 1 << 24;
@@ -31,10 +31,11 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// The value of a key; `null` is no value.
+    /// The value of a key; `null` is no value, not even the family's.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        let known = |json: &'a Value| json.get(key).filter(|value| !value.is_null());
-        known(self.json).or_else(|| self.defaults.and_then(known))
+        let own = self.json.get(key);
+        let value = own.or_else(|| self.defaults.and_then(|defaults| defaults.get(key)));
+        value.filter(|value| !value.is_null())
     }
 
     /// A size that has to be there.
@@ -59,6 +60,12 @@ impl<'a> Config<'a> {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(wrong("is missing".to_owned())),
         }
+    }
+
+    /// A finite number above zero, if there is one.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+        let there = self.get(key).map(|_| self.number_or(key, 1.0));
+        there.transpose()
     }
 
     /// A finite number above zero, or what it is when nothing is said.

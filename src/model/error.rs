@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::{shown, shown_path};
+use crate::untrusted::{shown, shown_path};
 
 /// Why a model cannot be run.
 #[derive(Debug, thiserror::Error)]

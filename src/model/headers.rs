@@ -31,14 +31,14 @@ impl<'a> Headers<'a> {
 
     /// One whose name begins with `prefix`, if there is any.
     pub(super) fn starting_with(&self, prefix: &str) -> Option<&'a str> {
-        let first = self.catalog.starting_with(prefix).next();
-        first.map(|place| place.tensor.name.as_str())
+        let mut places = self.catalog.starting_with(prefix);
+        places.next().map(|place| place.tensor.name.as_str())
     }
 
     /// Says what is wrong with a tensor, and in which file.
     pub(super) fn wrong(&self, tensor: &str, problem: String) -> Error {
         let file = match self.catalog.get(tensor) {
-            Some(place) => self.checkpoint.shards[place.shard].path.clone(),
+            Some(place) => place.path.to_path_buf(),
             None => self.checkpoint.source.weights().path().to_path_buf(),
         };
         Error::Tensor {
@@ -58,21 +58,18 @@ impl<'a> Headers<'a> {
 
     /// Checks that a tensor is there, in this shape, as floats.
     pub(super) fn check(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
-        match self.catalog.get(name).map(|place| place.tensor) {
-            None => Err(self.wrong(name, "is missing".to_owned())),
-            Some(tensor) if tensor.shape != shape => Err(self.wrong(
-                name,
-                format!(
-                    "is {:?}, by config.json it would be {shape:?}",
-                    tensor.shape
-                ),
-            )),
-            Some(tensor) if Dtype::from_stored(tensor.dtype).is_none() => {
-                let problem = format!("is {}, only BF16, F16 and F32 can be run", tensor.dtype);
-                Err(self.wrong(name, problem))
-            }
-            Some(_) => Ok(()),
+        let place = self.catalog.get(name);
+        let place = place.ok_or_else(|| self.wrong(name, "is missing".to_owned()))?;
+        let (found, dtype) = (&place.tensor.shape, place.tensor.dtype);
+        if found != shape {
+            let problem = format!("is {found:?}, by config.json it would be {shape:?}");
+            return Err(self.wrong(name, problem));
         }
+        if Dtype::from_stored(dtype).is_none() {
+            let problem = format!("is {dtype:?}, only BF16, F16 and F32 can be run");
+            return Err(self.wrong(name, problem));
+        }
+        Ok(())
     }
 
     /// Checks the tensors of a norm.
@@ -95,7 +92,7 @@ impl<'a> Headers<'a> {
             None => {
                 let bias = linear.weight.replace(".weight", ".bias");
                 if bias != linear.weight && self.has(&bias) {
-                    let problem = "is a bias that config.json knows nothing of".to_owned();
+                    let problem = "is a bias, but config.json says that there is none".to_owned();
                     return Err(self.wrong(&bias, problem));
                 }
                 Ok(())

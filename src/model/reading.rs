@@ -6,7 +6,8 @@ use super::error::Error;
 use super::families;
 use super::family::ModelFiles;
 use super::headers::Headers;
-use crate::checkpoint::{Checkpoint, shown};
+use crate::checkpoint::Checkpoint;
+use crate::untrusted::shown;
 
 impl Architecture {
     /// Reads what a checkpoint computes, and checks that its tensors fit.

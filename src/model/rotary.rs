@@ -7,7 +7,7 @@ use std::f64::consts::PI;
 
 use super::config::Config;
 use super::error::Error;
-use crate::checkpoint::shown;
+use crate::untrusted::shown;
 
 /// Which features of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) struct RotaryDefaults {
     /// Features of a head.
     pub(super) head_dim: usize,
     pub(super) base: f64,
+    /// The older key of the base.
+    pub(super) base_key: &'static str,
     /// The part of a head that turns.
     pub(super) fraction: f64,
     pub(super) pairing: Pairing,
@@ -49,6 +51,7 @@ impl RotaryDefaults {
         Self {
             head_dim,
             base: 10_000.0,
+            base_key: "rope_theta",
             fraction: 1.0,
             pairing: Pairing::Halves,
         }
@@ -72,7 +75,7 @@ impl Rotary {
         defaults: RotaryDefaults,
     ) -> Result<Self, Error> {
         let newer = config.part("rope_parameters");
-        let own = newer.and_then(|part| part.part(layer_type));
+        let own = newer.as_ref().and_then(|part| part.part(layer_type));
         let scaling = config.part("rope_scaling").filter(|_| scaled);
         Self::of_parts(config, own.or(newer), scaling, defaults)
     }
@@ -85,7 +88,7 @@ impl Rotary {
     ) -> Result<Self, Error> {
         let head_dim = defaults.head_dim;
         let old_base = config.number_or("rotary_emb_base", defaults.base)?;
-        let base = config.number_or("rope_theta", old_base)?;
+        let base = config.number_or(defaults.base_key, old_base)?;
         let base = match &newer {
             Some(part) => part.number_or("rope_theta", base)?,
             None => base,

@@ -1,4 +1,4 @@
-//! How tensors are called: the small grammar that every architecture shares.
+//! The grammar of tensor names, which every architecture shares.
 //!
 //! Names of decoder weights read `PREFIX.CONTAINER.N.TAIL`, as in `model` `layers` `3` `self_attn.q_proj.weight`. The
 //! prefix varies with the model class that was saved, so only the tail says what a weight is.
@@ -109,6 +109,12 @@ pub(crate) fn of_another_modality(name: &str) -> bool {
     ];
     name.split('.')
         .any(|part| STARTS.iter().any(|start| part.starts_with(start)))
+}
+
+/// A name with `*` for every number: what the tensors of one kind in all blocks have in common.
+pub(crate) fn numberless(name: &str) -> String {
+    let part = |part| if is_number(part) { "*" } else { part };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 fn is_number(part: &str) -> bool {

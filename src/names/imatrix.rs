@@ -1,4 +1,4 @@
-//! The names llama.cpp gives the weights that Hugging Face names otherwise.
+//! From a weight's name to the names that llama.cpp uses for the same input.
 //!
 //! Norms belong to a layer's *input*, so the question goes from the weight's name to its input (`rules.rs`), and from there
 //! to every name that llama.cpp gives the readers of that input. Nothing is guessed when `q_proj` is answered by
@@ -31,6 +31,11 @@ const fn names(input: Input) -> &'static [&'static str] {
         Input::ExpertsDown => &["ffn_down_exps"],
         Input::SharedExperts => &["ffn_up_shexp", "ffn_gate_shexp"],
         Input::SharedExpertsDown => &["ffn_down_shexp"],
+        Input::Mixer => &["ssm_in", "ssm_ba", "shortconv.in_proj"],
+        Input::MixerOutput => &["ssm_out", "shortconv.out_proj"],
+        Input::MixerStates => &["ssm_x"],
+        Input::MixerTimeStep => &["ssm_dt"],
+        Input::Unnamed => &[],
     }
 }
 

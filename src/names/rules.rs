@@ -16,7 +16,7 @@ pub enum Layout {
     InOut,
 }
 
-/// How a rule's weights lie, and whether that needs to be found out.
+/// How a rule's weights are stored, and whether that needs to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
     /// `nn.Linear`: `[out, in]`, always.
@@ -27,7 +27,7 @@ pub(crate) enum Stored {
     FusedExperts(Hidden),
 }
 
-/// Which side of a layer has `hidden_size` features: the handle by which a shape gives its axes away.
+/// Which side of a layer has `hidden_size` features; by it a shape tells which axis is which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hidden {
     /// It reads the residual stream.
@@ -45,7 +45,7 @@ pub(crate) enum Input {
     QueryLatent,
     /// What the latent vector of keys and values is expanded from.
     KeyValueLatent,
-    /// What the heads found.
+    /// The output of the attention heads.
     AttentionOutput,
     /// What gate and up read.
     Mlp,
@@ -59,12 +59,22 @@ pub(crate) enum Input {
     SharedExperts,
     /// What their down reads.
     SharedExpertsDown,
+    /// What a mixer (a state space, a linear attention, a short convolution) reads of the residual stream.
+    Mixer,
+    /// What it gives back to the residual stream.
+    MixerOutput,
+    /// What a state space's time step, B and C are made of.
+    MixerStates,
+    /// What its time step is expanded from.
+    MixerTimeStep,
+    /// An input that llama.cpp has no name for.
+    Unnamed,
 }
 
-/// What some tails say of a weight.
+/// A row of the table: some tails, and what they say about a weight.
 #[derive(Debug)]
 pub(crate) struct NameRule {
-    /// Where they are seen; for the reader, and for the test that names a row.
+    /// Which architectures have them; for the reader, and for a test to name the row.
     #[cfg_attr(
         not(test),
         expect(
@@ -73,9 +83,9 @@ pub(crate) struct NameRule {
         )
     )]
     pub(crate) seen_in: &'static str,
-    /// How the weight lies in the file.
+    /// How the weight is stored.
     pub(crate) stored: Stored,
-    /// What it reads.
+    /// Which input it reads.
     pub(crate) input: Input,
     /// The name within its block, without `.weight`; `*` is a number.
     pub(crate) tails: &'static [&'static str],
@@ -84,7 +94,7 @@ pub(crate) struct NameRule {
 /// The default set: every weight of which a name is known, all of them linear layers of a decoder block.
 pub(crate) static RULES: &[NameRule] = &[
     NameRule {
-        seen_in: "attention of llama, mistral, qwen 2 and 3, gemma, phi 3, olmo, granite, cohere, mixtral, opt, phi 1 and 2",
+        seen_in: "attention of llama, mistral, qwen 2 and 3, gemma, phi 3, olmo, granite, cohere, mixtral, opt, phi 1 and 2, persimmon",
         stored: Stored::Linear,
         input: Input::Attention,
         tails: &[
@@ -93,6 +103,7 @@ pub(crate) static RULES: &[NameRule] = &[
             "self_attn.v_proj",
             "self_attn.qkv_proj",
             "self_attn.W_pack",
+            "self_attn.query_key_value",
         ],
     },
     NameRule {
@@ -255,7 +266,7 @@ pub(crate) static RULES: &[NameRule] = &[
         tails: &["feed_forward.w2", "feed_forward.down_proj"],
     },
     NameRule {
-        seen_in: "experts, one tensor each: mixtral, phi 3.5 moe, minimax, lfm 2 moe; qwen 2 and 3 moe, deepseek, olmoe, glm 4 moe",
+        seen_in: "experts, one tensor each: mixtral, phi 3.5 moe, minimax, lfm 2 moe, jamba; qwen 2 and 3 moe, deepseek, olmoe, glm 4 moe",
         stored: Stored::Linear,
         input: Input::Experts,
         tails: &[
@@ -263,6 +274,8 @@ pub(crate) static RULES: &[NameRule] = &[
             "block_sparse_moe.experts.*.w3",
             "feed_forward.experts.*.w1",
             "feed_forward.experts.*.w3",
+            "feed_forward.experts.*.gate_proj",
+            "feed_forward.experts.*.up_proj",
             "mlp.experts.*.gate_proj",
             "mlp.experts.*.up_proj",
         ],
@@ -274,6 +287,7 @@ pub(crate) static RULES: &[NameRule] = &[
         tails: &[
             "block_sparse_moe.experts.*.w2",
             "feed_forward.experts.*.w2",
+            "feed_forward.experts.*.down_proj",
             "mlp.experts.*.down_proj",
         ],
     },
@@ -348,9 +362,306 @@ pub(crate) static RULES: &[NameRule] = &[
         input: Input::MlpDown,
         tails: &["mlp.c_proj"],
     },
+    NameRule {
+        seen_in: "mixers of mamba 1 and 2, falcon_mamba, nemotron_h, jamba, bamba, falcon_h1, granitemoehybrid; of qwen 3 next and 3.5, olmo_hybrid; of lfm 2, recurrent_gemma, xlstm, zamba 2",
+        stored: Stored::Linear,
+        input: Input::Mixer,
+        tails: &[
+            "mixer.in_proj",
+            "mamba.in_proj",
+            "linear_attn.in_proj_qkvz",
+            "linear_attn.in_proj_ba",
+            "linear_attn.in_proj_qkv",
+            "linear_attn.in_proj_z",
+            "linear_attn.in_proj_a",
+            "linear_attn.in_proj_b",
+            "linear_attn.q_proj",
+            "linear_attn.k_proj",
+            "linear_attn.v_proj",
+            "linear_attn.a_proj",
+            "linear_attn.b_proj",
+            "linear_attn.g_proj",
+            "conv.in_proj",
+            "temporal_block.linear_x",
+            "temporal_block.linear_y",
+            "mamba_decoder.mamba.in_proj",
+            "mlstm_layer.q",
+            "mlstm_layer.k",
+            "mlstm_layer.v",
+            "mlstm_layer.ogate_preact",
+            "mlstm_layer.igate_preact",
+            "mlstm_layer.fgate_preact",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: their output",
+        stored: Stored::Linear,
+        input: Input::MixerOutput,
+        tails: &[
+            "mixer.out_proj",
+            "mamba.out_proj",
+            "linear_attn.out_proj",
+            "linear_attn.o_proj",
+            "conv.out_proj",
+            "temporal_block.linear_out",
+            "mamba_decoder.mamba.out_proj",
+            "mlstm_layer.out_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "state spaces of mamba 1, falcon_mamba, jamba: time step, B and C",
+        stored: Stored::Linear,
+        input: Input::MixerStates,
+        tails: &["mixer.x_proj", "mamba.x_proj"],
+    },
+    NameRule {
+        seen_in: "the same: the time step of every feature",
+        stored: Stored::Linear,
+        input: Input::MixerTimeStep,
+        tails: &["mixer.dt_proj", "mamba.dt_proj"],
+    },
+    NameRule {
+        seen_in: "attention of nemotron_h, recurrent_gemma; of moshi, jetmoe, hrm_text, ctrl, bailing_hybrid, inkling, zamba 2, zaya",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &[
+            "mixer.q_proj",
+            "mixer.k_proj",
+            "mixer.v_proj",
+            "temporal_block.q_proj",
+            "temporal_block.k_proj",
+            "temporal_block.v_proj",
+            "self_attn.q_proj.linear",
+            "self_attn.k_proj.linear",
+            "self_attn.v_proj.linear",
+            "self_attention.kv_proj",
+            "attn.gqkv_proj",
+            "multi_head_attention.Wq",
+            "multi_head_attention.Wk",
+            "multi_head_attention.Wv",
+            "attention.q_proj",
+            "attention.k_proj",
+            "attention.v_proj",
+            "attention.b_proj",
+            "attention.f_proj",
+            "attention.g_proj",
+            "shared_transformer.self_attn.q_proj",
+            "shared_transformer.self_attn.k_proj",
+            "shared_transformer.self_attn.v_proj",
+            "self_attn.qkv_proj.q_proj",
+            "self_attn.qkv_proj.k_proj",
+            "self_attn.qkv_proj.v_proj_current",
+            "self_attn.r_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "the same, and modernbert-decoder: its output",
+        stored: Stored::Linear,
+        input: Input::AttentionOutput,
+        tails: &[
+            "mixer.o_proj",
+            "temporal_block.o_proj",
+            "self_attn.o_proj.linear",
+            "attn.o_proj",
+            "attn.Wo",
+            "shared_transformer.self_attn.o_proj",
+            "multi_head_attention.dense",
+        ],
+    },
+    NameRule {
+        seen_in: "gates of what attention gives: afmoe, lfm 3, laguna, minimax, hy_v4; kimi_linear's and its decays, down to their latent vectors",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &[
+            "self_attn.gate_proj",
+            "self_attn.g_proj",
+            "self_attn.output_gate",
+            "self_attn.linear_gate",
+            "self_attn.b_proj",
+            "self_attn.f_a_proj",
+            "self_attn.g_a_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: out of their latent vectors; zaya's values of the token before, zamba 2's way back from its shared block, gemma 3n and 4's inputs of a layer, doge's mask",
+        stored: Stored::Linear,
+        input: Input::Unnamed,
+        tails: &[
+            "self_attn.f_b_proj",
+            "self_attn.g_b_proj",
+            "self_attn.qkv_proj.v_proj_delayed",
+            "linear",
+            "per_layer_input_gate",
+            "per_layer_projection",
+            "laurel.linear_left",
+            "laurel.linear_right",
+            "self_attn.dt_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "feed-forward of recurrent_gemma, nemotron_h, kimi_linear, modernbert-decoder, ctrl, hy_v4, xlstm, zamba 2",
+        stored: Stored::Linear,
+        input: Input::Mlp,
+        tails: &[
+            "mlp_block.gate_proj",
+            "mlp_block.up_proj",
+            "mixer.up_proj",
+            "block_sparse_moe.gate_proj",
+            "block_sparse_moe.up_proj",
+            "mlp.Wi",
+            "ffn.0",
+            "ffn.proj_up",
+            "ffn.proj_up_gate",
+            "shared_transformer.feed_forward.gate_up_proj",
+            "mlp.linear_gate",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::MlpDown,
+        tails: &[
+            "mlp_block.down_proj",
+            "mixer.down_proj",
+            "block_sparse_moe.down_proj",
+            "mlp.Wo",
+            "ffn.2",
+            "ffn.proj_down",
+            "shared_transformer.feed_forward.down_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "two of each in a block: longcat_flash",
+        stored: Stored::Linear,
+        input: Input::Unnamed,
+        tails: &[
+            "mlps.0.gate_proj",
+            "mlps.0.up_proj",
+            "mlps.0.down_proj",
+            "mlps.1.gate_proj",
+            "mlps.1.up_proj",
+            "mlps.1.down_proj",
+            "self_attn.0.q_a_proj",
+            "self_attn.0.q_b_proj",
+            "self_attn.0.kv_a_proj_with_mqa",
+            "self_attn.0.kv_b_proj",
+            "self_attn.0.o_proj",
+            "self_attn.1.q_a_proj",
+            "self_attn.1.q_b_proj",
+            "self_attn.1.kv_a_proj_with_mqa",
+            "self_attn.1.kv_b_proj",
+            "self_attn.1.o_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "time mix and channel mix of rwkv: each reads a blend of its own",
+        stored: Stored::Linear,
+        input: Input::Unnamed,
+        tails: &[
+            "attention.key",
+            "attention.value",
+            "attention.receptance",
+            "attention.output",
+            "feed_forward.key",
+            "feed_forward.value",
+            "feed_forward.receptance",
+        ],
+    },
+    NameRule {
+        seen_in: "attention to an encoder: bart, marian, pegasus, whisper and the like",
+        stored: Stored::Linear,
+        input: Input::Unnamed,
+        tails: &[
+            "encoder_attn.q_proj",
+            "encoder_attn.k_proj",
+            "encoder_attn.v_proj",
+            "encoder_attn.out_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "attention of deepseek 4: queries, keys and values; the second half of its output",
+        stored: Stored::Linear,
+        input: Input::Unnamed,
+        tails: &["attn.wq_a", "attn.wq_b", "attn.wkv", "attn.wo_b"],
+    },
+    NameRule {
+        seen_in: "experts of nemotron_h, deepseek 4",
+        stored: Stored::Linear,
+        input: Input::Experts,
+        tails: &[
+            "mixer.experts.*.up_proj",
+            "ffn.experts.*.w1",
+            "ffn.experts.*.w3",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::ExpertsDown,
+        tails: &["mixer.experts.*.down_proj", "ffn.experts.*.w2"],
+    },
+    NameRule {
+        seen_in: "shared experts of hunyuan_v1_moe, hy_v3, kimi_linear, nemotron_h, deepseek 4, hy_v4, minimax 3",
+        stored: Stored::Linear,
+        input: Input::SharedExperts,
+        tails: &[
+            "mlp.shared_mlp.gate_proj",
+            "mlp.shared_mlp.up_proj",
+            "block_sparse_moe.shared_experts.gate_proj",
+            "block_sparse_moe.shared_experts.up_proj",
+            "mixer.shared_experts.up_proj",
+            "ffn.shared_experts.w1",
+            "ffn.shared_experts.w3",
+            "mlp.shared_experts.linear_gate",
+            "mlp.shared_experts.gate_up_proj",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::Linear,
+        input: Input::SharedExpertsDown,
+        tails: &[
+            "mlp.shared_mlp.down_proj",
+            "block_sparse_moe.shared_experts.down_proj",
+            "mixer.shared_experts.down_proj",
+            "ffn.shared_experts.w2",
+        ],
+    },
+    NameRule {
+        seen_in: "experts of a block in one tensor: granitemoe_swa, aria, jetmoe",
+        stored: Stored::FusedExperts(Hidden::In),
+        input: Input::Experts,
+        tails: &[
+            "block_sparse_moe.experts.gate_up_proj",
+            "mlp.experts.fc1",
+            "mlp.input_linear",
+        ],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::FusedExperts(Hidden::Out),
+        input: Input::ExpertsDown,
+        tails: &[
+            "block_sparse_moe.experts.down_proj",
+            "mlp.experts.fc2",
+            "mlp.output_linear",
+        ],
+    },
+    NameRule {
+        seen_in: "experts of queries: jetmoe",
+        stored: Stored::FusedExperts(Hidden::In),
+        input: Input::Unnamed,
+        tails: &["self_attention.experts.input_linear"],
+    },
+    NameRule {
+        seen_in: "the same: of what the heads found",
+        stored: Stored::FusedExperts(Hidden::Out),
+        input: Input::Unnamed,
+        tails: &["self_attention.experts.output_linear"],
+    },
 ];
 
-/// Weights that one checkpoint stores in one order, whatever that is.
+/// Weights that are all stored in the same order within one checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
     /// [`Stored::MaybeConv1d`].
@@ -359,7 +670,7 @@ pub(crate) enum Group {
     Experts,
 }
 
-/// What architectures store how, for the shapes that do not say. Only what was seen in files.
+/// How architectures store a group, for shapes that do not tell. Only what was seen in files.
 const CONVENTIONS: &[(Group, Layout, &[&str])] = &[
     (
         Group::Conv1d,
@@ -374,7 +685,7 @@ const CONVENTIONS: &[(Group, Layout, &[&str])] = &[
     (
         Group::Experts,
         Layout::InOut,
-        &["llama4", "llama4_text", "gpt_oss"],
+        &["llama4", "llama4_text", "gpt_oss", "aria", "aria_text"],
     ),
     (
         Group::Experts,
@@ -385,6 +696,10 @@ const CONVENTIONS: &[(Group, Layout, &[&str])] = &[
             "qwen3_moe",
             "olmoe",
             "granitemoe",
+            "granitemoe_swa",
+            "granitemoehybrid",
+            "granitemoeshared",
+            "jetmoe",
             "glm4_moe",
             "deepseek_v2",
             "deepseek_v3",
@@ -394,7 +709,7 @@ const CONVENTIONS: &[(Group, Layout, &[&str])] = &[
 ];
 
 impl Stored {
-    /// The group of weights that lie alike, with the side that is `hidden_size` long; `None` for what is always
+    /// The group of weights that are stored alike, with the side that is `hidden_size` long; `None` for what is always
     /// `[out, in]`.
     pub(crate) const fn group(self) -> Option<(Group, Hidden)> {
         match self {
@@ -413,12 +728,12 @@ pub(crate) fn convention(group: Group, model_type: &str) -> Option<Layout> {
         .map(|&(_, layout, _)| layout)
 }
 
-/// A row that knows a tensor, and the expert that the name counts.
+/// What the table knows of one tensor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
-    /// The row.
+    /// The row that its name matches.
     pub(crate) rule: &'static NameRule,
-    /// The number in place of `*`.
+    /// The expert, if the name counts them.
     pub(crate) expert: Option<usize>,
 }
 

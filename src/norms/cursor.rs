@@ -1,7 +1,7 @@
 //! A little-endian reader over untrusted bytes.
 //!
-//! Every length is compared with what is left *before* anything is allocated or sliced, so that a file can never make
-//! the reader hold more than a small multiple of the file itself, and no file makes it panic.
+//! Every length is compared with what is left *before* anything is allocated or sliced. So no file makes the reader panic,
+//! or use more memory than a small multiple of the file's size.
 
 use std::path::Path;
 

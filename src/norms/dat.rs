@@ -3,10 +3,10 @@
 //! All little-endian: `i32` entries; per entry `i32` name length, the name, `i32` calls, `i32` values, that many `f32`;
 //! then, in newer files, `i32` chunks, `i32` length and name of the text.
 //!
-//! The values are mean squares times the number of calls, a positive constant away from the sums of squares; only ratios
-//! within one weight are used, so they are taken as they are. Experts lie end to end without a word where one ends
-//! ([`Norms::get`] knows, from `in_features`), and one that saw no token is stored as a constant. The chunk length is
-//! not stored, so the number of tokens is unknown.
+//! The values are mean squares times the number of calls, a positive constant away from the sums of squares; only
+//! ratios within one weight are used, so they are taken as they are. Experts follow one another, and the file does not
+//! say where one ends ([`Norms::get`] knows it from `in_features`). An expert that saw no token is stored as a
+//! constant. The chunk length is not stored, so the number of tokens is unknown.
 //!
 //! There is no magic number: [`starts`] asks for what a first entry must look like.
 
@@ -19,7 +19,7 @@ use super::error::Error;
 use super::provenance::{Format, Provenance};
 use crate::untrusted::shown;
 
-/// Longest name that is believed, in bytes; llama.cpp's own limit is 64.
+/// The longest name that is read, in bytes; llama.cpp's own limit is 64.
 const MAX_NAME: u32 = 1024;
 /// Bytes of an entry with an empty name and no values.
 const SMALLEST_ENTRY: usize = 12;

@@ -1,4 +1,4 @@
-//! Norms by the name of their weight: what goes in is checked, and what is asked for is found.
+//! Norms by the name of their weight, checked when they are added.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub(super) struct Entry {
 }
 
 impl Norms {
-    /// Norms of nothing yet, to be filled by [`insert`](Self::insert).
+    /// An empty set of norms, to be filled by [`insert`](Self::insert).
     pub fn new(source: Provenance) -> Self {
         Self {
             source,
@@ -91,7 +91,7 @@ impl Norms {
         tokens.get(expert.unwrap_or(0)).copied()
     }
 
-    /// Every norm enters here, so everything that can be asked for has been checked.
+    /// The only way in, so every stored norm has been checked.
     fn put(&mut self, name: String, experts: Option<usize>, values: Vec<f32>) -> Result<(), Error> {
         let malformed = |what: String| {
             Error::malformed(
@@ -128,7 +128,7 @@ impl Norms {
         Ok(())
     }
 
-    /// [`put`](Self::put) for a name that must be new: a file that says a thing twice says nothing.
+    /// [`put`](Self::put) for a name that must be new: a file that has a name twice is damaged.
     pub(super) fn put_new(
         &mut self,
         name: String,
@@ -154,8 +154,8 @@ impl Norms {
     /// a weight with experts serves all of them.
     ///
     /// # Errors
-    /// [`Error::Length`] and [`Error::Experts`] where the source has norms of another shape: silence would prune by
-    /// another model's norms.
+    /// [`Error::Length`] and [`Error::Experts`] where the source has norms of another shape: they are probably another
+    /// model's.
     pub fn get(
         &self,
         weight: &str,
@@ -232,12 +232,12 @@ impl Norms {
         })
     }
 
-    /// How many weights there are norms of.
+    /// The number of weights that have norms.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether no weight has norms.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -24,10 +24,9 @@ pub enum Error {
     /// A norms file could not be written.
     #[error(transparent)]
     Write(#[from] checkpoint::Error),
-    /// The file is larger than any file of norms.
+    /// The file is larger than any that is read.
     #[error(
-        "{}: {bytes} bytes are too many for a file of column norms (at most {limit}): is it the model itself? \
-         Pass a norms file or a llama.cpp importance matrix",
+        "{}: {bytes} bytes is too large for a file of column norms (at most {limit}). Is it the model itself? Use a norms file or a llama.cpp importance matrix",
         shown_path(path)
     )]
     TooLarge {
@@ -38,10 +37,9 @@ pub enum Error {
         /// The longest file that is read, in bytes.
         limit: u64,
     },
-    /// The file is readable, but is something else.
+    /// The file does not contain norms.
     #[error(
-        "{}: not a file of column norms: {what}. Pass a norms file (one f32 vector a weight), or a llama.cpp importance \
-         matrix (imatrix, .gguf or .dat)",
+        "{}: not a file of column norms: {what}. Use a norms file (one f32 vector per weight) or a llama.cpp importance matrix (.gguf or .dat)",
         shown_path(path)
     )]
     NotNorms {
@@ -50,7 +48,7 @@ pub enum Error {
         /// What it is instead, as far as that can be told; fit for a terminal.
         what: String,
     },
-    /// The file starts like its format and then breaks it: damaged, cut short, or hostile.
+    /// The file starts like a file of norms, and then breaks its format: it is damaged, cut short or hostile.
     #[error(
         "{}: damaged {format}: {what}. Fetch or write the file again",
         shown_path(path)
@@ -63,10 +61,9 @@ pub enum Error {
         /// What is broken, and where; fit for a terminal.
         what: String,
     },
-    /// A norm is not a finite number, or is negative: no sum of squares.
+    /// A value is negative or not finite, so it is not a sum of squares.
     #[error(
-        "{}: `{}`: {value} in column {column} is not a sum of squares (finite, not negative). The norms were \
-         measured on a broken run; measure them again",
+        "{}: `{}`: {value} in column {column} is not a sum of squares (which is finite and not negative). Measure the norms again",
         shown_path(path),
         shown(tensor)
     )]
@@ -75,15 +72,14 @@ pub enum Error {
         path: PathBuf,
         /// The tensor in it.
         tensor: String,
-        /// The index of the value; per expert, experts lie one behind the other.
+        /// The index of the value; experts follow one another.
         column: usize,
-        /// The value.
+        /// What the file says.
         value: f32,
     },
-    /// There are norms for the weight, of another length than its input.
+    /// The norms of the weight do not have the length of its input.
     #[error(
-        "{}: `{}` holds {found} column norms, but `{}` has {wanted} input features. The norms are probably \
-         those of another model; pass the ones measured on this model",
+        "{}: `{}` holds {found} column norms, but `{}` has {wanted} input features. The norms probably belong to another model; use norms of this model",
         shown_path(path),
         shown(tensor),
         shown(weight)
@@ -95,15 +91,14 @@ pub enum Error {
         tensor: String,
         /// The weight the norms were asked for.
         weight: String,
-        /// Norms found (for one expert, where the tensor says where one ends).
+        /// Norms found; those of one expert, if the tensor says where one ends.
         found: usize,
         /// Input features of the weight.
         wanted: usize,
     },
     /// The norms and the weight disagree on the experts.
     #[error(
-        "{}: `{}` holds norms of {found} expert(s), but {} was asked for `{}`. The norms are probably those \
-         of another model; pass the ones measured on this model",
+        "{}: `{}` holds norms of {found} expert(s), but {} was asked for `{}`. The norms probably belong to another model; use norms of this model",
         shown_path(path),
         shown(tensor),
         match wanted { Some(e) => format!("expert {e} (counted from 0)"), None => "one matrix without experts".into() },
@@ -116,7 +111,7 @@ pub enum Error {
         tensor: String,
         /// The weight the norms were asked for.
         weight: String,
-        /// Experts the tensor has norms of.
+        /// The number of experts that the tensor has norms of.
         found: usize,
         /// The expert asked for.
         wanted: Option<usize>,

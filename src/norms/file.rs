@@ -5,8 +5,8 @@
 //! (exact to 2^24); a reader that does not know it sees the norms of a weight that there is not. The metadata says how many `tokens` were summed and where they came from; `format: pt` is there because loaders want it. Any
 //! safetensors reader opens it, and any tool can write one.
 //!
-//! The writer fixes what the format leaves open (order of names, order of metadata, padding), so that equal norms are
-//! equal files and a hash of the file names them.
+//! The writer fixes what the format leaves open (order of names, order of metadata, padding), so that equal norms make equal
+//! files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
         tokens,
         metadata,
     });
-    // In the order of the names, so that the first complaint is the same every time.
+    // In the order of the names, so that a bad file gives the same error every time.
     let mut named: Vec<_> = tensors.iter().collect();
     named.sort_by_key(|&(name, _)| name);
     let counted = |name: &str| {
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_failed_write_leaves_nothing_behind() {
         let dir = scratch("failed");
-        // The rename onto a directory that is not empty fails after the data has been written.
+        // A file never replaces a directory.
         fs::create_dir_all(dir.join("out/kept")).unwrap();
         assert!(read(NORMS).unwrap().write(&dir.join("out")).is_err());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);

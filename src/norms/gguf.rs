@@ -5,8 +5,8 @@
 //! `<name>.counts`, the tokens that went into each row. A count of 0 is an expert that was never chosen: its sums are
 //! zeros, and the lookup says [`Lookup::Unseen`](super::Lookup::Unseen).
 //!
-//! This is not a GGUF library. It reads little-endian versions 2 and 3, walks over everything it does not need, and
-//! believes no length before it has compared it with the file.
+//! This is not a GGUF library. It reads little-endian versions 2 and 3, skips everything it does not need, and compares
+//! every length with the file before using it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,7 +25,7 @@ const SMALLEST_INFO: usize = 8 + 4 + 4 + 8;
 const SMALLEST_PAIR: usize = 8 + 4 + 1;
 /// Dimensions a tensor can have.
 const MAX_DIMS: u32 = 4;
-/// Arrays in arrays are legal and unheard of.
+/// The deepest nesting of arrays that is read; they are legal, and no writer is known to nest them.
 const MAX_NESTING: u32 = 4;
 /// The tensor type number of f32.
 const F32: u32 = 0;
@@ -40,7 +40,7 @@ enum Value<'a> {
     Integer(u64),
     Text(&'a str),
     Texts(Vec<&'a str>),
-    /// Read over.
+    /// Skipped.
     Other,
 }
 
@@ -101,7 +101,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     }
 
     let data = data(bytes, &cursor, &metadata)?;
-    let mut reader = Reader {
+    let mut reader = GgufReader {
         data,
         cursor: &cursor,
         claimed: 0,
@@ -190,7 +190,7 @@ fn provenance(path: &Path, metadata: &BTreeMap<&str, Value>) -> Provenance {
     }
 }
 
-/// Counts and sums must tell the same story, or one of them is from elsewhere.
+/// Checks that counts and sums agree.
 fn check_counts(
     cursor: &Cursor,
     weight: &str,
@@ -221,15 +221,15 @@ fn check_counts(
     Ok(())
 }
 
-/// Reads f32 tensors out of the data, and no byte twice: two names for one place would let a small file claim any amount
-/// of memory.
-struct Reader<'a> {
+/// Reads f32 tensors out of the data, and no byte twice: if two names could share a place, a small file could claim any
+/// amount of memory.
+struct GgufReader<'a> {
     data: &'a [u8],
     cursor: &'a Cursor<'a>,
     claimed: usize,
 }
 
-impl Reader<'_> {
+impl GgufReader<'_> {
     fn values(&mut self, info: &Info) -> Result<Vec<f32>, Error> {
         let malformed = |what: String| {
             self.cursor
@@ -292,7 +292,7 @@ fn info<'a>(cursor: &mut Cursor<'a>) -> Result<Info<'a>, Error> {
     })
 }
 
-/// Reads or walks over one value of GGUF type `kind`.
+/// Reads or skips one value of GGUF type `kind`.
 fn value<'a>(cursor: &mut Cursor<'a>, kind: u32, depth: u32) -> Result<Value<'a>, Error> {
     const WHAT: &str = "a metadata value";
     Ok(match kind {

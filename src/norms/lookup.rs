@@ -1,4 +1,4 @@
-//! What there is for a weight.
+//! The answer to a question for norms.
 
 /// The answer to "which norms does this weight have?".
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,7 +12,7 @@ pub enum Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    /// The norms, if they were measured. Whoever calls this must say what became of the other two cases.
+    /// The norms, if they were measured; the caller must report the other two cases.
     pub fn measured(self) -> Option<&'a [f32]> {
         match self {
             Self::Measured(norms) => Some(norms),

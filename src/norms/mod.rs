@@ -1,9 +1,9 @@
-//! Column norms, whoever measured them.
+//! Column norms, whichever program measured them.
 //!
-//! A column norm is the sum of squares of one input feature of one linear layer over the calibration tokens, `n_j = sum_t
-//! X_tj^2`. Pruning needs `in_features` of them for every weight it prunes. They are expensive to measure and tiny to
-//! keep, so they are an artifact of their own: this room reads them from three formats, told apart by content and never
-//! by the file's name, and hands them out by *weight name*.
+//! A column norm is the sum of squares of one input feature of one linear layer over the calibration tokens, `n_j =
+//! sum_t X_tj^2`. Pruning needs `in_features` of them for every weight it prunes. They are expensive to measure and
+//! small to store, so they have files of their own. Three formats are read, told apart by content and never by the
+//! file's name, and norms are looked up by the *name of the weight*.
 //!
 //! | format | where from | names |
 //! |---|---|---|
@@ -16,11 +16,11 @@
 //! two files must not be added.
 //!
 //! **Experts.** One expert of a mixture sees only the tokens routed to it, and on a short calibration text that can be
-//! none. Its norms are then not small but *unknown*, and that is said: [`Lookup::Unseen`] is neither
-//! [`Lookup::Absent`] nor a vector of zeros, and what to fall back on is for the caller to decide and to report.
+//! no token at all. Its norms are then not small but *unknown*: [`Lookup::Unseen`] is neither [`Lookup::Absent`] nor a
+//! vector of zeros. What to use instead is for the caller to decide and to report.
 //!
-//! **Trust.** The files are strangers': bounded by [`MAX_FILE`], every length checked against the file before anything is
-//! allocated, every value finite and not negative, names escaped in messages.
+//! **Trust.** The files are not trusted: their size is bounded by [`MAX_FILE`], every length is checked against the file
+//! before anything is allocated, every value must be finite and not negative, and names are escaped in messages.
 
 mod coverage;
 mod cursor;
@@ -42,7 +42,8 @@ pub use provenance::{Format, Provenance};
 
 use crate::untrusted::{self, ReadError};
 
-/// The longest file that is read, in bytes: 2 GiB, about what a mixture of experts with 10^12 weights needs.
+/// The longest file that is read, in bytes: 2 GiB, about what a mixture of experts with 10^12 weights needs. Only regular
+/// files are read.
 pub const MAX_FILE: u64 = 2 << 30;
 
 impl Norms {
@@ -50,7 +51,7 @@ impl Norms {
     ///
     /// # Errors
     /// [`Error::NotNorms`] for anything else (a model, a text), [`Error::Malformed`] for a damaged file, [`Error::Value`]
-    /// for a norm that no sum of squares can be, [`Error::TooLarge`], [`Error::Io`].
+    /// for a value that is not a sum of squares, [`Error::TooLarge`], [`Error::Io`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = untrusted::read(path, MAX_FILE).map_err(|error| match error {
             ReadError::TooLong { len, limit } => Error::TooLarge {
@@ -59,7 +60,9 @@ impl Norms {
                 limit,
             },
             ReadError::Io { source, .. } => Error::io(path, source),
-            ReadError::NotRegular => Error::not_norms(path, "it is not a regular file"),
+            ReadError::NotRegular | ReadError::LfsPointer => {
+                Error::not_norms(path, error.to_string())
+            }
         })?;
         Self::parse(&bytes, path)
     }
@@ -74,10 +77,7 @@ impl Norms {
         } else if bytes.is_empty() {
             return Err(Error::not_norms(path, "it is empty"));
         } else {
-            return Err(Error::not_norms(
-                path,
-                "it starts like none of the known formats",
-            ));
+            return Err(Error::not_norms(path, "it has none of the known formats"));
         };
         parse(bytes, path)
     }

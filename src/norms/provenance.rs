@@ -37,7 +37,7 @@ pub struct Provenance {
     pub path: PathBuf,
     /// How they were stored.
     pub format: Format,
-    /// Calibration tokens, where the file says.
+    /// Number of calibration tokens, where the file says.
     pub tokens: Option<u64>,
     /// What else the file says (text, windows, program). As it stands in the file: escape it before printing.
     pub metadata: BTreeMap<String, String>,

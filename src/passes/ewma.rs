@@ -1,5 +1,5 @@
 //! Pass 3, block-wise EWMA: from order keys to threshold keys, each score normalised by the running mean and mean
-//! absolute deviation of the blocks before it.
+//! absolute deviation, its own block included.
 //!
 //! This is the round-trip-time estimator of TCP along a row: per block of columns the mean and deviation of the scores'
 //! logarithms, smoothed with a gain of 1/8. Everything is integer arithmetic but one exact-operand multiply; the widths

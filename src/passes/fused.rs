@@ -1,4 +1,4 @@
-//! The passes joined, row by row, so that what is known of a row stays in the core's cache: the twin of
+//! The fused passes, row by row, so that what is known of a row stays in the core's cache: the twin of
 //! `shaders/passes/fused.wgsl`, and what prunes.
 //!
 //! A row whose scores lie within 64 octaves, which is nearly every row there is, is cut by bounds on their 16-bit

@@ -45,6 +45,6 @@ pub static PASSES: &[&Shader] = &[
     &n_of_m::ALONE,
 ];
 
-/// The passes of a mask joined, from weights to mask words in one dispatch: by their names
+/// The fused passes of a mask, from weights to mask words in one dispatch: by their names
 /// `shaders/entry/fused/NAME.wgsl`.
 pub static FUSED: &[&Shader] = &[&fused::ROWS, &fused::WIDE_ROWS, &fused::GROUPS];

@@ -3,6 +3,7 @@
 use super::allocation;
 use super::error::Error;
 use super::few_tokens::{FEW_TOKENS, StandIns};
+use super::left_dense::LeftDense;
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
 use crate::checkpoint::Checkpoint;
@@ -27,6 +28,7 @@ pub struct Draft {
     pub(super) stand_ins: StandIns,
     score: &'static Score,
     tensors: Vec<PlannedTensor>,
+    left_dense: Option<LeftDense>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -46,6 +48,7 @@ impl Draft {
             return Err(Error::NormsRequired { score: score.name });
         }
         let tensors = decide(&checkpoint, &options)?;
+        let left_dense = LeftDense::of(&tensors).filter(|_| !options.targets.has_include());
         let mut draft = Self {
             checkpoint,
             options,
@@ -53,6 +56,7 @@ impl Draft {
             stand_ins: StandIns::default(),
             score,
             tensors,
+            left_dense,
             warnings: Vec::new(),
         };
         if let (NormsSource::Read(norms), true) = (&draft.norms, draft.uses_norms()) {
@@ -94,6 +98,12 @@ impl Draft {
         &self.tensors
     }
 
+    /// What stays dense of the decoder because no rule knows its names; `None` where tensors were chosen by name.
+    #[must_use]
+    pub const fn left_dense(&self) -> Option<&LeftDense> {
+        self.left_dense.as_ref()
+    }
+
     /// What a user should know before the plan is run.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
@@ -130,7 +140,7 @@ impl Draft {
         let name = self.score.name;
         match &self.norms {
             NormsSource::None if self.score.norms != scores::NormsUse::Unused => Ok(vec![format!(
-                "no column norms of activations: the score is {name} on the weights alone, which costs much quality"
+                "no column norms: {name} uses the weights alone, and quality will be much worse"
             )]),
             NormsSource::None => Ok(Vec::new()),
             _ if self.score.norms == scores::NormsUse::Unused => {
@@ -185,18 +195,30 @@ impl Draft {
             n => format!(" and {n} more"),
         };
         warnings.push(format!(
-            "no calibration token reached {first}{others}: pruned by the weights alone; calibrate on more text"
+            "no calibration token reached {first}{others}: pruned without norms; use a longer calibration text"
         ));
         Ok(warnings)
     }
 
     fn check_targets(&self) -> Result<Vec<String>, Error> {
+        let model_type = || self.checkpoint.model_type().map(str::to_owned);
+        let mut warnings = Vec::new();
+        if let Some(left_dense) = &self.left_dense {
+            if left_dense.share() > 0.5 {
+                return Err(Error::MostlyUnknown {
+                    left_dense: left_dense.clone(),
+                    model_type: model_type(),
+                });
+            }
+            warnings.push(format!(
+                "left dense: {left_dense}, names that no rule knows"
+            ));
+        }
         if self.pruned().next().is_none() {
             return Err(Error::NothingToPrune {
-                model_type: self.checkpoint.model_type().map(str::to_owned),
+                model_type: model_type(),
             });
         }
-        let mut warnings = Vec::new();
         let undecided: Vec<&str> = self
             .tensors
             .iter()
@@ -205,7 +227,7 @@ impl Draft {
             .collect();
         if let Some(first) = undecided.first() {
             warnings.push(format!(
-                "{} tensors stay dense, {} first: {}",
+                "{} tensors are not pruned, starting with {}: {}",
                 undecided.len(),
                 shown(first),
                 Reason::AxisUnknown

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::left_dense::LeftDense;
 use crate::error::Kind;
 use crate::norms;
 use crate::recipe::MAX_IN_FEATURES;
@@ -12,7 +13,7 @@ use crate::untrusted::{shown, shown_path};
 #[non_exhaustive]
 pub enum Error {
     /// A sparsity outside 0 to 1, or a lambda outside -16 to 16.
-    #[error("{what} {value} is impossible: it must lie {range}")]
+    #[error("{what} is {value}, but must be {range}")]
     OutOfRange {
         /// `sparsity` or `lambda`.
         what: &'static str,
@@ -22,14 +23,14 @@ pub enum Error {
         range: &'static str,
     },
     /// The score is not defined without norms.
-    #[error("the score {score} needs column norms of the activations, and there are none")]
+    #[error("the score {score} needs column norms of the activations, but there are none")]
     NormsRequired {
         /// The score.
         score: &'static str,
     },
     /// The norms have nothing for a tensor that is to be pruned.
     #[error(
-        "{}: no norms for tensor {}: they belong to another model or are incomplete",
+        "{}: there are no norms for tensor {}; they belong to another model or are incomplete",
         shown_path(norms),
         shown(tensor)
     )]
@@ -47,7 +48,7 @@ pub enum Error {
     NotMeasured,
     /// A target's dtype cannot be pruned.
     #[error(
-        "{}: tensor {} is {dtype}, and only BF16, F16 and F32 can be pruned: leave it out, or convert the checkpoint first",
+        "{}: tensor {} is {dtype}, but only BF16, F16 and F32 can be pruned; exclude the tensor or convert the checkpoint",
         shown_path(file),
         shown(tensor)
     )]
@@ -61,7 +62,7 @@ pub enum Error {
     },
     /// A target has more weights a row than the passes' integer widths allow.
     #[error(
-        "{}: tensor {} has {in_features} in_features, and a row may have {MAX_IN_FEATURES} at most: leave it out",
+        "{}: tensor {} has {in_features} input features, more than the maximum of {MAX_IN_FEATURES}; exclude the tensor",
         shown_path(file),
         shown(tensor)
     )]
@@ -84,9 +85,20 @@ pub enum Error {
         /// The glob.
         glob: String,
     },
+    /// No rule knows the names of most of the decoder's weights, and they were not chosen by name.
+    #[error(
+        "{left_dense} would stay dense{}: no rule knows these names, so most of the model would not be pruned",
+        model_type.as_ref().map_or_else(String::new, |name| format!(" (model_type {})", shown(name)))
+    )]
+    MostlyUnknown {
+        /// What would stay dense.
+        left_dense: LeftDense,
+        /// The model's type, where config.json names it.
+        model_type: Option<String>,
+    },
     /// Nothing would be pruned.
     #[error(
-        "nothing in this checkpoint would be pruned{}",
+        "no tensor of this checkpoint would be pruned{}",
         model_type.as_ref().map_or_else(String::new, |name| format!(" (model_type {})", shown(name)))
     )]
     NothingToPrune {
@@ -102,7 +114,8 @@ impl Error {
         match self {
             Self::OutOfRange { .. }
             | Self::NormsRequired { .. }
-            | Self::GlobMatchesNothing { .. } => Kind::Usage,
+            | Self::GlobMatchesNothing { .. }
+            | Self::MostlyUnknown { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }

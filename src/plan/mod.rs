@@ -11,6 +11,7 @@ mod allocation;
 mod draft;
 mod error;
 mod few_tokens;
+mod left_dense;
 mod options;
 mod tensors;
 
@@ -19,6 +20,7 @@ use std::ops::Deref;
 pub use draft::Draft;
 pub use error::Error;
 pub use few_tokens::FEW_TOKENS;
+pub use left_dense::{DensePattern, LeftDense};
 pub use options::{NormsSource, Options};
 pub use tensors::{Action, PlannedTensor};
 

@@ -22,8 +22,8 @@ pub enum Error {
     Plan(#[from] plan::Error),
     /// A target holds NaN or infinity.
     #[error(
-        "{}: tensor {} holds NaN or infinity ({count} in rows {}..{}): the checkpoint is damaged, or was saved from a \
-         diverged run",
+        "{}: tensor {} contains NaN or infinity ({count} in rows {}..{}). The checkpoint is damaged, or was saved after \
+         training diverged",
         shown_path(file), shown(tensor), rows.start, rows.end
     )]
     NonFinite {
@@ -38,8 +38,8 @@ pub enum Error {
     },
     /// The device pruned fewer weights than were asked for: a driver that loses work without saying so.
     #[error(
-        "tensor {}: {got} zeros came back where at least {asked} were asked for, so the device's work cannot be trusted: \
-         use another device",
+        "tensor {}: the device returned {got} zeros, but at least {asked} were requested. Its results cannot be trusted; use \
+         the CPU",
         shown(tensor)
     )]
     TooFewZeros {

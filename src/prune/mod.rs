@@ -24,6 +24,7 @@ mod pieces;
 mod shared_recipe;
 mod single_writer;
 mod tally;
+mod verify;
 
 use std::time::Instant;
 
@@ -31,6 +32,7 @@ pub use clocks::Stages;
 pub use error::Error;
 pub use estimate::{memory, time};
 pub use outcome::{Outcome, PruneEvent};
+pub use verify::{Fault, Verified, VerifyError, verify};
 
 use crate::checkpoint::Output;
 use crate::device::{Backend, Device};

@@ -12,12 +12,12 @@ use crate::targets::Target;
 pub(super) struct SharedRecipe {
     in_features: usize,
     out_features: usize,
-    state: Mutex<State>,
+    state: Mutex<RecipeState>,
     summed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RecipeState {
     /// Rows not summed yet; 0 where the score wants no sums.
     rows_to_sum: usize,
     sums: Option<Sums>,
@@ -32,10 +32,10 @@ impl SharedRecipe {
         Self {
             in_features: target.in_features,
             out_features: target.out_features,
-            state: Mutex::new(State {
+            state: Mutex::new(RecipeState {
                 rows_to_sum: if wants_sums { target.out_features } else { 0 },
                 rows_to_prune: target.out_features,
-                ..State::default()
+                ..RecipeState::default()
             }),
             summed: Condvar::new(),
         }
@@ -101,7 +101,7 @@ impl SharedRecipe {
         self.summed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RecipeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

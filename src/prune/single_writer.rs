@@ -11,13 +11,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// A queue of work of which one thread at a time does all.
 #[derive(Debug)]
 pub(super) struct SingleWriter<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<WriterState<T>>,
     room: Condvar,
     limit: usize,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct WriterState<T> {
     waiting: VecDeque<T>,
     is_writing: bool,
 }
@@ -26,7 +26,7 @@ impl<T> SingleWriter<T> {
     /// At most `limit` pieces wait (at least one).
     pub(super) fn new(limit: usize) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(WriterState {
                 waiting: VecDeque::new(),
                 is_writing: false,
             }),
@@ -62,7 +62,7 @@ impl<T> SingleWriter<T> {
         turn.end(state);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, WriterState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,7 +72,7 @@ struct Turn<'a, T>(&'a SingleWriter<T>);
 
 impl<T> Turn<'_, T> {
     /// Ends the turn before anybody can look at the queue again.
-    fn end(self, mut state: MutexGuard<'_, State<T>>) {
+    fn end(self, mut state: MutexGuard<'_, WriterState<T>>) {
         state.is_writing = false;
         drop(state);
     }

@@ -1,6 +1,7 @@
 //! The report: everything needed to repeat a run and to judge it, as data. The command line prints it as a table or as
 //! JSON.
 
+mod asked;
 mod checksums;
 mod evaluation;
 mod file;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use asked::{Asked, AskedError, asked};
 pub(crate) use checksums::checksums;
 pub use evaluation::{AgainstReport, EvaluationReport};
 pub(crate) use file::ReportFile;
@@ -22,8 +24,8 @@ pub use totals::Totals;
 
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
-use crate::plan::{Action, Plan};
-use crate::prune::Outcome;
+use crate::plan::{Action, LeftDense, Plan};
+use crate::prune::{Outcome, Verified};
 
 /// One run.
 #[derive(Debug, Serialize)]
@@ -49,6 +51,9 @@ pub struct Report {
     pub kinds: Vec<Totals>,
     /// Sum over all pruned tensors.
     pub prunable: Totals,
+    /// What stays dense of the decoder because no rule knows its names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_dense: Option<LeftDense>,
     /// Sum over all tensors, counting zeros in the pruned ones only.
     pub all_weights: Totals,
     /// Every tensor.
@@ -70,6 +75,9 @@ pub struct Report {
     /// Perplexity before and after, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationReport>,
+    /// What verifying the output found, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// What the user was warned of.
     pub warnings: Vec<String>,
 }
@@ -82,7 +90,7 @@ pub struct NormsReport {
     pub path: PathBuf,
     /// Its format.
     pub format: String,
-    /// Calibration tokens, if the file says.
+    /// Number of calibration tokens, if the file says.
     pub tokens: Option<u64>,
     /// What else the file says.
     pub metadata: BTreeMap<String, String>,
@@ -168,6 +176,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
             .map(|(kind, row)| row.finish(kind))
             .collect(),
         prunable: prunable.finish("prunable"),
+        left_dense: plan.left_dense().cloned(),
         all_weights: all.finish("all weights"),
         tensors,
         bytes: plan.bytes_total(),
@@ -188,6 +197,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         left_out: outcome.finished.left_out.clone(),
         sha256: None,
         evaluation: None,
+        verified: None,
         warnings: plan.warnings().to_vec(),
     }
 }

@@ -8,6 +8,7 @@ pub struct DevicePair {
     chosen: Device,
     /// The CPU, where the chosen one is a software adapter: a forward pass would take hours there.
     instead: Option<Device>,
+    threads: usize,
 }
 
 impl DevicePair {
@@ -21,7 +22,17 @@ impl DevicePair {
             DeviceKind::Software => Some(Device::open(&DeviceChoice::Cpu)?.with_threads(threads)),
             _ => None,
         };
-        Ok(Self { chosen, instead })
+        Ok(Self {
+            chosen,
+            instead,
+            threads: threads.unwrap_or_else(all_cores),
+        })
+    }
+
+    /// Threads of the CPU that the host's own work may take.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// The device that prunes: the chosen one.
@@ -35,4 +46,8 @@ impl DevicePair {
     pub fn forward(&self) -> &Device {
         self.instead.as_ref().unwrap_or(&self.chosen)
     }
+}
+
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Kind;
+use crate::prune::VerifyError;
 use crate::untrusted::shown_path;
 use crate::{calibration, checkpoint, device, norms, plan, prune};
 
@@ -31,6 +32,9 @@ pub enum Error {
     /// Pruning.
     #[error(transparent)]
     Prune(#[from] prune::Error),
+    /// The output is not what it should be.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// The report cannot be written.
     #[error("cannot write the report {}: {reason}", shown_path(path))]
     Report {
@@ -40,7 +44,10 @@ pub enum Error {
         reason: std::io::Error,
     },
     /// The output cannot be read back to be hashed.
-    #[error("cannot read back {}: {reason}", shown_path(path))]
+    #[error(
+        "cannot read the output {} back to hash it: {reason}",
+        shown_path(path)
+    )]
     Checksum {
         /// The output.
         path: PathBuf,
@@ -57,6 +64,7 @@ impl Error {
             Self::Calibration(error) | Self::Evaluation(error) => error.kind(),
             Self::Plan(error) => error.kind(),
             Self::Prune(error) => error.kind(),
+            Self::Verify(error) => error.kind(),
             _ => Kind::Failed,
         }
     }

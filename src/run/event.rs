@@ -12,6 +12,8 @@ pub enum Phase {
     Calibrate,
     /// Pruning.
     Prune,
+    /// Holding the output against the original.
+    Verify,
     /// Measuring the perplexity of the original.
     EvaluateBefore,
     /// Measuring the perplexity of the output.
@@ -36,6 +38,8 @@ pub enum Event<'a> {
     Forward(forward::Progress),
     /// Pruning went on.
     Prune(prune::PruneEvent<'a>),
+    /// So many more bytes were compared.
+    Compared(u64),
     /// Something that was found out after the plan was drafted and that a user should know.
     Warning(&'a str),
 }

@@ -196,6 +196,14 @@ impl Prepared {
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
         report.command.clone_from(&request.command);
+        if request.verify {
+            let output = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
+            let threads = devices.threads();
+            report.verified = Some(timed(Phase::Verify, tell, || {
+                let progress = |bytes| tell(Event::Compared(bytes));
+                prune::verify(&plan, &output, threads, &progress)
+            })?);
+        }
         if request.checksum {
             let sums = report::checksums(&plan, &outcome.finished.path);
             report.sha256 = Some(sums.map_err(|reason| Error::Checksum {

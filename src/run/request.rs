@@ -29,10 +29,12 @@ pub struct Request {
     pub threads: Option<usize>,
     /// Replace an existing output. The input is never written to.
     pub overwrite: bool,
-    /// Flush the output to the disk before it gets its name.
+    /// Flush the output to disk before moving it into place.
     pub sync: bool,
     /// Measure the perplexity before and after, on the built-in held-out text.
     pub evaluate: bool,
+    /// Hold the output against the original afterwards, read from the disk.
+    pub verify: bool,
     /// Add the SHA-256 of each weight file to the report.
     pub checksum: bool,
     /// A file to write the report to, as JSON.
@@ -72,6 +74,7 @@ impl Request {
             overwrite: false,
             sync: false,
             evaluate: false,
+            verify: false,
             checksum: false,
             report: None,
             command: Vec::new(),

@@ -3,14 +3,14 @@
 //! Pruning compares the weights of one output neuron, so it must know which axis the inputs run along, and a wrong guess
 //! does not fail: it ruins the model silently. `nn.Linear` is `[out, in]`, but GPT-2's `Conv1D` is `[in, out]` under
 //! names that other architectures give an `nn.Linear`, and fused experts come in both orders. So there are three
-//! witnesses, the better one first:
+//! sources, the most reliable first:
 //!
 //! 1. **The shape.** One side of each such layer has `hidden_size` features. If just one axis is that long, that is proof.
-//! 2. **The other tensors of the checkpoint** that are stored alike: a square `attn.c_proj` lies as the `attn.c_attn`
-//!    beside it does.
+//! 2. **The other tensors of the checkpoint** that are stored alike: a square `attn.c_proj` is stored like the
+//!    `attn.c_attn` beside it.
 //! 3. **The architecture**, from the table in `src/names/rules.rs`.
 //!
-//! Where none speaks the weight is left alone, with [`Reason::AxisUnknown`](super::reason::Reason::AxisUnknown).
+//! If none of them tells, the weight is left alone, with [`Reason::AxisUnknown`](super::reason::Reason::AxisUnknown).
 
 use super::model::Model;
 use crate::names::rules::{Group, Hidden, Layout, Stored, convention};
@@ -30,7 +30,7 @@ struct Seen {
 }
 
 impl Witnesses {
-    /// Hears one tensor.
+    /// Takes note of one tensor's shape.
     pub(super) fn hear(&mut self, stored: Stored, shape: &[usize], model: &Model) {
         let Some((group, hidden)) = stored.group() else {
             return;
@@ -46,7 +46,7 @@ impl Witnesses {
         }
     }
 
-    /// What they say together; nothing when they contradict each other.
+    /// The layout that they agree on; `None` if they contradict each other.
     fn verdict(&self, group: Group) -> Option<Layout> {
         let seen = match group {
             Group::Conv1d => self.conv1d,

@@ -1,4 +1,4 @@
-//! What is decided for a tensor.
+//! The decision for one tensor.
 
 use super::reason::Reason;
 use crate::dtype::StoredDtype;
@@ -7,11 +7,11 @@ use crate::names::rules::Layout;
 /// A tensor, as its file's header describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
-    /// The full name.
+    /// Its full name.
     pub name: &'a str,
-    /// The type of its elements.
+    /// How its elements are stored.
     pub dtype: StoredDtype,
-    /// Its dimensions, slowest first.
+    /// Its dimensions, outermost first.
     pub shape: &'a [usize],
 }
 
@@ -19,37 +19,37 @@ pub struct Tensor<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target {
-    /// Matrices in the tensor, one behind the other: 1, or the experts of a fused tensor.
+    /// Matrices in the tensor, one after another: 1, or the number of experts of a fused tensor.
     pub experts: usize,
     /// Output neurons of one matrix.
     pub out_features: usize,
     /// Input features of one matrix: the length of a comparison group, and of the column norms.
     pub in_features: usize,
-    /// How each matrix lies.
+    /// Which axis of each matrix the inputs run along.
     pub layout: Layout,
     /// A short label for tables: `q_proj`, `experts.w1`.
     pub kind: String,
 }
 
-/// What becomes of a tensor.
+/// What happens to a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision {
     /// It is pruned.
     Prune(Target),
-    /// It would be pruned, but for its dtype. A run must not go on as if it were not there.
+    /// It would be pruned if its dtype were supported. A run must refuse it, not skip it.
     Unsupported {
-        /// The dtype; BF16, F16 and F32 can be pruned.
+        /// How it is stored; only BF16, F16 and F32 can be pruned.
         dtype: StoredDtype,
-        /// The label its target would have.
+        /// The label that its target would have.
         kind: String,
     },
-    /// It is copied as it is.
+    /// Its bytes are copied, for this reason.
     Skip(Reason),
 }
 
 impl Decision {
-    /// The target, of a tensor that is pruned.
+    /// The target, if the tensor is pruned.
     pub fn target(&self) -> Option<&Target> {
         match self {
             Self::Prune(target) => Some(target),

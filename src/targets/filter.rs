@@ -1,5 +1,7 @@
 //! Globs over the names of tensors.
 
+use std::collections::BTreeSet;
+
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::untrusted::shown;
@@ -8,15 +10,17 @@ use crate::untrusted::shown;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A glob is no glob.
+    /// The syntax of a glob is wrong.
     #[error(
-        "`{}` is not a glob: {reason}. `*` matches anything, `?` one character, `[ab]` one of several, `{{a,b}}` either",
-        shown(glob)
+        "`{}` is not a valid glob: {}. `*` matches anything, `?` one character, `[ab]` one of these characters, \
+         `{{a,b}}` one of these words",
+        shown(glob),
+        shown(reason)
     )]
     Glob {
-        /// What was given.
+        /// The glob as it was given.
         glob: String,
-        /// What is wrong with it.
+        /// What is wrong with its syntax.
         reason: String,
     },
 }
@@ -24,6 +28,8 @@ pub enum Error {
 /// Which tensors are asked for, by name.
 #[derive(Clone, Debug, Default)]
 pub struct NameFilter {
+    /// These names alone, whatever the globs say; none: what the globs say.
+    names: Option<BTreeSet<String>>,
     pub(super) include: Vec<Glob>,
     pub(super) exclude: Vec<Glob>,
 }
@@ -31,14 +37,14 @@ pub struct NameFilter {
 /// A glob over whole names, `*` matching dots too.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
-    /// As it was given.
+    /// The glob as it was given.
     pub(super) glob: String,
     matcher: GlobMatcher,
 }
 
 impl Glob {
     fn new(glob: &str) -> Result<Self, Error> {
-        // What globset would read differently on Windows is set: a name is not a path.
+        // Set explicitly, because the defaults differ on Windows; a name is not a path.
         let built = GlobBuilder::new(glob)
             .literal_separator(false)
             .backslash_escape(true)
@@ -59,10 +65,15 @@ impl Glob {
 }
 
 impl NameFilter {
+    /// Whether tensors are chosen by name, in place of the default set.
+    pub(crate) fn has_include(&self) -> bool {
+        !self.include.is_empty()
+    }
+
     /// Globs over whole tensor names, `*` matching dots too. No `include` means the default set.
     ///
     /// # Errors
-    /// [`Error::Glob`] for the first that is no glob.
+    /// [`Error::Glob`] for the first whose syntax is wrong.
     pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Self, Error> {
         let patterns = |globs: &[S]| {
             globs
@@ -71,9 +82,31 @@ impl NameFilter {
                 .collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
+            names: None,
             include: patterns(include)?,
             exclude: patterns(exclude)?,
         })
+    }
+
+    /// The tensors of these names, and no others.
+    pub fn of_names(names: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            names: Some(names.into_iter().collect()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the default set is asked for.
+    pub(super) fn is_default(&self) -> bool {
+        self.names.is_none() && self.include.is_empty()
+    }
+
+    /// Whether the name is among those that are asked for; not to be asked of the default set.
+    pub(super) fn includes(&self, name: &str) -> bool {
+        match &self.names {
+            Some(names) => names.contains(name),
+            None => self.include.iter().any(|glob| glob.matches(name)),
+        }
     }
 }
 
@@ -81,10 +114,10 @@ impl NameFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GlobUse {
-    /// The glob.
+    /// The glob as it was given.
     pub glob: String,
-    /// Tensors with a name that it matches.
+    /// How many tensors it matches by name.
     pub matched: usize,
-    /// Of these, the ones that are pruned.
+    /// How many of these are pruned.
     pub pruned: usize,
 }

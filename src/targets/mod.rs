@@ -1,16 +1,16 @@
-//! Which tensors of a checkpoint are pruned, which way they lie, and why the others are not.
+//! Which tensors of a checkpoint are pruned, how they are stored, and why the others are not pruned.
 //!
-//! Every tensor gets a [`Decision`], and every decision against it a [`Reason`] with a sentence: a tool that leaves half a
-//! model alone without a word is worse than one that fails. The default set is the linear weights inside the numbered
-//! decoder blocks, known by the table in `src/names`; a name nobody knows is left alone and says so
+//! Every tensor gets a [`Decision`], and every tensor that is not pruned gets a [`Reason`], which is shown: a tool that
+//! silently leaves half of a model alone is worse than one that fails. The default set is the linear weights inside the
+//! numbered decoder blocks, known by the table in `src/names`; a tensor whose name is not in it is left alone
 //! ([`Reason::UnknownName`]).
 //!
-//! Wishes come as globs over whole tensor names. *Include* globs replace the default set: what matches is pruned if it is
-//! a float matrix, embeddings and vision towers too. *Exclude* globs take away. Neither makes a weight out of a norm, a
-//! bias or a piece of a quantised tensor.
+//! Users choose by globs over whole tensor names. *Include* globs replace the default set: what matches is pruned if it
+//! is a float matrix, embeddings and vision towers too. *Exclude* globs take away. Norms, biases and pieces of
+//! quantised tensors are never pruned, whatever the globs say.
 //!
-//! A tensor that would be pruned but for its dtype is [`Decision::Unsupported`], not skipped: the caller refuses the run,
-//! as half of it would be missing.
+//! A tensor that cannot be pruned only because of its dtype is [`Decision::Unsupported`], not skipped: the caller
+//! refuses the run, because part of what was asked for would be missing.
 
 mod axis;
 mod decision;
@@ -30,7 +30,7 @@ use crate::names::grammar::kind;
 use crate::names::rules::{Stored, known};
 use filter::Glob;
 
-/// The decisions over a checkpoint.
+/// What is decided for a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decisions {
@@ -42,7 +42,7 @@ pub struct Decisions {
     pub exclude: Vec<GlobUse>,
 }
 
-/// Decides over all tensors of a checkpoint (over all its files at once: they are each other's witnesses).
+/// Decides for all tensors of a checkpoint, over all its files at once: one tensor's shape can tell how another is stored.
 #[must_use]
 pub fn decide(tensors: &[Tensor<'_>], model: &Model, filter: &NameFilter) -> Decisions {
     let mut witnesses = axis::Witnesses::default();
@@ -82,7 +82,7 @@ pub fn decide(tensors: &[Tensor<'_>], model: &Model, filter: &NameFilter) -> Dec
     }
 }
 
-/// Decides over one tensor alone. [`decide`] knows more: it may settle by its neighbours what is [`Reason::AxisUnknown`] here.
+/// Decides for one tensor alone; [`decide`] may know the axes from other tensors.
 #[cfg(test)]
 fn classify(tensor: &Tensor<'_>, model: &Model, filter: &NameFilter) -> Decision {
     decide_one(tensor, model, filter, &axis::Witnesses::default())
@@ -99,14 +99,14 @@ fn decide_one(
         return Decision::Skip(reason);
     }
     let rule = known(name).map(|known| known.rule);
-    if filter.include.is_empty() {
+    if filter.is_default() {
         if let Some(reason) = reason::unless_asked(name) {
             return Decision::Skip(reason);
         }
         if rule.is_none() && shape.len() == 2 {
             return Decision::Skip(Reason::UnknownName);
         }
-    } else if !filter.include.iter().any(|p| p.matches(name)) {
+    } else if !filter.includes(name) {
         return Decision::Skip(Reason::NotIncluded);
     }
     let stored = rule.map_or(Stored::Linear, |rule| rule.stored);
@@ -118,7 +118,8 @@ fn decide_one(
     if shape.contains(&0) {
         return Decision::Skip(Reason::NotAMatrix);
     }
-    // Only now: an excluded tensor is one that would have been pruned, and one of a strange dtype may be excluded.
+    // Only now, so that an excluded tensor is one that would be pruned otherwise; before the dtype, so that a tensor of an
+    // unsupported dtype can be excluded.
     if let Some(pattern) = filter.exclude.iter().find(|p| p.matches(name)) {
         return Decision::Skip(Reason::Excluded {
             glob: pattern.glob.clone(),

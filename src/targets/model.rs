@@ -1,16 +1,16 @@
-//! What config.json says that helps to tell a weight's axes.
+//! The facts of config.json that help to tell a weight's axes.
 
 use serde_json::Value;
 
 use crate::checkpoint::Config;
 
-/// What the model's `config.json` says that helps; all of it may be missing.
+/// What a config.json says about the model's shape; any of it may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Model {
     /// The architecture: `llama`, `gpt2`, `llama4_text`.
     pub model_type: Option<String>,
-    /// Features of the residual stream.
+    /// The width of the residual stream, in features.
     pub hidden_size: Option<usize>,
 }
 

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::names::grammar::{block, of_another_modality};
+use crate::names::packed::is_of_quantisation;
 use crate::untrusted::shown;
 
-/// Why a tensor is left as it is. `Display` gives the sentence.
+/// Why a tensor is not pruned. `Display` gives a sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -17,11 +18,13 @@ pub enum Reason {
     Norm,
     /// A bias.
     Bias,
-    /// A router of a mixture of experts.
+    /// A router of a mixture of experts, or what chooses the tokens to attend to.
     Router,
-    /// Of a vision, audio or speech tower, or of what connects it.
+    /// A convolution, a decay or another parameter of a mixer, which is no linear layer.
+    NotLinear,
+    /// Part of a vision, audio or speech tower, or of what connects it to the language model.
     OtherModality,
-    /// Outside of the numbered decoder blocks.
+    /// Outside the numbered decoder blocks.
     NotInABlock,
     /// In a block, with a name that no rule knows.
     UnknownName,
@@ -29,14 +32,14 @@ pub enum Reason {
     NotAMatrix,
     /// A piece of a quantised or packed weight.
     Quantized,
-    /// A matrix the input axis of which nothing tells.
+    /// Nothing says which axis of the matrix is its input.
     AxisUnknown,
-    /// Taken away by a glob.
+    /// An exclude glob matches it.
     Excluded {
-        /// The glob.
+        /// The glob as it was given.
         glob: String,
     },
-    /// There are include globs, and none matches.
+    /// There are include globs, and none of them matches it.
     NotIncluded,
 }
 
@@ -48,22 +51,22 @@ impl fmt::Display for Reason {
             Self::Norm => "a normalisation weight, never pruned",
             Self::Bias => "a bias, never pruned",
             Self::Router => "a router, which chooses experts; include it by name to prune it",
+            Self::NotLinear => "a convolution or a decay, not a linear layer",
             Self::OtherModality => "of a vision or audio part; include it by name to prune it",
             Self::NotInABlock => "outside the decoder blocks; include it by name to prune it",
-            Self::UnknownName => "a name no rule knows; include it by name if it is a linear layer",
+            Self::UnknownName => "an unknown name; include it by name if it is a linear layer",
             Self::NotAMatrix => "not a matrix",
             Self::Quantized => "a piece of a quantised weight; prune the model before it is quantised",
             Self::AxisUnknown => {
-                "nothing says which axis is its input: put the model's config.json, with its model_type and hidden_size, \
-                 beside the weights"
+                "cannot tell which axis is the input; put the model's config.json, with model_type and hidden_size, next to the weights"
             }
             Self::Excluded { glob } => return write!(f, "excluded by `{}`", shown(glob)),
-            Self::NotIncluded => "matched by no include glob",
+            Self::NotIncluded => "no include glob matches it",
         })
     }
 }
 
-/// What a name says that no wish can change: this is no weight of a linear layer.
+/// The reason that no glob can override: the name says that this is not the weight of a linear layer.
 pub(super) fn never(name: &str) -> Option<Reason> {
     let last = name.rsplit('.').next().unwrap_or(name);
     let module = name
@@ -72,7 +75,7 @@ pub(super) fn never(name: &str) -> Option<Reason> {
         .rsplit('.')
         .next()
         .unwrap_or(name);
-    if is_quantised(name, last) {
+    if is_of_quantisation(name) {
         Some(Reason::Quantized)
     } else if last == "bias" || last.ends_with("_bias") {
         Some(Reason::Bias)
@@ -81,41 +84,6 @@ pub(super) fn never(name: &str) -> Option<Reason> {
     } else {
         None
     }
-}
-
-/// Parts of a quantised or packed weight: gptq, awq, fp8, bitsandbytes, compressed-tensors, mxfp4.
-fn is_quantised(name: &str, last: &str) -> bool {
-    const LAST: &[&str] = &[
-        "qweight",
-        "qzeros",
-        "scales",
-        "g_idx",
-        "SCB",
-        "absmax",
-        "quant_map",
-        "nested_absmax",
-        "nested_quant_map",
-        "compressed",
-        "bitmask",
-        "row_offsets",
-        "weight_packed",
-        "weight_shape",
-        "weight_zero_point",
-        "weight_g_idx",
-        "input_scale",
-        "input_zero_point",
-        "output_scale",
-        "k_scale",
-        "v_scale",
-        "scale_inv",
-    ];
-    LAST.contains(&last)
-        || last.starts_with("weight_scale")
-        || last.starts_with("weight_global_scale")
-        || last.ends_with("_scale_inv")
-        || last.ends_with("_proj_blocks")
-        || last.ends_with("_proj_scales")
-        || name.contains(".quant_state.")
 }
 
 /// The reason to leave a weight alone unless it is asked for by name.
@@ -140,8 +108,18 @@ pub(super) fn unless_asked(name: &str) -> Option<Reason> {
     };
     let tail = block.tail.strip_suffix(".weight").unwrap_or(block.tail);
     let last = tail.rsplit('.').next().unwrap_or(tail);
-    (last == "gate" || last == "shared_expert_gate" || tail.split('.').any(|p| p == "router"))
-        .then_some(Reason::Router)
+    let has = |wanted: &[&str]| tail.split('.').any(|part| wanted.contains(&part));
+    if CHOOSERS.contains(&last) || has(&["router", "indexer"]) || tail.starts_with("mlp.gate.") {
+        Some(Reason::Router)
+    } else if last.ends_with("conv1d")
+        || last.starts_with("conv_")
+        || NOT_LINEAR.contains(&last)
+        || has(&["rg_lru"])
+    {
+        Some(Reason::NotLinear)
+    } else {
+        None
+    }
 }
 
 /// Names of output layers.
@@ -153,4 +131,26 @@ const HEADS: &[&str] = &[
     "score",
     "classifier",
     "head",
+];
+
+/// Last parts of the names of small layers that choose: experts, or the tokens to attend to.
+const CHOOSERS: &[&str] = &["gate", "shared_expert_gate", "modality_router"];
+
+/// Last parts of the names of a mixer's parameters that are no linear layers, though some of them are matrices.
+const NOT_LINEAR: &[&str] = &[
+    "conv",
+    "A_log",
+    "D",
+    "dt_bias",
+    "slope_rate",
+    "correction_coefs",
+    "prediction_coefs",
+    "query_decay",
+    "key_decay",
+    "diagonal_decay",
+    "time_decay",
+    "time_first",
+    "time_mix_key",
+    "time_mix_value",
+    "time_mix_receptance",
 ];

@@ -1,7 +1,11 @@
-//! Texts, and the tokens a model makes of them.
+//! Texts, and their tokens.
+//!
+//! A text may be far longer than what is wanted of it, so only as much of it is encoded (`prefix.rs`).
 //!
 //! Two texts are built in, both written for this project: one to calibrate on, one to measure perplexity on. They have no
 //! sentence in common. `docs/calibration.md` says what is in them and why.
+
+mod prefix;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -18,7 +22,7 @@ pub const MAX_TEXT: u64 = 64 << 20;
 /// The longest tokenizer.json that is read, in bytes; the largest in use are 35 MB.
 pub const MAX_TOKENIZER: u64 = 256 << 20;
 
-/// Why there are no tokens.
+/// Why a text or its tokens could not be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,17 +40,17 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A text of which too few tokens come.
+    /// A text has too few tokens.
     #[error(
         "{} has {found} tokens, and {wanted} are the least that say anything: give a longer text",
         shown(text)
     )]
     TooShort {
-        /// The text's name.
+        /// What the text is called.
         text: String,
-        /// Its tokens.
+        /// How many tokens it has.
         found: usize,
-        /// The least.
+        /// How many it needs at least.
         wanted: usize,
     },
 }
@@ -55,14 +59,14 @@ pub enum Error {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Text {
-    /// `built-in calibration text`, or the file.
+    /// What messages and reports call it: `built-in calibration text`, or the path of its file. Escape it before printing.
     pub name: String,
-    /// What it says.
+    /// The text itself.
     pub content: Cow<'static, str>,
 }
 
 impl Text {
-    /// A text of any origin; `name` is what messages and reports call it.
+    /// A text with a name.
     #[must_use]
     pub fn new(name: impl Into<String>, content: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -92,7 +96,7 @@ impl Text {
     /// Reads a text file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if it cannot be read, [`Error::Unusable`] if it is empty, no UTF-8, or above [`MAX_TEXT`].
+    /// [`Error::Checkpoint`] if it cannot be read, [`Error::Unusable`] if it is empty or not UTF-8.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = read(path, MAX_TEXT)?;
         let unusable = |problem: &str| Error::Unusable {
@@ -117,32 +121,58 @@ impl Text {
     }
 }
 
-/// The tokens a model makes of a text: those of all of it, with whatever its tokenizer puts before a text.
+/// The first tokens of a text, at most `limit`, including those that the model's tokenizer puts before a text.
 ///
 /// # Errors
-/// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that is none, [`Error::Checkpoint`].
-pub fn tokenize(checkpoint: &Checkpoint, text: &Text) -> Result<Vec<u32>, Error> {
+/// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that cannot be used, [`Error::Checkpoint`].
+pub fn tokenize(checkpoint: &Checkpoint, text: &Text, limit: usize) -> Result<Vec<u32>, Error> {
+    let (tokenizer, path) = tokenizer(checkpoint)?;
+    prefix::tokens(&tokenizer, &text.content, limit).map_err(|error| unusable(&path, &error))
+}
+
+/// Windows of at most `context` tokens from all over a text, `limit` tokens together.
+///
+/// The text is cut into as many parts of one length as there are windows, at words; a window is the beginning of a part,
+/// and begins as a text does, with whatever the tokenizer puts before one. A text that is too short for that gives its
+/// first `limit` tokens, cut into windows.
+///
+/// # Errors
+/// Those of [`tokenize`].
+pub fn windows(
+    checkpoint: &Checkpoint,
+    text: &Text,
+    limit: usize,
+    context: usize,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let (tokenizer, path) = tokenizer(checkpoint)?;
+    prefix::windows(&tokenizer, &text.content, limit, context)
+        .map_err(|error| unusable(&path, &error))
+}
+
+/// The tokenizer beside the weights, and its file.
+fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, PathBuf), Error> {
     let weights = checkpoint.source.weights().path().to_path_buf();
     let path = weights.with_file_name("tokenizer.json");
     if !path.exists() {
         return Err(Error::NoTokenizer(weights));
     }
     let bytes = read(&path, MAX_TOKENIZER)?;
-    let unusable = |error: tokenizers::Error| Error::Unusable {
-        path: path.clone(),
+    let broken = |error: tokenizers::Error| unusable(&path, &error);
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(broken)?;
+    // Padding and truncation are for batches of short texts.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(broken)?;
+    Ok((tokenizer, path))
+}
+
+fn unusable(path: &Path, error: &tokenizers::Error) -> Error {
+    Error::Unusable {
+        path: path.to_path_buf(),
         problem: format!(
-            "it is no tokenizer that can be used: {}",
+            "it cannot be used as a tokenizer: {}",
             shown(&error.to_string())
         ),
-    };
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(unusable)?;
-    // Both are for batches of short texts.
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(unusable)?;
-    let encoding = tokenizer
-        .encode_fast(text.content.as_ref(), true)
-        .map_err(unusable)?;
-    Ok(encoding.get_ids().to_vec())
+    }
 }
 
 /// A whole file, if it is a regular one of at most `limit` bytes.
@@ -156,6 +186,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::untrusted::tests::{HOSTILE, is_fit_for_a_terminal};
 
     #[test]
     fn the_two_built_in_texts_have_no_line_in_common() {
@@ -171,6 +202,27 @@ mod tests {
         assert!(lines(&calibration).is_disjoint(&lines(&held_out)));
         assert!((16 << 10..=32 << 10).contains(&calibration.content.len()));
         assert!((16 << 10..=32 << 10).contains(&held_out.content.len()));
+    }
+
+    #[test]
+    fn no_error_prints_a_name_raw() {
+        let (path, name) = (|| PathBuf::from(HOSTILE), || HOSTILE.to_owned());
+        let not_regular = checkpoint::Error::NotRegular { path: path() };
+        for error in [
+            Error::NoTokenizer(path()),
+            Error::Checkpoint(not_regular),
+            Error::Unusable {
+                path: path(),
+                problem: "it is empty".to_owned(),
+            },
+            Error::TooShort {
+                text: name(),
+                found: 1,
+                wanted: 2,
+            },
+        ] {
+            is_fit_for_a_terminal(&error.to_string());
+        }
     }
 
     #[test]

@@ -336,10 +336,10 @@ fn an_existing_directory_is_replaced_only_where_the_options_say_so() {
     let out = root.path().join("out");
     fs::create_dir(&out).unwrap();
     fs::write(out.join("config.json"), "old").unwrap();
-    fs::write(out.join("stale"), "old").unwrap();
+    fs::write(out.join("stale.safetensors"), "old").unwrap();
     let error = prune(&dir, &out, false).unwrap_err();
     assert!(error.to_string().contains("be replaced"), "{error}");
-    assert_eq!(names(&out), ["config.json", "stale"]);
+    assert_eq!(names(&out), ["config.json", "stale.safetensors"]);
     prune(&dir, &out, true).unwrap();
     assert_eq!(
         names(&out),
@@ -364,10 +364,71 @@ fn a_directory_without_a_checkpoint_is_never_replaced() {
     fs::write(out.join("thesis.tex"), "mine").unwrap();
     for force in [false, true] {
         let error = prune(&dir, &out, force).unwrap_err();
-        assert!(matches!(error, Error::NotReplaceable { .. }), "{error:?}");
+        assert!(
+            matches!(&error, Error::HoldsForeignFile { file, .. } if file == "thesis.tex"),
+            "{error:?}"
+        );
     }
     assert_eq!(names(&out), ["thesis.tex"]);
     assert_eq!(names(root.path()), ["model", "out"]);
+}
+
+#[test]
+fn a_directory_that_holds_more_than_a_checkpoint_is_refused_by_the_first_foreign_name() {
+    let (root, dir) = sharded();
+    let out = root.path().join("out");
+    for (foreign, named) in [
+        ("notes.txt", "notes.txt"),
+        ("src/main.py", "src"),
+        ("train.py", "train.py"),
+        ("1_Pooling/notes.txt", "1_Pooling/notes.txt"),
+        ("1_Pooling/.git/config", "1_Pooling/.git"),
+        (".git/config", ".git"),
+        ("zzz/zzz", "zzz"),
+    ] {
+        prune(&dir, &out, true).unwrap();
+        let path = out.join(foreign);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "mine").unwrap();
+        let error = prune(&dir, &out, true).unwrap_err();
+        assert!(
+            matches!(&error, Error::HoldsForeignFile { file, .. } if *file == named),
+            "{error:?}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        fs::remove_dir_all(&out).unwrap();
+    }
+    // A config.json and a README do not make a model.
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("config.json"), "mine").unwrap();
+    fs::write(out.join("README.md"), "mine").unwrap();
+    let error = prune(&dir, &out, true).unwrap_err();
+    assert!(matches!(error, Error::NotReplaceable { .. }), "{error:?}");
+}
+
+#[test]
+fn an_earlier_output_is_replaced_with_all_that_was_copied_into_it() {
+    let (root, dir) = sharded();
+    let out = root.path().join("out");
+    for name in [
+        "utils.py",
+        "LICENSE",
+        "1_Pooling/config.json",
+        "optimizer.bin",
+    ] {
+        fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
+        fs::write(dir.join(name), name).unwrap();
+    }
+    prune(&dir, &out, false).unwrap();
+    fs::write(out.join(".DS_Store"), "litter").unwrap();
+    let finished = prune(&dir, &out, true).unwrap();
+    assert_eq!(finished.left_out.len(), 1);
+    assert!(out.join("utils.py").exists() && !out.join(".DS_Store").exists());
+    assert_eq!(names(root.path()), ["model", "out"]);
+    // Code that has been changed since is somebody's work.
+    fs::write(out.join("utils.py"), "mine").unwrap();
+    let error = prune(&dir, &out, true).unwrap_err();
+    assert!(matches!(error, Error::HoldsForeignFile { .. }), "{error:?}");
 }
 
 #[test]
@@ -379,7 +440,8 @@ fn a_directory_that_fills_meanwhile_is_not_replaced() {
     write_all(&checkpoint, &output);
     fs::create_dir(&out).unwrap();
     fs::write(out.join("thesis.tex"), "mine").unwrap();
-    assert!(matches!(output.finish(), Err(Error::NotReplaceable { .. })));
+    let refused = output.finish();
+    assert!(matches!(refused, Err(Error::HoldsForeignFile { .. })));
     assert_eq!(names(&out), ["thesis.tex"]);
     assert_eq!(names(root.path()), ["model", "out"]);
 }

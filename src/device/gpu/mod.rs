@@ -157,7 +157,7 @@ impl Gpu {
         Ok(words)
     }
 
-    /// Starts the passes, joined, on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's
+    /// Starts the fused passes on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's
     /// tensor.
     pub(crate) fn submit(
         &self,

@@ -7,7 +7,7 @@ use super::timed::{Elapsed, Timed};
 use crate::device::cpu::{self, Keys};
 use crate::recipe::{Recipe, Rows, Step};
 
-pub(super) struct Timer<'a> {
+pub(super) struct CpuTimer<'a> {
     timed: Timed,
     recipe: &'a Recipe,
     parts: Vec<Part<'a>>,
@@ -21,7 +21,7 @@ struct Part<'a> {
     copy: Vec<u8>,
 }
 
-impl<'a> Timer<'a> {
+impl<'a> CpuTimer<'a> {
     pub(super) fn new(timed: Timed, rows: Rows<'a>, recipe: &'a Recipe, threads: usize) -> Self {
         let share = rows.rows().div_ceil(threads).max(1);
         let row_bytes = rows.in_features * rows.dtype.size();

@@ -10,7 +10,7 @@ use crate::device::gpu::dispatches::{Dispatch, Work};
 use crate::passes::params::Binding;
 use crate::recipe::{Recipe, Rows, Step};
 
-pub(super) struct Timer<'a> {
+pub(super) struct GpuTimer<'a> {
     gpu: &'a Gpu,
     buffers: Buffers,
     what: What,
@@ -30,7 +30,7 @@ struct Timestamps {
     read: wgpu::Buffer,
 }
 
-impl<'a> Timer<'a> {
+impl<'a> GpuTimer<'a> {
     pub(super) fn new(
         gpu: &'a Gpu,
         timed: Timed,

@@ -16,14 +16,14 @@ use crate::recipe::{Recipe, Rows};
 pub struct Timer<'a>(TimerOf<'a>);
 
 enum TimerOf<'a> {
-    Cpu(cpu::Timer<'a>),
-    Gpu(Box<gpu::Timer<'a>>),
+    Cpu(cpu::CpuTimer<'a>),
+    Gpu(Box<gpu::GpuTimer<'a>>),
 }
 
 impl<'a> Timer<'a> {
     /// The CPU's timer: its threads share the rows.
     pub(super) fn on_cpu(cpu: &Cpu, timed: Timed, rows: Rows<'a>, recipe: &'a Recipe) -> Self {
-        Self(TimerOf::Cpu(cpu::Timer::new(
+        Self(TimerOf::Cpu(cpu::CpuTimer::new(
             timed,
             rows,
             recipe,
@@ -38,7 +38,7 @@ impl<'a> Timer<'a> {
         rows: Rows<'a>,
         recipe: &Recipe,
     ) -> Result<Self, Error> {
-        let timer = gpu::Timer::new(gpu, timed, rows, recipe)?;
+        let timer = gpu::GpuTimer::new(gpu, timed, rows, recipe)?;
         Ok(Self(TimerOf::Gpu(Box::new(timer))))
     }
 

@@ -7,7 +7,7 @@
 mod column_norms;
 mod tokens;
 
-use crate::model::DecoderBlock;
+use crate::model::{Architecture, DecoderBlock};
 
 /// A statistic of a layer's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +53,18 @@ pub(super) struct StatisticSums {
 
 impl StatisticSums {
     /// Nothing seen yet.
-    pub(super) fn new(blocks: usize) -> Self {
+    pub(super) fn new(statistics: &[Statistic], architecture: &Architecture) -> Self {
+        let blocks = architecture.blocks.iter();
+        let of_block = |block| vec![0.0; numbers(statistics, block)];
         Self {
-            sums: vec![Vec::new(); blocks],
+            sums: blocks.map(of_block).collect(),
         }
     }
 
     /// Adds what one sequence showed in a block.
     pub(super) fn add(&mut self, block: usize, observed: &[f32]) {
         let sums = &mut self.sums[block];
-        sums.resize(observed.len(), 0.0);
+        debug_assert_eq!(sums.len(), observed.len(), "an input that is not observed");
         for (sum, &number) in sums.iter_mut().zip(observed) {
             *sum += f64::from(number);
         }
@@ -70,10 +72,7 @@ impl StatisticSums {
 
     /// The next `count` numbers of a block, in the order in which they were observed.
     pub(super) fn take(&mut self, block: usize, count: usize) -> Vec<f64> {
-        let sums = &mut self.sums[block];
-        // Without a single token everything is zero.
-        sums.resize(count.max(sums.len()), 0.0);
-        sums.drain(..count).collect()
+        self.sums[block].drain(..count).collect()
     }
 }
 
@@ -83,7 +82,9 @@ mod tests {
 
     #[test]
     fn sums_come_back_in_the_order_in_which_they_were_observed() {
-        let mut sums = StatisticSums::new(2);
+        let mut sums = StatisticSums {
+            sums: vec![vec![0.0; 2], vec![0.0; 3]],
+        };
         sums.add(1, &[1.0, 2.0, 3.0]);
         sums.add(1, &[1e-9, 2.0, 3.0]);
         assert_eq!(sums.take(1, 1), [1.0 + f64::from(1e-9_f32)]);

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::checkpoint::shown;
 use crate::model::activation::Activation;
 use crate::model::block::HeadCounts;
 use crate::model::config::Config;
 use crate::model::error::Error;
+use crate::untrusted::shown;
 
 /// Heads and their width: `num_attention_heads`, `head_dim`, and as many keys as `key_heads` says of the queries.
 pub(super) fn heads(
@@ -42,10 +42,19 @@ pub(super) fn grouped_heads(config: &Config<'_>) -> Result<HeadCounts, Error> {
 
 /// `hidden_act`.
 pub(super) fn activation(config: &Config<'_>, default: Activation) -> Result<Activation, Error> {
-    match config.word("hidden_act") {
+    activation_at(config, "hidden_act", default)
+}
+
+/// The activation that a key names.
+pub(super) fn activation_at(
+    config: &Config<'_>,
+    key: &str,
+    default: Activation,
+) -> Result<Activation, Error> {
+    match config.word(key) {
         None => Ok(default),
         Some(name) => Activation::named(name)
-            .ok_or_else(|| Error::Unsupported(format!("hidden_act {}", shown(name)))),
+            .ok_or_else(|| Error::Unsupported(format!("{key} {}", shown(name)))),
     }
 }
 
@@ -55,29 +64,25 @@ pub(super) fn max_context(config: &Config<'_>) -> Result<Option<usize>, Error> {
     config.get(key).map(|_| config.size(key)).transpose()
 }
 
-/// `sliding_window`, where every block has the same.
-pub(super) fn window(config: &Config<'_>) -> Result<Option<usize>, Error> {
-    let key = "sliding_window";
-    config.get(key).map(|_| config.size(key)).transpose()
-}
-
 /// What a product of queries and keys is usually multiplied by.
 pub(super) fn usual_scale(heads: HeadCounts) -> f32 {
     (heads.features as f32).powf(-0.5)
 }
 
-/// The window of each block where `use_sliding_window` may turn it on: in the blocks that `layer_types` names, or from
-/// `max_window_layers` on.
-pub(super) fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<usize>>, Error> {
-    let mut window = None;
-    if config.flag_or("use_sliding_window", false)? && config.get("sliding_window").is_some() {
-        window = Some(config.size("sliding_window")?);
-    }
+/// `sliding_window`.
+pub(super) fn window(config: &Config<'_>) -> Result<Option<usize>, Error> {
+    let key = "sliding_window";
+    config.get(key).map(|_| config.size(key)).transpose()
+}
+
+/// The blocks that slide: those that `layer_types` says, or else those that `usual` does.
+pub(super) fn sliding(
+    config: &Config<'_>,
+    blocks: usize,
+    usual: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>, Error> {
     let Some(types) = config.get("layer_types") else {
-        let first = config.get("max_window_layers").and_then(Value::as_u64);
-        let first = first.map_or(28, |first| usize::try_from(first).unwrap_or(usize::MAX));
-        let windows = (0..blocks).map(|block| window.filter(|_| block >= first));
-        return Ok(windows.collect());
+        return Ok((0..blocks).map(usual).collect());
     };
     let types = types.as_array().filter(|types| types.len() == blocks);
     let types = types.ok_or_else(|| {
@@ -85,16 +90,63 @@ pub(super) fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<u
             "layer_types is not a list of {blocks} types, one a block"
         ))
     })?;
-    let windows = types.iter().map(|kind| match kind.as_str() {
-        Some("full_attention") => Ok(None),
-        Some("sliding_attention") if window.is_some() => Ok(window),
-        Some("sliding_attention") => Err(Error::Config(
-            "layer_types has sliding_attention, and there is no sliding_window in use".to_owned(),
-        )),
+    let slides = types.iter().map(|kind| match kind.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
         _ => Err(Error::Unsupported(format!(
             "a block of the type {}",
             shown(&kind.to_string())
         ))),
     });
-    windows.collect()
+    slides.collect()
+}
+
+/// The blocks that slide where every so many-th does not: `key` says how many.
+pub(super) fn sliding_but_every(
+    config: &Config<'_>,
+    blocks: usize,
+    key: &str,
+    usual: usize,
+) -> Result<Vec<bool>, Error> {
+    let period = match config.get("layer_types") {
+        Some(_) => usual,
+        None => config.size_or(key, Some(usual))?,
+    };
+    sliding(config, blocks, |block| (block + 1) % period != 0)
+}
+
+/// The window of each block.
+pub(super) fn windows_of(
+    sliding: &[bool],
+    window: Option<usize>,
+) -> Result<Vec<Option<usize>>, Error> {
+    if window.is_none() && sliding.contains(&true) {
+        let problem = "layer_types has sliding_attention, and there is no sliding_window in use";
+        return Err(Error::Config(problem.to_owned()));
+    }
+    Ok(sliding
+        .iter()
+        .map(|slides| window.filter(|_| *slides))
+        .collect())
+}
+
+/// The window of each block where `use_sliding_window` may turn it on: in the blocks that `layer_types` names, or from
+/// `max_window_layers` on.
+pub(super) fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<usize>>, Error> {
+    let window = match config.flag_or("use_sliding_window", false)? {
+        true => window(config)?,
+        false => None,
+    };
+    let first = config.get("max_window_layers").and_then(Value::as_u64);
+    let first = first.map_or(28, |first| usize::try_from(first).unwrap_or(usize::MAX));
+    let sliding = sliding(config, blocks, |block| window.is_some() && block >= first)?;
+    windows_of(&sliding, window)
+}
+
+/// Refuses a switch that is on and that nobody wrote the code for.
+pub(super) fn refuse(config: &Config<'_>, switch: &str) -> Result<(), Error> {
+    match config.flag_or(switch, false)? {
+        true => Err(Error::Unsupported(format!("a model with {switch}"))),
+        false => Ok(()),
+    }
 }

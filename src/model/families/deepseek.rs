@@ -2,7 +2,6 @@
 
 use super::common;
 use super::moe::{self, ExpertSizes};
-use crate::checkpoint::shown;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{
@@ -15,6 +14,7 @@ use crate::model::experts::Router;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::latent::{LatentProjections, LatentQuery, LatentWidths};
 use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
+use crate::untrusted::shown;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["deepseek_v2", "deepseek_v3"],

@@ -1,5 +1,6 @@
 //! Mistral 7B and its successors: a Llama whose blocks may all attend to the last tokens only.
 
+use super::common;
 use super::llama_like::LlamaLike;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
@@ -11,10 +12,8 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let key = "sliding_window";
-    let window = files.config.get(key).map(|_| files.config.size(key));
     let mistral = LlamaLike {
-        windows: vec![window.transpose()?; files.blocks()?],
+        windows: vec![common::window(&files.config)?; files.blocks()?],
         ..LlamaLike::plain(files)?
     };
     mistral.describe(files)

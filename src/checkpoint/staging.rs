@@ -1,7 +1,7 @@
 //! The transaction that makes an output appear whole or not at all.
 //!
-//! A [`Stage`] is a temporary file or directory beside the place where the output will be. Each staged file has its full
-//! length and its header from the start; its data come from any number of threads, each byte once. [`Stage::finish`] refuses
+//! A [`Staging`] is a temporary file or directory beside the place where the output will be. Each staged file has its full
+//! length and its header from the start; its data come from any number of threads, each byte once. [`Staging::finish`] refuses
 //! while bytes are missing, then renames. A stage that is dropped instead, by an error or a panic, removes what it made. A
 //! process that is killed leaves `.NAME.xxxxxx.tmp` behind, and no half-written NAME.
 
@@ -28,12 +28,13 @@ pub(super) struct FileSpec<'a> {
     /// Its length in bytes, header included.
     pub len: u64,
     /// The file whose mode bits it gets, less the umask, as `cp` does it; without one, those of any new file.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "mode bits are a thing of Unix"))]
     pub like: Option<&'a Path>,
 }
 
 /// An output that is being written, invisible until it is finished.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Staging {
     // Before `temporary`: where an open file cannot be deleted, the handles have to go first.
     files: Vec<StagedFile>,
     temporary: Temporary,
@@ -66,7 +67,7 @@ pub(super) struct StagedFile {
     extra_mode: u32,
 }
 
-impl Stage {
+impl Staging {
     /// Stages an output that is one file.
     pub(super) fn file(destination: Destination, spec: &FileSpec<'_>, sync: bool) -> Result<Self> {
         let parent = &destination.parent;
@@ -379,38 +380,4 @@ fn sync_directory(dir: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn want_of_room_says_how_much_is_needed_and_where() {
-        for kind in [
-            io::ErrorKind::StorageFull,
-            io::ErrorKind::QuotaExceeded,
-            io::ErrorKind::FileTooLarge,
-        ] {
-            let error = write_error(kind.into(), Path::new("d/f"), 123_456, Path::new("d"));
-            assert!(
-                matches!(
-                    error,
-                    Error::NoSpace {
-                        needed: 123_456,
-                        ..
-                    }
-                ),
-                "{error:?}"
-            );
-            assert!(
-                error.to_string().contains("123456 bytes are needed in d;"),
-                "{error}"
-            );
-        }
-        let other = write_error(
-            io::ErrorKind::PermissionDenied.into(),
-            Path::new("d/f"),
-            1,
-            Path::new("d"),
-        );
-        assert!(matches!(other, Error::Io { .. }), "{other:?}");
-    }
-}
+mod tests;

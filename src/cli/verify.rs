@@ -1,0 +1,63 @@
+//! `verify`: an output held against its original.
+
+use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::plan::{Draft, Ewma, NameFilter, NormsSource, Options, Score, Selection};
+use swiftprune_wgpu::prune::{Verified, verify};
+use swiftprune_wgpu::report;
+use swiftprune_wgpu::untrusted::shown_path;
+
+use anyhow::Context as _;
+
+use super::args::Verify;
+use super::output;
+use super::progress::ByteBar;
+use super::terminal::Terminal;
+
+pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
+    let original = Checkpoint::open(&args.original)?;
+    let pruned = Checkpoint::open(&args.pruned)?;
+    let mut options = Options::new(match (args.pattern, args.sparsity) {
+        (Some(pattern), _) => Selection::Pattern(pattern),
+        (None, Some(sparsity)) => Selection::Exact { sparsity },
+        // A fixed threshold says nothing of how many.
+        (None, None) => Selection::Lambda {
+            lambda: 0.0,
+            ewma: Ewma::default(),
+        },
+    });
+    options.targets = NameFilter::new(&args.include, &args.exclude)?;
+    if let Some(path) = &args.report {
+        let asked = report::asked(path)
+            .with_context(|| format!("cannot use the report {}", shown_path(path)))?;
+        options.selection = asked.selection;
+        options.targets = NameFilter::of_names(asked.pruned);
+    }
+    // How weights were chosen does not matter here, so that no norms are needed.
+    options.score = Score::by_name("magnitude");
+    let draft = Draft::new(original, options, NormsSource::None)?;
+    let bar = ByteBar::new("verifying", draft.bytes_total(), terminal);
+    let threads = args.threads.map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        usize::from,
+    );
+    let verified = verify(&draft, &pruned, threads, &|bytes| bar.inc(bytes));
+    bar.finish();
+    let verified = verified?;
+    println!(
+        "{}",
+        line(&verified, &shown_path(pruned.source.weights().path()))
+    );
+    Ok(())
+}
+
+/// What was verified, in a sentence.
+pub(super) fn line(verified: &Verified, output: &str) -> String {
+    format!(
+        "verified {output}: {} compared; {} of {} prunable weights are zero ({}), {} of them new; all others keep their bits",
+        output::bytes(verified.bytes),
+        output::count(verified.zeros),
+        output::count(verified.weights),
+        output::percent(verified.zeros as f64 / verified.weights.max(1) as f64),
+        output::count(verified.new_zeros),
+    )
+}

@@ -1,0 +1,52 @@
+//! OLMo 2 and 3: norms behind each half of a block instead of before it, and of all heads together; OLMo 3 slides.
+
+use super::common;
+use super::llama_like::LlamaLike;
+use super::llama_like::NormStyle;
+use crate::model::architecture::Architecture;
+use crate::model::block::{HeadNorms, NormKind, NormedWidth, Position};
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::rotary::{Rotary, RotaryDefaults};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["olmo2", "olmo3"],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let attention_bias = config.flag_or("attention_bias", false)?;
+    let plain = LlamaLike::plain(files)?;
+    let mut olmo = LlamaLike {
+        norm: NormStyle::of(NormKind::Rms, config.number_or("rms_norm_eps", 1e-5)?),
+        attention_norm: None,
+        attention_post_norm: Some("post_attention_layernorm"),
+        mlp_norm: None,
+        mlp_post_norm: Some("post_feedforward_layernorm"),
+        head_norms: Some(HeadNorms {
+            norms: ["self_attn.q_norm", "self_attn.k_norm"],
+            width: NormedWidth::AllHeads,
+            after_rotation: false,
+        }),
+        projection_bias: attention_bias,
+        output_bias: attention_bias,
+        ..plain
+    };
+    if files.model_type == "olmo3" {
+        let sliding = common::sliding(config, files.blocks()?, |block| (block + 1) % 4 != 0)?;
+        let defaults = RotaryDefaults {
+            base: 500_000.0,
+            ..RotaryDefaults::of(olmo.heads.features)
+        };
+        let window = config.size_or("sliding_window", Some(4096))?;
+        olmo.windows = common::windows_of(&sliding, Some(window))?;
+        olmo.rotaries = vec![
+            Rotary::of_layers(config, "full_attention", true, defaults)?,
+            Rotary::of_layers(config, "sliding_attention", false, defaults)?,
+        ];
+        let position = |slides: &bool| Position::Rotary(usize::from(*slides));
+        olmo.positions = sliding.iter().map(position).collect();
+    }
+    olmo.describe(files)
+}

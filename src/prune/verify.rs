@@ -1,0 +1,638 @@
+//! Verifying: an output held against its original, byte by byte, as any reader of both files could.
+//!
+//! Nothing here knows how a mask was chosen. What must hold: the headers and the files beside the
+//! weights are equal; tensors that are not pruned have the
+//! same bytes; a weight that was pruned is +0.0 and every other one keeps its bits; each row has the zeros that were asked
+//! for, and each group of N:M as many. The same pieces as a run's are read, from both files, by all threads; memory is two
+//! chunks a thread. The first fault in the order of the bytes is reported, whichever thread finds one first.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::chunk::Chunk;
+use super::matrix::Matrix;
+use super::pieces::{self, Piece};
+use crate::checkpoint::{self, Checkpoint, Reader};
+use crate::dtype::{Dtype, Weight, with_weights};
+use crate::error::Kind;
+use crate::plan::Draft;
+use crate::selection::Selection;
+use crate::untrusted::{shown, shown_path};
+
+/// Bytes that are read at a time, of each file.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Why an output could not be verified.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// One of the files cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The output is not what pruning the original gives.
+    #[error("{}: {fault}", shown_path(file))]
+    Fault {
+        /// The output's file.
+        file: PathBuf,
+        /// What is wrong.
+        fault: Fault,
+    },
+}
+
+impl VerifyError {
+    /// What the error means for whoever asked.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Fault { .. } => Kind::NotMet,
+            Self::Checkpoint(_) => Kind::Failed,
+        }
+    }
+}
+
+/// What is wrong with an output.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The two have other files of weights.
+    #[error("the original has {original} files of weights, the output {output}")]
+    Shards {
+        /// Files of the original.
+        original: usize,
+        /// Files of the output.
+        output: usize,
+    },
+    /// A file of weights is called otherwise.
+    #[error("the original's file is called {}", shown(original))]
+    ShardName {
+        /// The name in the original.
+        original: String,
+    },
+    /// The headers differ.
+    #[error("its header differs from the original's at byte {byte}")]
+    Header {
+        /// The first byte that differs, from the start of the file.
+        byte: usize,
+    },
+    /// The files have different lengths.
+    #[error("it has {output} bytes, the original {original}")]
+    Length {
+        /// Bytes of the original.
+        original: u64,
+        /// Bytes of the output.
+        output: u64,
+    },
+    /// A file beside the weights is missing, or differs from the original's.
+    #[error("{} is missing, or differs from the original's", shown(name))]
+    Companion {
+        /// Its name in the directory.
+        name: String,
+    },
+    /// A tensor that is not pruned has other bytes.
+    #[error(
+        "tensor {} is not pruned, but differs at byte {byte} of the file",
+        shown(tensor)
+    )]
+    Copied {
+        /// The tensor.
+        tensor: String,
+        /// The first byte that differs, from the start of the file.
+        byte: u64,
+    },
+    /// A weight is neither what it was nor +0.0.
+    #[error(
+        "tensor {}, row {row}, column {column}: a weight that is not zero was changed",
+        shown(tensor)
+    )]
+    Survivor {
+        /// The tensor.
+        tensor: String,
+        /// Its row: the output neuron, counted over all experts.
+        row: usize,
+        /// Its column: the input feature.
+        column: usize,
+    },
+    /// A weight was set to -0.0.
+    #[error(
+        "tensor {}, row {row}, column {column}: a pruned weight is -0.0, not +0.0",
+        shown(tensor)
+    )]
+    NegativeZero {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+    },
+    /// A row has another number of zeros than was asked for.
+    #[error(
+        "tensor {}, row {row}: {zeros} zeros where {asked} were asked for",
+        shown(tensor)
+    )]
+    Row {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// The zeros that it should have.
+        asked: usize,
+        /// The zeros that it has.
+        zeros: usize,
+    },
+    /// A group of N:M has another number of zeros than was asked for.
+    #[error(
+        "tensor {}, row {row}, columns from {column}: a group with {zeros} zeros where {asked} were asked for",
+        shown(tensor)
+    )]
+    Group {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// The group's first column.
+        column: usize,
+        /// The zeros that it should have.
+        asked: usize,
+        /// The zeros that it has.
+        zeros: usize,
+    },
+}
+
+/// What was found in an output without a fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Bytes that were compared, headers included.
+    pub bytes: u64,
+    /// Weights of the tensors that may be pruned.
+    pub weights: u64,
+    /// Zeros among them.
+    pub zeros: u64,
+    /// Zeros that the original does not have.
+    pub new_zeros: u64,
+}
+
+/// Holds `output` against the original of `draft`: only the tensors that it prunes may differ, in zeros, and each of their
+/// rows must have what its selection asks for (a fixed lambda asks for nothing).
+///
+/// `progress` is told of bytes that were compared, from several threads. Rows and groups with NaN or infinity are not
+/// counted, since such weights are never pruned.
+///
+/// # Errors
+/// [`VerifyError::Fault`] with the first fault in the order of the bytes; [`VerifyError::Checkpoint`].
+pub fn verify(
+    draft: &Draft,
+    output: &Checkpoint,
+    threads: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Verified, VerifyError> {
+    let original = draft.checkpoint();
+    let mut verified = Verified {
+        bytes: headers(original, output)?,
+        ..Verified::default()
+    };
+    progress(verified.bytes);
+    if let Some(name) = checkpoint::differing_companion(original, output)? {
+        return Err(VerifyError::Fault {
+            file: output.source.weights().path().to_path_buf(),
+            fault: Fault::Companion { name },
+        });
+    }
+    let readers = [Reader::open(original)?, Reader::open(output)?];
+    let (matrices, pieces) = pieces::cut(draft, |matrix| CHUNK_BYTES / matrix.row_bytes().max(1));
+    // Copies of another tensor's size are compared a chunk at a time, too.
+    let work = Work {
+        draft,
+        output,
+        readers,
+        matrices,
+        pieces: pieces.into_iter().flat_map(in_chunks).collect(),
+        next: AtomicUsize::new(0),
+        first: Mutex::new(None),
+    };
+    let of_threads = std::thread::scope(|scope| {
+        let spawn = |_| scope.spawn(|| work.run(progress));
+        let threads: Vec<_> = (0..threads.max(1)).map(spawn).collect();
+        threads
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(found) => found,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect::<Vec<Verified>>()
+    });
+    if let Some((_, error)) = work
+        .first
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
+        return Err(error);
+    }
+    for found in of_threads {
+        verified.bytes += found.bytes;
+        verified.weights += found.weights;
+        verified.zeros += found.zeros;
+        verified.new_zeros += found.new_zeros;
+    }
+    Ok(verified)
+}
+
+/// Compares names, lengths and headers; the bytes of the headers.
+fn headers(original: &Checkpoint, output: &Checkpoint) -> Result<u64, VerifyError> {
+    let counts = [original.shards.len(), output.shards.len()];
+    if counts[0] != counts[1] {
+        return Err(VerifyError::Fault {
+            file: output.source.weights().path().to_path_buf(),
+            fault: Fault::Shards {
+                original: counts[0],
+                output: counts[1],
+            },
+        });
+    }
+    let mut bytes = 0;
+    for (from, to) in original.shards.iter().zip(&output.shards) {
+        let fault = |fault| VerifyError::Fault {
+            file: to.path.clone(),
+            fault,
+        };
+        // A single file may be called as one likes.
+        if counts[0] > 1 && from.file_name != to.file_name {
+            return Err(fault(Fault::ShardName {
+                original: from.file_name.clone(),
+            }));
+        }
+        let (ours, theirs) = (&from.header.raw, &to.header.raw);
+        if ours != theirs {
+            let differs = ours.iter().zip(theirs).position(|(a, b)| a != b);
+            return Err(fault(Fault::Header {
+                byte: differs.unwrap_or(ours.len().min(theirs.len())),
+            }));
+        }
+        if from.len != to.len {
+            return Err(fault(Fault::Length {
+                original: from.len,
+                output: to.len,
+            }));
+        }
+        bytes += ours.len() as u64;
+    }
+    Ok(bytes)
+}
+
+/// A copied span in parts of a chunk's size; rows as they are.
+fn in_chunks(piece: Piece) -> Vec<Piece> {
+    let Piece::Copy { shard, span } = piece else {
+        return vec![piece];
+    };
+    span.clone()
+        .step_by(CHUNK_BYTES)
+        .map(|start| Piece::Copy {
+            shard,
+            span: start..span.end.min(start + CHUNK_BYTES as u64),
+        })
+        .collect()
+}
+
+/// What the threads share.
+struct Work<'a> {
+    draft: &'a Draft,
+    output: &'a Checkpoint,
+    /// Of the original, and of the output.
+    readers: [Reader<'a>; 2],
+    matrices: Vec<Matrix<'a>>,
+    pieces: Vec<Piece>,
+    next: AtomicUsize,
+    /// The first fault so far, in the order of the pieces.
+    first: Mutex<Option<(usize, VerifyError)>>,
+}
+
+impl Work<'_> {
+    fn run(&self, progress: &(dyn Fn(u64) + Sync)) -> Verified {
+        let mut found = Verified::default();
+        let mut chunks = [Chunk::default(), Chunk::default()];
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = self.pieces.get(index) else {
+                return found;
+            };
+            let before = found.bytes;
+            let result = match piece {
+                Piece::Copy { shard, span } => self.copied(*shard, span, &mut chunks, &mut found),
+                Piece::Prune { matrix, rows } => self.pruned(
+                    &self.matrices[*matrix],
+                    rows.clone(),
+                    &mut chunks,
+                    &mut found,
+                ),
+                // The sums of a score are no part of an output.
+                Piece::Sums { .. } => Ok(()),
+            };
+            progress(found.bytes - before);
+            if let Err(error) = result {
+                let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+                if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
+                    *first = Some((index, error));
+                }
+                // Pieces before this one are in the hands of the other threads; those behind it no longer matter.
+                self.next.store(self.pieces.len(), Ordering::Relaxed);
+                return found;
+            }
+        }
+    }
+
+    fn fault(&self, shard: usize, fault: Fault) -> VerifyError {
+        VerifyError::Fault {
+            file: self.output.shards[shard].path.clone(),
+            fault,
+        }
+    }
+
+    fn copied(
+        &self,
+        shard: usize,
+        span: &Range<u64>,
+        chunks: &mut [Chunk; 2],
+        found: &mut Verified,
+    ) -> Result<(), VerifyError> {
+        let len = (span.end - span.start) as usize; // at most a chunk's
+        for (reader, chunk) in self.readers.iter().zip(chunks.iter_mut()) {
+            reader.read_at(shard, span.start, chunk.resize(len))?;
+        }
+        found.bytes += len as u64;
+        let [original, output] = [chunks[0].bytes(), chunks[1].bytes()];
+        if original == output {
+            return Ok(());
+        }
+        let differs = original.iter().zip(output).position(|(a, b)| a != b);
+        let byte = span.start + differs.unwrap_or(0) as u64;
+        let tensors = self.draft.tensors().iter();
+        let tensor = tensors
+            .filter(|tensor| tensor.shard == shard)
+            .find(|tensor| (tensor.offset..tensor.offset + tensor.len).contains(&byte));
+        Err(self.fault(
+            shard,
+            Fault::Copied {
+                tensor: tensor.map_or_else(String::new, |tensor| tensor.name.clone()),
+                byte,
+            },
+        ))
+    }
+
+    fn pruned(
+        &self,
+        matrix: &Matrix<'_>,
+        rows: Range<usize>,
+        chunks: &mut [Chunk; 2],
+        found: &mut Verified,
+    ) -> Result<(), VerifyError> {
+        for (reader, chunk) in self.readers.iter().zip(chunks.iter_mut()) {
+            matrix.read(reader, rows.clone(), chunk)?;
+        }
+        let in_features = matrix.target.in_features;
+        found.bytes += chunks[0].bytes().len() as u64;
+        found.weights += (rows.len() * in_features) as u64;
+        if in_features == 0 {
+            return Ok(());
+        }
+        let row_bytes = matrix.row_bytes();
+        let [original, output] =
+            [chunks[0].bytes(), chunks[1].bytes()].map(|bytes| bytes.chunks_exact(row_bytes));
+        for ((row, original), output) in rows.zip(original).zip(output) {
+            let of_row = check_row(matrix.dtype, matrix.selection, original, output);
+            let of_row = of_row.map_err(|fault| {
+                let tensor = &self.draft.tensors()[matrix.tensor].name;
+                let row = matrix.expert * matrix.target.out_features + row;
+                self.fault(matrix.shard, fault.of(tensor, row))
+            })?;
+            found.zeros += of_row.zeros;
+            found.new_zeros += of_row.new_zeros;
+        }
+        Ok(())
+    }
+}
+
+/// Zeros of a row.
+#[derive(Debug, PartialEq, Eq)]
+struct RowZeros {
+    zeros: u64,
+    new_zeros: u64,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, PartialEq, Eq)]
+enum RowFault {
+    Survivor {
+        column: usize,
+    },
+    NegativeZero {
+        column: usize,
+    },
+    Row {
+        asked: usize,
+        zeros: usize,
+    },
+    Group {
+        column: usize,
+        asked: usize,
+        zeros: usize,
+    },
+}
+
+impl RowFault {
+    fn of(self, tensor: &str, row: usize) -> Fault {
+        let tensor = tensor.to_owned();
+        match self {
+            Self::Survivor { column } => Fault::Survivor {
+                tensor,
+                row,
+                column,
+            },
+            Self::NegativeZero { column } => Fault::NegativeZero {
+                tensor,
+                row,
+                column,
+            },
+            Self::Row { asked, zeros } => Fault::Row {
+                tensor,
+                row,
+                asked,
+                zeros,
+            },
+            Self::Group {
+                column,
+                asked,
+                zeros,
+            } => Fault::Group {
+                tensor,
+                row,
+                column,
+                asked,
+                zeros,
+            },
+        }
+    }
+}
+
+/// Checks one row of stored weights against the original's.
+fn check_row(
+    dtype: Dtype,
+    selection: Selection,
+    original: &[u8],
+    output: &[u8],
+) -> Result<RowZeros, RowFault> {
+    with_weights!(dtype, original, cast_slice, |original| {
+        check_weights(selection, original, bytemuck::cast_slice(output))
+    })
+}
+
+/// What is counted of some weights.
+#[derive(Clone, Copy, Default)]
+struct Zeros {
+    before: usize,
+    after: usize,
+    /// NaN and infinities.
+    non_finite: usize,
+}
+
+fn check_weights<W: Weight>(
+    selection: Selection,
+    original: &[W],
+    output: &[W],
+) -> Result<RowZeros, RowFault> {
+    // Without a branch first: nearly every row is as it should be.
+    let is_bad = original
+        .iter()
+        .zip(output)
+        .fold(false, |bad, (&a, &b)| bad | !is_kept_or_zeroed(a, b));
+    if is_bad {
+        return Err(first_bad(original, output));
+    }
+    let count = |original: &[W], output: &[W]| {
+        let mut zeros = Zeros::default();
+        for (&a, &b) in original.iter().zip(output) {
+            zeros.before += usize::from(a.magnitude_bits() == 0);
+            zeros.after += usize::from(b.magnitude_bits() == 0);
+            zeros.non_finite += usize::from(a.magnitude_bits() >= 0x7f80_0000);
+        }
+        zeros
+    };
+    let all = count(original, output);
+    if let Selection::Pattern(pattern) = selection {
+        let (n, m) = (pattern.n() as usize, pattern.m() as usize);
+        for (group, (original, output)) in original.chunks(m).zip(output.chunks(m)).enumerate() {
+            let zeros = count(original, output);
+            let asked = original.len().saturating_sub(n).max(zeros.before);
+            if zeros.after != asked && zeros.non_finite == 0 {
+                return Err(RowFault::Group {
+                    column: group * m,
+                    asked,
+                    zeros: zeros.after,
+                });
+            }
+        }
+    } else if let Some(k) = selection.k(original.len()) {
+        let asked = k.max(all.before);
+        if all.after != asked && all.non_finite == 0 {
+            return Err(RowFault::Row {
+                asked,
+                zeros: all.after,
+            });
+        }
+    }
+    Ok(RowZeros {
+        zeros: all.after as u64,
+        new_zeros: (all.after - all.before) as u64,
+    })
+}
+
+/// The same bits, or +0.0.
+#[inline(always)]
+fn is_kept_or_zeroed<W: Weight>(original: W, output: W) -> bool {
+    let output = bytemuck::bytes_of(&output);
+    let is_zero = output.iter().all(|&byte| byte == 0);
+    is_zero | (bytemuck::bytes_of(&original) == output)
+}
+
+fn first_bad<W: Weight>(original: &[W], output: &[W]) -> RowFault {
+    let pairs = original.iter().zip(output);
+    let (column, b) = pairs
+        .enumerate()
+        .find(|(_, (a, b))| !is_kept_or_zeroed(**a, **b))
+        .map_or((0, None), |(column, (_, b))| (column, Some(*b)));
+    match b {
+        Some(b) if b.magnitude_bits() == 0 => RowFault::NegativeZero { column },
+        _ => RowFault::Survivor { column },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selection::Pattern;
+
+    fn row(weights: &[f32]) -> Vec<u8> {
+        bytemuck::cast_slice(weights).to_vec()
+    }
+
+    fn check(selection: Selection, original: &[f32], output: &[f32]) -> Result<RowZeros, RowFault> {
+        check_row(Dtype::F32, selection, &row(original), &row(output))
+    }
+
+    const HALF: Selection = Selection::Exact { sparsity: 0.5 };
+
+    #[test]
+    fn a_row_as_it_should_be_is_counted() {
+        let of_row = check(HALF, &[1.0, -0.0, 3.0, 4.0], &[0.0, -0.0, 3.0, 4.0]);
+        assert_eq!(
+            of_row,
+            Ok(RowZeros {
+                zeros: 2,
+                new_zeros: 1
+            })
+        );
+    }
+
+    #[test]
+    fn a_changed_weight_and_a_negative_zero_are_found_at_their_column() {
+        let original = [1.0, 2.0, 3.0, 4.0];
+        let changed = check(HALF, &original, &[0.0, 0.0, 3.5, 4.0]);
+        assert_eq!(changed, Err(RowFault::Survivor { column: 2 }));
+        let negative = check(HALF, &original, &[0.0, -0.0, 3.0, 4.0]);
+        assert_eq!(negative, Err(RowFault::NegativeZero { column: 1 }));
+    }
+
+    #[test]
+    fn a_row_has_exactly_the_zeros_that_were_asked_for() {
+        let original = [1.0, 2.0, 3.0, 4.0];
+        for (output, zeros) in [([0.0, 2.0, 3.0, 4.0], 1), ([0.0, 0.0, 0.0, 4.0], 3)] {
+            let fault = check(HALF, &original, &output);
+            assert_eq!(fault, Err(RowFault::Row { asked: 2, zeros }));
+        }
+        // Zeros that were there before stay, also above what was asked.
+        assert!(check(HALF, &[0.0, 0.0, 0.0, 4.0], &[0.0, 0.0, 0.0, 4.0]).is_ok());
+        assert!(check(HALF, &[f32::NAN, 2.0, 3.0, 4.0], &[f32::NAN, 2.0, 3.0, 4.0]).is_ok());
+    }
+
+    #[test]
+    fn every_group_has_its_zeros_and_a_short_one_its_share() {
+        let two_of_four = Selection::Pattern(Pattern::new(2, 4).unwrap());
+        let original = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+        let good = [0.0, 2.0, 0.0, 4.0, 0.0, 6.0, 7.0];
+        assert!(check(two_of_four, &original, &good).is_ok());
+        // Four zeros in all, but not in their groups.
+        let bad = [0.0, 2.0, 3.0, 4.0, 0.0, 0.0, 7.0];
+        assert_eq!(
+            check(two_of_four, &original, &bad),
+            Err(RowFault::Group {
+                column: 0,
+                asked: 2,
+                zeros: 1
+            })
+        );
+    }
+}

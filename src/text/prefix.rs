@@ -1,0 +1,239 @@
+//! As much of a text as is needed, as tokens: the same tokens that the whole text would give.
+//!
+//! A text can be cut between a word and the space before the next one, if no token of the vocabulary has a letter before
+//! a space: then no token can lie across the cut, and both BPE and unigram models treat what is before it as if nothing
+//! followed. (Merges that do not exist cannot be made, and the best way through a lattice that has a single node at the
+//! cut is the best way to it.) What a tokenizer does before that, to normalise and to split, looks no further than the
+//! end of a word in every tokenizer that we know. For a vocabulary with such tokens, and for models of another kind, the
+//! whole text is encoded.
+
+use tokenizers::{ModelWrapper, Result, Tokenizer};
+
+/// Bytes that are taken for a token at first: English has four or five.
+const BYTES_A_TOKEN: usize = 8;
+
+/// The first tokens of a text, at most `limit`.
+pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
+    let mut bytes = limit.saturating_mul(BYTES_A_TOKEN);
+    // Looking through the vocabulary takes a moment, too.
+    if bytes < text.len() && splits_at_words(tokenizer) {
+        while let Some(cut) = cut_from(text, bytes) {
+            let found = of_part(tokenizer, &text[..cut], limit)?;
+            if found.len() == limit {
+                return Ok(found);
+            }
+            bytes = 4 * cut;
+        }
+    }
+    let mut all = tokenizer.encode_fast(text, true)?.get_ids().to_vec();
+    all.truncate(limit);
+    Ok(all)
+}
+
+/// Windows of at most `context` tokens from all over a text, `limit` tokens together.
+pub(super) fn windows(
+    tokenizer: &Tokenizer,
+    text: &str,
+    limit: usize,
+    context: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let parts = limit.div_ceil(context);
+    // A byte makes about a token at the most, so a text of fewer bytes cannot be enough for all windows.
+    if parts > 1 && text.len() > limit {
+        let mut windows = Vec::with_capacity(parts);
+        for part in 0..parts {
+            let wanted = context.min(limit - part * context);
+            let found = tokens(tokenizer, nth_part(text, part, parts), wanted)?;
+            if found.len() < wanted {
+                break;
+            }
+            windows.push(found);
+        }
+        if windows.len() == parts {
+            return Ok(windows);
+        }
+    }
+    let tokens = tokens(tokenizer, text, limit)?;
+    Ok(tokens.chunks(context).map(<[u32]>::to_vec).collect())
+}
+
+/// One of so many parts of a text, which have about one length and begin with a word.
+fn nth_part(text: &str, part: usize, parts: usize) -> &str {
+    // In u128, as a text and a count of parts are anyone's.
+    let place = |part: usize| (text.len() as u128 * part as u128 / parts as u128) as usize;
+    let boundary = |part: usize| match part {
+        0 => 0,
+        _ if part == parts => text.len(),
+        _ => cut_from(text, place(part)).unwrap_or_else(|| text.ceil_char_boundary(place(part))),
+    };
+    text[boundary(part)..boundary(part + 1)].trim_start_matches(' ')
+}
+
+/// The tokens of a text that goes on behind its end.
+fn of_part(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
+    let encoding = tokenizer.encode_fast(text, true)?;
+    let mask = encoding.get_special_tokens_mask();
+    // What the tokenizer puts behind a text does not belong here yet.
+    let end = mask
+        .iter()
+        .rposition(|&special| special == 0)
+        .map_or(0, |last| last + 1);
+    Ok(encoding.get_ids()[..end.min(limit)].to_vec())
+}
+
+/// The first place from a byte on where a text can be cut: after the last letter of a word, before a space and a letter.
+fn cut_from(text: &str, bytes: usize) -> Option<usize> {
+    let letter = |byte: u8| byte.is_ascii_alphabetic();
+    let rest = text.as_bytes().get(bytes.max(1) - 1..)?;
+    let found = rest
+        .windows(3)
+        .position(|three| letter(three[0]) && three[1] == b' ' && letter(three[2]))?;
+    Some(bytes.max(1) + found)
+}
+
+/// Whether no token can lie across the end of a word.
+fn splits_at_words(tokenizer: &Tokenizer) -> bool {
+    if !matches!(
+        tokenizer.get_model(),
+        ModelWrapper::BPE(_) | ModelWrapper::Unigram(_)
+    ) {
+        return false;
+    }
+    // As a byte, and as sentencepiece and GPT-2 write it.
+    let space = |c: char| matches!(c, ' ' | '\u{2581}' | '\u{120}');
+    let crosses = |token: &String| {
+        let mut before = ' ';
+        token.chars().any(|c| {
+            let found = before.is_ascii_alphabetic() && space(c);
+            before = c;
+            found
+        })
+    };
+    !tokenizer.get_vocab(true).keys().any(crosses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Text;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::from_file("examples/tiny-llama/tokenizer.json").unwrap()
+    }
+
+    /// Models as BPE of sentencepiece (no pre-tokenizer, spaces as a letter) and unigram, over the letters and some words.
+    fn others() -> Vec<Tokenizer> {
+        let chars = || (' '..='~').filter(|&c| c != ' ').chain(['\u{2581}', '\n']);
+        let mut vocab: Vec<String> = chars().map(String::from).collect();
+        vocab.extend(
+            [
+                "th",
+                "the",
+                "an",
+                "in",
+                "er",
+                "\u{2581}the",
+                "\u{2581}\u{2581}",
+            ]
+            .map(String::from),
+        );
+        let scores: Vec<_> = vocab
+            .iter()
+            .map(|t| serde_json::json!([t, -1.0 - 1.0 / t.len() as f64]))
+            .collect();
+        let ids: serde_json::Map<_, _> = vocab
+            .iter()
+            .zip(0..)
+            .map(|(t, i)| (t.clone(), i.into()))
+            .collect();
+        let merges = [
+            ["t", "h"],
+            ["th", "e"],
+            ["a", "n"],
+            ["i", "n"],
+            ["e", "r"],
+            ["\u{2581}", "the"],
+            ["\u{2581}", "\u{2581}"],
+        ];
+        let normalizer = serde_json::json!({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "\u{2581}"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]});
+        let bpe = serde_json::json!({"type": "BPE", "vocab": ids, "merges": merges, "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false});
+        let unigram = serde_json::json!({"type": "Unigram", "vocab": scores, "unk_id": 0, "byte_fallback": false});
+        [bpe, unigram]
+            .map(|model| {
+                let file = serde_json::json!({"version": "1.0", "added_tokens": [], "normalizer": normalizer, "model": model,
+                    "pre_tokenizer": null, "post_processor": null, "decoder": null, "truncation": null, "padding": null});
+                Tokenizer::from_bytes(file.to_string()).unwrap()
+            })
+            .into()
+    }
+
+    #[test]
+    fn as_many_tokens_as_are_wanted_are_those_that_the_whole_text_begins_with() {
+        let prose = Text::calibration().content.repeat(3);
+        let strange = "   a\n\n\n b \t\t c d  e\u{301} f\r\n\r\ng, h. I'll 12 34 x".repeat(300);
+        let unbroken = "\u{4e00}\u{4e8c}\u{4e09}".repeat(3000);
+        let spaces = format!("a{}b c {}", " ".repeat(5000), "d e\n".repeat(2000));
+        let mut all = others();
+        all.push(tokenizer());
+        for (number, tokenizer) in all.iter().enumerate() {
+            assert!(splits_at_words(tokenizer), "{number}");
+            for text in [&prose, &strange, &unbroken, &spaces] {
+                let whole = tokenizer.encode_fast(text.as_str(), true).unwrap();
+                for limit in [0, 1, 2, 7, 64, 500, 1111, usize::MAX] {
+                    let found = tokens(tokenizer, text, limit).unwrap();
+                    let wanted = &whole.get_ids()[..limit.min(whole.len())];
+                    assert!(
+                        found == wanted,
+                        "tokenizer {number}, {limit} tokens of {:?}",
+                        &text[..9]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_vocabulary_with_a_token_across_two_words_is_noticed() {
+        let mut tokenizer = tokenizer();
+        let across = tokenizers::AddedToken::from("of the", false);
+        tokenizer.add_tokens([across]).unwrap();
+        assert!(!splits_at_words(&tokenizer));
+        let text = "most of the time ".repeat(500);
+        let whole = tokenizer.encode_fast(text.as_str(), true).unwrap();
+        let found = tokens(&tokenizer, &text, 50).unwrap();
+        assert_eq!(found, whole.get_ids()[..50]);
+    }
+
+    #[test]
+    fn windows_are_spread_over_the_text_and_begin_with_a_word() {
+        let tokenizer = tokenizer();
+        let text = Text::calibration().content;
+        let spread = windows(&tokenizer, &text, 1000, 300).unwrap();
+        let lengths: Vec<_> = spread.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [300, 300, 300, 100]);
+        for (part, window) in spread.iter().enumerate() {
+            let place = part * text.len() / 4;
+            let begins = tokenizer.decode(&window[..40], true).unwrap();
+            let found = text.find(begins.trim_start()).unwrap();
+            assert!(
+                (place..place + 200).contains(&found),
+                "{part}: {begins} at {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_too_short_for_parts_gives_all_its_tokens() {
+        let tokenizer = tokenizer();
+        let text = "a few words, and no more than a few";
+        let whole = tokenizer.encode_fast(text, true).unwrap();
+        let found = windows(&tokenizer, text, 4096, 5).unwrap();
+        assert!(found.iter().rev().skip(1).all(|window| window.len() == 5));
+        assert_eq!(found.concat(), whole.get_ids());
+        assert!(windows(&tokenizer, "", 10, 5).unwrap().concat().len() <= 1);
+        assert!(windows(&tokenizer, text, 0, 5).unwrap().is_empty());
+    }
+}
