@@ -9,7 +9,7 @@ use std::io;
 
 use super::catalog::{Catalog, Place};
 use super::error::{Error, Result};
-use super::positional::read_exact_at;
+use super::positional::{read_exact_at, will_need};
 use super::shards::Checkpoint;
 use crate::untrusted::open_regular;
 
@@ -86,6 +86,12 @@ impl<'a> Reader<'a> {
             return Err(outside(place, first, len));
         }
         self.read_at(place.shard, place.tensor.offset + first, bytes)
+    }
+
+    /// Tells the system that a tensor will be read soon.
+    pub fn will_read(&self, place: &Place<'_>) {
+        let tensor = place.tensor;
+        will_need(&self.files[place.shard], tensor.offset, tensor.len);
     }
 
     /// Fills `bytes` with those of a shard's file from `offset` on, counted from the start of the file.

@@ -9,7 +9,7 @@ use super::experts;
 use super::latent;
 use super::mlp;
 use super::weights::WeightReader;
-use crate::model::{BlockOrder, DecoderBlock, FeedForward, Position, Projections};
+use crate::model::{BlockOrder, DecoderBlock, FeedForward, Linear, Position, Projections};
 
 /// Brings a block's weights to the device.
 pub(super) fn load<E: Engine>(
@@ -22,6 +22,14 @@ pub(super) fn load<E: Engine>(
         |norm| engine.load_norm(weights, norm),
         |vector| weights.read(&vector.tensor),
     )
+}
+
+/// Tells the system that a block's weights will be read soon. Its norms are too short to matter.
+pub(super) fn will_load(weights: &WeightReader<'_>, block: &DecoderBlock) -> Result<(), Error> {
+    let linear = |linear: &Linear| weights.will_read(&linear.weight);
+    let nothing = block.try_map(linear, |_| Ok(()), |_| Ok(()))?;
+    drop(nothing);
+    Ok(())
 }
 
 /// The hidden state of one sequence through a block.

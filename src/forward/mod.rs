@@ -256,6 +256,10 @@ impl<'a> Forward<'a> {
         let in_flight = engine.in_flight(longest(sequences));
         for (index, block) in architecture.blocks.iter().enumerate() {
             let block = block::load(engine, weights, block)?;
+            // Fetched while this one computes, into the system's memory and not this process's.
+            if let Some(next) = architecture.blocks.get(index + 1) {
+                block::will_load(weights, next)?;
+            }
             let chunks = hidden
                 .chunks_mut(in_flight)
                 .zip(sequences.chunks(in_flight));

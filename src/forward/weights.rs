@@ -28,6 +28,12 @@ impl<'a> WeightReader<'a> {
             .ok_or_else(|| Error::Engine(format!("{} is stored as {stored:?}", shown(name))))
     }
 
+    /// Tells the system that a tensor will be read soon.
+    pub(super) fn will_read(&self, name: &str) -> Result<(), Error> {
+        self.0.will_read(&self.find(name)?);
+        Ok(())
+    }
+
     /// A whole tensor as f32, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
         let tensor = self.find(name)?.tensor;

@@ -4,10 +4,10 @@
 
     python goldens.py gemma phi3        # only these
 
-A folder a case, an architecture with what is special about it switched on: random weights, 2 blocks, hidden size 64, and golden.safetensors with 32 tokens, their logits, and
-the sum of squares of every input feature of every linear layer (float64 sums of float32 activations). Checkpoints with
-experts are saved by save_pretrained, which takes them apart again; of every expert there are the sums over the tokens that
-were routed to it, and their number.
+A folder a case, an architecture with what is special about it switched on: random weights, 2 blocks, hidden size 64, and
+golden.safetensors with 32 tokens, their logits, and the sum of squares of every input feature of every linear layer (float64
+sums of float32 activations). Checkpoints with experts are saved by save_pretrained, which takes them apart again; of every
+expert there are the sums over the tokens that were routed to it, and their number.
 """
 
 import json
@@ -113,6 +113,8 @@ CASES = {
         rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16,
                              beta_fast=4.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=0.5, truncate=False))),
 }
+# Their norms have factors around 1 where the weight is around 0.
+OFFSET_NORMS = ("gemma", "nemotron")
 # Experts are narrow, so that several of them stay small.
 CASES |= {
     # Mixtral 8x7B: two experts a token, whose weights are normalised; the window of Mistral.
@@ -188,11 +190,12 @@ def squares(x):
 
 
 @torch.no_grad()
-def save_with_experts(model, dtype, seen):
-    """The tensors that transformers saves, and the norms and the numbers of tokens of their experts, by saved name."""
+def save_with_experts(model, dtype, folder, seen):
+    """Saves the model as transformers does. Gives the norms and the numbers of tokens of its experts, by saved name."""
     with tempfile.TemporaryDirectory() as scratch:
         model.to(dtype).save_pretrained(scratch)
         state = load_file(pathlib.Path(scratch) / "model.safetensors")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     found = {}
     for weight in state:
         match = EXPERT_WEIGHT.search(weight)
@@ -204,13 +207,11 @@ def save_with_experts(model, dtype, seen):
         experts = seen[block] if fused else [seen[block][int(match[1])]]
         found[f"norms.{weight}"] = torch.stack([squares(x[which]) for x in experts]).reshape(-1)
         found[f"counts.{weight}"] = torch.tensor([float(len(x[0])) for x in experts])
-    return state, found
+    return found
 
 
 def block_of(name):
     return int(re.search(r"\.layers\.(\d+)\.", name)[1])
-# Their norms have factors around 1 where the weight is around 0.
-OFFSET_NORMS = ("gemma", "nemotron")
 
 
 @torch.no_grad()
@@ -250,16 +251,18 @@ def make(name, dtype, changes):
 
     folder = HERE / name
     folder.mkdir(exist_ok=True)
-    state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del state["lm_head.weight"]
     if seen:
-        state, of_experts = save_with_experts(model, dtype, seen)
-        norms |= of_experts
+        norms |= save_with_experts(model, dtype, folder, seen)
+        state = None
+    else:
+        state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+        if config.tie_word_embeddings:
+            del state["lm_head.weight"]
     kept = {k: v for k, v in config.to_dict().items() if k in KEYS and v is not None}
     if name == "gemma3":
         state, norms, kept = as_half(state, norms, kept)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    if state is not None:
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
     save_file({"tokens": tokens[0].int(), "logits": logits.contiguous(), **norms}, folder / "golden.safetensors",
               metadata={"transformers": transformers.__version__, "torch": torch.__version__})
@@ -292,6 +295,6 @@ KEYS += ["num_local_experts", "num_experts", "n_routed_experts", "num_experts_pe
          "embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier"]
 
 if __name__ == "__main__":
-    for name, (dtype, changes) in CASES.items():
-        if not sys.argv[1:] or name in sys.argv[1:]:
-            make(name, dtype, changes)
+    # All of them, or those that are named.
+    for name in sys.argv[1:] or CASES:
+        make(name, *CASES[name])

@@ -64,15 +64,15 @@ pub(super) fn max_context(config: &Config<'_>) -> Result<Option<usize>, Error> {
     config.get(key).map(|_| config.size(key)).transpose()
 }
 
-/// What a product of queries and keys is usually multiplied by.
-pub(super) fn usual_scale(heads: HeadCounts) -> f32 {
-    (heads.features as f32).powf(-0.5)
-}
-
-/// `sliding_window`.
+/// `sliding_window`, where every block has the same.
 pub(super) fn window(config: &Config<'_>) -> Result<Option<usize>, Error> {
     let key = "sliding_window";
     config.get(key).map(|_| config.size(key)).transpose()
+}
+
+/// What a product of queries and keys is usually multiplied by.
+pub(super) fn usual_scale(heads: HeadCounts) -> f32 {
+    (heads.features as f32).powf(-0.5)
 }
 
 /// The blocks that slide: those that `layer_types` says, or else those that `usual` does.
