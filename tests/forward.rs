@@ -1021,3 +1021,61 @@ fn what_is_pruned_is_what_is_measured() {
         assert_eq!(few, !counts.is_empty(), "{name}: {:?}", plan.warnings());
     }
 }
+
+/// The qwen3_moe checkpoint with its experts as transformers 5 has them in memory: two tensors a block.
+fn with_joined_experts() -> tempfile::TempDir {
+    let dir = tampered("qwen3_moe", "model.norm.weight", |_| {});
+    let path = dir.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let data = |name: &str| tensors.tensor(name).unwrap().data().to_vec();
+    let mut all: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .filter(|(name, _)| !name.contains(".experts."))
+        .map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec(), data(name)))
+        .collect();
+    for block in 0..2 {
+        let of = |layers: &[&str]| -> Vec<u8> {
+            let experts = (0..6).flat_map(|expert| layers.iter().map(move |l| (expert, l)));
+            let module = format!("model.layers.{block}.mlp.experts");
+            let parts = experts.map(|(expert, l)| data(&format!("{module}.{expert}.{l}.weight")));
+            parts.flatten().collect()
+        };
+        let name = |layer| format!("model.layers.{block}.mlp.experts.{layer}");
+        let gate_up = of(&["gate_proj", "up_proj"]);
+        all.push((name("gate_up_proj"), vec![6, 32, 64], gate_up));
+        all.push((name("down_proj"), vec![6, 64, 16], of(&["down_proj"])));
+    }
+    let views = all.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(safetensors::Dtype::BF16, shape.clone(), bytes);
+        (name, view.unwrap())
+    });
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    dir
+}
+
+#[test]
+fn experts_in_one_tensor_are_those_with_one_each() {
+    let dir = with_joined_experts();
+    let checkpoint = open(dir.path());
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let golden = golden("qwen3_moe");
+    let device = cpu(2);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    let logits = forward.logits(&golden.tokens).unwrap();
+    assert!(difference(&golden.logits, &logits) < 1e-3);
+    let (norms, counts) = measured(&forward, &[&golden.tokens]);
+    for (joined, layer, features) in [
+        ("gate_up_proj", "up_proj", 64),
+        ("down_proj", "down_proj", 16),
+    ] {
+        let name = format!("model.layers.1.mlp.experts.{joined}");
+        let rows = norms[&name].chunks_exact(features).zip(&counts[&name]);
+        assert_eq!(rows.len(), 6);
+        for (expert, (row, &count)) in rows.enumerate() {
+            let single = format!("model.layers.1.mlp.experts.{expert}.{layer}.weight");
+            assert!(difference(&golden.norms[&single], row) < 1e-4);
+            assert_eq!(golden.counts[&single], [count]);
+        }
+    }
+}

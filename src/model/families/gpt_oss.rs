@@ -6,13 +6,11 @@ use super::moe::{self, ExpertSizes};
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{Linear, Slice, Vector};
-use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::experts::Router;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::mlp::Mlp;
 use crate::targets::Layout;
-use crate::untrusted::shown;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["gpt_oss"],
@@ -27,10 +25,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         }
     }
     let attention_bias = config.flag_or("attention_bias", true)?;
+    let slides = common::sliding(config, files.blocks()?, |block| block.is_multiple_of(2))?;
     let oss = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        windows: windows(config, files.blocks()?)?,
+        windows: common::windows_of(&slides, common::window(config)?)?,
         activation: Activation::ClampedSwiglu,
         ..LlamaLike::plain(files)?
     };
@@ -94,31 +93,4 @@ fn experts(
         down: part(index, &down, [hidden, inner]),
     };
     Ok((0..count).map(expert).collect())
-}
-
-/// The window of each block: by `layer_types`, or of the first and every other one.
-fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<usize>>, Error> {
-    let window = match common::window(config)? {
-        Some(window) => window,
-        None => return Ok(vec![None; blocks]),
-    };
-    let Some(types) = config.get("layer_types") else {
-        let alternating = (0..blocks).map(|block| block.is_multiple_of(2).then_some(window));
-        return Ok(alternating.collect());
-    };
-    let types = types.as_array().filter(|types| types.len() == blocks);
-    let types = types.ok_or_else(|| {
-        Error::Config(format!(
-            "layer_types is not a list of {blocks} types, one a block"
-        ))
-    })?;
-    let windows = types.iter().map(|kind| match kind.as_str() {
-        Some("full_attention") => Ok(None),
-        Some("sliding_attention") => Ok(Some(window)),
-        _ => Err(Error::Unsupported(format!(
-            "a block of the type {}",
-            shown(&kind.to_string())
-        ))),
-    });
-    windows.collect()
 }
