@@ -27,7 +27,7 @@ fn add_scaled(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 @compute @workgroup_size(256)
-fn clip(@builtin(global_invocation_id) id: vec3<u32>) {
+fn clip_all(@builtin(global_invocation_id) id: vec3<u32>) {
     let index = index_of(id);
     if index < params.count {
         y[index] = clamp(y[index], -params.bound, params.bound);

@@ -193,7 +193,7 @@ pub static KERNELS: &[Kernel] = &[
         "elementwise",
         ElementwiseParams,
         "scaled sums, clipping, soft caps",
-        ["add_scaled": 256, [0, 1, 2]; "clip": 256, [0, 2]; "soft_cap": 256, [0, 2]]
+        ["add_scaled": 256, [0, 1, 2]; "clip_all": 256, [0, 2]; "soft_cap": 256, [0, 2]]
     ),
     kernel!(
         "log_sum_exp",

@@ -180,7 +180,7 @@ impl GpuHeads {
     pub(super) fn clip(&self, recorder: &Recorder<'_>, sequence: &mut GpuSequence, clip: f32) {
         let shape = [self.all.tokens, self.all.features];
         let all = (&self.all.buffer, shape);
-        elementwise(recorder, sequence, "clip", [1.0, clip], None, all);
+        elementwise(recorder, sequence, "clip_all", [1.0, clip], None, all);
     }
 
     /// Normalises the queries and the keys. All of them together lie side by side where each has a layer of its own.
