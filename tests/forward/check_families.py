@@ -281,7 +281,7 @@ def check(name, changes, binary, folder):
         return row, wrong
     stored = tensors(model)
     layers = linear_layers(stored, by_row)
-    targets = {key for key in layers if not ROUTER.search(key)}
+    targets = {key for key in layers if not ROUTER.search(key) and not KEPT.search(key)}
 
     _, refused = run(binary, "calibrate", model, "-o", norms_file, "--text", text_file, "--tokens", 100000, "--context",
                      CONTEXT, "--device", "cpu")
