@@ -107,6 +107,15 @@ pub(super) fn ungated(activation: Activation, up: Linear, down: Linear) -> FeedF
     })
 }
 
+/// Refuses a config.json that says nothing of its rotation, for a family whose own default is not the usual one.
+pub(super) fn says_rotation(config: &Config<'_>) -> Result<(), Error> {
+    let keys = ["rope_parameters", "rope_scaling", "rope_theta"];
+    match keys.iter().any(|key| config.get(key).is_some()) {
+        true => Ok(()),
+        false => Err(Error::Config("rope_theta is missing".to_owned())),
+    }
+}
+
 /// `hidden_act`.
 pub(super) fn activation(config: &Config<'_>, default: Activation) -> Result<Activation, Error> {
     activation_at(config, "hidden_act", default)

@@ -19,6 +19,7 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
+    common::says_rotation(config)?;
     for (key, value) in [("swiglu_limit", 7.0), ("swiglu_alpha", 1.702)] {
         if config.number_or(key, value)? != value {
             return Err(Error::Unsupported(format!("a {key} other than {value}")));

@@ -15,6 +15,7 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
+    common::says_rotation(config)?;
     let mixtral = LlamaLike {
         windows: vec![common::window(config)?; files.blocks()?],
         ..LlamaLike::plain(files)?
