@@ -70,7 +70,7 @@ pub struct Calibration {
 
 impl Calibration {
     /// Reads the model's description and makes tokens of the text: at most `tokens` of them, in windows of `context`
-    /// ([`DEFAULT_CONTEXT`] or what the model was made for, if none is given) from all over the text.
+    /// ([`DEFAULT_CONTEXT`] or what the model was made for, if none is given).
     ///
     /// # Errors
     /// Every variant of [`Error`] but [`Error::Forward`].
@@ -82,7 +82,8 @@ impl Calibration {
     ) -> Result<Self, Error> {
         let architecture = Architecture::of(checkpoint)?;
         let context = context_of(&architecture, context)?;
-        let windows = text::windows(checkpoint, &text, tokens, context)?;
+        let first = text::tokenize(checkpoint, &text, tokens)?;
+        let windows: Vec<Vec<u32>> = first.chunks(context).map(<[u32]>::to_vec).collect();
         if windows.is_empty() {
             return Err(Error::Text(text::Error::TooShort {
                 text: text.name,

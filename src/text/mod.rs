@@ -131,25 +131,6 @@ pub fn tokenize(checkpoint: &Checkpoint, text: &Text, limit: usize) -> Result<Ve
     })
 }
 
-/// Windows of at most `context` tokens from all over a text, `limit` tokens together.
-///
-/// The text is cut into as many parts of one length as there are windows, at words; a window is the beginning of a part,
-/// and begins as a text does, with whatever the tokenizer puts before one. A text that is too short for that gives its
-/// first `limit` tokens, cut into windows.
-///
-/// # Errors
-/// Those of [`tokenize`].
-pub fn windows(
-    checkpoint: &Checkpoint,
-    text: &Text,
-    limit: usize,
-    context: usize,
-) -> Result<Vec<Vec<u32>>, Error> {
-    with_tokenizer(checkpoint, |tokenizer| {
-        prefix::windows(tokenizer, &text.content, limit, context)
-    })
-}
-
 /// What `work` makes of the tokenizer beside the weights.
 fn with_tokenizer<T: Send>(
     checkpoint: &Checkpoint,

@@ -30,45 +30,6 @@ pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<
     Ok(all)
 }
 
-/// Windows of at most `context` tokens from all over a text, `limit` tokens together.
-pub(super) fn windows(
-    tokenizer: &Tokenizer,
-    text: &str,
-    limit: usize,
-    context: usize,
-) -> Result<Vec<Vec<u32>>> {
-    let parts = limit.div_ceil(context);
-    // A byte makes about a token at the most, so a text of fewer bytes cannot be enough for all windows.
-    if parts > 1 && text.len() > limit {
-        let mut windows = Vec::with_capacity(parts);
-        for part in 0..parts {
-            let wanted = context.min(limit - part * context);
-            let found = tokens(tokenizer, nth_part(text, part, parts), wanted)?;
-            if found.len() < wanted {
-                break;
-            }
-            windows.push(found);
-        }
-        if windows.len() == parts {
-            return Ok(windows);
-        }
-    }
-    let tokens = tokens(tokenizer, text, limit)?;
-    Ok(tokens.chunks(context).map(<[u32]>::to_vec).collect())
-}
-
-/// One of so many parts of a text, which have about one length and begin with a word.
-fn nth_part(text: &str, part: usize, parts: usize) -> &str {
-    // In u128, as a text and a count of parts are anyone's.
-    let place = |part: usize| (text.len() as u128 * part as u128 / parts as u128) as usize;
-    let boundary = |part: usize| match part {
-        0 => 0,
-        _ if part == parts => text.len(),
-        _ => cut_from(text, place(part)).unwrap_or_else(|| text.ceil_char_boundary(place(part))),
-    };
-    text[boundary(part)..boundary(part + 1)].trim_start_matches(' ')
-}
-
 /// The tokens of a text that goes on behind its end.
 fn of_part(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
     let encoding = tokenizer.encode_fast(text, true)?;
@@ -205,35 +166,5 @@ mod tests {
         let whole = tokenizer.encode_fast(text.as_str(), true).unwrap();
         let found = tokens(&tokenizer, &text, 50).unwrap();
         assert_eq!(found, whole.get_ids()[..50]);
-    }
-
-    #[test]
-    fn windows_are_spread_over_the_text_and_begin_with_a_word() {
-        let tokenizer = tokenizer();
-        let text = Text::calibration().content;
-        let spread = windows(&tokenizer, &text, 1000, 300).unwrap();
-        let lengths: Vec<_> = spread.iter().map(Vec::len).collect();
-        assert_eq!(lengths, [300, 300, 300, 100]);
-        for (part, window) in spread.iter().enumerate() {
-            let place = part * text.len() / 4;
-            let begins = tokenizer.decode(&window[..40], true).unwrap();
-            let found = text.find(begins.trim_start()).unwrap();
-            assert!(
-                (place..place + 200).contains(&found),
-                "{part}: {begins} at {found}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_text_too_short_for_parts_gives_all_its_tokens() {
-        let tokenizer = tokenizer();
-        let text = "a few words, and no more than a few";
-        let whole = tokenizer.encode_fast(text, true).unwrap();
-        let found = windows(&tokenizer, text, 4096, 5).unwrap();
-        assert!(found.iter().rev().skip(1).all(|window| window.len() == 5));
-        assert_eq!(found.concat(), whole.get_ids());
-        assert!(windows(&tokenizer, "", 10, 5).unwrap().concat().len() <= 1);
-        assert!(windows(&tokenizer, text, 0, 5).unwrap().is_empty());
     }
 }
