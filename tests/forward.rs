@@ -851,10 +851,16 @@ fn every_output_neuron_of_every_layer_loses_its_weakest_inputs() {
         let golden = golden(name);
         let dir = tempfile::tempdir().unwrap();
         let norms = dir.path().join("norms.safetensors");
-        let views = golden.norms.iter().map(|(name, norms)| {
+        let views = golden.norms.iter().map(|(weight, norms)| {
+            let (stored, _) = values(&folder(name).join("model.safetensors"), weight);
+            // A row for each expert of a tensor that holds several.
+            let shape = match stored[..] {
+                [experts, _, _] => vec![experts, norms.len() / experts],
+                _ => vec![norms.len()],
+            };
             let bytes = bytemuck::cast_slice(norms);
-            let view = TensorView::new(safetensors::Dtype::F32, vec![norms.len()], bytes);
-            (name, view.unwrap())
+            let view = TensorView::new(safetensors::Dtype::F32, shape, bytes);
+            (weight, view.unwrap())
         });
         fs::write(&norms, safetensors::serialize(views, None).unwrap()).unwrap();
         let mut options = Options::new(Selection::Exact { sparsity: 0.5 });
@@ -869,22 +875,25 @@ fn every_output_neuron_of_every_layer_loses_its_weakest_inputs() {
             let (shape, before) = values(&folder(name).join("model.safetensors"), weight);
             let (_, after) = values(&report.output.join("model.safetensors"), weight);
             weights += after.len();
-            let in_out = name == "gpt2";
-            let (rows, columns) = (shape[0], shape[1]);
-            let (neurons, inputs) = if in_out {
-                (columns, rows)
-            } else {
-                (rows, columns)
+            let in_out = name == "gpt2" || (name == "gpt_oss" && shape.len() == 3);
+            let (experts, rows, columns) = match shape[..] {
+                [experts, rows, columns] => (experts, rows, columns),
+                _ => (1, shape[0], shape[1]),
             };
-            assert_eq!(inputs, norms.len(), "{name} {weight}");
-            for neuron in 0..neurons {
+            let (neurons, inputs) = match in_out {
+                true => (columns, rows),
+                false => (rows, columns),
+            };
+            assert_eq!(experts * inputs, norms.len(), "{name} {weight}");
+            for neuron in 0..experts * neurons {
+                let (expert, of_expert) = (neuron / neurons, neuron % neurons);
                 let (mut zeros, mut largest, mut smallest) = (0, 0.0_f32, f32::INFINITY);
-                for (input, norm) in norms.iter().enumerate() {
-                    let at = if in_out {
-                        input * columns + neuron
-                    } else {
-                        neuron * columns + input
-                    };
+                for (input, norm) in norms[expert * inputs..][..inputs].iter().enumerate() {
+                    let at = expert * rows * columns
+                        + match in_out {
+                            true => input * columns + of_expert,
+                            false => of_expert * columns + input,
+                        };
                     let score = before[at].abs() * norm.sqrt();
                     if after[at] == 0.0 {
                         zeros += 1;
