@@ -46,7 +46,7 @@ pub fn rules() -> [NamedSelection; 5] {
 
 /// A matrix of weights in memory that is aligned for every dtype.
 #[derive(Clone, Debug)]
-pub struct Tensor {
+pub struct WeightMatrix {
     /// How a weight is stored.
     pub dtype: Dtype,
     /// Output features.
@@ -56,7 +56,7 @@ pub struct Tensor {
     words: Vec<u32>,
 }
 
-impl Tensor {
+impl WeightMatrix {
     /// A matrix of these stored weights, the low bits of each word.
     pub fn new(
         dtype: Dtype,

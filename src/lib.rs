@@ -78,7 +78,9 @@ pub struct Readme;
 pub mod internals {
     pub use crate::bench::matrices::{MATRICES, passes, weights};
     pub use crate::device::timing::{Elapsed, Timed, Timer};
-    pub use crate::fixtures::{NamedSelection, Random, Tensor, random_norms, rules, trained_norms};
+    pub use crate::fixtures::{
+        NamedSelection, Random, WeightMatrix, random_norms, rules, trained_norms,
+    };
     pub use crate::forward::Forward;
     pub use crate::forward::kernels::{KERNELS, Kernel};
     pub use crate::model::Architecture;

@@ -10,7 +10,7 @@ mod oracle;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use common::{Tensor, difference, factors, mask_of, random_norms};
+use common::{WeightMatrix, difference, factors, mask_of, random_norms};
 use libtest_mimic::{Arguments, Failed, Trial};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::device::Mask;
@@ -155,7 +155,8 @@ fn comparator_trials() -> Vec<Trial> {
             Ok(())
         }),
         Trial::test("comparator/one-changed-sum-is-caught", || {
-            let right = common::cpu().sums(Tensor::random(1, Dtype::F32, 3, 5, false).view())?;
+            let right =
+                common::cpu().sums(WeightMatrix::random(1, Dtype::F32, 3, 5, false).view())?;
             same_sums(&right, &right.clone(), "equal sums")?;
             for at in 0..8 {
                 let mut wrong = right.clone();
@@ -238,7 +239,7 @@ fn golden_score(expected: &golden::Expected) -> String {
 /// Every golden mask of one case and score.
 fn golden_case(device: &Device, case: &golden::Case, score: &str) -> Result<(), Failed> {
     let dtype = common::dtype(case.dtype);
-    let tensor = Tensor::from_bytes(dtype, case.rows, case.cols, &case.weights);
+    let tensor = WeightMatrix::from_bytes(dtype, case.rows, case.cols, &case.weights);
     for expected in &case.masks {
         if golden_score(expected) != score {
             continue;
@@ -332,7 +333,7 @@ fn twin_trials(trials: &mut Vec<Trial>, label: &str, device: &Shared, index: usi
 /// The device's mask is the CPU's, for a score without terms and for RIA with the device's own sums.
 fn twin(
     device: &Device,
-    tensor: &Tensor,
+    tensor: &WeightMatrix,
     selection: Selection,
     seed: u64,
     scores: &[&str],
@@ -354,7 +355,7 @@ fn twin(
 fn small(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
     for (seed, (rows, in_features)) in (1..).zip(SHAPES) {
         for non_finite in [false, true] {
-            let tensor = Tensor::random(seed, dtype, rows, in_features, non_finite);
+            let tensor = WeightMatrix::random(seed, dtype, rows, in_features, non_finite);
             twin(device, &tensor, selection, seed, &["swiftprune", "ria"])?;
         }
     }
@@ -366,7 +367,7 @@ fn alone(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
     let cpu = common::cpu();
     let shapes = SHAPES.into_iter().chain([(40, 1000)]);
     for (seed, (rows, in_features)) in (20..).zip(shapes) {
-        let tensor = Tensor::random(seed, dtype, rows, in_features, true);
+        let tensor = WeightMatrix::random(seed, dtype, rows, in_features, true);
         let norms = random_norms(seed, in_features);
         for name in ["swiftprune", "ria"] {
             let score = Score::by_name(name).expect("a registered score");
@@ -387,22 +388,22 @@ fn alone(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
 }
 
 fn wide(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
-    let tensor = Tensor::random(2, dtype, WIDE.0, WIDE.1, true);
+    let tensor = WeightMatrix::random(2, dtype, WIDE.0, WIDE.1, true);
     twin(device, &tensor, selection, 2, &["wanda", "ria"])
 }
 
 fn tall(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
-    let tensor = Tensor::random(3, dtype, TALL.0, TALL.1, false);
+    let tensor = WeightMatrix::random(3, dtype, TALL.0, TALL.1, false);
     twin(device, &tensor, selection, 3, &["ria"])
 }
 
 fn large(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
-    let tensor = Tensor::random(4, dtype, LARGE.0, LARGE.1, false);
+    let tensor = WeightMatrix::random(4, dtype, LARGE.0, LARGE.1, false);
     twin(device, &tensor, selection, 4, &["swiftprune"])
 }
 
 fn longest_row(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
-    let tensor = Tensor::random(5, dtype, 1, MAX_IN_FEATURES, false);
+    let tensor = WeightMatrix::random(5, dtype, 1, MAX_IN_FEATURES, false);
     twin(device, &tensor, selection, 5, &["swiftprune", "ria"])
 }
 
@@ -410,7 +411,7 @@ fn longest_row(device: &Device, selection: Selection, dtype: Dtype) -> Result<()
 fn reuse(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
     for (poison, expected) in [(0, u32::MAX), (0x7F80, 0)] {
         let fill = |rows| -> Result<(), Failed> {
-            let filled = Tensor::new(dtype, rows, 1024, std::iter::repeat(poison));
+            let filled = WeightMatrix::new(dtype, rows, 1024, std::iter::repeat(poison));
             let magnitude = Score::by_name("magnitude").expect("a registered score");
             let recipe =
                 Recipe::with_factors(selection, factors(device, &filled, magnitude, None)?);
@@ -423,11 +424,11 @@ fn reuse(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
         fill(TWO_CHUNKS.0)?;
         let seed = u64::from(poison) + 11;
         for (rows, in_features) in [(40, 1000), (3, 33), (1, 1), (41, 999)] {
-            let tensor = Tensor::random(seed, dtype, rows, in_features, false);
+            let tensor = WeightMatrix::random(seed, dtype, rows, in_features, false);
             twin(device, &tensor, selection, seed, &["swiftprune", "ria"])?;
             fill(64)?;
         }
-        let tensor = Tensor::random(seed, dtype, TWO_CHUNKS.0, TWO_CHUNKS.1, false);
+        let tensor = WeightMatrix::random(seed, dtype, TWO_CHUNKS.0, TWO_CHUNKS.1, false);
         twin(device, &tensor, selection, seed, &["swiftprune"])?;
     }
     Ok(())
@@ -435,7 +436,7 @@ fn reuse(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
 
 /// Rows are masked alike on their own and among the others, wherever the tensor is split.
 fn parts(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
-    let tensor = Tensor::random(6, dtype, 37, 301, true);
+    let tensor = WeightMatrix::random(6, dtype, 37, 301, true);
     let norms = random_norms(6, tensor.in_features);
     for name in ["swiftprune", "ria"] {
         let score = Score::by_name(name).expect("a registered score");
@@ -457,7 +458,7 @@ fn parts(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
 fn sums(device: &Device, _: Selection, dtype: Dtype) -> Result<(), Failed> {
     let cpu = common::cpu();
     for (seed, (rows, in_features)) in (7..).zip(SHAPES.into_iter().chain([WIDE, TALL])) {
-        let tensor = Tensor::random(seed, dtype, rows, in_features, true);
+        let tensor = WeightMatrix::random(seed, dtype, rows, in_features, true);
         let expected = cpu.sums(tensor.view())?;
         let got = device.sums(tensor.view())?;
         same_sums(&expected, &got, &format!("{rows} x {in_features}"))?;
@@ -468,7 +469,7 @@ fn sums(device: &Device, _: Selection, dtype: Dtype) -> Result<(), Failed> {
     } else {
         0x7BFF
     };
-    let tensor = Tensor::new(dtype, 300, 4099, std::iter::repeat(largest));
+    let tensor = WeightMatrix::new(dtype, 300, 4099, std::iter::repeat(largest));
     same_sums(
         &cpu.sums(tensor.view())?,
         &device.sums(tensor.view())?,

@@ -4,7 +4,7 @@
 mod common;
 mod oracle;
 
-use common::{Tensor, cpu, difference, factors, mask_of, random_norms};
+use common::{WeightMatrix, cpu, difference, factors, mask_of, random_norms};
 use proptest::prelude::*;
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::device::Device;
@@ -26,8 +26,8 @@ struct Case {
 }
 
 impl Case {
-    fn tensor(&self) -> Tensor {
-        Tensor::random(
+    fn tensor(&self) -> WeightMatrix {
+        WeightMatrix::random(
             self.seed,
             self.dtype,
             self.rows,
@@ -45,7 +45,7 @@ impl Case {
             .then(|| random_norms(self.seed, self.in_features))
     }
 
-    fn recipe(&self, device: &Device, tensor: &Tensor) -> Recipe {
+    fn recipe(&self, device: &Device, tensor: &WeightMatrix) -> Recipe {
         Recipe::with_factors(
             common::selection(self.selection),
             factors(device, tensor, self.score(), self.norms().as_deref())
@@ -53,14 +53,14 @@ impl Case {
         )
     }
 
-    fn mask(&self, device: &Device, tensor: &Tensor) -> Mask {
+    fn mask(&self, device: &Device, tensor: &WeightMatrix) -> Mask {
         let recipe = self.recipe(device, tensor);
         mask(device, tensor, 0, tensor.rows, &recipe)
     }
 }
 
 /// The mask of some rows of the tensor.
-fn mask(device: &Device, tensor: &Tensor, first: usize, end: usize, recipe: &Recipe) -> Mask {
+fn mask(device: &Device, tensor: &WeightMatrix, first: usize, end: usize, recipe: &Recipe) -> Mask {
     device
         .mask(tensor.part(first, end), first, recipe)
         .expect("the CPU does not fail")

@@ -13,7 +13,7 @@ pub(super) const BUFFER: u64 = 1 << 20;
 
 /// A file to copy from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Input<'a> {
+pub(super) struct CopySource<'a> {
     /// Any open handle of it; its cursor may be used.
     pub file: &'a File,
     /// Where it lies, to open handles of one's own.
@@ -24,7 +24,7 @@ pub(super) struct Input<'a> {
 pub(super) fn copy(
     stage: &Staging,
     staged: &StagedFile,
-    input: Input<'_>,
+    input: CopySource<'_>,
     offset: u64,
     len: u64,
 ) -> Result<()> {
@@ -42,7 +42,7 @@ pub(super) fn copy(
 pub(super) fn in_kernel(
     stage: &Staging,
     staged: &StagedFile,
-    input: Input<'_>,
+    input: CopySource<'_>,
     offset: u64,
     len: u64,
 ) -> Result<bool> {
@@ -75,14 +75,14 @@ pub(super) fn in_kernel(
 /// No such call here.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[allow(clippy::unnecessary_wraps, reason = "the shape of its Linux twin")]
-fn in_kernel(_: &Staging, _: &StagedFile, _: Input<'_>, _: u64, _: u64) -> Result<bool> {
+fn in_kernel(_: &Staging, _: &StagedFile, _: CopySource<'_>, _: u64, _: u64) -> Result<bool> {
     Ok(false)
 }
 
 pub(super) fn by_buffer(
     stage: &Staging,
     staged: &StagedFile,
-    input: Input<'_>,
+    input: CopySource<'_>,
     offset: u64,
     len: u64,
 ) -> Result<()> {

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::companions::{self, Companions};
-use super::copying::{self, Input};
+use super::copying::{self, CopySource};
 use super::destination::Destination;
 use super::error::Result;
 use super::locate::Weights;
@@ -120,7 +120,7 @@ impl Output {
     /// As [`Output::write_at`], and [`Error::Changed`](super::error::Error::Changed) if the input has become shorter.
     pub fn copy_range(&self, shard: usize, input: &File, offset: u64, len: u64) -> Result<()> {
         self.stage.fill(shard, offset, len, |staged| {
-            let input = Input {
+            let input = CopySource {
                 file: input,
                 path: &self.inputs[shard],
             };

@@ -26,7 +26,7 @@ use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
-use prune::Verdict;
+use prune::RunVerdict;
 use terminal::Terminal;
 
 /// Done.
@@ -64,8 +64,8 @@ pub(crate) fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Prune(prune) => match prune::run(&prune, terminal) {
-            Ok(Verdict::Pruned) => Ok(()),
-            Ok(Verdict::Stopped(code)) => return ExitCode::from(code),
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),

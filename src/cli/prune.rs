@@ -18,13 +18,13 @@ use super::summary::summary;
 use super::terminal::Terminal;
 
 /// How a run ended that nothing was wrong with.
-pub(super) enum Verdict {
+pub(super) enum RunVerdict {
     Pruned,
     /// A signal has stopped it, for this exit code.
     Stopped(u8),
 }
 
-pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<Verdict> {
+pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict> {
     let request = request(args)?;
     let stop = request.stop.clone();
     let prepared = prepare(request)?;
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<Verdict> {
     }
     if args.dry_run {
         dry_run::print(&prepared, args.json, terminal)?;
-        return Ok(Verdict::Pruned);
+        return Ok(RunVerdict::Pruned);
     }
     // Only now: until then there is nothing to clean up.
     let signals = Signals::stopping(&stop).context("cannot install the signal handlers")?;
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<Verdict> {
     let report = match (report, signals.exit_code()) {
         (Err(error), Some(code)) if error.is_stop() => {
             eprintln!("{error}");
-            return Ok(Verdict::Stopped(code));
+            return Ok(RunVerdict::Stopped(code));
         }
         (report, _) => report?,
     };
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<Verdict> {
         serde_json::to_writer_pretty(&mut stdout, &report)?;
         writeln!(stdout)?;
     }
-    Ok(Verdict::Pruned)
+    Ok(RunVerdict::Pruned)
 }
 
 fn request(args: &Prune) -> anyhow::Result<Request> {

@@ -4,7 +4,7 @@ use super::cpu;
 use super::error::Error;
 use super::gpu::Gpu;
 use crate::dtype::Dtype;
-use crate::fixtures::{Tensor, random_norms, rules, trained_norms};
+use crate::fixtures::{WeightMatrix, random_norms, rules, trained_norms};
 use crate::recipe::{MAX_IN_FEATURES, Recipe, Step};
 use crate::scores::SCORES;
 
@@ -61,8 +61,8 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
     };
     let (rows, in_features) = (3, 301);
     let tensors = (1..).zip(Dtype::ALL).flat_map(|(seed, dtype)| {
-        let awkward = Tensor::random(seed, dtype, rows, in_features, true);
-        let trained = Tensor::trained(seed, dtype, rows, in_features);
+        let awkward = WeightMatrix::random(seed, dtype, rows, in_features, true);
+        let trained = WeightMatrix::trained(seed, dtype, rows, in_features);
         [
             (awkward, random_norms(seed, in_features)),
             (trained, trained_norms(seed, in_features)),

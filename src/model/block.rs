@@ -422,7 +422,7 @@ impl<L, N, V> DecoderBlock<L, N, V> {
 
 /// What some layers of a block read.
 #[derive(Debug)]
-pub(crate) struct Input<'a> {
+pub(crate) struct BlockInput<'a> {
     /// What it is, in words.
     pub(crate) label: String,
     pub(crate) layers: Vec<&'a Linear>,
@@ -439,9 +439,9 @@ impl<L, N, V> DecoderBlock<L, N, V> {
 
 impl DecoderBlock {
     /// The distinct inputs of the layers that are pruned, in the order in which `forward/block.rs` comes to them.
-    pub(crate) fn inputs(&self) -> Vec<Input<'_>> {
+    pub(crate) fn inputs(&self) -> Vec<BlockInput<'_>> {
         let Self { attention, mlp, .. } = self;
-        let input = |label: &str, layers| Input {
+        let input = |label: &str, layers| BlockInput {
             label: label.to_owned(),
             layers,
             expert: None,
@@ -476,7 +476,7 @@ impl DecoderBlock {
                     inputs.push(input("shared experts output", vec![&shared.mlp.down]));
                 }
                 for (expert, mlp) in experts.experts.iter().enumerate() {
-                    let of_expert = |what: &str, layers| Input {
+                    let of_expert = |what: &str, layers| BlockInput {
                         expert: Some(expert),
                         ..input(&format!("expert {expert}{what}"), layers)
                     };

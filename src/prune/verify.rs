@@ -206,7 +206,7 @@ pub fn verify(
     let readers = [Reader::open(original)?, Reader::open(output)?];
     let (matrices, pieces) = pieces::cut(draft, |matrix| CHUNK_BYTES / matrix.row_bytes().max(1));
     // Copies of another tensor's size are compared a chunk at a time, too.
-    let work = Work {
+    let work = Verification {
         draft,
         output,
         readers,
@@ -299,7 +299,7 @@ fn in_chunks(piece: Piece) -> Vec<Piece> {
 }
 
 /// What the threads share.
-struct Work<'a> {
+struct Verification<'a> {
     draft: &'a Draft,
     output: &'a Checkpoint,
     /// Of the original, and of the output.
@@ -311,7 +311,7 @@ struct Work<'a> {
     first: Mutex<Option<(usize, VerifyError)>>,
 }
 
-impl Work<'_> {
+impl Verification<'_> {
     fn run(&self, progress: &(dyn Fn(u64) + Sync)) -> Verified {
         let mut found = Verified::default();
         let mut chunks = [Chunk::default(), Chunk::default()];

@@ -6,7 +6,7 @@ use super::model;
 use super::shapes::{KEPT, SHAPES, WIDE};
 use crate::checksum::{self, Checksum};
 use crate::device::Device;
-use crate::fixtures::{Tensor, random_norms, rules, trained_norms};
+use crate::fixtures::{WeightMatrix, random_norms, rules, trained_norms};
 use crate::recipe::Recipe;
 use crate::scores::SCORES;
 
@@ -31,9 +31,9 @@ impl Case {
         let more_shapes: &[_] = if is_trained { &KEPT } else { &[WIDE] };
         for (seed, &(rows, in_features)) in (1..).zip(SHAPES.iter().chain(more_shapes)) {
             let tensor = if is_trained {
-                Tensor::trained(seed, dtype, rows, in_features)
+                WeightMatrix::trained(seed, dtype, rows, in_features)
             } else {
-                Tensor::random(seed, dtype, rows, in_features, true)
+                WeightMatrix::random(seed, dtype, rows, in_features, true)
             };
             let words: Vec<u32> = if let Self::WeightSums(_) = self {
                 let sums = device.sums(tensor.view())?;

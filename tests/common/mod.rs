@@ -19,12 +19,12 @@ pub fn cpu() -> Device {
     Device::open(&DeviceChoice::Cpu).expect("the CPU is always there")
 }
 
-pub use swiftprune_wgpu::internals::{Tensor, random_norms};
+pub use swiftprune_wgpu::internals::{WeightMatrix, random_norms};
 
 /// The factors of a tensor, as `docs/algorithm.md` has them; RIA's terms are made of the `device`'s own sums.
 pub fn factors(
     device: &Device,
-    tensor: &Tensor,
+    tensor: &WeightMatrix,
     score: &Score,
     norms: Option<&[f32]>,
 ) -> Result<Factors, swiftprune_wgpu::device::Error> {

@@ -169,7 +169,7 @@ fn the_buffer_copies_what_the_kernel_copies() {
     output
         .stage
         .fill(0, tensor.offset, tensor.len, |staged| {
-            let input = Input {
+            let input = CopySource {
                 file: &input,
                 path: &path,
             };
@@ -192,7 +192,7 @@ fn a_replaced_input_is_still_copied_from_the_handle_that_was_opened() {
     fs::write(&path, vec![7; bytes.len()]).unwrap();
     let output = Output::create(&checkpoint, &root.path().join("o.safetensors"), &NEW).unwrap();
     let tensor = &checkpoint.shards[0].header.tensors[0];
-    let from = Input {
+    let from = CopySource {
         file: &input,
         path: &path,
     };

@@ -3,7 +3,7 @@
 use wgpu::BufferUsages as Usage;
 
 use super::buffers::{GpuTensor, buffer, filled};
-use super::layers::{Destination, elementwise, product};
+use super::layers::{ProductPart, elementwise, product};
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::GpuMatrix;
 use crate::forward::engine::{HeadPart, PartialLoss};
@@ -95,7 +95,7 @@ impl<'a> HeadRows<'a> {
         then: impl FnOnce(&mut GpuSequence),
     ) -> Result<(), Error> {
         self.recorder.submit(0, |sequence| {
-            let to = Destination {
+            let to = ProductPart {
                 buffer: logits,
                 stride: self.matrix.out_features,
                 first: 0,

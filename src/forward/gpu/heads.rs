@@ -1,7 +1,7 @@
 //! Heads and causal attention on the adapter.
 
 use super::buffers::{GpuTensor, filled};
-use super::layers::{Destination, elementwise, product};
+use super::layers::{ProductPart, elementwise, product};
 use super::recorder::{GpuSequence, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
@@ -86,9 +86,9 @@ impl GpuHeads {
         let mut next = [0, keys, values];
         for (index, projection) in projections.layers().iter().enumerate() {
             let first = &mut next[index % 3];
-            let part = Destination {
+            let part = ProductPart {
                 first: *first,
-                ..Destination::all(&all)
+                ..ProductPart::all(&all)
             };
             product(recorder, sequence, projection, x, &part);
             *first += projection.out_features;

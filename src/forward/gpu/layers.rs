@@ -7,7 +7,7 @@ use crate::forward::kernels::{ActivationParams, ElementwiseParams, NormParams, P
 use crate::model::{Activation, NormKind};
 
 /// Where a product goes: the features of each token's row from `first` on.
-pub(super) struct Destination<'b> {
+pub(super) struct ProductPart<'b> {
     pub(super) buffer: &'b wgpu::Buffer,
     /// Features a row.
     pub(super) stride: usize,
@@ -16,7 +16,7 @@ pub(super) struct Destination<'b> {
     pub(super) add: bool,
 }
 
-impl<'b> Destination<'b> {
+impl<'b> ProductPart<'b> {
     /// All of a tensor.
     pub(super) fn all(of: &'b GpuTensor) -> Self {
         Self {
@@ -34,7 +34,7 @@ pub(super) fn product(
     sequence: &mut GpuSequence,
     matrix: &GpuMatrix,
     x: &GpuTensor,
-    to: &Destination<'_>,
+    to: &ProductPart<'_>,
 ) {
     let mut first = 0;
     for piece in &matrix.pieces {

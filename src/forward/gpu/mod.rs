@@ -25,7 +25,7 @@ use crate::model::{
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
 use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
-use layers::Destination;
+use layers::ProductPart;
 use recorder::{GpuSequence, Recorder};
 use statistics::Observations;
 use weights::{GpuMatrix, GpuNorm};
@@ -175,7 +175,7 @@ impl Engine for GpuEngine<'_> {
         x: &GpuTensor,
     ) -> Result<GpuTensor, Error> {
         let y = self.recorder.activations(x.tokens, matrix.out_features);
-        layers::product(&self.recorder, sequence, matrix, x, &Destination::all(&y));
+        layers::product(&self.recorder, sequence, matrix, x, &ProductPart::all(&y));
         Ok(y)
     }
 
@@ -186,9 +186,9 @@ impl Engine for GpuEngine<'_> {
         x: &GpuTensor,
         sum: &mut GpuTensor,
     ) -> Result<(), Error> {
-        let to = Destination {
+        let to = ProductPart {
             add: true,
-            ..Destination::all(sum)
+            ..ProductPart::all(sum)
         };
         layers::product(&self.recorder, sequence, matrix, x, &to);
         Ok(())

@@ -17,13 +17,13 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// How a block's norms are called and what they are for.
-struct Norms {
+struct FalconNorms {
     order: BlockOrder,
     attention: &'static str,
     mlp: Option<&'static str>,
 }
 
-impl Norms {
+impl FalconNorms {
     fn read(config: &Config<'_>, newer: bool) -> Result<Self, Error> {
         let parallel = config.flag_or("parallel_attn", true)?;
         let count = config.size_or("num_ln_in_parallel_attn", Some(if newer { 2 } else { 1 }))?;
@@ -63,7 +63,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let activation = common::activation(config, Activation::Gelu)?;
     let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
     let bias = config.flag_or("bias", false)?;
-    let norms = Norms::read(config, newer)?;
+    let norms = FalconNorms::read(config, newer)?;
     let (alibi, rotaries, position) = match config.flag_or("alibi", false)? {
         true => {
             // The biases are added before the scores are scaled.
