@@ -16,6 +16,7 @@ mod clocks;
 mod cpu;
 mod error;
 mod estimate;
+mod fault;
 mod gpu;
 mod job;
 mod matrix;
@@ -31,8 +32,9 @@ use std::time::Instant;
 pub use clocks::Stages;
 pub use error::Error;
 pub use estimate::{memory, time};
+pub use fault::{Fault, VerifyError};
 pub use outcome::{Outcome, PruneEvent};
-pub use verify::{Fault, Verified, VerifyError, verify};
+pub use verify::{Verified, verify};
 
 pub use crate::stop::Stop;
 

@@ -7,161 +7,22 @@
 //! chunks a thread. The first fault in the order of the bytes is reported, whichever thread finds one first.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::chunk::Chunk;
+use super::fault::{Fault, VerifyError};
 use super::matrix::Matrix;
 use super::pieces::{self, Piece};
 use crate::checkpoint::{self, Checkpoint, Reader};
 use crate::dtype::{Dtype, Weight, with_weights};
-use crate::error::Kind;
 use crate::plan::Draft;
 use crate::selection::Selection;
-use crate::untrusted::{shown, shown_path};
 
 /// Bytes that are read at a time, of each file.
 const CHUNK_BYTES: usize = 1 << 20;
-
-/// Why an output could not be verified.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum VerifyError {
-    /// One of the files cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
-    /// The output is not what pruning the original gives.
-    #[error("{}: {fault}", shown_path(file))]
-    Fault {
-        /// The output's file.
-        file: PathBuf,
-        /// What is wrong.
-        fault: Fault,
-    },
-}
-
-impl VerifyError {
-    /// What the error means for whoever asked.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Fault { .. } => Kind::NotMet,
-            Self::Checkpoint(_) => Kind::Failed,
-        }
-    }
-}
-
-/// What is wrong with an output.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The two have other files of weights.
-    #[error("the original has {original} files of weights, the output {output}")]
-    Shards {
-        /// Files of the original.
-        original: usize,
-        /// Files of the output.
-        output: usize,
-    },
-    /// A file of weights is called otherwise.
-    #[error("the original's file is called {}", shown(original))]
-    ShardName {
-        /// The name in the original.
-        original: String,
-    },
-    /// The headers differ.
-    #[error("its header differs from the original's at byte {byte}")]
-    Header {
-        /// The first byte that differs, from the start of the file.
-        byte: usize,
-    },
-    /// The files have different lengths.
-    #[error("it has {output} bytes, the original {original}")]
-    Length {
-        /// Bytes of the original.
-        original: u64,
-        /// Bytes of the output.
-        output: u64,
-    },
-    /// A file beside the weights is missing, or differs from the original's.
-    #[error("{} is missing, or differs from the original's", shown(name))]
-    Companion {
-        /// Its name in the directory.
-        name: String,
-    },
-    /// A tensor that is not pruned has other bytes.
-    #[error(
-        "tensor {} is not pruned, but differs at byte {byte} of the file",
-        shown(tensor)
-    )]
-    Copied {
-        /// The tensor.
-        tensor: String,
-        /// The first byte that differs, from the start of the file.
-        byte: u64,
-    },
-    /// A weight is neither what it was nor +0.0.
-    #[error(
-        "tensor {}, row {row}, column {column}: a weight that is not zero was changed",
-        shown(tensor)
-    )]
-    Survivor {
-        /// The tensor.
-        tensor: String,
-        /// Its row: the output neuron, counted over all experts.
-        row: usize,
-        /// Its column: the input feature.
-        column: usize,
-    },
-    /// A weight was set to -0.0.
-    #[error(
-        "tensor {}, row {row}, column {column}: a pruned weight is -0.0, not +0.0",
-        shown(tensor)
-    )]
-    NegativeZero {
-        /// The tensor.
-        tensor: String,
-        /// Its row.
-        row: usize,
-        /// Its column.
-        column: usize,
-    },
-    /// A row has another number of zeros than was asked for.
-    #[error(
-        "tensor {}, row {row}: {zeros} zeros where {asked} were asked for",
-        shown(tensor)
-    )]
-    Row {
-        /// The tensor.
-        tensor: String,
-        /// Its row.
-        row: usize,
-        /// The zeros that it should have.
-        asked: usize,
-        /// The zeros that it has.
-        zeros: usize,
-    },
-    /// A group of N:M has another number of zeros than was asked for.
-    #[error(
-        "tensor {}, row {row}, columns from {column}: a group with {zeros} zeros where {asked} were asked for",
-        shown(tensor)
-    )]
-    Group {
-        /// The tensor.
-        tensor: String,
-        /// Its row.
-        row: usize,
-        /// The group's first column.
-        column: usize,
-        /// The zeros that it should have.
-        asked: usize,
-        /// The zeros that it has.
-        zeros: usize,
-    },
-}
 
 /// What was found in an output without a fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

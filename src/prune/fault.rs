@@ -1,0 +1,144 @@
+//! What can be wrong with an output that is verified.
+
+use std::path::PathBuf;
+
+use crate::checkpoint;
+use crate::error::Kind;
+use crate::untrusted::{shown, shown_path};
+
+/// Why an output could not be verified.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// One of the files cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The output is not what pruning the original gives.
+    #[error("{}: {fault}", shown_path(file))]
+    Fault {
+        /// The output's file.
+        file: PathBuf,
+        /// What is wrong.
+        fault: Fault,
+    },
+}
+
+impl VerifyError {
+    /// What the error means for whoever asked.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Fault { .. } => Kind::NotMet,
+            Self::Checkpoint(_) => Kind::Failed,
+        }
+    }
+}
+
+/// What is wrong with an output.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The two have other files of weights.
+    #[error("the original has {original} files of weights, the output {output}")]
+    Shards {
+        /// Files of the original.
+        original: usize,
+        /// Files of the output.
+        output: usize,
+    },
+    /// A file of weights is called otherwise.
+    #[error("the original's file is called {}", shown(original))]
+    ShardName {
+        /// The name in the original.
+        original: String,
+    },
+    /// The headers differ.
+    #[error("its header differs from the original's at byte {byte}")]
+    Header {
+        /// The first byte that differs, from the start of the file.
+        byte: usize,
+    },
+    /// The files have different lengths.
+    #[error("it has {output} bytes, the original {original}")]
+    Length {
+        /// Bytes of the original.
+        original: u64,
+        /// Bytes of the output.
+        output: u64,
+    },
+    /// A file beside the weights is missing, or differs from the original's.
+    #[error("{} is missing, or differs from the original's", shown(name))]
+    Companion {
+        /// Its name in the directory.
+        name: String,
+    },
+    /// A tensor that is not pruned has other bytes.
+    #[error(
+        "tensor {} is not pruned, but differs at byte {byte} of the file",
+        shown(tensor)
+    )]
+    Copied {
+        /// The tensor.
+        tensor: String,
+        /// The first byte that differs, from the start of the file.
+        byte: u64,
+    },
+    /// A weight is neither what it was nor +0.0.
+    #[error(
+        "tensor {}, row {row}, column {column}: a weight that is not zero was changed",
+        shown(tensor)
+    )]
+    Survivor {
+        /// The tensor.
+        tensor: String,
+        /// Its row: the output neuron, counted over all experts.
+        row: usize,
+        /// Its column: the input feature.
+        column: usize,
+    },
+    /// A weight was set to -0.0.
+    #[error(
+        "tensor {}, row {row}, column {column}: a pruned weight is -0.0, not +0.0",
+        shown(tensor)
+    )]
+    NegativeZero {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+    },
+    /// A row has another number of zeros than was asked for.
+    #[error(
+        "tensor {}, row {row}: {zeros} zeros where {asked} were asked for",
+        shown(tensor)
+    )]
+    Row {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// The zeros that it should have.
+        asked: usize,
+        /// The zeros that it has.
+        zeros: usize,
+    },
+    /// A group of N:M has another number of zeros than was asked for.
+    #[error(
+        "tensor {}, row {row}, columns from {column}: a group with {zeros} zeros where {asked} were asked for",
+        shown(tensor)
+    )]
+    Group {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// The group's first column.
+        column: usize,
+        /// The zeros that it should have.
+        asked: usize,
+        /// The zeros that it has.
+        zeros: usize,
+    },
+}

@@ -1,0 +1,436 @@
+//! What config.json can say: other spellings mean the same, what is special matters, what cannot be run is refused.
+
+use super::*;
+
+/// A case with these keys in its config.json, without those.
+fn case_with(name: &str, keys: &serde_json::Value, without: &[&str]) -> Checkpoint {
+    let mut checkpoint = open(&folder(name));
+    let json = fs::read(folder(name).join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    for key in without {
+        let removed = config.as_object_mut().unwrap().remove(*key);
+        assert!(removed.is_some(), "{name} has no {key}");
+    }
+    for (key, value) in keys.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    checkpoint.config = Some(Config::parse(config.to_string().as_bytes()).unwrap());
+    checkpoint
+}
+
+/// The logits of a case with these keys in its config.json, without those.
+fn logits_with(name: &str, keys: &serde_json::Value, without: &[&str]) -> Result<Vec<f32>, Error> {
+    let checkpoint = case_with(name, keys, without);
+    let architecture = Architecture::of(&checkpoint)?;
+    let device = cpu(2);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    Ok(forward.logits(&golden(name).tokens).unwrap())
+}
+
+fn qwen2_with(keys: serde_json::Value) -> Result<Vec<f32>, Error> {
+    logits_with("qwen2", &keys, &[])
+}
+
+/// The goldens are as transformers 5 spells them.
+#[test]
+fn the_spellings_of_transformers_4_mean_the_same() {
+    use serde_json::json;
+
+    for (name, keys, without) in [
+        ("gemma2", json!({}), &["layer_types"][..]),
+        (
+            "gemma3_text",
+            json!({
+                "sliding_window_pattern": 2, "rope_theta": 5000.0, "rope_local_base_freq": 100.0,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0}
+            }),
+            &["layer_types", "rope_parameters"],
+        ),
+        (
+            "phi3",
+            json!({
+                "rope_theta": 500.0, "partial_rotary_factor": 0.75, "rope_scaling": {
+                    "type": "longrope", "short_factor": [1.0, 1.0, 1.1, 1.2, 1.3, 1.4],
+                    "long_factor": [1.0, 1.2, 1.5, 2.0, 3.0, 4.0]
+                }
+            }),
+            &["rope_parameters"],
+        ),
+        (
+            "olmo3",
+            json!({"rope_theta": 500.0, "rope_scaling": {
+                "rope_type": "yarn", "factor": 4.0, "beta_fast": 8.0, "original_max_position_embeddings": 16
+            }}),
+            &["rope_parameters"],
+        ),
+        (
+            "smollm3",
+            json!({"no_rope_layer_interval": 2, "rope_theta": 2_000_000.0}),
+            &["no_rope_layers", "layer_types", "rope_parameters"],
+        ),
+        ("stablelm", json!({}), &["rope_parameters"]),
+        (
+            "glm",
+            json!({"partial_rotary_factor": 0.5}),
+            &["rope_parameters"],
+        ),
+        ("nemotron", json!({}), &["rope_parameters"]),
+        (
+            "cohere2",
+            json!({"sliding_window_pattern": 2}),
+            &["layer_types"],
+        ),
+        (
+            "exaone4",
+            json!({"sliding_window_pattern": "LG"}),
+            &["layer_types", "sliding_window_pattern"],
+        ),
+        (
+            "hunyuan_v1_dense",
+            json!({"rope_theta": 500.0, "rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
+            &["rope_parameters"],
+        ),
+    ] {
+        let logits = logits_with(name, &keys, without).unwrap();
+        let difference = difference(&golden(name).logits, &logits);
+        assert!(difference < 1e-5, "{name}: {difference}");
+    }
+}
+
+/// That the goldens show what is special about a family: without it they are another model's.
+#[test]
+fn what_is_special_about_a_family_matters() {
+    use serde_json::json;
+
+    for (name, keys) in [
+        ("gemma2", json!({"attn_logit_softcapping": null})),
+        ("gemma2", json!({"final_logit_softcapping": null})),
+        ("gemma2", json!({"query_pre_attn_scalar": 24})),
+        ("gemma2", json!({"sliding_window": 64})),
+        (
+            "gemma3_text",
+            json!({"layer_types": ["full_attention", "sliding_attention"]}),
+        ),
+        ("phi3", json!({"original_max_position_embeddings": 64})),
+        ("phi3", json!({"sliding_window": null})),
+        ("olmo", json!({"clip_qkv": null})),
+        ("olmo3", json!({"sliding_window": 64})),
+        ("granite", json!({"embedding_multiplier": 1.0})),
+        ("granite", json!({"attention_multiplier": 0.25})),
+        ("granite", json!({"residual_multiplier": 1.0})),
+        ("granite", json!({"logits_scaling": 1.0})),
+        ("smollm3", json!({"no_rope_layers": [1, 1]})),
+        (
+            "smollm3",
+            json!({"use_sliding_window": false, "layer_types": null}),
+        ),
+        ("starcoder2", json!({"hidden_act": "relu"})),
+        ("cohere", json!({"use_qk_norm": false})),
+        ("cohere", json!({"logit_scale": 1.0})),
+        (
+            "cohere2",
+            json!({"layer_types": ["sliding_attention", "sliding_attention"]}),
+        ),
+        (
+            "glm",
+            json!({"rope_parameters": null, "partial_rotary_factor": 1.0}),
+        ),
+        (
+            "exaone4",
+            json!({"sliding_window": null, "layer_types": null}),
+        ),
+        (
+            "hunyuan_v1_dense",
+            json!({"rope_parameters": {"rope_theta": 500.0}}),
+        ),
+        ("nemotron", json!({"hidden_act": "relu"})),
+        ("ministral", json!({"sliding_window": 64})),
+        (
+            "ministral",
+            json!({"rope_parameters": {"rope_theta": 500.0}}),
+        ),
+    ] {
+        let logits = logits_with(name, &keys, &[]).unwrap();
+        let difference = difference(&golden(name).logits, &logits);
+        assert!(difference > 1e-3, "{name} {keys}: {difference}");
+    }
+}
+
+#[test]
+fn what_a_family_may_have_and_this_does_not_run_is_refused() {
+    use serde_json::json;
+
+    for (name, keys, says) in [
+        ("stablelm", json!({"qk_layernorm": true}), "qk_layernorm"),
+        (
+            "gemma2",
+            json!({"use_bidirectional_attention": true}),
+            "use_bidirectional_attention",
+        ),
+        (
+            "granite",
+            json!({"rope_parameters": {"rope_type": "proportional"}}),
+            "scaled by proportional",
+        ),
+    ] {
+        let error = logits_with(name, &keys, &[]).unwrap_err();
+        assert!(
+            matches!(&error, Error::Unsupported(what) if what.contains(says)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_sequence_beyond_what_dynamic_scaling_was_trained_for_is_refused() {
+    let keys = serde_json::json!({"max_position_embeddings": 20});
+    let checkpoint = case_with("seed_oss", &keys, &[]);
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    assert!(forward.logits(&[1; 20]).is_ok());
+    let error = forward.logits(&[1; 21]).unwrap_err().to_string();
+    assert!(
+        error.contains("a sequence of 21 tokens is too long"),
+        "{error}"
+    );
+}
+
+#[test]
+fn blocks_slide_by_layer_types_as_by_max_window_layers() {
+    use serde_json::json;
+
+    let logits = |keys| qwen2_with(keys).unwrap();
+    let by_layers =
+        logits(json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1}));
+    let by_types = logits(json!({
+        "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 0,
+        "layer_types": ["full_attention", "sliding_attention"]
+    }));
+    let full = logits(json!({"layer_types": ["full_attention", "full_attention"]}));
+    assert_eq!(by_types, by_layers);
+    assert!(difference(&golden("qwen2").logits, &full) < 1e-3);
+    assert!(difference(&full, &by_types) > 1e-3, "the window matters");
+
+    for (layer_types, says) in [
+        (json!(["full_attention"]), "not a list of 2 types"),
+        (
+            json!(["full_attention", "sliding_attention"]),
+            "no sliding_window in use",
+        ),
+        (
+            json!(["full_attention", "chunked_attention"]),
+            "chunked_attention",
+        ),
+    ] {
+        let error = qwen2_with(json!({ "layer_types": layer_types })).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+/// A checkpoint after its config.json was changed.
+fn with_changed_config(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> Checkpoint {
+    let mut checkpoint = open(&folder(name));
+    let mut config =
+        serde_json::from_slice(&fs::read(folder(name).join("config.json")).unwrap()).unwrap();
+    change(&mut config);
+    checkpoint.config = Some(Config::parse(config.to_string().as_bytes()).unwrap());
+    checkpoint
+}
+
+/// The error of the llama checkpoint after its config.json was changed.
+fn with_config(change: impl FnOnce(&mut serde_json::Value)) -> Error {
+    Architecture::of(&with_changed_config("llama", change)).unwrap_err()
+}
+
+#[test]
+fn a_config_that_disagrees_with_the_tensors_is_refused() {
+    for (key, value, says) in [
+        ("hidden_size", 128_u64, "embed_tokens.weight"),
+        ("vocab_size", 81, "embed_tokens.weight"),
+        (
+            "num_hidden_layers",
+            3,
+            "model.layers.2.input_layernorm.weight is missing",
+        ),
+        ("num_hidden_layers", 1, "num_hidden_layers is 1"),
+        (
+            "num_hidden_layers",
+            1 << 24,
+            "the checkpoint has only 20 tensors",
+        ),
+        (
+            "num_key_value_heads",
+            1,
+            "k_proj.weight is [32, 64], by config.json it would be [16, 64]",
+        ),
+        (
+            "num_key_value_heads",
+            3,
+            "num_attention_heads 4 is not a multiple of num_key_value_heads 3",
+        ),
+        ("intermediate_size", 95, "mlp.gate_proj.weight"),
+        ("num_attention_heads", 0, "num_attention_heads is 0"),
+        ("hidden_size", 1_u64 << 40, "hidden_size is 1099511627776"),
+    ] {
+        let error = with_config(|config| config[key] = value.into()).to_string();
+        assert!(error.contains(says), "{key} {value}: {error}");
+    }
+    let error = with_config(|config| {
+        config["num_attention_heads"] = 6.into();
+        config.as_object_mut().unwrap().remove("head_dim");
+    });
+    assert!(
+        error
+            .to_string()
+            .contains("hidden_size 64 is not a multiple"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_not_supported_is_told_from_what_is_wrong() {
+    for (key, value) in [("model_type", "mamba"), ("hidden_act", "prelu")] {
+        let error = with_config(|config| config[key] = value.into());
+        assert!(
+            matches!(&error, Error::Unsupported(what) if what.contains(value)),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("gpt_neox"),
+            "the supported ones are named: {error}"
+        );
+    }
+    let mut checkpoint = open(&folder("llama"));
+    checkpoint.config = None;
+    assert!(matches!(
+        Architecture::of(&checkpoint),
+        Err(Error::NoConfig(_))
+    ));
+}
+
+#[test]
+fn what_older_families_could_be_but_are_not_here_is_refused() {
+    use serde_json::json;
+
+    for (name, key, value) in [
+        ("opt", "do_layer_norm_before", json!(false)),
+        ("opt", "_remove_final_layer_norm", json!(true)),
+        ("opt", "layer_norm_elementwise_affine", json!(false)),
+        ("opt", "word_embed_proj_dim", json!(32)),
+        ("gpt2", "add_cross_attention", json!(true)),
+        (
+            "bloom",
+            "apply_residual_connection_post_layernorm",
+            json!(true),
+        ),
+        ("mpt", "no_bias", json!(false)),
+        ("mpt", "logit_scale", json!(0.5)),
+        ("mpt", "norm_type", json!("rmsnorm")),
+        ("mpt", "attn_config.alibi", json!(false)),
+        ("mpt", "attn_config.alibi_bias_max", json!(16)),
+        ("mpt", "attn_config.qk_ln", json!(true)),
+        (
+            "mpt",
+            "attn_config.attn_type",
+            json!("multiquery_attention"),
+        ),
+        ("falcon-new", "parallel_attn", json!(false)),
+        ("falcon", "num_ln_in_parallel_attn", json!(2)),
+    ] {
+        let checkpoint = with_changed_config(name, |config| match key.split_once('.') {
+            Some((part, key)) => config[part][key] = value.clone(),
+            None => config[key] = value.clone(),
+        });
+        let error = Architecture::of(&checkpoint).unwrap_err();
+        let key = key.rsplit('.').next().unwrap();
+        assert!(
+            matches!(&error, Error::Unsupported(what) if what.contains(key)),
+            "{name} {key}: {error}"
+        );
+    }
+}
+
+/// A copy of a checkpoint in which names lack `prefix`, as where a model was saved without its head.
+fn without_prefix(name: &str, prefix: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = fs::read(folder(name).join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let bare = tensors.iter().map(|(name, tensor)| {
+        let name = name.strip_prefix(prefix).unwrap_or(name).to_owned();
+        (name, tensor)
+    });
+    let path = dir.path().join("model.safetensors");
+    fs::write(path, safetensors::serialize(bare, None).unwrap()).unwrap();
+    let config = folder(name).join("config.json");
+    fs::copy(config, dir.path().join("config.json")).unwrap();
+    dir
+}
+
+#[test]
+fn names_without_the_prefix_of_their_model_are_known() {
+    for (name, prefix) in [
+        ("opt", "model."),
+        ("opt", "model.decoder."),
+        ("gpt2", "transformer."),
+        ("gpt_bigcode", "transformer."),
+        ("bloom", "transformer."),
+        ("mpt", "transformer."),
+        ("gptj", "transformer."),
+        ("falcon", "transformer."),
+        ("phi", "model."),
+        ("persimmon", "model."),
+    ] {
+        let dir = without_prefix(name, prefix);
+        let checkpoint = open(dir.path());
+        let architecture = Architecture::of(&checkpoint).unwrap();
+        let device = cpu(2);
+        let forward = Forward::new(&checkpoint, &architecture, &device);
+        let golden = golden(name);
+        let logits = forward.logits(&golden.tokens).unwrap();
+        assert!(difference(&golden.logits, &logits) < 1e-5, "{name}");
+        for weight in golden.norms.keys() {
+            let bare = weight.strip_prefix(prefix).unwrap();
+            let mut sites = architecture.sites();
+            assert!(
+                sites.any(|site| site.readers.iter().any(|reader| reader == bare)),
+                "{bare}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_token_beyond_the_embedding_is_refused() {
+    let checkpoint = open(&folder("llama"));
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    let error = forward
+        .statistics(&[&[1, 80]], &|_| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("token 80 is outside the embedding of 80 rows"),
+        "{error}"
+    );
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_by_name() {
+    let nan = |bytes: &mut [u8]| bytes[..2].copy_from_slice(&[0xc0, 0x7f]);
+    let dir = tampered("llama", "model.layers.1.mlp.up_proj.weight", nan);
+    let checkpoint = open(dir.path());
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let device = cpu(1);
+    let forward = Forward::new(&checkpoint, &architecture, &device);
+    let error = forward
+        .statistics(&[&[1, 2, 3]], &|_| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("model.layers.1.mlp.down_proj.weight"),
+        "{error}"
+    );
+    assert!(forward.losses(&[&[1, 2, 3]], &|_| {}).is_err());
+}
