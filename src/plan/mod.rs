@@ -33,6 +33,14 @@ use crate::norms::Norms;
 use few_tokens::StandIns;
 
 /// A [`Draft`] whose norms are there: what [`prune`](crate::prune::prune) runs. It reads as its draft does.
+///
+/// What was checked cannot be changed:
+///
+/// ```compile_fail,E0616
+/// # fn change(mut plan: swiftprune_wgpu::plan::Plan) {
+/// plan.norms = swiftprune_wgpu::plan::NormsSource::None;
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Plan(Draft);
 
