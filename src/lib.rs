@@ -37,6 +37,7 @@ pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
 mod checksum;
+mod compensation;
 mod counts;
 pub mod device;
 
@@ -60,6 +61,7 @@ mod selection;
 pub mod selftest;
 mod shader;
 mod simd;
+mod sketch;
 mod stop;
 mod targets;
 mod text;

@@ -91,6 +91,12 @@ impl Score {
         SCORES.iter().find(|score| score.name == name)
     }
 
+    /// Whether its factors are those of an inverse Hessian: where there is one of more than rank one, that one gives them.
+    #[must_use]
+    pub fn has_inverse_hessian(&self) -> bool {
+        std::ptr::eq(self, &SCORES[0])
+    }
+
     /// Column factors `f_j` of one tensor, `[in_features]`, the largest 1.
     ///
     /// `norms` are the sums of squares `n_j` of the layer's input, finite and not negative. Without norms, or where the

@@ -44,6 +44,7 @@ pub use index::{Index, IndexError, MAX_INDEX};
 pub use locate::{Source, Weights, locate};
 pub use options::OutputOptions;
 pub use output::{Finished, Output};
+pub(crate) use positional::{read_exact_at, write_all_at};
 pub use reader::Reader;
 pub use shards::{Checkpoint, Shard};
 pub use writer::Writer;

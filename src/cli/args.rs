@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use swiftprune_wgpu::Dtype;
-use swiftprune_wgpu::calibration::DEFAULT_TOKENS;
+use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
 use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::plan::SCORES;
 use swiftprune_wgpu::plan::{Ewma, Pattern};
@@ -120,6 +120,19 @@ pub(super) struct Prune {
     /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128
     #[arg(long, value_name = "G", value_parser = gain_shift, default_value = "1/8", help_heading = "Which weights")]
     pub gain: u32,
+    /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128]
+    #[arg(
+        long,
+        value_name = "RANK",
+        num_args = 0..=1,
+        default_missing_value = "128",
+        value_parser = rank,
+        help_heading = "Which weights"
+    )]
+    pub compensate: Option<usize>,
+    /// What compensation adds to every column norm, relative to their mean [default: 0.1, or 0.03 with --pattern]
+    #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
+    pub ridge: Option<f64>,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,
@@ -199,6 +212,9 @@ pub(super) struct Calibrate {
     /// Window length in tokens [default: 512, or the model's maximum if that is less]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub context: Option<usize>,
+    /// Also write a sketch of every layer's input, of this rank, for `prune --compensate` [default rank: 128]
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "128", value_parser = rank)]
+    pub sketch: Option<usize>,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// Replace an existing file
@@ -422,6 +438,16 @@ fn pattern(text: &str) -> Result<Pattern, String> {
 fn tokens(text: &str) -> Result<usize, String> {
     let tokens = text.parse().ok().filter(|n| (1..=1 << 24).contains(n));
     tokens.ok_or_else(|| format!("give a number from 1 to {}", 1 << 24))
+}
+
+fn rank(text: &str) -> Result<usize, String> {
+    let rank = text.parse().ok().filter(|n| (1..=MAX_RANK).contains(n));
+    rank.ok_or_else(|| format!("give a rank from 1 to {MAX_RANK}, or none and MODEL before this flag"))
+}
+
+fn ridge(text: &str) -> Result<f64, String> {
+    let ridge = text.parse().ok().filter(|x| (1e-6..=1e3).contains(x));
+    ridge.ok_or_else(|| "give a number from 0.000001 to 1000".to_owned())
 }
 
 fn block_size(text: &str) -> Result<usize, String> {

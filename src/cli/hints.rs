@@ -64,6 +64,18 @@ fn of_plan(error: &plan::Error) -> Option<String> {
              importance matrix), or take --score ria, which works without"
                 .to_owned()
         }
+        plan::Error::SketchRequired { norms: None, .. } => {
+            "--compensate needs a calibration: a model with its config.json and tokenizer.json, or --norms FILE from \
+             `calibrate --sketch`"
+                .to_owned()
+        }
+        plan::Error::SketchRequired { wanted, found, .. } => format!(
+            "`calibrate --sketch {wanted}` measures them{}; without --norms the model is calibrated in the same run",
+            found.map_or_else(String::new, |found| format!(", --compensate {found} uses what is there"))
+        ),
+        plan::Error::SketchesMissing { .. } => {
+            "`calibrate --sketch` measures them; without --norms the model is calibrated in the same run".to_owned()
+        }
         plan::Error::NormsMissing { globs, .. } if (1..=MOST_GLOBS).contains(&globs.len()) => format!(
             "leave them out with{}",
             globs.iter().map(|glob| format!(" --exclude {}", quoted(glob))).collect::<String>()

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::plan::Score;
 use swiftprune_wgpu::plan::Selection;
-use swiftprune_wgpu::plan::{NameFilter, Options};
+use swiftprune_wgpu::plan::{Compensation, NameFilter, Options};
 use swiftprune_wgpu::run::{NormsRequest, Request, prepare};
 
 use super::args::{Prune, RuleName, TextChoice};
@@ -106,6 +106,15 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     options.score = args.score.as_deref().and_then(Score::by_name);
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;
+    options.compensation = args.compensate.map(|rank| {
+        let mut compensation = Compensation::new(&selection);
+        compensation.rank = rank;
+        compensation.ridge = args.ridge.unwrap_or(compensation.ridge);
+        let from = |name: &str| std::env::var(name).ok()?.parse().ok();
+        compensation.steps = from("SP_STEPS").unwrap_or(compensation.steps);
+        compensation.mask_steps = from("SP_MASK").unwrap_or(compensation.mask_steps);
+        compensation
+    });
     options.squared_error = args.json || args.report.is_some();
     Ok(options)
 }

@@ -78,7 +78,7 @@ pub(crate) fn prune(
 }
 
 /// The mask of these rows.
-pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
+pub(crate) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
     let mut mask = Mask::empty(rows.rows(), rows.in_features);
     let mut scratch = Scratch::default();
     let rule = RowRule::new(recipe);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::error::Error;
 use super::lookup::Lookup;
 use super::provenance::{Format, Provenance};
+use super::sketches::Sketches;
 use crate::names::grammar::{block, is_of_side_decoder};
 use crate::names::imatrix;
 use crate::untrusted::shown;
@@ -15,6 +16,8 @@ pub struct Norms {
     /// Where they come from.
     pub source: Provenance,
     pub(super) entries: BTreeMap<String, Entry>,
+    /// Of the inputs, where they were taken.
+    pub(crate) sketches: Option<Sketches>,
 }
 
 /// The norms under one name.
@@ -42,7 +45,14 @@ impl Norms {
         Self {
             source,
             entries: BTreeMap::new(),
+            sketches: None,
         }
+    }
+
+    /// Columns of the sketches that are there beside the norms.
+    #[must_use]
+    pub fn sketch_rank(&self) -> Option<usize> {
+        self.sketches.as_ref().map(Sketches::rank)
     }
 
     /// Adds the norms of one weight, `[in_features]`, under the weight's own name; replaces those that were there.

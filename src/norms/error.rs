@@ -24,6 +24,14 @@ pub enum Error {
     /// A norms file could not be written.
     #[error(transparent)]
     Write(#[from] checkpoint::Error),
+    /// Sketches could not be kept for the time of the run.
+    #[error("cannot keep sketches in a temporary file in {}", shown_path(dir))]
+    Sketches {
+        /// The directory.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The file is larger than any that is read.
     #[error(
         "{}: {bytes} bytes is too large for a file of column norms (at most {limit}). Is it the model itself? Use a norms file or a llama.cpp importance matrix",

@@ -51,6 +51,9 @@ impl Draft {
         if score.norms == scores::NormsUse::Required && !has_norms {
             return Err(Error::NormsRequired { score: score.name });
         }
+        if let Some(compensation) = options.compensation {
+            check_sketches(&norms, compensation.rank)?;
+        }
         let tensors = decide(&checkpoint, &options)?;
         let left_dense = LeftDense::of(&tensors).filter(|_| !options.targets.has_include());
         let mut draft = Self {
@@ -124,7 +127,9 @@ impl Draft {
     /// Whether norms have a part in the score.
     #[must_use]
     pub fn uses_norms(&self) -> bool {
-        !matches!(self.norms, NormsSource::None) && self.score.norms != scores::NormsUse::Unused
+        let is_used =
+            self.score.norms != scores::NormsUse::Unused || self.options.compensation.is_some();
+        !matches!(self.norms, NormsSource::None) && is_used
     }
 
     /// Bytes of the tensors that are pruned.
@@ -147,7 +152,7 @@ impl Draft {
                 "no column norms: {name} uses the weights alone, and quality will be much worse"
             )]),
             NormsSource::None => Ok(Vec::new()),
-            _ if self.score.norms == scores::NormsUse::Unused => {
+            _ if !self.uses_norms() => {
                 Ok(vec![format!("the score {name} does not use the norms")])
             }
             NormsSource::Read(norms) => self.check_measured(norms, &self.stand_ins),
@@ -158,6 +163,20 @@ impl Draft {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// Names of pruned tensors whose input has no sketch, where compensation needs one.
+    fn without_sketch(&self, norms: &Norms) -> Vec<String> {
+        let (Some(sketches), Some(_)) = (&norms.sketches, self.options.compensation) else {
+            return Vec::new();
+        };
+        self.pruned()
+            .filter(|(tensor, target)| {
+                let last = target.experts.max(1) - 1;
+                !sketches.has(&tensor.name, last, target.in_features)
+            })
+            .map(|(tensor, _)| tensor.name.clone())
+            .collect()
     }
 
     /// Holds norms against the tensors that are pruned, and warns of those that few tokens or none reached.
@@ -177,6 +196,13 @@ impl Draft {
             Ok(true)
         })?;
         self.check_stacks(norms)?;
+        let without = self.without_sketch(norms);
+        if !without.is_empty() {
+            return Err(Error::SketchesMissing {
+                norms: norms.source.path.clone(),
+                tensors: without,
+            });
+        }
         let mut warnings = Vec::new();
         if stand_ins.few > 0 {
             warnings.push(format!(
@@ -346,6 +372,23 @@ impl Draft {
         }
         Ok(warnings)
     }
+}
+
+/// Refuses norms without sketches of `rank` columns.
+fn check_sketches(norms: &NormsSource, rank: usize) -> Result<(), Error> {
+    let (path, found) = match norms {
+        NormsSource::None => (None, None),
+        NormsSource::Read(norms) => (Some(norms.source.path.clone()), norms.sketch_rank()),
+        NormsSource::ToMeasure(coverage) => (Some(coverage.model.clone()), coverage.sketch_rank),
+    };
+    if found.is_some_and(|found| found >= rank) {
+        return Ok(());
+    }
+    Err(Error::SketchRequired {
+        norms: path,
+        found,
+        wanted: rank,
+    })
 }
 
 /// The norms of one matrix; `None` where no calibration token reached it.

@@ -1,6 +1,6 @@
 //! Why there is no plan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::left_dense::LeftDense;
 use crate::error::Kind;
@@ -27,6 +27,28 @@ pub enum Error {
     NormsRequired {
         /// The score.
         score: &'static str,
+    },
+    /// Compensation needs sketches of the layers' inputs, and there are none, or smaller ones.
+    #[error("{}", sketch_required(norms.as_deref(), *found, *wanted))]
+    SketchRequired {
+        /// Where the norms come from, if there are any.
+        norms: Option<PathBuf>,
+        /// Columns of the sketches that are there.
+        found: Option<usize>,
+        /// Columns that are asked for.
+        wanted: usize,
+    },
+    /// Compensation needs sketches that a norms file does not have.
+    #[error(
+        "{}: there is no sketch of the input of {}; measure the norms of this model with sketches",
+        shown_path(norms),
+        listed(tensors)
+    )]
+    SketchesMissing {
+        /// The norms file.
+        norms: PathBuf,
+        /// The tensors without one.
+        tensors: Vec<String>,
     },
     /// The norms have nothing for tensors that are to be pruned.
     #[error(
@@ -140,6 +162,18 @@ pub enum Error {
     },
 }
 
+fn sketch_required(norms: Option<&Path>, found: Option<usize>, wanted: usize) -> String {
+    const NEEDS: &str = "compensation needs a sketch of every layer's input";
+    match (norms, found) {
+        (None, _) => format!("{NEEDS}, but the model is pruned by its weights alone"),
+        (Some(norms), None) => format!("{}: {NEEDS}, but there are none beside the norms", shown_path(norms)),
+        (Some(norms), Some(found)) => format!(
+            "{}: the sketches have rank {found}, less than the {wanted} that compensation is to use",
+            shown_path(norms)
+        ),
+    }
+}
+
 /// The most tensors that a message names.
 const LISTED: usize = 4;
 
@@ -161,6 +195,7 @@ impl Error {
         match self {
             Self::OutOfRange { .. }
             | Self::NormsRequired { .. }
+            | Self::SketchRequired { .. }
             | Self::GlobMatchesNothing { .. }
             | Self::MostlyUnknown { .. } => Kind::Usage,
             _ => Kind::Failed,

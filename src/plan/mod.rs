@@ -28,7 +28,10 @@ pub use crate::scores::{NormsUse, SCORES, Score};
 pub use crate::selection::{Ewma, Pattern, Selection};
 pub use crate::targets::{Error as GlobError, Layout, NameFilter, Reason, Target};
 
+pub use crate::compensation::Compensation;
+
 use crate::checkpoint::Checkpoint;
+use crate::compensation::Hessian;
 use crate::norms::Norms;
 use few_tokens::StandIns;
 
@@ -93,6 +96,33 @@ impl Plan {
             },
             None => Ok(None),
         }
+    }
+}
+
+impl Plan {
+    /// What the output error of one matrix is measured with, where compensation is asked for: `None` where there is no sketch
+    /// of its input to be had (an expert that few tokens reached), or none that can be used.
+    ///
+    /// # Errors
+    /// [`Error::NormsMissing`] and [`Error::Norms`].
+    pub(crate) fn hessian_of(
+        &self,
+        tensor: &str,
+        target: &Target,
+        expert: usize,
+    ) -> Result<Option<Hessian>, Error> {
+        let (Some(norms), Some(options)) = (self.norms(), self.0.options().compensation) else {
+            return Ok(None);
+        };
+        let (Some(sketches), None) = (&norms.sketches, self.0.stand_ins.get(tensor, expert)) else {
+            return Ok(None);
+        };
+        let sketch = sketches.get(tensor, expert, target.in_features)?;
+        let of_input = draft::lookup(norms, tensor, target, expert)?;
+        let (Some(sketch), Some(of_input)) = (sketch, of_input) else {
+            return Ok(None);
+        };
+        Ok(Hessian::new(of_input, &sketch, options.rank, options.ridge))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is asked of a plan.
 
+use crate::compensation::Compensation;
 use crate::norms::{Coverage, Norms};
 use crate::scores::Score;
 use crate::selection::Selection;
@@ -17,6 +18,8 @@ pub struct Options {
     pub targets: targets::NameFilter,
     /// Leave NaN and infinities alone instead of refusing them.
     pub keep_non_finite: bool,
+    /// Correct the weights that stay for those that go.
+    pub compensation: Option<Compensation>,
     /// Also add up `sum dW^2` and `sum W^2`.
     pub squared_error: bool,
 }
@@ -30,6 +33,7 @@ impl Options {
             score: None,
             targets: targets::NameFilter::default(),
             keep_non_finite: false,
+            compensation: None,
             squared_error: false,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::chunk::Chunk;
@@ -10,6 +11,7 @@ use super::clocks::Stage;
 use super::error::Error;
 use super::job::Job;
 use super::pieces::Piece;
+use super::shared_recipe::MatrixRecipe;
 use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu, Pending};
 use crate::mask::Mask;
 use crate::recipe::Rows;
@@ -34,6 +36,7 @@ struct Decided {
     rows: Range<usize>,
     chunk: Chunk,
     mask: Mask,
+    recipe: Arc<MatrixRecipe>,
 }
 
 /// Rows that are as they will be written.
@@ -114,8 +117,8 @@ fn decide(
     to_pruner: &SyncSender<Decided>,
     to_reader: &SyncSender<Chunk>,
 ) -> Result<(), Error> {
-    let mut in_flight: VecDeque<(Pending, usize, Range<usize>, Chunk)> = VecDeque::new();
-    let finish = |(pending, matrix, rows, chunk)| -> Result<(), Error> {
+    let mut in_flight: VecDeque<(Pending, usize, Range<usize>, Chunk, Arc<MatrixRecipe>)> = VecDeque::new();
+    let finish = |(pending, matrix, rows, chunk, recipe)| -> Result<(), Error> {
         let mask = {
             let _clock = job.clocks.run(Stage::Wait);
             gpu.wait(pending)?
@@ -126,6 +129,7 @@ fn decide(
             rows,
             chunk,
             mask,
+            recipe,
         });
         Ok(())
     };
@@ -164,9 +168,9 @@ fn decide(
         }
         let pending = {
             let _clock = job.clocks.run(Stage::Upload);
-            gpu.submit(weights, rows.start, &recipe)?
+            gpu.submit(weights, rows.start, &recipe.recipe)?
         };
-        in_flight.push_back((pending, index, rows, chunk));
+        in_flight.push_back((pending, index, rows, chunk, recipe));
     }
     in_flight.into_iter().try_for_each(finish)
 }
@@ -181,6 +185,7 @@ fn prune(
         rows,
         mut chunk,
         mask,
+        recipe,
     } in from_device
     {
         if job.is_stopped() {
@@ -189,11 +194,7 @@ fn prune(
         let matrix = &job.matrices[index];
         let counts = {
             let _clock = job.clocks.run(Stage::Prune);
-            mask.apply(
-                matrix.dtype,
-                chunk.bytes_mut(),
-                job.plan.options().squared_error,
-            )
+            job.apply(matrix, &recipe, mask, chunk.bytes_mut())?
         };
         job.count(matrix, rows.clone(), counts)?;
         let pruned = Pruned {

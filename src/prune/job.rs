@@ -7,11 +7,15 @@ use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
+use super::mend;
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
+use super::shared_recipe::{MatrixRecipe, Mending};
 use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
+use crate::compensation::Mender;
 use crate::counts::Counts;
+use crate::mask::Mask;
 use crate::plan::Plan;
 use crate::recipe::{Recipe, Sums};
 use crate::stop::Stop;
@@ -98,23 +102,66 @@ impl<'a> Job<'a> {
         &self,
         matrix: &Matrix<'_>,
         rows: usize,
-    ) -> Result<Option<Arc<Recipe>>, Error> {
+    ) -> Result<Option<Arc<MatrixRecipe>>, Error> {
         let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
         matrix.recipe.take(rows, make)
     }
 
-    fn make_recipe(&self, matrix: &Matrix<'_>, sums: Option<&Sums>) -> Result<Recipe, Error> {
+    fn make_recipe(
+        &self,
+        matrix: &Matrix<'_>,
+        sums: Option<&Sums>,
+    ) -> Result<MatrixRecipe, Error> {
         let name = &self.plan.tensors()[matrix.tensor].name;
         let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
         let in_features = matrix.target.in_features;
         let score = self.plan.score();
-        Ok(Recipe::new(
-            matrix.selection,
-            score,
-            in_features,
-            norms,
-            sums,
-        ))
+        let mut recipe = Recipe::new(matrix.selection, score, in_features, norms, sums);
+        let Some(compensation) = self.plan.options().compensation else {
+            return Ok(MatrixRecipe {
+                recipe,
+                mending: Mending::None,
+            });
+        };
+        let hessian = self.plan.hessian_of(name, matrix.target, matrix.expert)?;
+        let mender = match &hessian {
+            Some(hessian) => Mender::new(hessian, compensation)?,
+            None => None,
+        };
+        if let (Some(hessian), true) = (&hessian, score.has_inverse_hessian())
+            && let Some(factors) = hessian.column_factors()
+        {
+            recipe.factors.column = factors;
+        }
+        let mending = mender.map_or(Mending::NotPossible, |mender| Mending::By(Box::new(mender)));
+        Ok(MatrixRecipe { recipe, mending })
+    }
+
+    /// Prunes rows in place by `mask`, mends them where that is asked for, and counts.
+    pub(super) fn apply(
+        &self,
+        matrix: &Matrix<'_>,
+        recipe: &MatrixRecipe,
+        mask: Mask,
+        bytes: &mut [u8],
+    ) -> Result<Counts, Error> {
+        let squares = self.plan.options().squared_error;
+        match &recipe.mending {
+            Mending::None => Ok(mask.apply(matrix.dtype, bytes, squares)),
+            Mending::NotPossible => {
+                let mut counts = mask.apply(matrix.dtype, bytes, squares);
+                counts.rows_not_mended += mask.rows as u64;
+                Ok(counts)
+            }
+            Mending::By(mender) => mend::mend(
+                mender,
+                &recipe.recipe,
+                (matrix.dtype, matrix.target.in_features),
+                bytes,
+                mask,
+                squares,
+            ),
+        }
     }
 
     /// Whether the run was given up; asked before every piece of work.

@@ -20,6 +20,7 @@ mod fault;
 mod gpu;
 mod job;
 mod matrix;
+mod mend;
 mod outcome;
 mod pieces;
 mod shared_recipe;
@@ -71,9 +72,18 @@ pub fn prune_until(
     stop: &Stop,
 ) -> Result<Outcome, Error> {
     let start = Instant::now();
+    let mends = plan.options().compensation.is_some();
     let chunk_rows = |matrix: &Matrix<'_>| match device.backend() {
-        Backend::Cpu(_) => cpu::chunk_rows(matrix),
-        Backend::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
+        Backend::Cpu(_) => cpu::chunk_rows(matrix, mends),
+        Backend::Gpu(gpu) => {
+            let rows = gpu.chunk_rows(matrix.target.in_features);
+            // The host mends them, as many at a time as it would on its own.
+            if mends {
+                rows.min(mend::rows_together(matrix.target.in_features))
+            } else {
+                rows
+            }
+        }
     };
     let job = Job::new(plan, &output, chunk_rows, progress, stop)?;
     match device.backend() {

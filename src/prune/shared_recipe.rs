@@ -5,8 +5,27 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
+use crate::compensation::Mender;
 use crate::recipe::{Recipe, Sums};
 use crate::targets::Target;
+
+/// How the rows of a matrix are pruned, and mended.
+#[derive(Debug)]
+pub(super) struct MatrixRecipe {
+    pub(super) recipe: Recipe,
+    pub(super) mending: Mending,
+}
+
+/// What happens to the weights that stay.
+#[derive(Debug)]
+pub(super) enum Mending {
+    /// They stay as they are.
+    None,
+    /// They were to be mended, and cannot be.
+    NotPossible,
+    /// They are mended.
+    By(Box<Mender>),
+}
 
 #[derive(Debug)]
 pub(super) struct SharedRecipe {
@@ -23,7 +42,7 @@ struct RecipeState {
     sums: Option<Sums>,
     /// Rows nobody has asked the recipe for yet.
     rows_to_prune: usize,
-    recipe: Option<Arc<Recipe>>,
+    recipe: Option<Arc<MatrixRecipe>>,
     abandoned: bool,
 }
 
@@ -46,7 +65,7 @@ impl SharedRecipe {
         &self,
         rows: Range<usize>,
         part: &Sums,
-        make: impl FnOnce(Option<&Sums>) -> Result<Recipe, Error>,
+        make: impl FnOnce(Option<&Sums>) -> Result<MatrixRecipe, Error>,
     ) -> Result<(), Error> {
         let mut state = self.lock();
         let sums = state.sums.get_or_insert_with(|| Sums {
@@ -72,8 +91,8 @@ impl SharedRecipe {
     pub(super) fn take(
         &self,
         rows: usize,
-        make: impl FnOnce(Option<&Sums>) -> Result<Recipe, Error>,
-    ) -> Result<Option<Arc<Recipe>>, Error> {
+        make: impl FnOnce(Option<&Sums>) -> Result<MatrixRecipe, Error>,
+    ) -> Result<Option<Arc<MatrixRecipe>>, Error> {
         let mut state = self.lock();
         while state.rows_to_sum > 0 && !state.abandoned {
             state = self

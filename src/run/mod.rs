@@ -108,7 +108,8 @@ fn norms_source(
     let is_unused = request
         .options
         .score
-        .is_some_and(|score| score.norms == scores::NormsUse::Unused);
+        .is_some_and(|score| score.norms == scores::NormsUse::Unused)
+        && request.options.compensation.is_none();
     let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
         NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
@@ -119,7 +120,8 @@ fn norms_source(
         NormsRequest::Measure(text) => text.clone(),
     };
     let calibration = Calibration::new(checkpoint, text, request.tokens, request.context)
-        .map_err(Error::Calibration)?;
+        .map_err(Error::Calibration)?
+        .with_sketch(request.options.compensation.map(|options| options.rank));
     let coverage = calibration.coverage(checkpoint);
     Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
 }

@@ -72,6 +72,7 @@ impl<'a> Observations<'a> {
                     let groups = (features.div_ceil(64), 1);
                     recorder.dispatch(sequence, "site_norms", &params, &buffers, groups);
                 }
+                Statistic::Sketch(_) => {}
                 // The host knows it. It is there before anything else of this submission, and its place is nobody else's.
                 Statistic::Tokens => recorder.context.queue.write_buffer(
                     &self.numbers,
