@@ -64,6 +64,14 @@ fn of_plan(error: &plan::Error) -> Option<String> {
              importance matrix), or take --score ria, which works without"
                 .to_owned()
         }
+        plan::Error::AllocationNeedsNorms { .. } => {
+            "let the model be calibrated (--calibration builtin), give --norms FILE, or take --allocate atp, which goes by the \
+             place of a block alone"
+                .to_owned()
+        }
+        plan::Error::NothingToAllocate { .. } => {
+            "leave --allocate out, or give --sparsity in its place".to_owned()
+        }
         plan::Error::NormsMissing { globs, .. } if (1..=MOST_GLOBS).contains(&globs.len()) => format!(
             "leave them out with{}",
             globs.iter().map(|glob| format!(" --exclude {}", quoted(glob))).collect::<String>()

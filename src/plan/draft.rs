@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::allocation;
+use super::allocation::{self, Allocation, BlockScores};
+use super::blocks::{PlannedBlock, blocks};
 use super::error::Error;
 use super::few_tokens::{FEW_TOKENS, StandIns};
 use super::left_dense::LeftDense;
@@ -32,6 +33,9 @@ pub struct Draft {
     pub(super) stand_ins: StandIns,
     score: &'static Score,
     tensors: Vec<PlannedTensor>,
+    blocks: Vec<PlannedBlock>,
+    /// Whether every tensor has its own share of what was asked for.
+    is_allocated: bool,
     left_dense: Option<LeftDense>,
     pub(super) warnings: Vec<String>,
 }
@@ -40,36 +44,74 @@ impl Draft {
     /// Decides what happens to every tensor, and checks all that headers and norms can tell.
     ///
     /// # Errors
-    /// Every variant of [`Error`] but [`Error::NotMeasured`].
+    /// Every variant of [`Error`] but [`Error::NotMeasured`] and [`Error::NotAllocated`].
     pub fn new(
         checkpoint: Checkpoint,
         options: Options,
         norms: NormsSource,
     ) -> Result<Self, Error> {
+        allocation::check(options.selection, &options.allocation)?;
         let has_norms = !matches!(norms, NormsSource::None);
         let score = options.score.unwrap_or_else(|| default_score(has_norms));
         if score.norms == scores::NormsUse::Required && !has_norms {
             return Err(Error::NormsRequired { score: score.name });
         }
+        if options.allocation.needs_scores() && !has_norms {
+            return Err(Error::AllocationNeedsNorms {
+                allocation: options.allocation.name(),
+            });
+        }
         let tensors = decide(&checkpoint, &options)?;
         let left_dense = LeftDense::of(&tensors).filter(|_| !options.targets.has_include());
         let mut draft = Self {
             checkpoint,
-            options,
             norms,
             stand_ins: StandIns::default(),
             score,
+            blocks: blocks(&tensors),
+            is_allocated: options.allocation == Allocation::Uniform,
+            options,
             tensors,
             left_dense,
             warnings: Vec::new(),
         };
-        if let (NormsSource::Read(norms), true) = (&draft.norms, draft.uses_norms()) {
+        if let (NormsSource::Read(norms), true) = (&draft.norms, draft.looks_at_norms()) {
             draft.stand_ins = StandIns::of(norms, draft.pruned())?;
         }
         let of_norms = draft.check_norms()?;
         let of_targets = draft.check_targets()?;
         draft.warnings = of_norms.into_iter().chain(of_targets).collect();
+        if !draft.options.allocation.needs_scores() {
+            draft.allocate(&[])?;
+        }
         Ok(draft)
+    }
+
+    /// Gives each block its share, for a rule that goes by the scores of the blocks' weights: those of
+    /// [`Self::blocks`], in their order ([`block_scores`](crate::prune::block_scores) counts them). Nothing changes where the
+    /// shares are known already.
+    ///
+    /// # Errors
+    /// [`Error::NotGiven`].
+    pub fn allocated(mut self, scores: &[BlockScores]) -> Result<Self, Error> {
+        self.allocate(scores)?;
+        Ok(self)
+    }
+
+    fn allocate(&mut self, scores: &[BlockScores]) -> Result<(), Error> {
+        if self.is_allocated {
+            return Ok(());
+        }
+        let rule = &self.options.allocation;
+        let cut = allocation::allocate(rule, &mut self.tensors, &self.blocks, scores)?;
+        if let Some(spread) = cut {
+            self.warnings.push(format!(
+                "{}: a spread of {spread:.3} was taken, as with more a block would be below 0 % or above 100 %",
+                rule.name()
+            ));
+        }
+        self.is_allocated = true;
+        Ok(())
     }
 
     /// What is read.
@@ -102,6 +144,19 @@ impl Draft {
         &self.tensors
     }
 
+    /// The decoder blocks that are pruned: stack by stack, in a stack by number.
+    #[must_use]
+    pub fn blocks(&self) -> &[PlannedBlock] {
+        &self.blocks
+    }
+
+    /// Whether every tensor has its share of what was asked for. If not, the scores of all weights come first
+    /// ([`Self::allocated`]).
+    #[must_use]
+    pub const fn is_allocated(&self) -> bool {
+        self.is_allocated
+    }
+
     /// What stays dense of the decoder because no rule knows its names; `None` where tensors were chosen by name.
     #[must_use]
     pub const fn left_dense(&self) -> Option<&LeftDense> {
@@ -127,6 +182,40 @@ impl Draft {
         !matches!(self.norms, NormsSource::None) && self.score.norms != scores::NormsUse::Unused
     }
 
+    /// Whether anybody looks at the norms: the score, or the rule of allocation.
+    #[must_use]
+    pub fn looks_at_norms(&self) -> bool {
+        self.uses_norms() || self.options.allocation.needs_scores()
+    }
+
+    /// The norms of one matrix, those of its layer for an expert that saw fewer than
+    /// [`FEW_TOKENS`](super::FEW_TOKENS) tokens: `None` where there are none, and where no calibration token reached it.
+    ///
+    /// # Errors
+    /// [`Error::NormsMissing`] and [`Error::Norms`], which a draft has been checked for.
+    pub(crate) fn norms_of(
+        &self,
+        tensor: &str,
+        target: &Target,
+        expert: usize,
+    ) -> Result<Option<&[f32]>, Error> {
+        match (&self.norms, self.stand_ins.get(tensor, expert)) {
+            (_, Some(instead)) => Ok(Some(instead)),
+            (NormsSource::Read(norms), None) => lookup(norms, tensor, target, expert),
+            _ => Ok(None),
+        }
+    }
+
+    /// How many tokens went into the norms of one matrix; 1 where nobody knows.
+    pub(crate) fn tokens_of(&self, tensor: &str, target: &Target, expert: usize) -> f64 {
+        let NormsSource::Read(norms) = &self.norms else {
+            return 1.0;
+        };
+        let expert = (target.experts > 1).then_some(expert);
+        let tokens = norms.tokens(tensor, expert).or(norms.source.tokens);
+        tokens.unwrap_or(1).max(1) as f64
+    }
+
     /// Bytes of the tensors that are pruned.
     #[must_use]
     pub fn bytes_pruned(&self) -> u64 {
@@ -147,7 +236,7 @@ impl Draft {
                 "no column norms: {name} uses the weights alone, and quality will be much worse"
             )]),
             NormsSource::None => Ok(Vec::new()),
-            _ if self.score.norms == scores::NormsUse::Unused => {
+            _ if !self.looks_at_norms() => {
                 Ok(vec![format!("the score {name} does not use the norms")])
             }
             NormsSource::Read(norms) => self.check_measured(norms, &self.stand_ins),
@@ -390,7 +479,7 @@ fn globs(missing: &[String], present: &BTreeSet<&str>) -> Vec<String> {
 }
 
 fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTensor>, Error> {
-    let selection = allocation::uniform(options.selection)?;
+    let selection = options.selection;
     let model = checkpoint
         .config
         .as_ref()

@@ -5,9 +5,10 @@
 //! draft whose norms are there. Neither can be changed afterwards, so nothing is pruned with norms that were not checked.
 //!
 //! What is decided for a tensor stands on its own row ([`PlannedTensor::action`]): its matrices, its dtype and its
-//! selection, which `allocation.rs` makes out of the one that was asked for.
+//! selection, which `allocation/` makes out of the one that was asked for.
 
 mod allocation;
+mod blocks;
 mod draft;
 mod error;
 mod few_tokens;
@@ -17,6 +18,9 @@ mod tensors;
 
 use std::ops::Deref;
 
+pub(crate) use allocation::ScoreCounts;
+pub use allocation::{Allocation, BlockScores, OUTLIER};
+pub use blocks::PlannedBlock;
 pub use draft::Draft;
 pub use error::Error;
 pub use few_tokens::FEW_TOKENS;
@@ -56,7 +60,8 @@ impl Plan {
     /// A plan with these norms, or without any.
     ///
     /// # Errors
-    /// Every variant of [`Error`] but [`Error::NotMeasured`].
+    /// Every variant of [`Error`] but [`Error::NotMeasured`]; [`Error::NotAllocated`] for a rule that goes by scores, which has
+    /// to be drafted first.
     pub fn new(
         checkpoint: Checkpoint,
         options: Options,
@@ -87,10 +92,7 @@ impl Plan {
         expert: usize,
     ) -> Result<Option<&[f32]>, Error> {
         match self.norms() {
-            Some(norms) => match self.0.stand_ins.get(tensor, expert) {
-                Some(instead) => Ok(Some(instead)),
-                None => draft::lookup(norms, tensor, target, expert),
-            },
+            Some(_) => self.0.norms_of(tensor, target, expert),
             None => Ok(None),
         }
     }
@@ -100,26 +102,27 @@ impl Draft {
     /// The plan, if nothing is left to measure.
     ///
     /// # Errors
-    /// [`Error::NotMeasured`].
+    /// [`Error::NotMeasured`], [`Error::NotAllocated`].
     pub fn plan(self) -> Result<Plan, Error> {
         match self.norms {
             NormsSource::ToMeasure(_) => Err(Error::NotMeasured),
+            _ if !self.is_allocated() => Err(Error::NotAllocated),
             _ => Ok(Plan(self)),
         }
     }
 
-    /// The plan with norms that have been measured since the draft was made. Its warnings are the draft's and, behind them,
+    /// The draft with norms that have been measured since it was made. Its warnings are the draft's and, behind them,
     /// what the norms have shown.
     ///
     /// # Errors
     /// [`Error::NormsMissing`] and [`Error::Norms`].
-    pub fn measured(mut self, norms: Norms) -> Result<Plan, Error> {
-        if self.uses_norms() {
+    pub fn measured(mut self, norms: Norms) -> Result<Self, Error> {
+        if self.looks_at_norms() {
             self.stand_ins = StandIns::of(&norms, self.pruned())?;
             let warnings = self.check_measured(&norms, &self.stand_ins)?;
             self.warnings.extend(warnings);
         }
         self.norms = NormsSource::Read(norms);
-        Ok(Plan(self))
+        Ok(self)
     }
 }

@@ -108,7 +108,8 @@ fn norms_source(
     let is_unused = request
         .options
         .score
-        .is_some_and(|score| score.norms == scores::NormsUse::Unused);
+        .is_some_and(|score| score.norms == scores::NormsUse::Unused)
+        && !request.options.allocation.needs_scores();
     let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
         NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
@@ -155,6 +156,18 @@ impl Prepared {
         })
     }
 
+    /// The same run with the sparsity shared out over the blocks, as far as the norms are there already: so that
+    /// [`Self::draft`] shows every share. [`Self::run`] does so in any case.
+    ///
+    /// # Errors
+    /// When the weights cannot be read, and when the run is asked to stop.
+    pub fn allocated(mut self, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Self, Error> {
+        if self.calibration.is_none() {
+            self.draft = allocated(self.draft, &self.devices, &self.request.stop, tell)?;
+        }
+        Ok(self)
+    }
+
     /// Runs. The output appears whole, or not at all.
     ///
     /// # Errors
@@ -180,7 +193,7 @@ impl Prepared {
         let output = Output::create(draft.checkpoint(), &path, &options)?;
 
         let known = draft.warnings().len();
-        let plan = match &calibration {
+        let draft = match &calibration {
             Some(calibration) => {
                 let norms = timed(Phase::Calibrate, tell, || {
                     stoppable(&request.stop, |check| {
@@ -198,8 +211,9 @@ impl Prepared {
                 });
                 draft.measured(norms?)?
             }
-            None => draft.plan()?,
+            None => draft,
         };
+        let plan = allocated(draft, &devices, &request.stop, tell)?.plan()?;
         for warning in &plan.warnings()[known..] {
             tell(Event::Warning(warning));
         }
@@ -234,6 +248,23 @@ impl Prepared {
         }
         Ok(report)
     }
+}
+
+/// The draft with its sparsity shared out, for which the scores of all weights may have to be counted.
+fn allocated(
+    draft: Draft,
+    devices: &DevicePair,
+    stop: &Stop,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Draft, Error> {
+    if draft.is_allocated() {
+        return Ok(draft);
+    }
+    let scores = timed(Phase::Allocate, tell, || {
+        let progress = |bytes| tell(Event::Scored(bytes));
+        prune::block_scores(&draft, devices.threads(), &progress, stop)
+    });
+    Ok(draft.allocated(&scores?)?)
 }
 
 /// The perplexity of the original and of the output, on the same windows.
