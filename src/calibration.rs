@@ -66,6 +66,7 @@ pub struct Calibration {
     text: Text,
     windows: Vec<Vec<u32>>,
     context: usize,
+    means: bool,
 }
 
 impl Calibration {
@@ -96,7 +97,14 @@ impl Calibration {
             text,
             windows,
             context,
+            means: false,
         })
+    }
+
+    /// The same with the means of the inputs beside the norms, if they are wanted.
+    #[must_use]
+    pub fn with_means(self, means: bool) -> Self {
+        Self { means, ..self }
     }
 
     /// Tokens that will be run: fewer than asked for where the text has no more.
@@ -128,13 +136,17 @@ impl Calibration {
         progress: &dyn Fn(Progress),
     ) -> Result<Norms, Error> {
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
-        let forward = Forward::new(checkpoint, &self.architecture, device);
+        let forward = Forward::new(checkpoint, &self.architecture, device).with_means(self.means);
         let statistics = forward.statistics(&windows, progress)?;
         let mut norms = Norms::new(self.provenance(checkpoint));
         // Of experts, the rows and the tokens: a weight may hold several, whose sites come one after the other.
         let mut of_experts: BTreeMap<String, (Vec<f32>, Vec<u64>)> = BTreeMap::new();
+        let mut means: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         for of_site in statistics {
             for weight in of_site.site.readers {
+                if let Some(of_site) = &of_site.means {
+                    means.entry(weight.clone()).or_default().extend(of_site);
+                }
                 if of_site.site.expert.is_some() {
                     let (rows, tokens) = of_experts.entry(weight).or_default();
                     rows.extend(&of_site.column_norms);
@@ -146,6 +158,9 @@ impl Calibration {
         }
         for (weight, (rows, tokens)) in of_experts {
             norms.insert_experts(weight, rows, tokens)?;
+        }
+        for (weight, means) in means {
+            norms.insert_means(&weight, means)?;
         }
         let info = device.info();
         let device = match info.kind {

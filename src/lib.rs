@@ -60,6 +60,7 @@ mod selection;
 pub mod selftest;
 mod shader;
 mod simd;
+mod squares;
 mod stop;
 mod targets;
 mod text;

@@ -214,6 +214,9 @@ pub(super) struct Calibrate {
     /// Window length in tokens [default: 512, or the model's maximum if that is less]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub context: Option<usize>,
+    /// Write the means of the inputs, too, which the score stade needs (a file twice as large)
+    #[arg(long)]
+    pub means: bool,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// Replace an existing file

@@ -41,7 +41,8 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
             bail!("{path} exists; choose another output, or use --force to replace it");
         }
     }
-    let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;
+    let calibration =
+        Calibration::new(&checkpoint, text, args.tokens, args.context)?.with_means(args.means);
     let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
     let device = devices.forward();
     for reason in devices.pruning().passed_over() {

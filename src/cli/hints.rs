@@ -1,7 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
 use swiftprune_wgpu::untrusted::shown;
-use swiftprune_wgpu::{bench, calibration, checkpoint, device, plan, prune, run};
+use swiftprune_wgpu::{bench, calibration, checkpoint, device, norms, plan, prune, run};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -71,6 +71,9 @@ fn of_plan(error: &plan::Error) -> Option<String> {
         }
         plan::Error::NothingToAllocate { .. } => {
             "leave --allocate out, or give --sparsity in its place".to_owned()
+        }
+        plan::Error::Norms(norms::Error::NoMeans { .. }) => {
+            "`calibrate --means` writes them, and without --norms they are measured; --score wanda goes without".to_owned()
         }
         plan::Error::NormsMissing { globs, .. } if (1..=MOST_GLOBS).contains(&globs.len()) => format!(
             "leave them out with{}",

@@ -43,6 +43,7 @@ pub struct Forward<'a> {
     checkpoint: &'a Checkpoint,
     architecture: &'a Architecture,
     device: &'a Device,
+    means: bool,
 }
 
 /// What was observed of the input of some linear layers.
@@ -53,6 +54,8 @@ pub struct SiteStatistics {
     pub site: Site,
     /// The sum of squares of each feature over all tokens, `[in_features]`.
     pub column_norms: Vec<f32>,
+    /// The mean of each feature, `[in_features]`, where it was asked for.
+    pub means: Option<Vec<f32>>,
     /// The tokens that came by: all of them but at the sites of experts.
     pub tokens: u64,
 }
@@ -89,7 +92,14 @@ impl<'a> Forward<'a> {
             checkpoint,
             architecture,
             device,
+            means: false,
         }
+    }
+
+    /// The same, which takes the means of the inputs, too, if they are wanted.
+    #[must_use]
+    pub const fn with_means(self, means: bool) -> Self {
+        Self { means, ..self }
     }
 
     /// The statistics of every linear layer's input, summed over all tokens of all sequences, in the order of
@@ -102,7 +112,8 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<SiteStatistics>, Error> {
-        let statistics = [Statistic::ColumnNorms, Statistic::Tokens];
+        let mut statistics = vec![Statistic::ColumnNorms, Statistic::Tokens];
+        statistics.extend(self.means.then_some(Statistic::ColumnSums));
         let mut sums = with_engine!(self, sequences, &statistics, |engine| self.sums_on(
             &engine,
             &statistics,
@@ -112,6 +123,11 @@ impl<'a> Forward<'a> {
         let of_site = |site: Site| {
             let column_norms = sums.take(site.block, Statistic::ColumnNorms.len(site.in_features));
             let tokens = sums.take(site.block, Statistic::Tokens.len(site.in_features))[0] as u64;
+            let means: Option<Vec<f32>> = self.means.then(|| {
+                let sums = sums.take(site.block, Statistic::ColumnSums.len(site.in_features));
+                let mean = |sum: &f64| (sum / tokens.max(1) as f64) as f32;
+                sums.iter().map(mean).collect()
+            });
             let column_norms: Vec<f32> = column_norms.iter().map(|&sum| sum as f32).collect();
             if column_norms.iter().any(|norm| !norm.is_finite()) {
                 return Err(Error::NotFinite {
@@ -121,6 +137,7 @@ impl<'a> Forward<'a> {
             Ok(SiteStatistics {
                 site,
                 column_norms,
+                means,
                 tokens,
             })
         };

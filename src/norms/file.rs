@@ -2,7 +2,8 @@
 //!
 //! `[in_features]` for a matrix, `[experts, in_features]` for a weight that holds one matrix per expert. Beside the norms
 //! of a weight of experts, `NAME.tokens` says how many tokens each expert saw, `[experts]` or `[1]`, whole numbers in f32
-//! (exact to 2^24); a reader that does not know it sees the norms of a weight that there is not. The metadata says how many `tokens` were summed and where they came from; `format: pt` is there because loaders want it. Any
+//! (exact to 2^24); a reader that does not know it sees the norms of a weight that there is not. `NAME.means`, where they were
+//! asked for, has the mean of each input feature, in the shape of the norms. The metadata says how many `tokens` were summed and where they came from; `format: pt` is there because loaders want it. Any
 //! safetensors reader opens it, and any tool can write one.
 //!
 //! The writer fixes what the format leaves open (order of names, order of metadata, padding), so that equal norms make equal
@@ -24,6 +25,9 @@ use crate::untrusted::shown;
 
 /// What the name of a weight with experts goes on with in the name of their numbers of tokens.
 const TOKENS: &str = ".tokens";
+
+/// What the name of a weight goes on with in the name of the means of its inputs.
+const MEANS: &str = ".means";
 
 /// Whether the bytes start like a safetensors file: a header length, then JSON.
 pub(super) fn starts(bytes: &[u8]) -> bool {
@@ -62,11 +66,11 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
     // In the order of the names, so that a bad file gives the same error every time.
     let mut named: Vec<_> = tensors.iter().collect();
     named.sort_by_key(|&(name, _)| name);
-    let counted = |name: &str| {
-        let weight = name.strip_suffix(TOKENS)?;
+    let of_weight = |name: &str, tail| {
+        let weight = name.strip_suffix(tail)?;
         tensors.tensor(weight).is_ok().then(|| weight.to_owned())
     };
-    let mut counts = Vec::new();
+    let (mut counts, mut means) = (Vec::new(), Vec::new());
     for (name, view) in named {
         let experts = match (view.dtype(), view.shape()) {
             (Dtype::F32, [_]) => None,
@@ -80,10 +84,14 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Norms, Error> {
             }
         };
         let values = f32s(view.data());
-        match counted(name) {
-            None => norms.put_new(name.to_owned(), experts, values)?,
-            Some(weight) => counts.push((weight, values)),
+        match (of_weight(name, TOKENS), of_weight(name, MEANS)) {
+            (Some(weight), _) => counts.push((weight, values)),
+            (_, Some(weight)) => means.push((weight, values)),
+            (None, None) => norms.put_new(name.to_owned(), experts, values)?,
         }
+    }
+    for (weight, means) in means {
+        norms.insert_means(&weight, means)?;
     }
     for (weight, values) in counts {
         let whole = |&tokens: &f32| tokens >= 0.0 && tokens.fract() == 0.0;
@@ -113,6 +121,10 @@ pub(super) fn write(norms: &Norms, path: &Path) -> Result<(), Error> {
             Some(experts) => vec![experts, count / experts],
             None => vec![count],
         };
+        if let Some(means) = &entry.means {
+            let name = format!("{name}{MEANS}");
+            tensors.insert(name, (shape.clone(), Cow::from(means)));
+        }
         tensors.insert(name.clone(), (shape, Cow::from(&entry.values)));
         if let Some(tokens) = &entry.tokens {
             let counts: Vec<f32> = tokens.iter().map(|&tokens| tokens as f32).collect();

@@ -31,6 +31,7 @@ mod error;
 mod file;
 mod gguf;
 mod lookup;
+mod means;
 mod provenance;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! The draft of a plan: everything that headers and the request can tell, checked before any work.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -76,7 +77,7 @@ impl Draft {
             warnings: Vec::new(),
         };
         if let (NormsSource::Read(norms), true) = (&draft.norms, draft.looks_at_norms()) {
-            draft.stand_ins = StandIns::of(norms, draft.pruned())?;
+            draft.stand_ins = StandIns::of(norms, draft.pruned(), score.about_mean)?;
         }
         let of_norms = draft.check_norms()?;
         let of_targets = draft.check_targets()?;
@@ -198,10 +199,12 @@ impl Draft {
         tensor: &str,
         target: &Target,
         expert: usize,
-    ) -> Result<Option<&[f32]>, Error> {
+    ) -> Result<Option<Cow<'_, [f32]>>, Error> {
         match (&self.norms, self.stand_ins.get(tensor, expert)) {
-            (_, Some(instead)) => Ok(Some(instead)),
-            (NormsSource::Read(norms), None) => lookup(norms, tensor, target, expert),
+            (_, Some(instead)) => Ok(Some(instead.into())),
+            (NormsSource::Read(norms), None) => {
+                lookup(norms, tensor, target, expert, self.score.about_mean)
+            }
             _ => Ok(None),
         }
     }
@@ -276,7 +279,7 @@ impl Draft {
         let mut unseen = Vec::new();
         for (tensor, target) in self.pruned() {
             for expert in 0..target.experts {
-                let own = lookup(norms, &tensor.name, target, expert)?;
+                let own = lookup(norms, &tensor.name, target, expert, self.score.about_mean)?;
                 if own.is_none() && stand_ins.get(&tensor.name, expert).is_none() {
                     unseen.push(if target.experts > 1 {
                         format!("{} (expert {expert})", shown(&tensor.name))
@@ -437,22 +440,28 @@ impl Draft {
     }
 }
 
-/// The norms of one matrix; `None` where no calibration token reached it.
-pub(super) fn lookup<'a>(
+/// The norms of one matrix, those about the mean if these are wanted; `None` where no calibration token reached it.
+fn lookup<'a>(
     norms: &'a Norms,
     tensor: &str,
     target: &Target,
     expert: usize,
-) -> Result<Option<&'a [f32]>, Error> {
+    about_mean: bool,
+) -> Result<Option<Cow<'a, [f32]>>, Error> {
     let expert = (target.experts > 1).then_some(expert);
     match norms.get(tensor, expert, target.in_features)? {
+        Lookup::Measured(_) if about_mean => {
+            let norms = norms.about_mean(tensor, expert, target.in_features)?;
+            let norms = norms.filter(|norms| norms.iter().any(|&n| n != 0.0));
+            Ok(norms.map(Cow::from))
+        }
         Lookup::Absent => Err(Error::NormsMissing {
             norms: norms.source.path.clone(),
             tensors: vec![tensor.to_owned()],
             globs: Vec::new(),
         }),
         Lookup::Unseen => Ok(None),
-        Lookup::Measured(norms) => Ok(norms.iter().any(|&n| n != 0.0).then_some(norms)),
+        Lookup::Measured(norms) => Ok(norms.iter().any(|&n| n != 0.0).then_some(norms.into())),
     }
 }
 

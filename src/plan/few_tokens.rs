@@ -38,10 +38,11 @@ pub(super) struct StandIns {
 }
 
 impl StandIns {
-    /// Those that these norms need for these tensors.
+    /// Those that these norms need for these tensors; of squares about the mean, each expert's own, if these are wanted.
     pub(super) fn of<'t>(
         norms: &Norms,
         pruned: impl Iterator<Item = (&'t PlannedTensor, &'t Target)> + Clone,
+        about_mean: bool,
     ) -> Result<Self, Error> {
         let mut sums: HashMap<SharedInput<'t>, Sum> = HashMap::new();
         let (mut few, mut all) = (BTreeSet::new(), BTreeSet::new());
@@ -61,10 +62,15 @@ impl StandIns {
                     missing.push((input, tensor, expert, tokens));
                 }
                 if let Lookup::Measured(own) = own {
+                    let own = match about_mean {
+                        true => norms.about_mean(&tensor.name, of_several, target.in_features)?,
+                        false => Some(own.to_vec()),
+                    };
+                    let own = own.unwrap_or_default();
                     let sum = sums.entry(input).or_default();
                     sum.squares.resize(own.len(), 0.0);
                     let squares = sum.squares.iter_mut().zip(own);
-                    squares.for_each(|(sum, &norm)| *sum += f64::from(norm));
+                    squares.for_each(|(sum, norm)| *sum += f64::from(norm));
                     sum.tokens += tokens.unwrap_or(1);
                 }
             }
@@ -143,7 +149,7 @@ mod tests {
 
     fn stand_ins(norms: &Norms, tensors: &[PlannedTensor]) -> StandIns {
         let pruned = tensors.iter().map(|t| (t, t.target().unwrap()));
-        StandIns::of(norms, pruned).unwrap()
+        StandIns::of(norms, pruned, false).unwrap()
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod left_dense;
 mod options;
 mod tensors;
 
+use std::borrow::Cow;
 use std::ops::Deref;
 
 pub(crate) use allocation::ScoreCounts;
@@ -28,7 +29,7 @@ pub use left_dense::{DensePattern, LeftDense};
 pub use options::{NormsSource, Options};
 pub use tensors::{Action, PlannedTensor};
 
-pub use crate::scores::{NormsUse, SCORES, Score};
+pub use crate::scores::{NormsUse, SCORES, Score, WeightsUse};
 pub use crate::selection::{Ewma, Pattern, Selection};
 pub use crate::targets::{Error as GlobError, Layout, NameFilter, Reason, Target};
 
@@ -90,7 +91,7 @@ impl Plan {
         tensor: &str,
         target: &Target,
         expert: usize,
-    ) -> Result<Option<&[f32]>, Error> {
+    ) -> Result<Option<Cow<'_, [f32]>>, Error> {
         match self.norms() {
             Some(_) => self.0.norms_of(tensor, target, expert),
             None => Ok(None),
@@ -118,7 +119,7 @@ impl Draft {
     /// [`Error::NormsMissing`] and [`Error::Norms`].
     pub fn measured(mut self, norms: Norms) -> Result<Self, Error> {
         if self.looks_at_norms() {
-            self.stand_ins = StandIns::of(&norms, self.pruned())?;
+            self.stand_ins = StandIns::of(&norms, self.pruned(), self.score().about_mean)?;
             let warnings = self.check_measured(&norms, &self.stand_ins)?;
             self.warnings.extend(warnings);
         }

@@ -13,7 +13,7 @@ use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
 use crate::counts::Counts;
 use crate::plan::Plan;
-use crate::recipe::{Recipe, Sums};
+use crate::recipe::{Recipe, WeightStatistics};
 use crate::stop::Stop;
 
 /// What the threads of a run share.
@@ -87,10 +87,12 @@ impl<'a> Job<'a> {
         &self,
         matrix: &Matrix<'_>,
         rows: Range<usize>,
-        part: &Sums,
+        part: &WeightStatistics,
     ) -> Result<(), Error> {
-        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
-        matrix.recipe.add_sums(rows, part, make)
+        let (score, target) = (self.plan.score(), matrix.target);
+        let nothing = || WeightStatistics::nothing(score, target.out_features, target.in_features);
+        let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
+        matrix.recipe.add_sums(rows, part, nothing, make)
     }
 
     /// The recipe of some rows of a matrix; `None` when the run was given up.
@@ -99,11 +101,15 @@ impl<'a> Job<'a> {
         matrix: &Matrix<'_>,
         rows: usize,
     ) -> Result<Option<Arc<Recipe>>, Error> {
-        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
+        let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
         matrix.recipe.take(rows, make)
     }
 
-    fn make_recipe(&self, matrix: &Matrix<'_>, sums: Option<&Sums>) -> Result<Recipe, Error> {
+    fn make_recipe(
+        &self,
+        matrix: &Matrix<'_>,
+        sums: Option<&WeightStatistics>,
+    ) -> Result<Recipe, Error> {
         let name = &self.plan.tensors()[matrix.tensor].name;
         let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
         let in_features = matrix.target.in_features;
@@ -112,7 +118,7 @@ impl<'a> Job<'a> {
             matrix.selection,
             score,
             in_features,
-            norms,
+            norms.as_deref(),
             sums,
         ))
     }

@@ -120,7 +120,8 @@ fn norms_source(
         NormsRequest::Measure(text) => text.clone(),
     };
     let calibration = Calibration::new(checkpoint, text, request.tokens, request.context)
-        .map_err(Error::Calibration)?;
+        .map_err(Error::Calibration)?
+        .with_means(request.options.score.is_some_and(|score| score.about_mean));
     let coverage = calibration.coverage(checkpoint);
     Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
 }

@@ -5,6 +5,7 @@
 //! [`Statistic`], and the adapter's half in `forward/gpu/statistics.rs`.
 
 mod column_norms;
+mod column_sums;
 mod tokens;
 
 use crate::model::{Architecture, DecoderBlock};
@@ -14,6 +15,8 @@ use crate::model::{Architecture, DecoderBlock};
 pub(super) enum Statistic {
     /// The sum of squares of each feature.
     ColumnNorms,
+    /// The sum of each feature.
+    ColumnSums,
     /// How many tokens there were.
     Tokens,
 }
@@ -23,6 +26,7 @@ impl Statistic {
     pub(super) fn len(self, in_features: usize) -> usize {
         match self {
             Self::ColumnNorms => column_norms::len(in_features),
+            Self::ColumnSums => column_sums::len(in_features),
             Self::Tokens => tokens::LEN,
         }
     }
@@ -31,6 +35,7 @@ impl Statistic {
     pub(super) fn of(self, x: &[f32], in_features: usize) -> Vec<f32> {
         match self {
             Self::ColumnNorms => column_norms::of(x, in_features),
+            Self::ColumnSums => column_sums::of(x, in_features),
             Self::Tokens => tokens::of(x, in_features),
         }
     }
