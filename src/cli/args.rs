@@ -109,7 +109,7 @@ pub(super) struct Prune {
     pub allocate: AllocationName,
     /// Half of the distance between the least and the most pruned block, as a fraction [default: 0.08 for owl, 0.15 for dlp, 0.1
     /// for atp]
-    #[arg(long, value_name = "S", value_parser = sparsity, help_heading = "How much")]
+    #[arg(long, value_name = "S", value_parser = sparsity, help_heading = "How much", requires = "allocate")]
     pub spread: Option<f64>,
 
     /// How important a weight is [default: swiftprune, or ria without norms]

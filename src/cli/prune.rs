@@ -105,6 +105,12 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     };
     let mut options = Options::new(selection);
     options.allocation = args.allocation();
+    if args.spread.is_some() && options.allocation.spread().is_none() {
+        anyhow::bail!(
+            "the allocation {} has no spread: every block gets the same",
+            options.allocation.name()
+        );
+    }
     options.score = args.score.as_deref().and_then(Score::by_name);
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;

@@ -1,4 +1,4 @@
-"""Golden shares for the rules of allocation (docs/allocation.md), computed in f64 from the formulas of the papers.
+"""Golden shares for the rules of allocation (docs/algorithm.md), computed in f64 from the formulas of the papers.
 
 Run `python tests/golden/make_shares.py` to write shares.json beside this file, or with `--check` to compare the file that is
 there with fresh numbers. It shares no code with the program: scores are f64 products, their mean, their median (the lower of the
