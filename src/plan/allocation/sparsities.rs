@@ -27,7 +27,8 @@ pub(super) fn sparsities(signals: &[Signal], mean: f64, spread: f64) -> (Vec<f64
     let most = known()
         .map(|(_, value)| value)
         .fold(f64::NEG_INFINITY, f64::max);
-    if !(most > least) {
+    // Infinities where nothing is known.
+    if most <= least {
         return (vec![mean; signals.len()], spread);
     }
     // From 0 to 1.
