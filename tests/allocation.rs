@@ -258,6 +258,8 @@ fn what_has_no_sparsity_cannot_be_shared_out_and_scores_need_norms() {
     // A plan that was not shared out is none.
     let open = draft(half, Allocation::OWL).unwrap();
     assert!(!open.is_allocated());
+    let of_few = draft(half, Allocation::OWL).unwrap().allocated(&[]);
+    assert!(matches!(of_few, Err(Error::NotAllocated)));
     assert!(matches!(open.plan(), Err(Error::NotAllocated)));
     for spread in [-0.1, 0.6, f64::NAN] {
         let refused = draft(half, Allocation::ATP.with_spread(spread));

@@ -1,10 +1,9 @@
 //! The draft of a plan: everything that headers and the request can tell, checked before any work.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::allocation::{self, Allocation, BlockScores};
+use super::allocation::{self, Allocation};
 use super::blocks::{PlannedBlock, blocks};
 use super::error::Error;
 use super::few_tokens::{FEW_TOKENS, StandIns};
@@ -28,15 +27,15 @@ use crate::untrusted::shown;
 #[derive(Debug)]
 pub struct Draft {
     checkpoint: Checkpoint,
-    options: Options,
+    pub(super) options: Options,
     pub(super) norms: NormsSource,
     /// Instead of the norms of experts that saw few tokens.
     pub(super) stand_ins: StandIns,
-    score: &'static Score,
-    tensors: Vec<PlannedTensor>,
-    blocks: Vec<PlannedBlock>,
+    pub(super) score: &'static Score,
+    pub(super) tensors: Vec<PlannedTensor>,
+    pub(super) blocks: Vec<PlannedBlock>,
     /// Whether every tensor has its own share of what was asked for.
-    is_allocated: bool,
+    pub(super) is_allocated: bool,
     left_dense: Option<LeftDense>,
     pub(super) warnings: Vec<String>,
 }
@@ -88,33 +87,6 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Gives each block its share, for a rule that goes by the scores of the blocks' weights: those of
-    /// [`Self::blocks`], in their order ([`block_scores`](crate::prune::block_scores) counts them). Nothing changes where the
-    /// shares are known already.
-    ///
-    /// # Errors
-    /// [`Error::NotGiven`].
-    pub fn allocated(mut self, scores: &[BlockScores]) -> Result<Self, Error> {
-        self.allocate(scores)?;
-        Ok(self)
-    }
-
-    fn allocate(&mut self, scores: &[BlockScores]) -> Result<(), Error> {
-        if self.is_allocated {
-            return Ok(());
-        }
-        let rule = &self.options.allocation;
-        let cut = allocation::allocate(rule, &mut self.tensors, &self.blocks, scores)?;
-        if let Some(spread) = cut {
-            self.warnings.push(format!(
-                "{}: a spread of {spread:.3} was taken, as with more a block would be below 0 % or above 100 %",
-                rule.name()
-            ));
-        }
-        self.is_allocated = true;
-        Ok(())
-    }
-
     /// What is read.
     #[must_use]
     pub const fn checkpoint(&self) -> &Checkpoint {
@@ -145,19 +117,6 @@ impl Draft {
         &self.tensors
     }
 
-    /// The decoder blocks that are pruned: stack by stack, in a stack by number.
-    #[must_use]
-    pub fn blocks(&self) -> &[PlannedBlock] {
-        &self.blocks
-    }
-
-    /// Whether every tensor has its share of what was asked for. If not, the scores of all weights come first
-    /// ([`Self::allocated`]).
-    #[must_use]
-    pub const fn is_allocated(&self) -> bool {
-        self.is_allocated
-    }
-
     /// What stays dense of the decoder because no rule knows its names; `None` where tensors were chosen by name.
     #[must_use]
     pub const fn left_dense(&self) -> Option<&LeftDense> {
@@ -181,42 +140,6 @@ impl Draft {
     #[must_use]
     pub fn uses_norms(&self) -> bool {
         !matches!(self.norms, NormsSource::None) && self.score.norms != scores::NormsUse::Unused
-    }
-
-    /// Whether anybody looks at the norms: the score, or the rule of allocation.
-    #[must_use]
-    pub fn looks_at_norms(&self) -> bool {
-        self.uses_norms() || self.options.allocation.needs_scores()
-    }
-
-    /// The norms of one matrix, those of its layer for an expert that saw fewer than
-    /// [`FEW_TOKENS`](super::FEW_TOKENS) tokens: `None` where there are none, and where no calibration token reached it.
-    ///
-    /// # Errors
-    /// [`Error::NormsMissing`] and [`Error::Norms`], which a draft has been checked for.
-    pub(crate) fn norms_of(
-        &self,
-        tensor: &str,
-        target: &Target,
-        expert: usize,
-    ) -> Result<Option<Cow<'_, [f32]>>, Error> {
-        match (&self.norms, self.stand_ins.get(tensor, expert)) {
-            (_, Some(instead)) => Ok(Some(instead.into())),
-            (NormsSource::Read(norms), None) => {
-                lookup(norms, tensor, target, expert, self.score.about_mean)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// How many tokens went into the norms of one matrix; 1 where nobody knows.
-    pub(crate) fn tokens_of(&self, tensor: &str, target: &Target, expert: usize) -> f64 {
-        let NormsSource::Read(norms) = &self.norms else {
-            return 1.0;
-        };
-        let expert = (target.experts > 1).then_some(expert);
-        let tokens = norms.tokens(tensor, expert).or(norms.source.tokens);
-        tokens.unwrap_or(1).max(1) as f64
     }
 
     /// Bytes of the tensors that are pruned.
@@ -279,7 +202,7 @@ impl Draft {
         let mut unseen = Vec::new();
         for (tensor, target) in self.pruned() {
             for expert in 0..target.experts {
-                let own = lookup(norms, &tensor.name, target, expert, self.score.about_mean)?;
+                let own = self.measured_of(norms, &tensor.name, target, expert)?;
                 if own.is_none() && stand_ins.get(&tensor.name, expert).is_none() {
                     unseen.push(if target.experts > 1 {
                         format!("{} (expert {expert})", shown(&tensor.name))
@@ -440,31 +363,6 @@ impl Draft {
     }
 }
 
-/// The norms of one matrix, those about the mean if these are wanted; `None` where no calibration token reached it.
-fn lookup<'a>(
-    norms: &'a Norms,
-    tensor: &str,
-    target: &Target,
-    expert: usize,
-    about_mean: bool,
-) -> Result<Option<Cow<'a, [f32]>>, Error> {
-    let expert = (target.experts > 1).then_some(expert);
-    match norms.get(tensor, expert, target.in_features)? {
-        Lookup::Measured(_) if about_mean => {
-            let norms = norms.about_mean(tensor, expert, target.in_features)?;
-            let norms = norms.filter(|norms| norms.iter().any(|&n| n != 0.0));
-            Ok(norms.map(Cow::from))
-        }
-        Lookup::Absent => Err(Error::NormsMissing {
-            norms: norms.source.path.clone(),
-            tensors: vec![tensor.to_owned()],
-            globs: Vec::new(),
-        }),
-        Lookup::Unseen => Ok(None),
-        Lookup::Measured(norms) => Ok(norms.iter().any(|&n| n != 0.0).then_some(norms.into())),
-    }
-}
-
 /// The fewest globs, of names up to a dot, that match all of `missing` and none of `present`.
 fn globs(missing: &[String], present: &BTreeSet<&str>) -> Vec<String> {
     if present.is_empty() {
@@ -620,5 +518,40 @@ mod tests {
             &["model.layers.1.mlp.*", "model.layers.2.self_attn.k_proj.*"]
         );
         assert!(error.to_string().contains("4 tensors: "), "{error}");
+    }
+
+    #[test]
+    fn a_score_about_the_mean_takes_norms_with_means_and_refuses_those_without() {
+        let name = "model.layers.0.self_attn.k_proj.weight";
+        let stade = |means: bool| {
+            let mut source = Provenance::measured("norms".into(), None);
+            source.tokens = Some(4);
+            let mut norms = Norms::new(source);
+            for (tensor, target) in draft(importance_matrix(4)).unwrap().pruned() {
+                norms
+                    .insert(&tensor.name, vec![5.0; target.in_features])
+                    .unwrap();
+                if means {
+                    let means = vec![0.5; target.in_features];
+                    norms.insert_means(&tensor.name, means).unwrap();
+                }
+            }
+            let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
+            let mut options = Options::new(Selection::Exact { sparsity: 0.5 });
+            options.score = Score::by_name("stade");
+            Draft::new(checkpoint, options, NormsSource::Read(norms))
+        };
+        let found = stade(true).unwrap();
+        let (_, target) = found
+            .pruned()
+            .find(|(tensor, _)| tensor.name == name)
+            .unwrap();
+        let norms = found.norms_of(name, target, 0).unwrap();
+        assert_eq!(norms.as_deref(), Some(&[4.0; 192][..]));
+        let error = stade(false).unwrap_err();
+        assert!(
+            matches!(error, Error::Norms(crate::norms::Error::NoMeans { .. })),
+            "{error}"
+        );
     }
 }

@@ -13,7 +13,9 @@ mod draft;
 mod error;
 mod few_tokens;
 mod left_dense;
+mod norms_of;
 mod options;
+mod shares;
 mod tensors;
 
 use std::borrow::Cow;

@@ -14,7 +14,7 @@ use super::matrix::Matrix;
 use super::pieces::{self, Piece};
 use crate::checkpoint::Reader;
 use crate::dtype::{Weight, with_weights};
-use crate::plan::{BlockScores, Draft, ScoreCounts};
+use crate::plan::{self, BlockScores, Draft, NormsSource, ScoreCounts};
 use crate::stop::Stop;
 
 /// Counts the scores of every block of [`Draft::blocks`], in their order: `|w| sqrt(n_j)`, of the draft's norms. Matrices without
@@ -30,6 +30,9 @@ pub fn block_scores(
     progress: &(dyn Fn(u64) + Sync),
     stop: &Stop,
 ) -> Result<Vec<BlockScores>, Error> {
+    if let NormsSource::ToMeasure(_) = draft.norms_source() {
+        return Err(plan::Error::NotMeasured.into());
+    }
     let (matrices, pieces) = pieces::cut(draft, chunk_rows);
     let mut block_of = vec![None; draft.tensors().len()];
     for (index, block) in draft.blocks().iter().enumerate() {
