@@ -186,6 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn the_mean_of_a_layer_about_the_mean_is_that_of_each_expert_about_its_own() {
+        let name = |expert| format!("model.layers.0.mlp.experts.{expert}.up_proj.weight");
+        let mut norms = Norms::new(Provenance::measured(PathBuf::new(), None));
+        for (expert, row, tokens) in [(0, [60.0, 4.0], 70), (1, [10.0, 6.0], 30)] {
+            norms
+                .insert_experts(name(expert), row.to_vec(), vec![tokens])
+                .unwrap();
+            norms.insert_means(&name(expert), vec![0.5, 0.0]).unwrap();
+        }
+        let tensors = [0, 1].map(|expert| tensor(&name(expert), 1));
+        let pruned = tensors.iter().map(|t| (t, t.target().unwrap()));
+        let found = StandIns::of(&norms, pruned, true).unwrap();
+        assert_eq!(found.get(&name(1), 0), Some(&[13.5, 3.0][..]));
+    }
+
+    #[test]
     fn experts_in_one_tensor_are_told_apart_and_counted_once() {
         let [up, down] = ["gate_up_proj", "down_proj"]
             .map(|layer| format!("model.layers.0.mlp.experts.{layer}"));
