@@ -1,8 +1,8 @@
 //! Pass 2, score: from a weight and its column's factor to the order key, an integer that sorts as the score does.
 //!
-//! `|W_ij| * f_j` is one correctly rounded f32 multiply. The factor of RIA and Z-Pruner is `(r_i + c_j) * f_j`: an add and a multiply before
-//! it; Z-Pruner's weight is cubed by two more multiplies. In a shader an integer operation follows each, so that no float operation takes the result of another and no
-//! compiler can fuse or reorder them.
+//! `|W_ij| * f_j` is one correctly rounded f32 multiply. The factor of RIA and Z-Pruner is `(r_i + c_j) * f_j`: an add and a
+//! multiply before it; Z-Pruner's weight is cubed by two more multiplies. In a shader an integer operation follows each, so
+//! that no float operation takes the result of another and no compiler can fuse or reorder them.
 
 use super::keys::{NON_FINITE, SMALLEST_LIVE};
 use super::params::entry_point;
