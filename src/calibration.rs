@@ -69,6 +69,7 @@ pub struct Calibration {
     windows: Vec<Vec<u32>>,
     context: usize,
     sketch: Option<usize>,
+    means: bool,
 }
 
 impl Calibration {
@@ -100,6 +101,7 @@ impl Calibration {
             windows,
             context,
             sketch: None,
+            means: false,
         })
     }
 
@@ -110,6 +112,12 @@ impl Calibration {
             sketch: rank.map(|rank| rank.clamp(1, MAX_RANK)),
             ..self
         }
+    }
+
+    /// The same with the means of the inputs beside the norms, if they are wanted.
+    #[must_use]
+    pub fn with_means(self, means: bool) -> Self {
+        Self { means, ..self }
     }
 
     /// Tokens that will be run: fewer than asked for where the text has no more.
@@ -149,11 +157,15 @@ impl Calibration {
         }
         // Of experts, the rows and the tokens: a weight may hold several, whose sites come one after the other.
         let mut of_experts: BTreeMap<String, (Vec<f32>, Vec<u64>)> = BTreeMap::new();
+        let mut means: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         let mut take = |of_site: SiteStatistics| -> Result<(), Error> {
             if let (Some(sketches), Some(sketch)) = (&mut norms.sketches, &of_site.sketch) {
                 sketches.add(&of_site.site.readers, sketch)?;
             }
             for weight in of_site.site.readers {
+                if let Some(of_site) = &of_site.means {
+                    means.entry(weight.clone()).or_default().extend(of_site);
+                }
                 if of_site.site.expert.is_some() {
                     let (rows, tokens) = of_experts.entry(weight).or_default();
                     rows.extend(&of_site.column_norms);
@@ -167,6 +179,9 @@ impl Calibration {
         forward.statistics_by_block(&windows, self.sketch, progress, &mut take)?;
         for (weight, (rows, tokens)) in of_experts {
             norms.insert_experts(weight, rows, tokens)?;
+        }
+        for (weight, means) in means {
+            norms.insert_means(&weight, means)?;
         }
         let info = device.info();
         let device = match info.kind {

@@ -62,6 +62,7 @@ pub mod selftest;
 mod shader;
 mod simd;
 mod sketch;
+mod squares;
 mod stop;
 mod targets;
 mod text;

@@ -110,6 +110,7 @@ pub fn passes(in_features: usize) -> [(&'static str, Timed, Recipe); 9] {
     let recipe = |selection| Recipe {
         selection,
         factors: Factors {
+            cubed: false,
             column: (0..in_features).map(|j| 1.0 / (1 + j % 7) as f32).collect(),
             terms: None,
         },

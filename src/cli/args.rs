@@ -8,7 +8,7 @@ use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
 use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::plan::SCORES;
-use swiftprune_wgpu::plan::{Ewma, Pattern};
+use swiftprune_wgpu::plan::{Allocation, Ewma, Pattern};
 
 /// Prune large language models on a GPU (Vulkan, Metal, DX12, GL) or on the CPU. Every device gives the same bytes.
 #[derive(Debug, Parser)]
@@ -96,6 +96,21 @@ pub(super) struct Prune {
         help_heading = "How much"
     )]
     pub lambda: Option<f64>,
+
+    /// How the sparsity is shared out over the decoder blocks: uniform, owl (less where there are many outliers), dlp (more where
+    /// scores are high) or atp (more from block to block). The total stays the same
+    #[arg(
+        long,
+        value_name = "RULE",
+        default_value = "uniform",
+        help_heading = "How much",
+        conflicts_with_all = ["pattern", "lambda"]
+    )]
+    pub allocate: AllocationName,
+    /// Half of the distance between the least and the most pruned block, as a fraction [default: 0.08 for owl, 0.15 for dlp, 0.1
+    /// for atp]
+    #[arg(long, value_name = "S", value_parser = sparsity, help_heading = "How much", requires = "allocate")]
+    pub spread: Option<f64>,
 
     /// How important a weight is [default: swiftprune, or ria without norms]
     #[arg(long, value_name = "SCORE", value_parser = PossibleValuesParser::new(SCORES.iter().map(|score| score.name)), help_heading = "Which weights")]
@@ -215,6 +230,9 @@ pub(super) struct Calibrate {
     /// Also write a sketch of every layer's input, of this rank, for `prune --compensate` [default rank: 128]
     #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "128", value_parser = rank)]
     pub sketch: Option<usize>,
+    /// Write the means of the inputs, too, which the score stade needs (a file twice as large)
+    #[arg(long)]
+    pub means: bool,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// Replace an existing file
@@ -388,6 +406,18 @@ impl std::str::FromStr for TextChoice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AllocationName {
+    /// The same for every block
+    Uniform,
+    /// Less for a block with many outliers among its scores
+    Owl,
+    /// More for a block whose scores are high
+    Dlp,
+    /// More from block to block
+    Atp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RuleName {
     /// Compare each score with a moving average along its row
     Ewma,
@@ -396,6 +426,20 @@ pub(super) enum RuleName {
 }
 
 impl Prune {
+    /// The rule of allocation with its spread.
+    pub(super) fn allocation(&self) -> Allocation {
+        let rule = match self.allocate {
+            AllocationName::Uniform => Allocation::Uniform,
+            AllocationName::Owl => Allocation::OWL,
+            AllocationName::Dlp => Allocation::DLP,
+            AllocationName::Atp => Allocation::ATP,
+        };
+        match self.spread {
+            Some(spread) => rule.with_spread(spread),
+            None => rule,
+        }
+    }
+
     /// The moving average's constants; each was checked when it was parsed.
     pub(super) fn ewma(&self) -> Ewma {
         Ewma::new(self.block_size, self.gain).unwrap_or_default()

@@ -42,6 +42,7 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         }
     }
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?
+        .with_means(args.means)
         .with_sketch(args.sketch);
     let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
     let device = devices.forward();

@@ -1,7 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
 use swiftprune_wgpu::untrusted::shown;
-use swiftprune_wgpu::{bench, calibration, checkpoint, device, plan, prune, run};
+use swiftprune_wgpu::{bench, calibration, checkpoint, device, norms, plan, prune, run};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -75,6 +75,17 @@ fn of_plan(error: &plan::Error) -> Option<String> {
         ),
         plan::Error::SketchesMissing { .. } => {
             "`calibrate --sketch` measures them; without --norms the model is calibrated in the same run".to_owned()
+        }
+        plan::Error::AllocationNeedsNorms { .. } => {
+            "let the model be calibrated (--calibration builtin), give --norms FILE, or take --allocate atp, which goes by the \
+             place of a block alone"
+                .to_owned()
+        }
+        plan::Error::NothingToAllocate { .. } => {
+            "leave --allocate out, or give --sparsity in its place".to_owned()
+        }
+        plan::Error::Norms(norms::Error::NoMeans { .. }) => {
+            "`calibrate --means` writes them, and without --norms they are measured; --score wanda goes without".to_owned()
         }
         plan::Error::NormsMissing { globs, .. } if (1..=MOST_GLOBS).contains(&globs.len()) => format!(
             "leave them out with{}",

@@ -38,6 +38,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
         terminal.warn(warning);
     }
     if args.dry_run {
+        let prepared = prepared.allocated(&|_| ())?;
         dry_run::print(&prepared, args.json, terminal)?;
         return Ok(RunVerdict::Pruned);
     }
@@ -103,6 +104,13 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
         (_, _, RuleName::Exact) => Selection::Exact { sparsity },
     };
     let mut options = Options::new(selection);
+    options.allocation = args.allocation();
+    if args.spread.is_some() && options.allocation.spread().is_none() {
+        anyhow::bail!(
+            "the allocation {} has no spread: every block gets the same",
+            options.allocation.name()
+        );
+    }
     options.score = args.score.as_deref().and_then(Score::by_name);
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;

@@ -4,7 +4,7 @@ use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::plan::NormsUse;
 use swiftprune_wgpu::plan::Selection;
-use swiftprune_wgpu::plan::{Draft, NormsSource};
+use swiftprune_wgpu::plan::{Allocation, Draft, NormsSource};
 use swiftprune_wgpu::run::Prepared;
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
@@ -18,7 +18,11 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
     let weights = draft.checkpoint().source.weights();
     vec![
         format!("model   {}", shown_path(weights.path())),
-        format!("prune   {}", rule(&draft.options().selection)),
+        format!(
+            "prune   {}{}",
+            rule(&draft.options().selection),
+            allocation(&draft.options().allocation)
+        ),
         format!(
             "score   {}: {}{}",
             score.name,
@@ -49,6 +53,14 @@ fn norms(prepared: &Prepared, draft: &Draft) -> String {
         }
         _ => "none".to_owned(),
     }
+}
+
+/// How it is shared out, where blocks do not all get the same.
+fn allocation(allocation: &Allocation) -> String {
+    allocation.spread().map_or_else(String::new, |spread| {
+        let name = allocation.name();
+        format!("; shared out over the blocks by {name} (spread {spread})")
+    })
 }
 
 fn rule(selection: &Selection) -> String {

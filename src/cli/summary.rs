@@ -46,6 +46,16 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     }
     rows.push(line(&report.all_weights));
     let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
+    if !report.blocks.is_empty() {
+        let head = ["BLOCK", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(report.blocks.iter().map(|block| {
+            let mut cells = line(block);
+            cells.truncate(head.len());
+            cells
+        }));
+        text += &output::table(&rows, &[1, 2, 3, 4, 5]);
+    }
     for warning in &report.warnings {
         text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));
     }

@@ -30,6 +30,7 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
         let asked = report::asked(path)
             .with_context(|| format!("cannot use the report {}", shown_path(path)))?;
         options.selection = asked.selection;
+        options.allocation = asked.allocation;
         options.targets = NameFilter::of_names(asked.pruned);
     }
     // How weights were chosen does not matter here, so that no norms are needed.

@@ -7,9 +7,11 @@ use crate::mask::Mask;
 use crate::passes::fused::{self, RowRule, Scratch};
 use crate::passes::select::{self, Near};
 use crate::passes::{ewma, n_of_m, weight_sums};
-use crate::recipe::{Recipe, Rows, Step, Sums};
+use crate::recipe::{Recipe, Rows, Step, Sums, WeightStatistics};
+use crate::scores::{Score, WeightsUse};
 use crate::selection::Selection;
 use crate::simd::widest;
+use crate::squares::Squares;
 
 /// This machine's cores.
 #[derive(Debug)]
@@ -196,6 +198,18 @@ pub(super) fn alone(rows: Rows<'_>, first_row: usize, recipe: &Recipe, last: Ste
             ranks.map(|&key| select::Key::rank(key)).collect()
         }
         _ => keys.order_keys,
+    }
+}
+
+/// What a score takes of these rows; `None` for one that takes nothing.
+pub(crate) fn statistics(rows: Rows<'_>, score: &Score) -> Option<WeightStatistics> {
+    match score.weights {
+        WeightsUse::Unused => None,
+        WeightsUse::Sums => Some(WeightStatistics::Sums(sums(rows))),
+        WeightsUse::ColumnNorms | WeightsUse::CubedNorms => {
+            let squares = Squares::of(rows.dtype, rows.in_features, rows.bytes);
+            Some(WeightStatistics::Squares(squares))
+        }
     }
 }
 

@@ -19,9 +19,11 @@ pub use info::{DeviceInfo, DeviceKind};
 
 pub use crate::counts::Counts;
 pub use crate::mask::Mask;
-pub use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Sums, Terms};
+pub use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Sums, Terms, WeightStatistics};
+pub use crate::squares::Squares;
 
 use crate::recipe::Step;
+use crate::scores::Score;
 use timing::{Timed, Timer};
 
 /// A device that is ready.
@@ -141,6 +143,21 @@ impl Device {
         match &self.backend {
             Backend::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
             Backend::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
+        }
+    }
+
+    /// What a score takes of the weights of these rows, for [`Recipe::new`]; `None` for one that takes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    pub fn statistics(
+        &self,
+        rows: Rows<'_>,
+        score: &Score,
+    ) -> Result<Option<WeightStatistics>, Error> {
+        match &self.backend {
+            Backend::Cpu(_) => Ok(cpu::statistics(rows, score)),
+            Backend::Gpu(gpu) => gpu.statistics(rows, score),
         }
     }
 

@@ -73,14 +73,15 @@ pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
         if gpu.sums(tensor.view())? != sums {
             return Err(unfit("sum of weights"));
         }
-        for score in SCORES.iter().filter(|score| score.sums_of_weights) {
+        for score in SCORES.iter().filter(|score| score.weights.has_terms()) {
+            let statistics = cpu::statistics(tensor.view(), score);
             for rule in rules() {
                 let recipe = Recipe::new(
                     rule.selection,
                     score,
                     in_features,
                     Some(&norms),
-                    Some(&sums),
+                    statistics.as_ref(),
                 );
                 // Every key, as a mask shows few of the ways to differ; then the mask of the fused passes.
                 if rule.selection.ewma().is_some() {

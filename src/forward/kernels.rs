@@ -107,7 +107,7 @@ params!(
 );
 params!(
     /// Activations to sum, and where.
-    SiteNormsParams { tokens: u32, features: u32, first: u32 }
+    SiteNormsParams { tokens: u32, features: u32, first: u32, squared: u32 }
 );
 params!(
     /// Rows to take out of a hidden state, or to add to one.
@@ -148,7 +148,7 @@ pub static KERNELS: &[Kernel] = &[
     kernel!(
         "site_norms",
         SiteNormsParams,
-        "column norms of activations",
+        "column norms and sums of activations",
         ["site_norms": 256, [0, 1, 2]]
     ),
     kernel!(

@@ -43,6 +43,7 @@ pub struct Forward<'a> {
     checkpoint: &'a Checkpoint,
     architecture: &'a Architecture,
     device: &'a Device,
+    means: bool,
 }
 
 /// What was observed of the input of some linear layers.
@@ -53,6 +54,8 @@ pub struct SiteStatistics {
     pub site: Site,
     /// The sum of squares of each feature over all tokens, `[in_features]`.
     pub column_norms: Vec<f32>,
+    /// The mean of each feature, `[in_features]`, where it was asked for.
+    pub means: Option<Vec<f32>>,
     /// The tokens that came by: all of them but at the sites of experts.
     pub tokens: u64,
     /// The sketch, `[in_features, rank]` row-major, where one was asked for.
@@ -99,7 +102,14 @@ impl<'a> Forward<'a> {
             checkpoint,
             architecture,
             device,
+            means: false,
         }
+    }
+
+    /// The same, which takes the means of the inputs, too, if they are wanted.
+    #[must_use]
+    pub const fn with_means(self, means: bool) -> Self {
+        Self { means, ..self }
     }
 
     /// The statistics of every linear layer's input, summed over all tokens of all sequences, in the order of
@@ -134,6 +144,7 @@ impl<'a> Forward<'a> {
         take: &mut dyn FnMut(SiteStatistics) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut statistics = vec![Statistic::ColumnNorms, Statistic::Tokens];
+        statistics.extend(self.means.then_some(Statistic::ColumnSums));
         statistics.extend(sketch_rank.map(Statistic::Sketch));
         let mut failed = None;
         let mut take_all = |of_block: Vec<SiteStatistics>| {
@@ -169,6 +180,7 @@ impl<'a> Forward<'a> {
         let of_site = |site: Site| {
             let mut found = SiteStatistics {
                 column_norms: Vec::new(),
+                means: None,
                 tokens: 0,
                 sketch: None,
                 site,
@@ -179,6 +191,10 @@ impl<'a> Forward<'a> {
                     Statistic::Tokens => found.tokens = numbers.sum::<f64>() as u64,
                     Statistic::ColumnNorms => {
                         found.column_norms = numbers.map(|sum| sum as f32).collect();
+                    }
+                    Statistic::ColumnSums => {
+                        let tokens = found.tokens.max(1) as f64;
+                        found.means = Some(numbers.map(|sum| (sum / tokens) as f32).collect());
                     }
                     Statistic::Sketch(_) => {
                         found.sketch = Some(numbers.map(|sum| sum as f32).collect());

@@ -85,6 +85,32 @@ pub enum Error {
         /// What the file says.
         value: f32,
     },
+    /// There are no means of the inputs beside the norms, or it is not known of how many tokens they are.
+    #[error(
+        "{}: there are norms for `{}`, but not the means of its inputs and the number of tokens",
+        shown_path(path),
+        shown(weight)
+    )]
+    NoMeans {
+        /// The file.
+        path: PathBuf,
+        /// The weight they were asked for.
+        weight: String,
+    },
+    /// A mean is not finite.
+    #[error(
+        "{}: the mean of column {column} of `{}` is not finite. Measure the norms again",
+        shown_path(path),
+        shown(weight)
+    )]
+    Mean {
+        /// The file.
+        path: PathBuf,
+        /// The weight.
+        weight: String,
+        /// The index of the value.
+        column: usize,
+    },
     /// The norms of the weight do not have the length of its input.
     #[error(
         "{}: `{}` holds {found} column norms, but `{}` has {wanted} input features. The norms probably belong to another model; use norms of this model",

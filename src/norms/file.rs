@@ -2,11 +2,11 @@
 //!
 //! `[in_features]` for a matrix, `[experts, in_features]` for a weight that holds one matrix per expert. Beside the norms
 //! of a weight of experts, `NAME.tokens` says how many tokens each expert saw, `[experts]` or `[1]`, whole numbers in f32
-//! (exact to 2^24); a reader that does not know it sees the norms of a weight that there is not. `NAME.sketch`, where it is
-//! asked for, is the sketch of the weight's input, `[in_features, rank]` or `[experts, in_features, rank]`; weights that read
-//! the same input share one, and the metadata `sketch_of` names it for the others. The metadata says how many `tokens` were
-//! summed and where they came from; `format: pt` is there because loaders want it. Any safetensors reader opens it, and any tool
-//! can write one.
+//! (exact to 2^24); a reader that does not know it sees the norms of a weight that there is not. `NAME.means`, where they were
+//! asked for, has the mean of each input feature, in the shape of the norms. `NAME.sketch`, likewise, is the sketch of the weight's
+//! input, `[in_features, rank]` or `[experts, in_features, rank]`; weights that read the same input share one, and the metadata
+//! `sketch_of` names it for the others. The metadata says how many `tokens` were summed and where they came from; `format: pt` is
+//! there because loaders want it. Any safetensors reader opens it, and any tool can write one.
 //!
 //! The writer fixes what the format leaves open (order of names, order of metadata, padding), so that equal norms make equal
 //! files.
@@ -33,6 +33,8 @@ const PREFIX: usize = 8;
 /// What the name of a weight with experts goes on with in the name of their numbers of tokens.
 const TOKENS: &str = ".tokens";
 
+/// What the name of a weight goes on with in the name of the means of its inputs.
+const MEANS: &str = ".means";
 /// What the name of a weight goes on with in the name of its input's sketch.
 const SKETCH: &str = ".sketch";
 
@@ -79,7 +81,7 @@ pub(super) fn parse(bytes: &Bytes, len: u64, path: &Path) -> Result<Norms, Error
         tokens,
         metadata,
     });
-    let (mut counts, mut wanted) = (Vec::new(), Vec::new());
+    let (mut counts, mut means, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
     let mut sketches: Option<Sketches> = None;
     for tensor in named {
         if let Some(weight) = weight_of(tensor, SKETCH) {
@@ -120,10 +122,14 @@ pub(super) fn parse(bytes: &Bytes, len: u64, path: &Path) -> Result<Norms, Error
     }
     for (tensor, experts) in wanted {
         let values = f32s(&read(tensor.offset, tensor.len as usize)?);
-        match weight_of(tensor, TOKENS) {
-            None => norms.put_new(tensor.name.clone(), experts, values)?,
-            Some(weight) => counts.push((weight, values)),
+        match (weight_of(tensor, TOKENS), weight_of(tensor, MEANS)) {
+            (Some(weight), _) => counts.push((weight, values)),
+            (_, Some(weight)) => means.push((weight, values)),
+            (None, None) => norms.put_new(tensor.name.clone(), experts, values)?,
         }
+    }
+    for (weight, means) in means {
+        norms.insert_means(&weight, means)?;
     }
     for (weight, values) in counts {
         let whole = |&tokens: &f32| tokens >= 0.0 && tokens.fract() == 0.0;
@@ -189,6 +195,10 @@ pub(super) fn write(norms: &Norms, path: &Path) -> Result<(), Error> {
             Some(experts) => vec![experts, count / experts],
             None => vec![count],
         };
+        if let Some(means) = &entry.means {
+            let means = Content::Values(Cow::from(means));
+            tensors.insert(format!("{name}{MEANS}"), (shape.clone(), means));
+        }
         let values = Content::Values(Cow::from(&entry.values));
         tensors.insert(name.clone(), (shape, values));
         if let Some(tokens) = &entry.tokens {

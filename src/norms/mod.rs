@@ -32,6 +32,7 @@ mod error;
 mod file;
 mod gguf;
 mod lookup;
+mod means;
 mod provenance;
 mod sketches;
 

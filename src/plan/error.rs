@@ -12,10 +12,10 @@ use crate::untrusted::{shown, shown_path};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A sparsity outside 0 to 1, or a lambda outside -16 to 16.
+    /// A sparsity outside 0 to 1, a lambda outside -16 to 16, or a spread outside 0 to 0.5.
     #[error("{what} is {value}, but must be {range}")]
     OutOfRange {
-        /// `sparsity` or `lambda`.
+        /// `sparsity`, `lambda` or `spread`.
         what: &'static str,
         /// What was asked.
         value: f64,
@@ -50,6 +50,33 @@ pub enum Error {
         /// The tensors without one.
         tensors: Vec<String>,
     },
+    /// The rule of allocation goes by scores, which need norms.
+    #[error(
+        "the allocation {allocation} goes by the scores of all weights, which need column norms, but there are none"
+    )]
+    AllocationNeedsNorms {
+        /// The rule.
+        allocation: &'static str,
+    },
+    /// The selection has no sparsity that could be shared out.
+    #[error(
+        "the allocation {allocation} shares a sparsity out over the blocks, but {selection} has none to share: it is the same in every row"
+    )]
+    NothingToAllocate {
+        /// The rule.
+        allocation: &'static str,
+        /// What was asked for.
+        selection: &'static str,
+    },
+    /// A table of sparsities lacks a tensor that is pruned.
+    #[error("no sparsity is given for tensor {}", shown(tensor))]
+    NotGiven {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The scores that the shares go by have not been counted.
+    #[error("the sparsity of this plan has not been shared out yet")]
+    NotAllocated,
     /// The norms have nothing for tensors that are to be pruned.
     #[error(
         "{}: there are no norms for {}; they belong to another model or are incomplete",
@@ -196,6 +223,8 @@ impl Error {
             Self::OutOfRange { .. }
             | Self::NormsRequired { .. }
             | Self::SketchRequired { .. }
+            | Self::AllocationNeedsNorms { .. }
+            | Self::NothingToAllocate { .. }
             | Self::GlobMatchesNothing { .. }
             | Self::MostlyUnknown { .. } => Kind::Usage,
             _ => Kind::Failed,

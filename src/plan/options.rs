@@ -1,5 +1,6 @@
 //! What is asked of a plan.
 
+use super::allocation::Allocation;
 use crate::compensation::Compensation;
 use crate::norms::{Coverage, Norms};
 use crate::scores::Score;
@@ -12,6 +13,8 @@ use crate::targets;
 pub struct Options {
     /// How many weights go, and by which rule.
     pub selection: Selection,
+    /// How that is shared out over the decoder blocks.
+    pub allocation: Allocation,
     /// The score; `None` takes `swiftprune` where there are norms and `ria` where there are none.
     pub score: Option<&'static Score>,
     /// Which tensors.
@@ -30,6 +33,7 @@ impl Options {
     pub fn new(selection: Selection) -> Self {
         Self {
             selection,
+            allocation: Allocation::Uniform,
             score: None,
             targets: targets::NameFilter::default(),
             keep_non_finite: false,

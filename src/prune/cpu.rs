@@ -105,12 +105,14 @@ impl<'a> Shared<'a> {
                 let mut chunk = self.chunk();
                 job.read(matrix, rows.clone(), &mut chunk)?;
                 let _clock = job.clocks.run(Stage::Prune);
-                let sums = cpu::sums(Rows {
+                let weights = Rows {
                     dtype: matrix.dtype,
                     in_features: matrix.target.in_features,
                     bytes: chunk.bytes(),
-                });
-                job.add_sums(matrix, rows.clone(), &sums)?;
+                };
+                if let Some(sums) = cpu::statistics(weights, job.plan.score()) {
+                    job.add_sums(matrix, rows.clone(), &sums)?;
+                }
                 self.give_back(chunk);
             }
             Piece::Prune { matrix, rows } => {

@@ -11,7 +11,7 @@ use crate::checkpoint::Reader;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
 use crate::device::{Backend, Device};
 use crate::plan::Draft;
-use crate::recipe::{Recipe, Rows, Sums};
+use crate::recipe::{Recipe, Rows};
 
 /// About how much memory a run takes: its chunks, buffers and keys.
 #[must_use]
@@ -60,7 +60,7 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
         in_features: matrix.target.in_features,
         bytes: chunk.bytes(),
     };
-    let recipe = sample_recipe(draft, matrix);
+    let recipe = sample_recipe(draft, device, matrix, weights)?;
     device.mask(weights, 0, &recipe)?; // compiles the shaders
     let start = Instant::now();
     device.mask(weights, 0, &recipe)?;
@@ -74,13 +74,20 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     )))
 }
 
-/// A recipe of the right form for timing one chunk, with factors that need no norms and terms that need no sums.
-fn sample_recipe(draft: &Draft, matrix: &Matrix<'_>) -> Recipe {
-    let in_features = matrix.target.in_features;
-    let ones = Sums {
-        column: vec![1; in_features],
-        row: vec![1; matrix.target.out_features],
-    };
-    let sums = draft.score().sums_of_weights.then_some(&ones);
-    Recipe::new(matrix.selection, draft.score(), in_features, None, sums)
+/// A recipe of the right form for timing one chunk, as if it were the whole matrix, with factors that need no norms.
+fn sample_recipe(
+    draft: &Draft,
+    device: &Device,
+    matrix: &Matrix<'_>,
+    weights: Rows<'_>,
+) -> Result<Recipe, Error> {
+    let (selection, score) = (matrix.selection, draft.score());
+    let of_weights = device.statistics(weights, score)?;
+    Ok(Recipe::new(
+        selection,
+        score,
+        weights.in_features,
+        None,
+        of_weights.as_ref(),
+    ))
 }

@@ -152,9 +152,11 @@ fn decide(
         if sum {
             let sums = {
                 let _clock = job.clocks.run(Stage::Wait);
-                gpu.sums(weights)?
+                gpu.statistics(weights, job.plan.score())?
             };
-            job.add_sums(matrix, rows, &sums)?;
+            if let Some(sums) = sums {
+                job.add_sums(matrix, rows, &sums)?;
+            }
             let _ = to_reader.try_send(chunk);
             continue;
         }

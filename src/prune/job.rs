@@ -17,7 +17,7 @@ use crate::compensation::Mender;
 use crate::counts::Counts;
 use crate::mask::Mask;
 use crate::plan::Plan;
-use crate::recipe::{Recipe, Sums};
+use crate::recipe::{Recipe, WeightStatistics};
 use crate::stop::Stop;
 
 /// What the threads of a run share.
@@ -91,10 +91,12 @@ impl<'a> Job<'a> {
         &self,
         matrix: &Matrix<'_>,
         rows: Range<usize>,
-        part: &Sums,
+        part: &WeightStatistics,
     ) -> Result<(), Error> {
-        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
-        matrix.recipe.add_sums(rows, part, make)
+        let (score, target) = (self.plan.score(), matrix.target);
+        let nothing = || WeightStatistics::nothing(score, target.out_features, target.in_features);
+        let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
+        matrix.recipe.add_sums(rows, part, nothing, make)
     }
 
     /// The recipe of some rows of a matrix; `None` when the run was given up.
@@ -103,20 +105,20 @@ impl<'a> Job<'a> {
         matrix: &Matrix<'_>,
         rows: usize,
     ) -> Result<Option<Arc<MatrixRecipe>>, Error> {
-        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
+        let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
         matrix.recipe.take(rows, make)
     }
 
     fn make_recipe(
         &self,
         matrix: &Matrix<'_>,
-        sums: Option<&Sums>,
+        sums: Option<&WeightStatistics>,
     ) -> Result<MatrixRecipe, Error> {
         let name = &self.plan.tensors()[matrix.tensor].name;
         let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
         let in_features = matrix.target.in_features;
         let score = self.plan.score();
-        let mut recipe = Recipe::new(matrix.selection, score, in_features, norms, sums);
+        let mut recipe = Recipe::new(matrix.selection, score, in_features, norms.as_deref(), sums);
         let Some(compensation) = self.plan.options().compensation else {
             return Ok(MatrixRecipe {
                 recipe,

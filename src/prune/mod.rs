@@ -11,6 +11,7 @@
 //! A matrix knows where its rows lie (`matrix.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and the job
 //! what all threads share (`job.rs`). Bytes that do not change are copied by the kernel.
 
+mod block_scores;
 mod chunk;
 mod clocks;
 mod cpu;
@@ -30,6 +31,7 @@ mod verify;
 
 use std::time::Instant;
 
+pub use block_scores::block_scores;
 pub use clocks::Stages;
 pub use error::Error;
 pub use estimate::{memory, time};

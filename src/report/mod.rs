@@ -24,7 +24,7 @@ pub use totals::Totals;
 
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
-use crate::plan::{Action, LeftDense, Plan};
+use crate::plan::{Action, Allocation, LeftDense, Plan, PlannedBlock};
 use crate::prune::{Outcome, Verified};
 
 /// One run.
@@ -49,6 +49,9 @@ pub struct Report {
     pub norms: Option<NormsReport>,
     /// Sums over the tensors of each kind of layer, in the order of their names.
     pub kinds: Vec<Totals>,
+    /// Sums over the tensors of each decoder block, where these did not all get the same share.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Totals>,
     /// Sum over all pruned tensors.
     pub prunable: Totals,
     /// What stays dense of the decoder because no rule knows its names.
@@ -164,7 +167,10 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         output: outcome.finished.path.clone(),
         device: device.clone(),
         score: plan.score().name,
-        selection: (&plan.options().selection).into(),
+        selection: SelectionReport::allocated(
+            &plan.options().selection,
+            &plan.options().allocation,
+        ),
         norms: plan.norms().map(|norms| NormsReport {
             path: norms.source.path.clone(),
             format: norms.source.format.to_string(),
@@ -175,6 +181,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
             .into_iter()
             .map(|(kind, row)| row.finish(kind))
             .collect(),
+        blocks: blocks(plan, outcome),
         prunable: prunable.finish("prunable"),
         left_dense: plan.left_dense().cloned(),
         all_weights: all.finish("all weights"),
@@ -200,4 +207,20 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         verified: None,
         warnings: plan.warnings().to_vec(),
     }
+}
+
+/// What pruning did to each block, where they did not all get the same share.
+fn blocks(plan: &Plan, outcome: &Outcome) -> Vec<Totals> {
+    if plan.options().allocation == Allocation::Uniform {
+        return Vec::new();
+    }
+    let of_block = |block: &PlannedBlock| {
+        let mut row = Totals::default();
+        for &index in &block.tensors {
+            let counts = outcome.counts[index].unwrap_or_default();
+            row.add(counts, plan.tensors()[index].asked());
+        }
+        row.finish(block.name.clone())
+    };
+    plan.blocks().iter().map(of_block).collect()
 }

@@ -41,6 +41,7 @@ pub enum Error {
         "stopped {}; {}",
         match phase {
             Phase::Calibrate => "while calibrating",
+            Phase::Allocate => "while sharing out the sparsity",
             Phase::Prune => "before pruning",
             Phase::Verify => "while verifying",
             Phase::EvaluateBefore | Phase::EvaluateAfter => "while evaluating",

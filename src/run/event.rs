@@ -10,6 +10,8 @@ use crate::{forward, prune};
 pub enum Phase {
     /// Measuring the column norms.
     Calibrate,
+    /// Counting the scores of all weights, to share the sparsity out over the blocks.
+    Allocate,
     /// Pruning.
     Prune,
     /// Holding the output against the original.
@@ -36,6 +38,8 @@ pub enum Event<'a> {
     },
     /// A forward pass went on.
     Forward(forward::Progress),
+    /// So many more bytes were scored.
+    Scored(u64),
     /// Pruning went on.
     Prune(prune::PruneEvent<'a>),
     /// So many more bytes were compared.

@@ -109,7 +109,8 @@ fn norms_source(
         .options
         .score
         .is_some_and(|score| score.norms == scores::NormsUse::Unused)
-        && request.options.compensation.is_none();
+        && request.options.compensation.is_none()
+        && !request.options.allocation.needs_scores();
     let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
         NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
@@ -121,6 +122,7 @@ fn norms_source(
     };
     let calibration = Calibration::new(checkpoint, text, request.tokens, request.context)
         .map_err(Error::Calibration)?
+        .with_means(request.options.score.is_some_and(|score| score.about_mean))
         .with_sketch(request.options.compensation.map(|options| options.rank));
     let coverage = calibration.coverage(checkpoint);
     Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
@@ -157,6 +159,18 @@ impl Prepared {
         })
     }
 
+    /// The same run with the sparsity shared out over the blocks, as far as the norms are there already: so that
+    /// [`Self::draft`] shows every share. [`Self::run`] does so in any case.
+    ///
+    /// # Errors
+    /// When the weights cannot be read, and when the run is asked to stop.
+    pub fn allocated(mut self, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Self, Error> {
+        if self.calibration.is_none() {
+            self.draft = allocated(self.draft, &self.devices, &self.request.stop, tell)?;
+        }
+        Ok(self)
+    }
+
     /// Runs. The output appears whole, or not at all.
     ///
     /// # Errors
@@ -182,7 +196,7 @@ impl Prepared {
         let output = Output::create(draft.checkpoint(), &path, &options)?;
 
         let known = draft.warnings().len();
-        let plan = match &calibration {
+        let draft = match &calibration {
             Some(calibration) => {
                 let norms = timed(Phase::Calibrate, tell, || {
                     stoppable(&request.stop, |check| {
@@ -200,8 +214,9 @@ impl Prepared {
                 });
                 draft.measured(norms?)?
             }
-            None => draft.plan()?,
+            None => draft,
         };
+        let plan = allocated(draft, &devices, &request.stop, tell)?.plan()?;
         for warning in &plan.warnings()[known..] {
             tell(Event::Warning(warning));
         }
@@ -236,6 +251,23 @@ impl Prepared {
         }
         Ok(report)
     }
+}
+
+/// The draft with its sparsity shared out, for which the scores of all weights may have to be counted.
+fn allocated(
+    draft: Draft,
+    devices: &DevicePair,
+    stop: &Stop,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Draft, Error> {
+    if draft.is_allocated() {
+        return Ok(draft);
+    }
+    let scores = timed(Phase::Allocate, tell, || {
+        let progress = |bytes| tell(Event::Scored(bytes));
+        prune::block_scores(&draft, devices.threads(), &progress, stop)
+    });
+    Ok(draft.allocated(&scores?)?)
 }
 
 /// The perplexity of the original and of the output, on the same windows.

@@ -156,6 +156,7 @@ fn params(rows: Rows<'_>, recipe: &Recipe) -> Params {
         in_features: in_features as u32,
         dtype: rows.dtype as u32,
         row_scored: u32::from(recipe.factors.terms.is_some()),
+        cubed: u32::from(recipe.factors.cubed),
         k: recipe.selection.k(in_features).unwrap_or(0) as u32,
         key_bits: 32,
         mask_words: Mask::words_per_row(in_features) as u32,

@@ -18,7 +18,8 @@ use crate::passes::fused::{
     CAPACITY, GROUPS, ROWS, WIDE_CAPACITY, WIDE_ROWS, WIDE_WORKGROUP_BYTES,
 };
 use crate::passes::params::Binding;
-use crate::recipe::{Recipe, Rows, Step, Sums};
+use crate::recipe::{Recipe, Rows, Step, Sums, WeightStatistics};
+use crate::scores::{Score, WeightsUse};
 use crate::shader::EntryPoint;
 use buffers::{Buffers, Slot, chunk_factors};
 use dispatches::{Dispatch, Work};
@@ -172,6 +173,18 @@ impl Gpu {
     /// From weights to the mask in one dispatch.
     pub(super) fn fused(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Work {
         Work::fused(rows, first_row, recipe, self.capacity)
+    }
+
+    /// What a score takes of these rows. Squares are the host's to count, on every device.
+    pub(crate) fn statistics(
+        &self,
+        rows: Rows<'_>,
+        score: &Score,
+    ) -> Result<Option<WeightStatistics>, Error> {
+        match score.weights {
+            WeightsUse::Sums => Ok(Some(WeightStatistics::Sums(self.sums(rows)?))),
+            _ => Ok(super::cpu::statistics(rows, score)),
+        }
     }
 
     pub(crate) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {

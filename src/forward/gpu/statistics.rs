@@ -62,11 +62,12 @@ impl<'a> Observations<'a> {
     ) {
         for statistic in self.statistics {
             match statistic {
-                Statistic::ColumnNorms => {
+                Statistic::ColumnNorms | Statistic::ColumnSums => {
                     let params = SiteNormsParams {
                         tokens: tokens as u32,
                         features: features as u32,
                         first: sequence.observed as u32,
+                        squared: u32::from(*statistic == Statistic::ColumnNorms),
                     };
                     let buffers = [(1, x), (2, &self.numbers)];
                     let groups = (features.div_ceil(64), 1);

@@ -5,6 +5,7 @@
 //! [`Statistic`], and the adapter's half in `forward/gpu/statistics.rs`.
 
 mod column_norms;
+mod column_sums;
 mod sketch;
 mod tokens;
 
@@ -15,6 +16,8 @@ use crate::model::{Architecture, DecoderBlock};
 pub(super) enum Statistic {
     /// The sum of squares of each feature.
     ColumnNorms,
+    /// The sum of each feature.
+    ColumnSums,
     /// How many tokens there were.
     Tokens,
     /// The sketch of so many columns.
@@ -26,6 +29,7 @@ impl Statistic {
     pub(super) fn len(self, in_features: usize) -> usize {
         match self {
             Self::ColumnNorms => column_norms::len(in_features),
+            Self::ColumnSums => column_sums::len(in_features),
             Self::Tokens => tokens::LEN,
             Self::Sketch(rank) => sketch::len(in_features, rank),
         }
@@ -35,6 +39,7 @@ impl Statistic {
     pub(super) fn of(self, x: &[f32], in_features: usize) -> candle_core::Result<Vec<f32>> {
         match self {
             Self::ColumnNorms => Ok(column_norms::of(x, in_features)),
+            Self::ColumnSums => Ok(column_sums::of(x, in_features)),
             Self::Tokens => Ok(tokens::of(x, in_features)),
             Self::Sketch(rank) => sketch::of(x, in_features, rank),
         }
