@@ -22,6 +22,7 @@ pub use crate::mask::Mask;
 pub use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Sums, Terms};
 
 use crate::recipe::Step;
+use adapter::faults::Faults;
 use timing::{Timed, Timer};
 
 /// A device that is ready.
@@ -214,10 +215,14 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     let mut adapters: Vec<Option<adapter::Adapter>> = adapters.into_iter().map(Some).collect();
     let mut open = |position: usize| {
         let adapter = adapters[position].take();
-        let context = adapter.map(adapter::Adapter::open).transpose()?;
+        let open = |adapter: adapter::Adapter| adapter.open(Faults::of_environment());
+        let context = adapter.map(open).transpose()?;
         let gpu = context.map(gpu::Gpu::new).transpose()?;
         if let Some(gpu) = gpu.as_ref().filter(|_| probe) {
             probe::arithmetic(gpu)?;
+        }
+        if let Some(gpu) = &gpu {
+            gpu.context().faults.arm();
         }
         Ok::<_, Error>(gpu)
     };

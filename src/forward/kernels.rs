@@ -42,6 +42,8 @@ params!(
         biased: u32,
         bias_first: u32,
         add: u32,
+        first_group_x: u32,
+        first_group_y: u32,
     }
 );
 params!(
@@ -95,6 +97,8 @@ params!(
         has_sinks: u32,
         alibi: u32,
         alibi_factor: f32,
+        first_group_x: u32,
+        first_group_y: u32,
     }
 );
 params!(

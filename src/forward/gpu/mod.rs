@@ -6,6 +6,7 @@ mod buffers;
 mod head;
 mod heads;
 mod layers;
+mod probe;
 mod recorder;
 mod rows;
 mod statistics;
@@ -17,7 +18,7 @@ use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
-use crate::device::adapter::context::Context;
+use crate::device::{self, adapter::context::Context};
 use crate::model::{
     Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Position,
     Share,
@@ -53,6 +54,7 @@ impl<'a> GpuEngine<'a> {
         context: &'a Context,
     ) -> Result<Self, Error> {
         check_fit(architecture, tokens, context)?;
+        check(context)?;
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
             hidden_size: architecture.hidden_size,
@@ -70,6 +72,22 @@ impl<'a> GpuEngine<'a> {
         context.check()?;
         Ok(engine)
     }
+}
+
+/// Tries the kernels on an adapter, once; what differs from the host's results is an error.
+pub(super) fn check(context: &Context) -> Result<(), Error> {
+    let checked = match context.forward_check.get() {
+        Some(checked) => checked,
+        None => {
+            let found = probe::kernels(&Recorder::new(context, probe::TOKENS))?;
+            context.forward_check.get_or_init(|| found)
+        }
+    };
+    let unfit = |reason: &String| device::Error::Unfit {
+        device: context.info.to_string(),
+        reason: reason.clone(),
+    };
+    Ok(checked.as_ref().copied().map_err(unfit)?)
 }
 
 /// Checks that the adapter has room for sequences of so many tokens.
