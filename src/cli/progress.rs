@@ -137,6 +137,7 @@ impl LiveProgress {
                 }
             }
             run::Event::Warning(warning) => self.terminal.warn(warning),
+            run::Event::DeviceFailed { what, .. } => self.terminal.warn(what),
             _ => {}
         }
     }

@@ -75,6 +75,18 @@ impl Device {
         open(choice, true)
     }
 
+    /// An adapter that passes the start-up check and then has a fault.
+    #[cfg(test)]
+    pub(crate) fn with_fault(
+        adapter: adapter::Adapter,
+        fault: Option<adapter::faults::Fault>,
+    ) -> Result<Self, Error> {
+        let gpu = gpu::Gpu::new(adapter.open(Faults::new(fault))?)?;
+        probe::arithmetic(&gpu)?;
+        gpu.context().faults.arm();
+        Ok(Self::gpu(gpu, Vec::new()))
+    }
+
     /// As [`Self::open`] without the rows: to find out where an adapter differs.
     ///
     /// # Errors

@@ -3,16 +3,19 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::chunk::Chunk;
 use super::clocks::Stage;
+use super::decider::{Decider, Undecided};
 use super::error::Error;
 use super::job::Job;
+use super::matrix::Matrix;
 use super::pieces::Piece;
-use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu, Pending};
+use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu};
 use crate::mask::Mask;
-use crate::recipe::Rows;
+use crate::recipe::{Recipe, Rows};
 
 /// Chunks that wait between two stages.
 const WAITING: usize = 2;
@@ -26,6 +29,15 @@ struct Read {
     rows: Range<usize>,
     sum: bool,
     chunk: Chunk,
+}
+
+/// Rows on the device.
+struct InFlight {
+    undecided: Undecided,
+    matrix: usize,
+    rows: Range<usize>,
+    chunk: Chunk,
+    recipe: Arc<Recipe>,
 }
 
 /// Rows that were decided.
@@ -114,12 +126,18 @@ fn decide(
     to_pruner: &SyncSender<Decided>,
     to_reader: &SyncSender<Chunk>,
 ) -> Result<(), Error> {
-    let mut in_flight: VecDeque<(Pending, usize, Range<usize>, Chunk)> = VecDeque::new();
-    let finish = |(pending, matrix, rows, chunk)| -> Result<(), Error> {
-        let mask = {
-            let _clock = job.clocks.run(Stage::Wait);
-            gpu.wait(pending)?
-        };
+    let decider = Decider::new(job, gpu);
+    let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+    let finish = |in_flight: InFlight| {
+        let InFlight {
+            undecided,
+            matrix,
+            rows,
+            chunk,
+            recipe,
+        } = in_flight;
+        let weights = weights(&job.matrices[matrix], &chunk);
+        let mask = decider.wait(undecided, weights, rows.start, &recipe);
         // A thread that is gone has reported why.
         let _ = to_pruner.send(Decided {
             matrix,
@@ -127,7 +145,6 @@ fn decide(
             chunk,
             mask,
         });
-        Ok(())
     };
     for Read {
         matrix: index,
@@ -140,17 +157,9 @@ fn decide(
             break;
         }
         let matrix = &job.matrices[index];
-        let weights = Rows {
-            dtype: matrix.dtype,
-            in_features: matrix.target.in_features,
-            bytes: chunk.bytes(),
-        };
+        let weights = weights(matrix, &chunk);
         if sum {
-            let sums = {
-                let _clock = job.clocks.run(Stage::Wait);
-                gpu.sums(weights)?
-            };
-            job.add_sums(matrix, rows, &sums)?;
+            job.add_sums(matrix, rows, &decider.sums(weights))?;
             let _ = to_reader.try_send(chunk);
             continue;
         }
@@ -160,15 +169,27 @@ fn decide(
         if in_flight.len() == CHUNKS_IN_FLIGHT
             && let Some(oldest) = in_flight.pop_front()
         {
-            finish(oldest)?;
+            finish(oldest);
         }
-        let pending = {
-            let _clock = job.clocks.run(Stage::Upload);
-            gpu.submit(weights, rows.start, &recipe)?
-        };
-        in_flight.push_back((pending, index, rows, chunk));
+        in_flight.push_back(InFlight {
+            undecided: decider.submit(weights, rows.start, &recipe),
+            matrix: index,
+            rows,
+            chunk,
+            recipe,
+        });
     }
-    in_flight.into_iter().try_for_each(finish)
+    in_flight.into_iter().for_each(finish);
+    Ok(())
+}
+
+/// The rows that a chunk holds.
+fn weights<'c>(matrix: &Matrix<'_>, chunk: &'c Chunk) -> Rows<'c> {
+    Rows {
+        dtype: matrix.dtype,
+        in_features: matrix.target.in_features,
+        bytes: chunk.bytes(),
+    }
 }
 
 fn prune(

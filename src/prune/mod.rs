@@ -14,6 +14,7 @@
 mod chunk;
 mod clocks;
 mod cpu;
+mod decider;
 mod error;
 mod estimate;
 mod fault;
@@ -41,12 +42,13 @@ pub use crate::stop::Stop;
 use crate::checkpoint::Output;
 use crate::device::{Backend, Device};
 use crate::plan::Plan;
-use job::Job;
+use job::{Job, JobResult};
 use matrix::Matrix;
 
 /// Prunes: runs the plan on the device and makes the output appear, whole, at the end.
 ///
-/// `progress` is called from several threads. Memory: a few chunks a thread.
+/// `progress` is called from several threads. Memory: a few chunks a thread. If the device fails in the middle, the CPU goes
+/// on, with the same bytes: [`PruneEvent::DeviceFailed`] and [`Outcome::device_failure`] tell.
 ///
 /// # Errors
 /// Every variant of [`Error`] but [`Error::Stopped`]; the output is then as if nothing had been run.
@@ -80,12 +82,17 @@ pub fn prune_until(
         Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
         Backend::Gpu(gpu) => gpu::run(&job, gpu),
     }
-    let (counts, stages) = job.finish()?;
+    let JobResult {
+        counts,
+        stages,
+        device_failure,
+    } = job.finish()?;
     let finished = output.finish()?;
     Ok(Outcome {
         counts,
         elapsed: start.elapsed(),
         stages,
         finished,
+        device_failure,
     })
 }

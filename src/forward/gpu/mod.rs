@@ -75,19 +75,22 @@ impl<'a> GpuEngine<'a> {
 }
 
 /// Tries the kernels on an adapter, once; what differs from the host's results is an error.
-pub(super) fn check(context: &Context) -> Result<(), Error> {
+pub(super) fn check(context: &Context) -> Result<(), device::Error> {
     let checked = match context.forward_check.get() {
         Some(checked) => checked,
         None => {
-            let found = probe::kernels(&Recorder::new(context, probe::TOKENS))?;
+            let recorder = Recorder::new(context, probe::TOKENS);
+            let found = probe::kernels(&recorder).or_else(|error| match error {
+                Error::Device(error) => Err(error),
+                error => Ok(Err(error.to_string())),
+            })?;
             context.forward_check.get_or_init(|| found)
         }
     };
-    let unfit = |reason: &String| device::Error::Unfit {
+    checked.clone().map_err(|reason| device::Error::Unfit {
         device: context.info.to_string(),
-        reason: reason.clone(),
-    };
-    Ok(checked.as_ref().copied().map_err(unfit)?)
+        reason,
+    })
 }
 
 /// Checks that the adapter has room for sequences of so many tokens.
