@@ -157,6 +157,7 @@ impl LiveProgress {
             Phase::Calibrate => Bar::Pass(Pass::new("calibrating", self.terminal)),
             Phase::Prune => Bar::Pruning(self.pruning()),
             Phase::Verify => Bar::Verifying(ByteBar::new("verifying", self.bytes, self.terminal)),
+            Phase::Checksum => Bar::Verifying(ByteBar::new("hashing", self.bytes, self.terminal)),
             _ => Bar::Pass(Pass::new("evaluating", self.terminal)),
         }
     }

@@ -35,7 +35,7 @@ pub use error::Error;
 pub use estimate::{memory, time};
 pub use fault::{Fault, VerifyError};
 pub use outcome::{Outcome, PruneEvent};
-pub use verify::{Verified, verify};
+pub use verify::{Verified, verify, verify_until};
 
 pub use crate::stop::Stop;
 

@@ -43,6 +43,7 @@ pub enum Error {
             Phase::Calibrate => "while calibrating",
             Phase::Prune => "before pruning",
             Phase::Verify => "while verifying",
+            Phase::Checksum => "while hashing the output",
             Phase::EvaluateBefore | Phase::EvaluateAfter => "while evaluating",
         },
         match output {

@@ -14,6 +14,8 @@ pub enum Phase {
     Prune,
     /// Holding the output against the original.
     Verify,
+    /// Hashing the output.
+    Checksum,
     /// Measuring the perplexity of the original.
     EvaluateBefore,
     /// Measuring the perplexity of the output.

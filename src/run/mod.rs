@@ -27,6 +27,7 @@ mod stoppable;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,7 @@ use crate::device;
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
-use crate::prune;
+use crate::prune::{self, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::scores;
 use crate::text::Text;
@@ -234,14 +235,22 @@ impl Prepared {
             let threads = devices.threads();
             report.verified = Some(timed(Phase::Verify, tell, || {
                 let progress = |bytes| tell(Event::Compared(bytes));
-                prune::verify(&plan, &output, threads, &progress)
+                prune::verify_until(&plan, &output, threads, &progress, &request.stop)
+                    .map_err(|error| stopped_or(error, &outcome.finished.path))
             })?);
         }
         if request.checksum {
-            let sums = report::checksums(&plan, &outcome.finished.path);
-            report.sha256 = Some(sums.map_err(|reason| Error::Checksum {
-                path: outcome.finished.path.clone(),
-                reason,
+            let path = &outcome.finished.path;
+            report.sha256 = Some(timed(Phase::Checksum, tell, || {
+                let sums = report::checksums(&plan, path, &request.stop);
+                let sums = sums.map_err(|reason| Error::Checksum {
+                    path: path.clone(),
+                    reason,
+                })?;
+                sums.ok_or_else(|| Error::Stopped {
+                    phase: Phase::Checksum,
+                    output: Some(path.clone()),
+                })
             })?);
         }
         if let Some((text, windows)) = &evaluation {
@@ -293,6 +302,17 @@ fn evaluate(
     let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;
     let after = measure(Phase::EvaluateAfter, &pruned)?;
     Ok((before, after))
+}
+
+/// What went wrong with verifying; a stop says where the output is.
+fn stopped_or(error: VerifyError, output: &Path) -> Error {
+    match error {
+        VerifyError::Stopped => Error::Stopped {
+            phase: Phase::Verify,
+            output: Some(output.to_path_buf()),
+        },
+        error => Error::Verify(error),
+    }
 }
 
 /// What devices have failed at so far.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::{DevicePair, Event, NormsRequest, Phase, Prepared, Request, prepare};
+use super::{DevicePair, Event, NormsRequest, Phase, Prepared, Request, Stop, prepare};
 use crate::checksum;
 use crate::device::adapter::{adapters, faults::Fault};
 use crate::device::{Device, DeviceChoice};
@@ -44,7 +44,8 @@ fn run(norms: NormsRequest, devices: Option<DevicePair>) -> (String, Report, Vec
             failed.lock().unwrap().push(phase);
         }
     });
-    let sum = checksum::of_file(&dir.path().join("out/model.safetensors")).unwrap();
+    let sum = checksum::of_file(&dir.path().join("out/model.safetensors"), &Stop::new());
+    let sum = sum.unwrap().unwrap();
     (sum, report.unwrap(), failed.into_inner().unwrap())
 }
 
@@ -96,4 +97,24 @@ fn a_device_that_fails_while_calibrating_gives_the_cpus_norms_and_is_not_asked_a
         assert!(norms.metadata["device"].starts_with("CPU"), "{norms:?}");
         assert_eq!(report.device.backend, "cpu", "{what}");
     });
+}
+
+#[test]
+fn a_stop_while_the_output_is_verified_or_hashed_leaves_it_whole_and_says_so() {
+    for phase in [Phase::Verify, Phase::Checksum] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut prepared = ready(dir.path(), NormsRequest::WeightsOnly);
+        prepared.request.verify = true;
+        prepared.request.checksum = true;
+        let stop = prepared.request.stop.clone();
+        let stopped = prepared.run(&|event| {
+            if matches!(event, Event::Started(started) if started == phase) {
+                stop.request();
+            }
+        });
+        let error = stopped.unwrap_err();
+        assert!(error.is_stop(), "{error}");
+        assert!(error.to_string().ends_with("out is whole"), "{error}");
+        assert!(dir.path().join("out/model.safetensors").exists());
+    }
 }

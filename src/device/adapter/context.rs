@@ -291,8 +291,9 @@ impl Context {
         }
         let count = self.take_words::<u32>(&receipt, 4)?[0];
         if count != number {
-            let reason =
-                format!("of {number} submissions it carried out {count}, and reported no error");
+            let reason = format!(
+                "submission {number} was not carried out (its receipt says {count}), and no error was reported"
+            );
             note(&self.fatal, reason);
             return self.check();
         }

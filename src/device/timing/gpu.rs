@@ -97,6 +97,12 @@ impl<'a> GpuTimer<'a> {
         Ok(timer)
     }
 
+    /// Rows that one submission should have at most, by what was learned of the device so far.
+    pub(super) fn rows_of_submission(&self, in_features: usize) -> usize {
+        let weights = self.gpu.context().submission_limit(self.work.0);
+        usize::try_from(weights).unwrap_or(usize::MAX) / in_features.max(1)
+    }
+
     /// Does it so many times, in as few submissions as may be.
     pub(super) fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
         let (kind, weights) = self.work;
