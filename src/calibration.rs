@@ -149,7 +149,7 @@ impl Calibration {
         progress: &dyn Fn(Progress),
     ) -> Result<Norms, Error> {
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
-        let forward = Forward::new(checkpoint, &self.architecture, device);
+        let forward = Forward::new(checkpoint, &self.architecture, device).with_means(self.means);
         let mut norms = Norms::new(self.provenance(checkpoint));
         if let Some(rank) = self.sketch {
             let path = checkpoint.source.weights().path().to_path_buf();

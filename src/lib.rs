@@ -80,6 +80,7 @@ pub struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::bench::matrices::{MATRICES, passes, weights};
+    pub use crate::device::adapter::submissions::SENTINEL;
     pub use crate::device::timing::{Elapsed, Timed, Timer};
     pub use crate::fixtures::{
         NamedSelection, Random, WeightMatrix, random_norms, rules, trained_norms,

@@ -154,6 +154,7 @@ impl LiveProgress {
                 }
             }
             run::Event::Warning(warning) => self.terminal.warn(warning),
+            run::Event::DeviceFailed { what, .. } => self.terminal.warn(what),
             _ => {}
         }
     }
@@ -176,6 +177,7 @@ impl LiveProgress {
             }
             Phase::Prune => Bar::Pruning(self.pruning()),
             Phase::Verify => Bar::Verifying(ByteBar::new("verifying", self.bytes, self.terminal)),
+            Phase::Checksum => Bar::Verifying(ByteBar::new("hashing", self.bytes, self.terminal)),
             _ => Bar::Pass(Pass::new("evaluating", self.terminal)),
         }
     }

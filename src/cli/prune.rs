@@ -31,7 +31,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     for line in settings(&prepared) {
         terminal.say(line);
     }
-    for reason in prepared.devices().pruning().passed_over() {
+    for reason in prepared.devices().passed_over() {
         terminal.warn(format_args!("not used: {reason}"));
     }
     for warning in prepared.draft().warnings() {

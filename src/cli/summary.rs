@@ -85,12 +85,16 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         text += &eval::lines(evaluation);
     }
     text += &format!(
-        "{}: {} in {:.2} s ({:.2} GB/s) on {}\n",
+        "{}: {} in {:.2} s ({:.2} GB/s) on {}{}\n",
         shown_path(&report.output),
         output::bytes(report.bytes),
         report.seconds,
         report.bytes as f64 / 1e9 / report.seconds,
-        report.device
+        report.device,
+        match report.device_failures.is_empty() {
+            true => "",
+            false => " and, after it failed, the CPU",
+        }
     );
     text
 }

@@ -101,6 +101,38 @@ pub(crate) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
     mask
 }
 
+/// The same by several threads, which share the rows.
+pub(crate) fn mask_by_threads(
+    rows: Rows<'_>,
+    first_row: usize,
+    recipe: &Recipe,
+    threads: usize,
+) -> Mask {
+    let share = rows.rows().div_ceil(threads.max(1)).max(1);
+    let row_bytes = (rows.in_features * rows.dtype.size()).max(1);
+    let mut all = Mask {
+        rows: rows.rows(),
+        in_features: rows.in_features,
+        words: Vec::new(),
+    };
+    std::thread::scope(|scope| {
+        let shares = rows.bytes.chunks(share * row_bytes).enumerate();
+        let threads: Vec<_> = shares
+            .map(|(index, bytes)| {
+                let part = Rows { bytes, ..rows };
+                scope.spawn(move || mask(part, first_row + index * share, recipe))
+            })
+            .collect();
+        for thread in threads {
+            match thread.join() {
+                Ok(part) => all.words.extend(part.words),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    all
+}
+
 /// What the passes leave of some rows, each by itself.
 #[derive(Debug, Default)]
 pub(super) struct Keys {

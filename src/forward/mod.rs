@@ -24,7 +24,7 @@ mod tests;
 mod weights;
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{Backend, Device};
+use crate::device::{self, Backend, Device};
 use crate::model::{Architecture, Site};
 
 use engine::Engine;
@@ -403,6 +403,17 @@ impl<'a> Forward<'a> {
             see(Seen::Block(index))?;
         }
         Ok(hidden)
+    }
+}
+
+/// Tries on a device what a forward pass needs of it. The CPU needs nothing.
+///
+/// # Errors
+/// [`device::Error::Unfit`] if a kernel gives something else than it should, [`device::Error::Failed`].
+pub(crate) fn check(device: &Device) -> Result<(), device::Error> {
+    match device.backend() {
+        Backend::Cpu(_) => Ok(()),
+        Backend::Gpu(gpu) => gpu::check(gpu.context()),
     }
 }
 

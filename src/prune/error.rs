@@ -14,7 +14,7 @@ pub enum Error {
     /// Reading or writing failed.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    /// The device failed.
+    /// The device failed while the work was estimated; in the middle of a run, the CPU goes on.
     #[error(transparent)]
     Device(#[from] device::Error),
     /// The norms do not fit the plan.

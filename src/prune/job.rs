@@ -15,6 +15,7 @@ use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
 use crate::compensation::Mender;
 use crate::counts::Counts;
+use crate::device;
 use crate::mask::Mask;
 use crate::plan::Plan;
 use crate::recipe::{Recipe, WeightStatistics};
@@ -35,7 +36,15 @@ pub(super) struct Job<'a> {
     stop: &'a Stop,
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
+    device_failure: Mutex<Option<device::Error>>,
     pub(super) clocks: Clocks,
+}
+
+/// What a job that succeeded leaves.
+pub(super) struct JobResult {
+    pub(super) counts: Vec<Option<Counts>>,
+    pub(super) stages: Stages,
+    pub(super) device_failure: Option<device::Error>,
 }
 
 impl<'a> Job<'a> {
@@ -65,25 +74,40 @@ impl<'a> Job<'a> {
             stop,
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
+            device_failure: Mutex::new(None),
             clocks: Clocks::default(),
         })
     }
 
     /// What was counted and timed, or the first failure.
-    pub(super) fn finish(self) -> Result<(Vec<Option<Counts>>, Stages), Error> {
+    pub(super) fn finish(self) -> Result<JobResult, Error> {
         let failure = self
             .failure
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         match failure {
             Some(error) => Err(error),
-            None => Ok((
-                self.counts
+            None => Ok(JobResult {
+                counts: self
+                    .counts
                     .into_inner()
                     .unwrap_or_else(PoisonError::into_inner),
-                self.clocks.read(),
-            )),
+                stages: self.clocks.read(),
+                device_failure: self
+                    .device_failure
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
+            }),
         }
+    }
+
+    /// Tells that the device has failed, and the CPU goes on.
+    pub(super) fn device_failed(&self, error: device::Error) {
+        (self.progress)(PruneEvent::DeviceFailed(&error));
+        self.device_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
     }
 
     /// Adds the sums of some rows of a matrix to those that its recipe waits for.
@@ -366,7 +390,7 @@ mod tests {
                 });
             }
             assert!(job.is_stopped());
-            let error = job.finish().unwrap_err();
+            let error = job.finish().err().unwrap();
             assert!(error.to_string().contains("first"), "{error}");
         });
     }

@@ -15,6 +15,7 @@ mod block_scores;
 mod chunk;
 mod clocks;
 mod cpu;
+mod decider;
 mod error;
 mod estimate;
 mod fault;
@@ -37,19 +38,20 @@ pub use error::Error;
 pub use estimate::{memory, time};
 pub use fault::{Fault, VerifyError};
 pub use outcome::{Outcome, PruneEvent};
-pub use verify::{Verified, verify};
+pub use verify::{Verified, verify, verify_until};
 
 pub use crate::stop::Stop;
 
 use crate::checkpoint::Output;
 use crate::device::{Backend, Device};
 use crate::plan::Plan;
-use job::Job;
+use job::{Job, JobResult};
 use matrix::Matrix;
 
 /// Prunes: runs the plan on the device and makes the output appear, whole, at the end.
 ///
-/// `progress` is called from several threads. Memory: a few chunks a thread.
+/// `progress` is called from several threads. Memory: a few chunks a thread. If the device fails in the middle, the CPU goes
+/// on, with the same bytes: [`PruneEvent::DeviceFailed`] and [`Outcome::device_failure`] tell.
 ///
 /// # Errors
 /// Every variant of [`Error`] but [`Error::Stopped`]; the output is then as if nothing had been run.
@@ -92,12 +94,17 @@ pub fn prune_until(
         Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
         Backend::Gpu(gpu) => gpu::run(&job, gpu),
     }
-    let (counts, stages) = job.finish()?;
+    let JobResult {
+        counts,
+        stages,
+        device_failure,
+    } = job.finish()?;
     let finished = output.finish()?;
     Ok(Outcome {
         counts,
         elapsed: start.elapsed(),
         stages,
         finished,
+        device_failure,
     })
 }

@@ -20,6 +20,7 @@ use crate::checkpoint::{self, Checkpoint, Reader};
 use crate::dtype::{Dtype, Weight, with_weights};
 use crate::plan::Draft;
 use crate::selection::Selection;
+use crate::stop::Stop;
 
 /// Bytes that are read at a time, of each file.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -38,6 +39,19 @@ pub struct Verified {
     pub new_zeros: u64,
 }
 
+/// [`verify_until`] its end.
+///
+/// # Errors
+/// As [`verify_until`], but not [`VerifyError::Stopped`].
+pub fn verify(
+    draft: &Draft,
+    output: &Checkpoint,
+    threads: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Verified, VerifyError> {
+    verify_until(draft, output, threads, progress, &Stop::new())
+}
+
 /// Holds `output` against the original of `draft`: only the tensors that it prunes may differ, in zeros, and each of their
 /// rows must have what its selection asks for (a fixed lambda asks for nothing).
 ///
@@ -45,12 +59,14 @@ pub struct Verified {
 /// counted, since such weights are never pruned.
 ///
 /// # Errors
-/// [`VerifyError::Fault`] with the first fault in the order of the bytes; [`VerifyError::Checkpoint`].
-pub fn verify(
+/// [`VerifyError::Fault`] with the first fault in the order of the bytes; [`VerifyError::Checkpoint`];
+/// [`VerifyError::Stopped`] if a stop was requested before all was compared.
+pub fn verify_until(
     draft: &Draft,
     output: &Checkpoint,
     threads: usize,
     progress: &(dyn Fn(u64) + Sync),
+    stop: &Stop,
 ) -> Result<Verified, VerifyError> {
     let original = draft.checkpoint();
     let mut verified = Verified {
@@ -75,6 +91,7 @@ pub fn verify(
         pieces: pieces.into_iter().flat_map(in_chunks).collect(),
         next: AtomicUsize::new(0),
         first: Mutex::new(None),
+        stop,
     };
     let of_threads = std::thread::scope(|scope| {
         let spawn = |_| scope.spawn(|| work.run(progress));
@@ -170,6 +187,7 @@ struct Verification<'a> {
     next: AtomicUsize,
     /// The first fault so far, in the order of the pieces.
     first: Mutex<Option<(usize, VerifyError)>>,
+    stop: &'a Stop,
 }
 
 impl Verification<'_> {
@@ -183,6 +201,7 @@ impl Verification<'_> {
             };
             let before = found.bytes;
             let result = match piece {
+                _ if self.stop.is_requested() => Err(VerifyError::Stopped),
                 Piece::Copy { shard, span } => self.copied(*shard, span, &mut chunks, &mut found),
                 Piece::Prune { matrix, rows } => self.pruned(
                     &self.matrices[*matrix],

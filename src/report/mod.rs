@@ -81,6 +81,9 @@ pub struct Report {
     /// What verifying the output found, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
+    /// What the device failed at, so that the CPU did it in its place; the bytes of the output are the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_failures: Vec<String>,
     /// What the user was warned of.
     pub warnings: Vec<String>,
 }
@@ -205,6 +208,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         sha256: None,
         evaluation: None,
         verified: None,
+        device_failures: Vec::new(),
         warnings: plan.warnings().to_vec(),
     }
 }

@@ -44,6 +44,7 @@ pub enum Error {
             Phase::Allocate => "while sharing out the sparsity",
             Phase::Prune => "before pruning",
             Phase::Verify => "while verifying",
+            Phase::Checksum => "while hashing the output",
             Phase::EvaluateBefore | Phase::EvaluateAfter => "while evaluating",
         },
         match output {

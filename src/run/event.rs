@@ -16,6 +16,8 @@ pub enum Phase {
     Prune,
     /// Holding the output against the original.
     Verify,
+    /// Hashing the output.
+    Checksum,
     /// Measuring the perplexity of the original.
     EvaluateBefore,
     /// Measuring the perplexity of the output.
@@ -44,6 +46,13 @@ pub enum Event<'a> {
     Prune(prune::PruneEvent<'a>),
     /// So many more bytes were compared.
     Compared(u64),
+    /// The device has failed: the CPU goes on in its place, or, where it was to run the model, starts again.
+    DeviceFailed {
+        /// The phase that was under way.
+        phase: Phase,
+        /// What happened and what was done about it, a sentence or two.
+        what: &'a str,
+    },
     /// Something that was found out after the plan was drafted and that a user should know.
     Warning(&'a str),
 }

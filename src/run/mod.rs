@@ -24,7 +24,11 @@ mod error;
 mod event;
 mod request;
 mod stoppable;
+#[cfg(test)]
+mod tests;
 
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use device_pair::DevicePair;
@@ -36,10 +40,11 @@ pub use crate::stop::Stop;
 
 use crate::calibration::Calibration;
 use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
+use crate::device;
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
-use crate::prune;
+use crate::prune::{self, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::scores;
 use crate::text::Text;
@@ -81,7 +86,10 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
-    let devices = DevicePair::open(&request.device, request.threads)?;
+    let mut devices = DevicePair::open(&request.device, request.threads)?;
+    if calibration.is_some() || request.evaluate {
+        devices.prepare_forward()?;
+    }
     let evaluation = match request.evaluate {
         true => {
             let text = Text::held_out();
@@ -195,6 +203,7 @@ impl Prepared {
             .sync(request.sync);
         let output = Output::create(draft.checkpoint(), &path, &options)?;
 
+        let failures = Failures::default();
         let known = draft.warnings().len();
         let draft = match &calibration {
             Some(calibration) => {
@@ -204,7 +213,10 @@ impl Prepared {
                             tell(Event::Forward(at));
                             check();
                         };
-                        calibration.run(draft.checkpoint(), devices.forward(), &progress)
+                        devices.run_forward(
+                            |device| calibration.run(draft.checkpoint(), device, &progress),
+                            |error| failures.add(Phase::Calibrate, error, tell),
+                        )
                     })
                     .ok_or(Error::Stopped {
                         phase: Phase::Calibrate,
@@ -222,30 +234,51 @@ impl Prepared {
         }
 
         let outcome = timed(Phase::Prune, tell, || {
-            let progress = |event: prune::PruneEvent<'_>| tell(Event::Prune(event));
+            let progress = |event: prune::PruneEvent<'_>| {
+                if let prune::PruneEvent::DeviceFailed(error) = event {
+                    failures.add(Phase::Prune, error, tell);
+                }
+                tell(Event::Prune(event));
+            };
             prune::prune_until(&plan, devices.pruning(), output, &progress, &request.stop)
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
+        if outcome.device_failure.is_some() {
+            devices.failed();
+        }
         report.command.clone_from(&request.command);
         if request.verify {
             let output = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
             let threads = devices.threads();
             report.verified = Some(timed(Phase::Verify, tell, || {
                 let progress = |bytes| tell(Event::Compared(bytes));
-                prune::verify(&plan, &output, threads, &progress)
+                prune::verify_until(&plan, &output, threads, &progress, &request.stop)
+                    .map_err(|error| stopped_or(error, &outcome.finished.path))
             })?);
         }
         if request.checksum {
-            let sums = report::checksums(&plan, &outcome.finished.path);
-            report.sha256 = Some(sums.map_err(|reason| Error::Checksum {
-                path: outcome.finished.path.clone(),
-                reason,
+            let path = &outcome.finished.path;
+            report.sha256 = Some(timed(Phase::Checksum, tell, || {
+                let sums = report::checksums(&plan, path, &request.stop);
+                let sums = sums.map_err(|reason| Error::Checksum {
+                    path: path.clone(),
+                    reason,
+                })?;
+                sums.ok_or_else(|| Error::Stopped {
+                    phase: Phase::Checksum,
+                    output: Some(path.clone()),
+                })
             })?);
         }
         if let Some((text, windows)) = &evaluation {
-            let (before, after) = evaluate(windows, &plan, &report, &devices, &request.stop, tell)?;
+            let with = (&devices, &failures, &request.stop);
+            let (before, after) = evaluate(windows, &plan, &report, with, tell)?;
             report.evaluation = Some(EvaluationReport::new(text, &before, Some(&after)));
         }
+        report.device_failures = failures.into_inner();
+        report
+            .warnings
+            .extend(report.device_failures.iter().cloned());
         if let Some(file) = report_file {
             file.write(&report).map_err(report_error(&request))?;
         }
@@ -275,8 +308,7 @@ fn evaluate(
     windows: &Windows,
     plan: &Plan,
     report: &Report,
-    devices: &DevicePair,
-    stop: &Stop,
+    (devices, failures, stop): (&DevicePair, &Failures, &Stop),
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<(Evaluation, Evaluation), Error> {
     let mut pruned = Checkpoint::open(&report.output.to_string_lossy())?;
@@ -289,7 +321,10 @@ fn evaluate(
                     tell(Event::Forward(at));
                     check();
                 };
-                windows.run(checkpoint, devices.forward(), &progress)
+                devices.run_forward(
+                    |device| windows.run(checkpoint, device, &progress),
+                    |error| failures.add(phase, error, tell),
+                )
             })
             .ok_or_else(|| Error::Stopped {
                 phase,
@@ -301,6 +336,43 @@ fn evaluate(
     let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;
     let after = measure(Phase::EvaluateAfter, &pruned)?;
     Ok((before, after))
+}
+
+/// What went wrong with verifying; a stop says where the output is.
+fn stopped_or(error: VerifyError, output: &Path) -> Error {
+    match error {
+        VerifyError::Stopped => Error::Stopped {
+            phase: Phase::Verify,
+            output: Some(output.to_path_buf()),
+        },
+        error => Error::Verify(error),
+    }
+}
+
+/// What devices have failed at so far.
+#[derive(Default)]
+struct Failures(Mutex<Vec<String>>);
+
+impl Failures {
+    /// Tells what happened, and what is done about it.
+    fn add(&self, phase: Phase, error: &device::Error, tell: &(dyn Fn(Event<'_>) + Sync)) {
+        let what = match phase {
+            Phase::Prune => {
+                format!("{error}. The CPU does the rest of the pruning, and the bytes are the same")
+            }
+            _ => format!("{error}. The CPU runs the model, from the start, and goes on"),
+        };
+        tell(Event::DeviceFailed { phase, what: &what });
+        self.lock().push(what);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn into_inner(self) -> Vec<String> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Tells when a phase starts and when it has succeeded.

@@ -132,6 +132,13 @@ impl Work {
         }
     }
 
+    /// The kind of work that it is, for the bound on a submission: the entry point that takes longest.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.dispatches
+            .last()
+            .map_or("", |(entry_point, _)| entry_point.name)
+    }
+
     /// Bytes of what the passes leave for each other.
     pub(crate) fn bytes(&self, binding: Binding) -> u64 {
         let uses = |binding| {
