@@ -121,6 +121,12 @@ impl Counts {
         }
     }
 
+    /// The output error of mended rows, of what it were if they were only pruned.
+    #[must_use]
+    pub fn output_error_left(&self) -> Option<f64> {
+        (self.error_pruned > 0.0).then(|| self.error_mended / self.error_pruned)
+    }
+
     /// `sum dW^2 / sum W^2`, when squares were asked for.
     #[must_use]
     pub fn squared_error(&self) -> Option<f64> {

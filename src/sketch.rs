@@ -31,7 +31,9 @@ pub struct Sketch {
 
 /// 64 signs of one feature, the first in the lowest bit: 1 is -1.
 fn word(feature: usize, index: usize) -> u64 {
-    let count = (feature as u64).wrapping_mul(WORDS).wrapping_add(index as u64 + 1);
+    let count = (feature as u64)
+        .wrapping_mul(WORDS)
+        .wrapping_add(index as u64 + 1);
     let mut x = SEED.wrapping_add(count.wrapping_mul(STEP));
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -73,9 +75,8 @@ mod tests {
     fn signs_are_as_often_one_as_the_other_and_columns_have_nothing_in_common() {
         let (features, rank) = (4096, 96);
         let all = omega(features, rank);
-        let dot = |a: usize, b: usize| -> f32 {
-            all.chunks_exact(rank).map(|row| row[a] * row[b]).sum()
-        };
+        let dot =
+            |a: usize, b: usize| -> f32 { all.chunks_exact(rank).map(|row| row[a] * row[b]).sum() };
         // Six standard deviations of a sum of 4,096 random signs.
         let most = 6.0 * (features as f32).sqrt();
         for column in 0..rank {

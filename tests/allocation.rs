@@ -12,7 +12,7 @@ use swiftprune_wgpu::norms::{Norms, Provenance};
 use swiftprune_wgpu::plan::{
     Allocation, BlockScores, Draft, Error, Ewma, NormsSource, Options, Pattern, Plan, Selection,
 };
-use swiftprune_wgpu::prune::{Stop, block_scores, prune, verify};
+use swiftprune_wgpu::prune::{Stop, Survivors, block_scores, prune, verify};
 
 /// Computed by `tests/golden/make_shares.py` in f64.
 const GOLDEN: &str = include_str!("golden/shares.json");
@@ -199,10 +199,10 @@ fn every_device_writes_the_same_bytes_and_verify_accepts_them() {
             .sum();
         assert_eq!(counted, zeros(&plan));
         let pruned = Checkpoint::open(&path.to_string_lossy()).unwrap();
-        verify(&plan, &pruned, 2, &|_| ()).unwrap();
+        verify(&plan, &pruned, Survivors::Unchanged, 2, &|_| ()).unwrap();
         // A uniform plan has other shares.
         let uniform = self::plan(0.6, Allocation::Uniform);
-        assert!(verify(&uniform, &pruned, 2, &|_| ()).is_err());
+        assert!(verify(&uniform, &pruned, Survivors::Unchanged, 2, &|_| ()).is_err());
         outputs.push(std::fs::read(path.join("model.safetensors")).unwrap());
     }
     assert!(outputs.windows(2).all(|two| two[0] == two[1]));

@@ -269,8 +269,11 @@ pub(super) struct Verify {
     /// Tensors that were not pruned because of --exclude, whose names match (can be repeated)
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
+    /// The run was one with --compensate: kept weights may differ, but must be finite and not zero
+    #[arg(long)]
+    pub compensated: bool,
     /// Take what was asked for, and of which tensors, from the report of the run (prune --report)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sparsity", "pattern", "include", "exclude"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sparsity", "pattern", "include", "exclude", "compensated"])]
     pub report: Option<PathBuf>,
     /// Number of threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -486,7 +489,9 @@ fn tokens(text: &str) -> Result<usize, String> {
 
 fn rank(text: &str) -> Result<usize, String> {
     let rank = text.parse().ok().filter(|n| (1..=MAX_RANK).contains(n));
-    rank.ok_or_else(|| format!("give a rank from 1 to {MAX_RANK}, or none and MODEL before this flag"))
+    rank.ok_or_else(|| {
+        format!("give a rank from 1 to {MAX_RANK}, or none and MODEL before this flag")
+    })
 }
 
 fn ridge(text: &str) -> Result<f64, String> {

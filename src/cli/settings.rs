@@ -16,7 +16,7 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
     let score = draft.score();
     let is_without_norms = matches!(draft.norms_source(), NormsSource::None);
     let weights = draft.checkpoint().source.weights();
-    vec![
+    let mut lines = vec![
         format!("model   {}", shown_path(weights.path())),
         format!(
             "prune   {}{}",
@@ -35,7 +35,12 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
         ),
         format!("norms   {}", norms(prepared, draft)),
         format!("device  {}", prepared.devices().pruning().info()),
-    ]
+    ];
+    if let Some(kept) = kept(draft) {
+        let behind_norms = lines.len() - 1;
+        lines.insert(behind_norms, format!("kept    {kept}"));
+    }
+    lines
 }
 
 fn norms(prepared: &Prepared, draft: &Draft) -> String {
@@ -61,6 +66,19 @@ fn allocation(allocation: &Allocation) -> String {
         let name = allocation.name();
         format!("; shared out over the blocks by {name} (spread {spread})")
     })
+}
+
+/// What happens to the weights that stay, if anything does.
+fn kept(draft: &Draft) -> Option<String> {
+    let compensation = draft.options().compensation?;
+    let mask = match compensation.mask_steps {
+        0 => "",
+        _ => ", which also chooses the mask",
+    };
+    Some(format!(
+        "corrected for what goes: sketch of rank {}, ridge {}{mask}",
+        compensation.rank, compensation.ridge
+    ))
 }
 
 fn rule(selection: &Selection) -> String {

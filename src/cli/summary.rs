@@ -1,5 +1,6 @@
 //! What a run did, for humans: the table of kinds and the closing lines.
 
+use swiftprune_wgpu::prune::Survivors;
 use swiftprune_wgpu::report::{Report, Totals};
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
@@ -56,6 +57,12 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         }));
         text += &output::table(&rows, &[1, 2, 3, 4, 5]);
     }
+    if let Some(left) = report.prunable.output_error_left {
+        text += &format!(
+            "kept weights were corrected: {} of the output error of pruning alone is left (predicted from the sketch)\n",
+            output::percent(left)
+        );
+    }
     for warning in &report.warnings {
         text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));
     }
@@ -75,7 +82,11 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         text += &format!("not copied: {more} more, {all} in all (--report lists them)\n");
     }
     if let Some(verified) = &report.verified {
-        text += &verify::line(verified, &shown_path(&report.output));
+        let survivors = match report.compensation {
+            Some(_) => Survivors::Mended,
+            None => Survivors::Unchanged,
+        };
+        text += &verify::line(verified, survivors, &shown_path(&report.output));
         text.push('\n');
     }
     for (name, sum) in report.sha256.iter().flatten() {

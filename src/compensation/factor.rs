@@ -17,8 +17,7 @@ impl Triangle {
     pub(super) fn of(mut matrix: Vec<f64>, size: usize) -> Option<Self> {
         for column in 0..size {
             // What the columns before leave of this one.
-            let (above, rows) = matrix.split_at_mut(column * size);
-            let _ = above;
+            let rows = &mut matrix[column * size..];
             let pivot_row: Vec<f64> = rows[..column].to_vec();
             for row in 0..size - column {
                 let row = &mut rows[row * size..(row + 1) * size];
@@ -41,6 +40,7 @@ impl Triangle {
     }
 
     /// `x` of `L x = b`, in place.
+    #[inline(always)]
     pub(super) fn solve(&self, b: &mut [f64]) {
         for row in 0..self.size {
             let factors = &self.values[row * self.size..];
@@ -51,6 +51,7 @@ impl Triangle {
 }
 
 /// A sum of products in eight partial sums, whatever the machine's vectors.
+#[inline(always)]
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a_eights, a_rest) = a.as_chunks::<8>();
     let (b_eights, b_rest) = b.as_chunks::<8>();
@@ -66,6 +67,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Adds `left^T right` to `sum`, `[left_columns, right_columns]`, of one row of each.
+#[inline(always)]
 pub(super) fn add_outer(sum: &mut [f64], left: &[f64], right: &[f64]) {
     for (sum, &left) in sum.chunks_exact_mut(right.len().max(1)).zip(left) {
         for (sum, &right) in sum.iter_mut().zip(right) {

@@ -93,7 +93,9 @@ impl Hessian {
         let rows = self.directions.chunks_exact(self.rank).zip(scale);
         DiagonalAndVectors {
             diagonal: self.diagonal.iter().zip(scale).map(scaled).collect(),
-            vectors: rows.flat_map(|(u, s)| u.iter().map(move |u| u * s)).collect(),
+            vectors: rows
+                .flat_map(|(u, s)| u.iter().map(move |u| u * s))
+                .collect(),
         }
     }
 
@@ -140,7 +142,9 @@ impl Hessian {
     /// `(S H S + shift I)^-1` to multiply with; `None` where it cannot be had.
     pub(super) fn inverse_product(&self, scale: &[f64], shift: f64) -> Result<Option<Product>> {
         let inverse = self.inverse(scale, shift);
-        inverse.map(|inverse| Product::new(&inverse, self.rank, -1.0)).transpose()
+        inverse
+            .map(|inverse| Product::new(&inverse, self.rank, -1.0))
+            .transpose()
     }
 }
 
@@ -220,7 +224,9 @@ impl Product {
         let low = Tensor::from_slice(rows, shape, &Device::Cpu)?;
         let low = low.matmul(&self.vectors)?.matmul(&self.transposed)?;
         let mut product = low.flatten_all()?.to_vec1::<f32>()?;
-        let pairs = product.chunks_exact_mut(in_features).zip(rows.chunks_exact(in_features));
+        let pairs = product
+            .chunks_exact_mut(in_features)
+            .zip(rows.chunks_exact(in_features));
         for (product, row) in pairs {
             for ((y, x), d) in product.iter_mut().zip(row).zip(&self.diagonal) {
                 *y = d * x + self.sign * *y;

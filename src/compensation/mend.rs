@@ -215,13 +215,15 @@ impl Mender {
 fn kept(weights: &[f32], mask: &Mask) -> Vec<bool> {
     let mut kept = Vec::with_capacity(weights.len());
     for (index, row) in weights.chunks_exact(mask.in_features.max(1)).enumerate() {
-        let column = |(column, &weight): (usize, &f32)| weight != 0.0 && !mask.prunes(index, column);
+        let column =
+            |(column, &weight): (usize, &f32)| weight != 0.0 && !mask.prunes(index, column);
         kept.extend(row.iter().enumerate().map(column));
     }
     kept
 }
 
 /// A sum of products in f64, in eight partial sums.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     let (a_eights, a_rest) = a.as_chunks::<8>();
     let (b_eights, b_rest) = b.as_chunks::<8>();
@@ -232,5 +234,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
         }
     }
     let rest = a_rest.iter().zip(b_rest);
-    sums.iter().sum::<f64>() + rest.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
+    sums.iter().sum::<f64>()
+        + rest
+            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+            .sum::<f64>()
 }

@@ -1,9 +1,11 @@
 //! What can be asked of compensation.
 
+use serde::Serialize;
+
 use crate::selection::Selection;
 
 /// How the weights that stay are corrected for those that go.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Compensation {
     /// Columns of the sketch that are used.
@@ -27,7 +29,7 @@ impl Compensation {
         Self {
             rank: Self::DEFAULT_RANK,
             ridge: if is_pattern { 0.03 } else { 0.1 },
-            steps: 16,
+            steps: 8,
             mask_steps: if is_pattern { 20 } else { 0 },
         }
     }

@@ -15,7 +15,10 @@ pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
 
 fn halves(bytes: &[u8], decode: impl Fn(u16) -> f32) -> Vec<f32> {
     let (pairs, _) = bytes.as_chunks::<2>();
-    pairs.iter().map(|&pair| decode(u16::from_le_bytes(pair))).collect()
+    pairs
+        .iter()
+        .map(|&pair| decode(u16::from_le_bytes(pair)))
+        .collect()
 }
 
 /// Stores a row of mended values, each rounded to the nearest, ties to even, if all of them are finite then; gives whether they
@@ -41,7 +44,10 @@ pub(crate) fn round_row(dtype: Dtype, values: &[f32], bytes: &mut [u8]) -> bool 
 
 fn store(values: &[f32], bytes: &mut [u8], infinity: u16, encode: impl Fn(f32) -> u16) -> bool {
     const MAGNITUDE: u16 = 0x7fff;
-    if values.iter().any(|&value| encode(value) & MAGNITUDE >= infinity) {
+    if values
+        .iter()
+        .any(|&value| encode(value) & MAGNITUDE >= infinity)
+    {
         return false;
     }
     let (pairs, _) = bytes.as_chunks_mut::<2>();

@@ -54,7 +54,9 @@ fn norms_and_sketch(gram: &[f64], in_features: usize, rank: usize) -> (Vec<f32>,
 fn every_other(rows: usize, in_features: usize) -> Mask {
     let mut mask = Mask::empty(rows, in_features);
     for row in 0..rows {
-        (row % 2..in_features).step_by(2).for_each(|column| mask.set(row, column));
+        (row % 2..in_features)
+            .step_by(2)
+            .for_each(|column| mask.set(row, column));
     }
     mask
 }
@@ -81,8 +83,15 @@ fn optimum(gram: &[f64], weights: &[f32], kept: &[usize]) -> Vec<f32> {
     let mut system: Vec<Vec<f64>> = (kept.iter())
         .map(|&row| {
             let row = &gram[row * in_features..(row + 1) * in_features];
-            let right: f64 = row.iter().zip(weights).map(|(g, &w)| g * f64::from(w)).sum();
-            kept.iter().map(|&column| row[column]).chain([right]).collect()
+            let right: f64 = row
+                .iter()
+                .zip(weights)
+                .map(|(g, &w)| g * f64::from(w))
+                .sum();
+            kept.iter()
+                .map(|&column| row[column])
+                .chain([right])
+                .collect()
         })
         .collect();
     for column in 0..size {
@@ -118,7 +127,12 @@ fn options(steps: usize) -> Compensation {
 
 const MAX: usize = usize::MAX;
 
-fn mend(hessian: &Hessian, options: Compensation, weights: &[f32], mask: &mut Mask) -> mend::MendedRows {
+fn mend(
+    hessian: &Hessian,
+    options: Compensation,
+    weights: &[f32],
+    mask: &mut Mask,
+) -> mend::MendedRows {
     let mender = Mender::new(hessian, options).unwrap().unwrap();
     let mut never = |_: &[f32]| -> candle_core::Result<Mask> { unreachable!("the mask is given") };
     mender.mend(weights, mask, &mut never).unwrap()
@@ -142,12 +156,21 @@ fn with_a_sketch_of_full_rank_a_mended_row_is_the_exact_least_squares() {
         let kept: Vec<usize> = (0..in_features).filter(|&c| !mask.prunes(row, c)).collect();
         let best = optimum(&gram, weights, &kept);
         let (least, found) = (error(&gram, weights, &best), error(&gram, weights, values));
-        assert!((found - least).abs() < 1e-3 * least, "row {row}: {found} against {least}");
+        assert!(
+            (found - least).abs() < 1e-3 * least,
+            "row {row}: {found} against {least}"
+        );
         for (value, best) in values.iter().zip(&best) {
-            assert!((value - best).abs() < 2e-2, "row {row}: {value} against {best}");
+            assert!(
+                (value - best).abs() < 2e-2,
+                "row {row}: {value} against {best}"
+            );
         }
         let told = mended.after[row] * mean;
-        assert!((told - least).abs() < 1e-2 * least, "row {row}: {told} is told, {least} is");
+        assert!(
+            (told - least).abs() < 1e-2 * least,
+            "row {row}: {told} is told, {least} is"
+        );
     }
 }
 
@@ -163,7 +186,10 @@ fn the_error_never_rises_from_one_step_to_the_next() {
         let mut mask = every_other(rows, in_features);
         let mended = mend(&hessian, options(steps), &weights, &mut mask);
         for row in 0..rows {
-            assert!(mended.after[row] <= before[row] * (1.0 + 1e-6), "step {steps}, row {row}");
+            assert!(
+                mended.after[row] <= before[row] * (1.0 + 1e-6),
+                "step {steps}, row {row}"
+            );
         }
         before = mended.after;
     }
@@ -180,19 +206,34 @@ fn the_true_error_falls_and_with_the_sketch_of_other_columns_it_does_not() {
         let mut mask = every_other(rows, in_features);
         let mended = mend(&hessian, options(16), &weights, &mut mask);
         let pruned: Vec<f32> = (0..rows * in_features)
-            .map(|i| if mask.prunes(i / in_features, i % in_features) { 0.0 } else { weights[i] })
+            .map(|i| {
+                if mask.prunes(i / in_features, i % in_features) {
+                    0.0
+                } else {
+                    weights[i]
+                }
+            })
             .collect();
         let sum = |values: &[f32]| -> f64 {
-            let rows = weights.chunks_exact(in_features).zip(values.chunks_exact(in_features));
+            let rows = weights
+                .chunks_exact(in_features)
+                .zip(values.chunks_exact(in_features));
             rows.map(|(w, v)| error(&gram, w, v)).sum()
         };
         (sum(&pruned), sum(&mended.values))
     };
     let (pruned, mended) = error_with(&sketch);
     assert!(mended < 0.5 * pruned, "{mended} of {pruned}");
-    let mut shuffled = sketch.clone();
-    shuffled.values.rotate_left(rank * 17);
-    let (_, wrong) = error_with(&shuffled);
+    // The sketch of an input whose columns come in another order.
+    let place = |column: usize| (column + 17) % in_features;
+    let mut shuffled = vec![0.0; gram.len()];
+    for row in 0..in_features {
+        for column in 0..in_features {
+            shuffled[row * in_features + column] = gram[place(row) * in_features + place(column)];
+        }
+    }
+    let (_, wrong_sketch) = norms_and_sketch(&shuffled, in_features, rank);
+    let (_, wrong) = error_with(&wrong_sketch);
     assert!(wrong > pruned, "a wrong sketch: {wrong} of {pruned}");
 }
 
@@ -208,7 +249,10 @@ fn an_input_in_one_direction_is_made_up_for_by_any_kept_weight() {
     let mended = mend(&hessian, options(30), &weights, &mut mask);
     let output = |values: &[f32]| -> f32 { direction.iter().zip(values).map(|(x, w)| x * w).sum() };
     let (wanted, found) = (output(&weights), output(&mended.values));
-    assert!((wanted - found).abs() < 0.02 * wanted.abs(), "{found} against {wanted}");
+    assert!(
+        (wanted - found).abs() < 0.02 * wanted.abs(),
+        "{found} against {wanted}"
+    );
 }
 
 #[test]
@@ -230,7 +274,10 @@ fn at_rank_one_the_score_is_that_of_swiftprune() {
     let largest = wanted.iter().copied().fold(0.0, f64::max);
     for (found, wanted) in factors.iter().zip(&wanted) {
         let wanted = wanted / largest;
-        assert!((f64::from(*found) - wanted).abs() < 2e-3, "{found} against {wanted}");
+        assert!(
+            (f64::from(*found) - wanted).abs() < 2e-3,
+            "{found} against {wanted}"
+        );
     }
 }
 
@@ -269,7 +316,9 @@ fn alternating_directions_keep_the_pattern_and_find_a_better_mask() {
                 assert_eq!(is_zero, mask.prunes(row, column));
             }
         }
-        let rows = weights.chunks_exact(in_features).zip(mended.values.chunks_exact(in_features));
+        let rows = weights
+            .chunks_exact(in_features)
+            .zip(mended.values.chunks_exact(in_features));
         rows.map(|(w, v)| error(&gram, w, v)).sum::<f64>()
     };
     let defaults = Compensation::new(&selection);
@@ -288,11 +337,20 @@ fn there_is_no_hessian_of_nothing_or_of_what_does_not_fit() {
         rank: 2,
         values: vec![0.0; 2 * in_features],
     };
-    assert!(Hessian::new(&[0.0; 3], &sketch(3), 2, 0.1).is_none(), "no energy");
-    assert!(Hessian::new(&[1.0; 3], &sketch(4), 2, 0.1).is_none(), "another input");
+    assert!(
+        Hessian::new(&[0.0; 3], &sketch(3), 2, 0.1).is_none(),
+        "no energy"
+    );
+    assert!(
+        Hessian::new(&[1.0; 3], &sketch(4), 2, 0.1).is_none(),
+        "another input"
+    );
     let not_positive = Sketch {
         values: vec![-1e9, 1e9, 3.0, f32::MAX, 1.0, 2.0],
         ..sketch(3)
     };
-    assert!(Hessian::new(&[1.0; 3], &not_positive, 2, 0.1).is_none(), "not a Gram matrix");
+    assert!(
+        Hessian::new(&[1.0; 3], &not_positive, 2, 0.1).is_none(),
+        "not a Gram matrix"
+    );
 }

@@ -23,8 +23,8 @@ pub use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Sums, Terms, Wei
 pub use crate::squares::Squares;
 
 use crate::recipe::Step;
-use adapter::faults::Faults;
 use crate::scores::Score;
+use adapter::faults::Faults;
 use timing::{Timed, Timer};
 
 /// A device that is ready.

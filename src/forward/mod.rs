@@ -201,7 +201,10 @@ impl<'a> Forward<'a> {
                     }
                 }
             }
-            let all = found.column_norms.iter().chain(found.sketch.iter().flatten());
+            let all = found
+                .column_norms
+                .iter()
+                .chain(found.sketch.iter().flatten());
             if all.into_iter().any(|number| !number.is_finite()) {
                 return Err(Error::NotFinite {
                     at: found.site.readers[0].clone(),

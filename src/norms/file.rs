@@ -87,8 +87,8 @@ pub(super) fn parse(bytes: &Bytes, len: u64, path: &Path) -> Result<Norms, Error
         if let Some(weight) = weight_of(tensor, SKETCH) {
             let (in_features, rank, places) = sketch_places(tensor)
                 .ok_or_else(|| malformed(format!("`{}` is no sketch", shown(&tensor.name))))?;
-            let sketches = sketches
-                .get_or_insert_with(|| Sketches::of_file(path, rank, bytes.clone()));
+            let sketches =
+                sketches.get_or_insert_with(|| Sketches::of_file(path, rank, bytes.clone()));
             if sketches.rank() != rank {
                 return Err(malformed("its sketches are of several ranks".to_owned()));
             }
@@ -152,7 +152,11 @@ pub(super) fn parse(bytes: &Bytes, len: u64, path: &Path) -> Result<Norms, Error
         for (weight, of) in shared {
             let places = sketches.entries.get(&of).cloned();
             let places = places.ok_or_else(|| {
-                malformed(format!("there is no sketch of `{}`, which serves `{}`", shown(&of), shown(&weight)))
+                malformed(format!(
+                    "there is no sketch of `{}`, which serves `{}`",
+                    shown(&of),
+                    shown(&weight)
+                ))
             })?;
             sketches.entries.insert(weight, places);
         }

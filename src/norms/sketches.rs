@@ -64,7 +64,11 @@ impl Sketches {
             dir: dir.to_path_buf(),
             source,
         })?;
-        Ok(Self::of_file(model, rank, Bytes::File(Arc::<File>::new(file))))
+        Ok(Self::of_file(
+            model,
+            rank,
+            Bytes::File(Arc::<File>::new(file)),
+        ))
     }
 
     /// Columns of each.
@@ -80,19 +84,33 @@ impl Sketches {
         })
     }
 
+    /// Where that sketch lies: the same for all weights that read one input.
+    pub(crate) fn place(&self, weight: &str, expert: usize, in_features: usize) -> Option<u64> {
+        let has = self.has(weight, expert, in_features);
+        has.then(|| self.entries[weight].offsets[expert])
+    }
+
     /// Adds the sketch of an input to each weight that reads it: `[in_features, rank]`, row-major. Experts of one weight come
     /// in their order.
     pub(crate) fn add(&mut self, readers: &[String], values: &[f32]) -> Result<(), Error> {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.bytes.write(&bytes, self.len).map_err(|source| Error::Sketches {
-            dir: std::env::temp_dir(),
-            source,
-        })?;
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        self.bytes
+            .write(&bytes, self.len)
+            .map_err(|source| Error::Sketches {
+                dir: std::env::temp_dir(),
+                source,
+            })?;
         for reader in readers {
-            let places = self.entries.entry(reader.clone()).or_insert_with(|| Places {
-                in_features: values.len() / self.rank,
-                offsets: Vec::new(),
-            });
+            let places = self
+                .entries
+                .entry(reader.clone())
+                .or_insert_with(|| Places {
+                    in_features: values.len() / self.rank,
+                    offsets: Vec::new(),
+                });
             places.offsets.push(self.len);
         }
         self.len += bytes.len() as u64;

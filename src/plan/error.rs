@@ -193,7 +193,10 @@ fn sketch_required(norms: Option<&Path>, found: Option<usize>, wanted: usize) ->
     const NEEDS: &str = "compensation needs a sketch of every layer's input";
     match (norms, found) {
         (None, _) => format!("{NEEDS}, but the model is pruned by its weights alone"),
-        (Some(norms), None) => format!("{}: {NEEDS}, but there are none beside the norms", shown_path(norms)),
+        (Some(norms), None) => format!(
+            "{}: {NEEDS}, but there are none beside the norms",
+            shown_path(norms)
+        ),
         (Some(norms), Some(found)) => format!(
             "{}: the sketches have rank {found}, less than the {wanted} that compensation is to use",
             shown_path(norms)

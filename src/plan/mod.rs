@@ -105,6 +105,16 @@ impl Plan {
 }
 
 impl Plan {
+    /// What tells the sketch of one matrix's input from all others; `None` where it is of no use: of an expert that few tokens
+    /// reached, whose norms are its layer's.
+    pub(crate) fn sketch_place(&self, tensor: &str, target: &Target, expert: usize) -> Option<u64> {
+        let sketches = self.norms()?.sketches.as_ref()?;
+        match self.0.stand_ins.get(tensor, expert) {
+            Some(_) => None,
+            None => sketches.place(tensor, expert, target.in_features),
+        }
+    }
+
     /// What the output error of one matrix is measured with, where compensation is asked for: `None` where there is no sketch
     /// of its input to be had (an expert that few tokens reached), or none that can be used.
     ///
@@ -119,7 +129,7 @@ impl Plan {
         let (Some(norms), Some(options)) = (self.norms(), self.0.options().compensation) else {
             return Ok(None);
         };
-        let (Some(sketches), None) = (&norms.sketches, self.0.stand_ins.get(tensor, expert)) else {
+        let Some(sketches) = &norms.sketches else {
             return Ok(None);
         };
         let sketch = sketches.get(tensor, expert, target.in_features)?;

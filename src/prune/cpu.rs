@@ -135,8 +135,7 @@ impl<'a> Shared<'a> {
                     )
                 } else {
                     let _clock = job.clocks.run(Stage::Prune);
-                    let weights =
-                        Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
+                    let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
                     // One thread: the others have chunks of their own.
                     products.install(|| job.apply(matrix, &recipe, mask, chunk.bytes_mut()))?

@@ -8,12 +8,12 @@ use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
 use super::mend;
+use super::menders::Menders;
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::shared_recipe::{MatrixRecipe, Mending};
 use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
-use crate::compensation::Mender;
 use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
@@ -28,6 +28,7 @@ pub(super) struct Job<'a> {
     input: Reader<'a>,
     pub(super) matrices: Vec<Matrix<'a>>,
     pub(super) pieces: Vec<Piece>,
+    menders: Menders,
     /// Per tensor of the plan; `None` for a copied one.
     tallies: Vec<Option<Mutex<Tally>>>,
     counts: Mutex<Vec<Option<Counts>>>,
@@ -64,6 +65,7 @@ impl<'a> Job<'a> {
             input: Reader::open(plan.checkpoint())?,
             matrices,
             pieces,
+            menders: Menders::default(),
             tallies: plan
                 .tensors()
                 .iter()
@@ -149,17 +151,18 @@ impl<'a> Job<'a> {
                 mending: Mending::None,
             });
         };
-        let hessian = self.plan.hessian_of(name, matrix.target, matrix.expert)?;
-        let mender = match &hessian {
-            Some(hessian) => Mender::new(hessian, compensation)?,
-            None => None,
+        let of_input = (name.as_str(), matrix.target, matrix.expert);
+        let mending = match self.menders.of(self.plan, compensation, of_input)? {
+            Some(of_input) => {
+                if score.has_inverse_hessian()
+                    && let Some(factors) = &of_input.column_factors
+                {
+                    recipe.factors.column.clone_from(factors);
+                }
+                Mending::By(of_input)
+            }
+            None => Mending::NotPossible,
         };
-        if let (Some(hessian), true) = (&hessian, score.has_inverse_hessian())
-            && let Some(factors) = hessian.column_factors()
-        {
-            recipe.factors.column = factors;
-        }
-        let mending = mender.map_or(Mending::NotPossible, |mender| Mending::By(Box::new(mender)));
         Ok(MatrixRecipe { recipe, mending })
     }
 
@@ -179,8 +182,8 @@ impl<'a> Job<'a> {
                 counts.rows_not_mended += mask.rows as u64;
                 Ok(counts)
             }
-            Mending::By(mender) => mend::mend(
-                mender,
+            Mending::By(of_input) => mend::mend(
+                &of_input.mender,
                 &recipe.recipe,
                 (matrix.dtype, matrix.target.in_features),
                 bytes,

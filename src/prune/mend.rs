@@ -53,7 +53,11 @@ pub(super) fn mend(
     let of_score = mask.clone();
     let mut choose = |values: &[f32]| -> Result<Mask, Error> {
         let bytes = bytemuck::cast_slice(values);
-        Ok(cpu::mask(Rows::new(Dtype::F32, in_features, bytes), 0, &by_value))
+        Ok(cpu::mask(
+            Rows::new(Dtype::F32, in_features, bytes),
+            0,
+            &by_value,
+        ))
     };
     let mended = mender.mend(&weights, &mut mask, &mut choose)?;
 

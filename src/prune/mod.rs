@@ -23,6 +23,7 @@ mod gpu;
 mod job;
 mod matrix;
 mod mend;
+mod menders;
 mod outcome;
 mod pieces;
 mod shared_recipe;
@@ -38,7 +39,7 @@ pub use error::Error;
 pub use estimate::{memory, time};
 pub use fault::{Fault, VerifyError};
 pub use outcome::{Outcome, PruneEvent};
-pub use verify::{Verified, verify, verify_until};
+pub use verify::{Survivors, Verified, verify, verify_until};
 
 pub use crate::stop::Stop;
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
-use crate::compensation::Mender;
+use super::menders::InputMender;
 use crate::recipe::{Recipe, WeightStatistics};
 use crate::targets::Target;
 
@@ -24,7 +24,7 @@ pub(super) enum Mending {
     /// They were to be mended, and cannot be.
     NotPossible,
     /// They are mended.
-    By(Box<Mender>),
+    By(Arc<InputMender>),
 }
 
 #[derive(Debug)]

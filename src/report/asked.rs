@@ -21,6 +21,8 @@ pub struct Asked {
     pub selection: Selection,
     /// How that was shared out: uniformly, or as the report has it for each tensor.
     pub allocation: Allocation,
+    /// Whether the weights that stayed were corrected.
+    pub compensated: bool,
     /// The names of the tensors that were pruned.
     pub pruned: Vec<String>,
 }
@@ -91,6 +93,9 @@ fn parse(report: &Value) -> Option<Asked> {
     Some(Asked {
         selection,
         allocation,
+        compensated: report
+            .get("compensation")
+            .is_some_and(|value| !value.is_null()),
         pruned,
     })
 }

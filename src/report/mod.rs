@@ -22,10 +22,12 @@ pub use memory::peak_memory;
 pub use selection::SelectionReport;
 pub use totals::Totals;
 
+use crate::compensation::Compensation;
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
 use crate::plan::{Action, Allocation, LeftDense, Plan, PlannedBlock};
 use crate::prune::{Outcome, Verified};
+use crate::untrusted::shown;
 
 /// One run.
 #[derive(Debug, Serialize)]
@@ -45,6 +47,9 @@ pub struct Report {
     pub score: &'static str,
     /// The rule, with its constants.
     pub selection: SelectionReport,
+    /// How the weights that stay were corrected; none where they keep their bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<Compensation>,
     /// Where the norms came from; none for a score that went without.
     pub norms: Option<NormsReport>,
     /// Sums over the tensors of each kind of layer, in the order of their names.
@@ -162,6 +167,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         }
         tensors.push(record);
     }
+    let not_mended = not_mended(&tensors);
     let stages = outcome.stages;
     Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -174,6 +180,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
             &plan.options().selection,
             &plan.options().allocation,
         ),
+        compensation: plan.options().compensation,
         norms: plan.norms().map(|norms| NormsReport {
             path: norms.source.path.clone(),
             format: norms.source.format.to_string(),
@@ -209,8 +216,33 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         evaluation: None,
         verified: None,
         device_failures: Vec::new(),
-        warnings: plan.warnings().to_vec(),
+        warnings: plan.warnings().iter().cloned().chain(not_mended).collect(),
     }
+}
+
+/// The most tensors that a warning names.
+const NAMED: usize = 4;
+
+/// What is to be said of rows that were to be mended and could not be.
+fn not_mended(tensors: &[TensorReport]) -> Option<String> {
+    let rows = |tensor: &TensorReport| tensor.pruned.as_ref().map_or(0, |row| row.rows_not_mended);
+    let some: Vec<&TensorReport> = tensors.iter().filter(|tensor| rows(tensor) > 0).collect();
+    let total: u64 = some.iter().map(|tensor| rows(tensor)).sum();
+    let names: Vec<String> = (some.iter().take(NAMED))
+        .map(|tensor| shown(&tensor.name).to_string())
+        .collect();
+    let more = match some.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    (total > 0).then(|| {
+        format!(
+            "{total} rows of {} tensors are pruned alone, since their kept weights could not be corrected (no sketch that can \
+             be used, or a value that the dtype has no room for): {}{more}",
+            some.len(),
+            names.join(", ")
+        )
+    })
 }
 
 /// What pruning did to each block, where they did not all get the same share.

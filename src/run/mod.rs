@@ -44,7 +44,7 @@ use crate::device;
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
-use crate::prune::{self, VerifyError};
+use crate::prune::{self, Survivors, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::scores;
 use crate::text::Text;
@@ -249,10 +249,11 @@ impl Prepared {
         report.command.clone_from(&request.command);
         if request.verify {
             let output = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
+            let survivors = Survivors::of(plan.options());
             let threads = devices.threads();
             report.verified = Some(timed(Phase::Verify, tell, || {
                 let progress = |bytes| tell(Event::Compared(bytes));
-                prune::verify_until(&plan, &output, threads, &progress, &request.stop)
+                prune::verify_until(&plan, &output, survivors, threads, &progress, &request.stop)
                     .map_err(|error| stopped_or(error, &outcome.finished.path))
             })?);
         }

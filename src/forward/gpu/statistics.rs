@@ -144,7 +144,10 @@ impl<'a> Observations<'a> {
         };
         let buffers = [
             (1, x.map_or(&recorder.nothing, |x| &x.buffer)),
-            (2, projected.as_ref().map_or(&recorder.nothing, |p| &p.buffer)),
+            (
+                2,
+                projected.as_ref().map_or(&recorder.nothing, |p| &p.buffer),
+            ),
             (3, &self.numbers),
         ];
         let groups = (rank.div_ceil(64), features.div_ceil(64));
