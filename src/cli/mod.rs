@@ -27,7 +27,7 @@ use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
 use prune::RunVerdict;
-use terminal::Terminal;
+use terminal::{Terminal, complain};
 
 /// Done.
 const DONE: u8 = 0;
@@ -79,9 +79,9 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
             let label = terminal.paint("31;1", "error:");
-            eprintln!("{label} {error:#}");
+            complain(format_args!("{label} {error:#}"));
             if let Some(hint) = hints::hint(&error) {
-                eprintln!("{} {hint}", terminal.paint("36;1", "help:"));
+                complain(format_args!("{} {hint}", terminal.paint("36;1", "help:")));
             }
             ExitCode::from(exit_code(&error))
         }
