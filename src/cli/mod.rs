@@ -127,9 +127,11 @@ fn kind(error: &anyhow::Error) -> Kind {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    let of_io = error.downcast_ref().map(std::io::Error::kind);
+    // A record is written by serde_json, whose error holds that of the pipe.
+    let of_json = error.downcast_ref::<serde_json::Error>();
+    let kind = of_io.or_else(|| of_json.and_then(serde_json::Error::io_error_kind));
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

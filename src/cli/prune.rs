@@ -84,7 +84,11 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.verify = args.verify;
     request.checksum = args.checksum;
     request.report.clone_from(&args.report);
-    request.command = std::env::args().collect();
+    // Not `args`, which panics at a path that is not Unicode.
+    let words = std::env::args_os();
+    request.command = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     Ok(request)
 }
 
