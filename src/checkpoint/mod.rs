@@ -24,6 +24,7 @@ mod hub_cache;
 mod index;
 mod json;
 mod locate;
+mod moving;
 mod options;
 mod orphans;
 mod output;
@@ -32,6 +33,7 @@ mod quantized;
 mod reader;
 mod shards;
 mod staging;
+mod stamp;
 mod writer;
 
 pub use catalog::{Catalog, Place};

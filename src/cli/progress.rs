@@ -11,7 +11,7 @@ use swiftprune_wgpu::run::{self, Phase, Prepared};
 use swiftprune_wgpu::untrusted::shown;
 
 use super::output;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, complain};
 
 /// A forward pass: how far it is, tokens a second, time left.
 pub(super) struct Pass {
@@ -209,7 +209,7 @@ impl LiveProgress {
                         tensor.shape,
                         output::percent(counts.sparsity())
                     );
-                    bar.suspend(|| eprintln!("{line}"));
+                    bar.suspend(|| complain(&line));
                 }
                 bar.set_message(name);
             }

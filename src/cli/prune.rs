@@ -15,7 +15,7 @@ use super::progress::LiveProgress;
 use super::settings::settings;
 use super::signals::Signals;
 use super::summary::summary;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, complain};
 
 /// How a run ended that nothing was wrong with.
 pub(super) enum RunVerdict {
@@ -49,13 +49,13 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     progress.close();
     let report = match (report, signals.exit_code()) {
         (Err(error), Some(code)) if error.is_stop() => {
-            eprintln!("{error}");
+            complain(error);
             return Ok(RunVerdict::Stopped(code));
         }
         (report, _) => report?,
     };
     if !terminal.quiet {
-        eprint!("{}", summary(&report, terminal));
+        terminal.say(summary(&report, terminal).trim_end());
     }
     if args.json {
         let mut stdout = std::io::stdout().lock();
@@ -85,7 +85,11 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.verify = args.verify;
     request.checksum = args.checksum;
     request.report.clone_from(&args.report);
-    request.command = std::env::args().collect();
+    // Not `args`, which panics at a path that is not Unicode.
+    let words = std::env::args_os();
+    request.command = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     Ok(request)
 }
 

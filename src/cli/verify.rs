@@ -1,5 +1,7 @@
 //! `verify`: an output held against its original.
 
+use std::io::Write as _;
+
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::plan::{Draft, Ewma, NameFilter, NormsSource, Options, Score, Selection};
 use swiftprune_wgpu::prune::{Survivors, Verified, verify};
@@ -50,14 +52,12 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     let verified = verify(&draft, &pruned, survivors, threads, &|bytes| bar.inc(bytes));
     bar.finish();
     let verified = verified?;
-    println!(
-        "{}",
-        line(
-            &verified,
-            survivors,
-            &shown_path(pruned.source.weights().path())
-        )
+    let line = line(
+        &verified,
+        survivors,
+        &shown_path(pruned.source.weights().path()),
     );
+    writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }
 

@@ -87,7 +87,9 @@ impl<'a> Job<'a> {
             .failure
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        match failure {
+        // Before the output takes its name.
+        let unchanged = self.input.check_unchanged().err().map(Error::from);
+        match failure.or(unchanged) {
             Some(error) => Err(error),
             None => Ok(JobResult {
                 counts: self

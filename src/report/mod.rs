@@ -10,7 +10,7 @@ mod selection;
 mod totals;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -38,8 +38,10 @@ pub struct Report {
     /// The command line.
     pub command: Vec<String>,
     /// What was read.
+    #[serde(serialize_with = "as_text")]
     pub input: PathBuf,
     /// What was written.
+    #[serde(serialize_with = "as_text")]
     pub output: PathBuf,
     /// Where it ran.
     pub device: DeviceInfo,
@@ -98,6 +100,7 @@ pub struct Report {
 #[non_exhaustive]
 pub struct NormsReport {
     /// The file.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// Its format.
     pub format: String,
@@ -123,6 +126,11 @@ pub struct TensorReport {
     /// What pruning did; none for a copied one.
     #[serde(flatten)]
     pub pruned: Option<Totals>,
+}
+
+/// A path as JSON can hold it: what is not Unicode in it is replaced by U+FFFD.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// The report of a finished run.

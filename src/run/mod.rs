@@ -248,8 +248,8 @@ impl Prepared {
         }
         report.command.clone_from(&request.command);
         if request.verify {
-            let output = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
             let survivors = Survivors::of(plan.options());
+            let output = Checkpoint::open_path(&outcome.finished.path)?;
             let threads = devices.threads();
             report.verified = Some(timed(Phase::Verify, tell, || {
                 let progress = |bytes| tell(Event::Compared(bytes));
@@ -312,7 +312,7 @@ fn evaluate(
     (devices, failures, stop): (&DevicePair, &Failures, &Stop),
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<(Evaluation, Evaluation), Error> {
-    let mut pruned = Checkpoint::open(&report.output.to_string_lossy())?;
+    let mut pruned = Checkpoint::open_path(&report.output)?;
     // Beside a single file there is no config.json, or another one's.
     pruned.config.clone_from(&plan.checkpoint().config);
     let measure = |phase, checkpoint| {

@@ -232,6 +232,12 @@ impl Context {
         }
     }
 
+    /// The longest that a submission has taken since this was asked last.
+    #[cfg(test)]
+    pub(crate) fn take_longest_submission(&self) -> std::time::Duration {
+        self.submissions.take_longest()
+    }
+
     /// The most work of this kind that a submission should be: weights of a pass by its entry point, or multiplications of
     /// [`FORWARD`](super::pace::FORWARD).
     pub(crate) fn submission_limit(&self, kind: &'static str) -> u64 {

@@ -54,6 +54,9 @@ struct State {
     pace: Pace,
     /// Receipts to be used again.
     idle: Vec<wgpu::Buffer>,
+    /// The longest that one submission has taken, as far as it was waited for.
+    #[cfg(test)]
+    longest: Duration,
 }
 
 #[derive(Debug)]
@@ -114,8 +117,20 @@ impl Submissions {
         }
         state.last_done = Some(now);
         if let Some((kind, seen)) = seen {
+            log::trace!("{kind}: {seen:?}");
+            #[cfg(test)]
+            if seen.waited {
+                let share = seen.largest as f64 / seen.total.max(1) as f64;
+                state.longest = state.longest.max(seen.elapsed.mul_f64(share));
+            }
             state.pace.learn(kind, seen);
         }
+    }
+
+    /// The longest that a submission has taken since this was asked last.
+    #[cfg(test)]
+    pub(super) fn take_longest(&self) -> Duration {
+        std::mem::take(&mut self.lock().longest)
     }
 
     /// The most work that a submission of this kind should be.

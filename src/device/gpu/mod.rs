@@ -386,3 +386,46 @@ fn add_tiles(words: &[u32], count: usize) -> Vec<u64> {
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::adapter::adapters;
+    use crate::device::adapter::faults::Faults;
+    use crate::device::adapter::pace::TARGET;
+    use crate::device::cpu;
+    use crate::dtype::Dtype;
+    use crate::fixtures::{WeightMatrix, rules, trained_norms};
+    use crate::scores::SCORES;
+
+    #[test]
+    fn no_submission_comes_near_a_watchdog_and_the_mask_is_the_same_in_however_many() {
+        let (rows, in_features) = (1024, 4096);
+        let tensor = WeightMatrix::trained(5, Dtype::Bf16, rows, in_features);
+        let norms = trained_norms(5, in_features);
+        for adapter in adapters(true) {
+            let gpu = Gpu::new(adapter.open(Faults::default()).unwrap()).unwrap();
+            for rule in rules() {
+                let recipe =
+                    Recipe::new(rule.selection, &SCORES[0], in_features, Some(&norms), None);
+                let expected = cpu::mask_by_threads(tensor.view(), 0, &recipe, 2);
+                let kind = gpu.fused(tensor.view(), 0, &recipe).kind();
+                // The first ones compile, and find out how much the next may be.
+                assert!(gpu.mask(tensor.view(), 0, &recipe).unwrap() == expected);
+                gpu.context.take_longest_submission();
+                let pending = gpu.submit(tensor.view(), 0, &recipe).unwrap();
+                let parts = pending.parts.len();
+                assert!(gpu.wait(pending).unwrap() == expected, "{}", rule.name);
+                let longest = gpu.context.take_longest_submission();
+                println!(
+                    "{} {}: {parts} submissions of at most {} weights, the longest {longest:?}",
+                    gpu.context.info,
+                    rule.name,
+                    gpu.context.submission_limit(kind)
+                );
+                // On a busy machine some are slower than the bound expects; a watchdog waits for 2 s.
+                assert!(longest < TARGET * 4, "{}: {longest:?}", rule.name);
+            }
+        }
+    }
+}
