@@ -111,6 +111,7 @@ mod tests {
         Model {
             model_type: model_type.map(str::to_owned),
             hidden_size,
+            ..Model::default()
         }
     }
 

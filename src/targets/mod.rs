@@ -101,7 +101,7 @@ fn decide_one(
     }
     let rule = known(name).map(|known| known.rule);
     if filter.is_default() {
-        if let Some(reason) = reason::unless_asked(name) {
+        if let Some(reason) = reason::unless_asked(name, model) {
             return Decision::Skip(reason);
         }
         if rule.is_none() && shape.len() == 2 {

@@ -34,6 +34,7 @@ fn checkpoints() -> Vec<Checkpoint> {
                 model: Model {
                     model_type: Some(model_type.to_owned()),
                     hidden_size: Some(hidden_size.parse().unwrap()),
+                    ..Model::default()
                 },
                 rows: Vec::new(),
             });
@@ -66,6 +67,7 @@ fn word(decision: &Decision) -> &'static str {
             Reason::Norm => "norm",
             Reason::Bias => "bias",
             Reason::Router => "router",
+            Reason::FurtherPrediction => "further-prediction",
             Reason::NotLinear => "not-linear",
             Reason::OtherModality => "other-modality",
             Reason::NotInABlock => "not-in-a-block",

@@ -182,3 +182,74 @@ fn experts_in_one_tensor_are_those_with_one_each() {
         }
     }
 }
+
+/// A checkpoint with a block behind its last one that predicts further tokens: that one's tensors again, and what joins two
+/// hidden states.
+fn with_further_prediction(name: &str) -> tempfile::TempDir {
+    let dir = tampered(name, "model.norm.weight", |_| {});
+    let path = dir.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: Vec<(String, TensorView<'_>)> = Vec::new();
+    for (name, tensor) in tensors.iter() {
+        if let Some(tail) = name.strip_prefix("model.layers.1.") {
+            all.push((format!("model.layers.2.{tail}"), tensor.clone()));
+        }
+        all.push((name.to_owned(), tensor));
+    }
+    let joint = vec![0x3f; 64 * 128 * 2];
+    let joint = TensorView::new(safetensors::Dtype::BF16, vec![64, 128], &joint).unwrap();
+    all.push(("model.layers.2.eh_proj.weight".to_owned(), joint));
+    fs::write(&path, safetensors::serialize(all, None).unwrap()).unwrap();
+    let config = dir.path().join("config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    json["num_nextn_predict_layers"] = 1.into();
+    fs::write(&config, json.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn a_block_that_predicts_further_tokens_is_not_run_and_stays_as_it_is() {
+    for name in ["glm4_moe", "deepseek_v3"] {
+        let dir = with_further_prediction(name);
+        let (logits, norms) = differences(&open(dir.path()), &golden(name), &cpu(2));
+        assert!(logits < 1e-3 && norms < 1e-4, "{name}: {logits}, {norms}");
+
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        let mut request = Request::new(dir.path().to_str().unwrap(), options);
+        request.norms = NormsRequest::WeightsOnly;
+        request.output = Some(dir.path().join("pruned"));
+        request.device = DeviceChoice::Cpu;
+        let report = run(request, &|_| ()).unwrap();
+        let [left] = &report.left_dense[..] else {
+            panic!("{name}: {:?}", report.left_dense);
+        };
+        assert_eq!(left.reason, DenseReason::FurtherPrediction);
+        assert_eq!(left.patterns.len(), 1, "{name}: {left:?}");
+        assert_eq!(left.patterns[0].pattern, "model.layers.2.*");
+        let said = "in model.layers.2.*, which predicts further tokens";
+        let mut warnings = report.warnings.iter();
+        assert!(warnings.any(|w| w.contains(said)), "{:?}", report.warnings);
+
+        let files = [dir.path(), &report.output].map(|dir| dir.join("model.safetensors"));
+        let [before, after] = files.map(|file| fs::read(file).unwrap());
+        let [before, after] = [&before, &after].map(|b| SafeTensors::deserialize(b).unwrap());
+        let mut changed = 0;
+        for (name, tensor) in before.iter() {
+            let same = after.tensor(name).unwrap().data() == tensor.data();
+            assert!(same || !name.starts_with("model.layers.2."), "{name}");
+            changed += usize::from(!same);
+        }
+        assert!(changed > 0, "{name}");
+
+        // Without that number in config.json, nobody knows what the block is.
+        let config = dir.path().join("config.json");
+        let json = fs::read_to_string(&config).unwrap();
+        fs::write(&config, json.replace("num_nextn_predict_layers", "no")).unwrap();
+        let error = Architecture::of(&open(dir.path())).unwrap_err().to_string();
+        assert!(
+            error.contains("a block that config.json does not count"),
+            "{error}"
+        );
+    }
+}
