@@ -19,6 +19,8 @@ struct Product {
     bias_first: u32,
     // 1: add to what y holds, the residual.
     add: u32,
+    // What the product, with the bias, is multiplied by.
+    scale: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Product;
@@ -65,6 +67,7 @@ fn store(token: u32, feature: u32, value: f32) {
     if params.biased == 1u {
         sum += bias[params.bias_first + feature];
     }
+    sum *= params.scale;
     let index = token * params.out_stride + params.out_first + feature;
     if params.add == 1u {
         sum += y[index];

@@ -7,8 +7,8 @@
 use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::{
-    Activation, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear,
-    NormTensors, SelfAttention, Share,
+    Cell, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear, Mixer,
+    Nonlinearity, NormTensors, Scan, SelfAttention, Share,
 };
 
 /// A block with its weights on a device.
@@ -23,6 +23,22 @@ pub(super) type LoadedExperts<E> = Experts<<E as Engine>::Matrix, Vec<f32>>;
 /// Attention with its weights on a device.
 pub(super) type LoadedAttention<E> =
     SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// What lets a token know of those before it, with its weights on a device.
+pub(super) type LoadedMixer<E> = Mixer<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// A recurrence with its weights on a device.
+pub(super) type LoadedCell<E> = Cell<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// A causal convolution of each channel for itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Convolved<'a> {
+    /// `[channels, width]`; the last factor is that of the token itself.
+    pub(super) weight: &'a [f32],
+    /// `[channels]`.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) width: usize,
+}
 
 /// How the primitives make a block: changes the hidden state of one sequence.
 pub(super) type Wiring<E> = fn(
@@ -131,6 +147,38 @@ pub(super) trait Engine: Sized {
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 
+    /// `x`, times `scale`.
+    fn scaled(
+        &self,
+        sequence: &mut Self::Sequence,
+        x: &Self::Tensor,
+        scale: f32,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// `x`, of which as many features as the norm has are normalised together, then the next ones.
+    fn norm_parts(
+        &self,
+        sequence: &mut Self::Sequence,
+        norm: &Self::Norm,
+        x: Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Each channel of `x`, convolved with those before it.
+    fn convolve(
+        &self,
+        sequence: &mut Self::Sequence,
+        convolution: &Convolved<'_>,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Runs along the sequence; the inputs are those of [`ScanSizes`](crate::model::ScanSizes).
+    fn scan(
+        &self,
+        sequence: &mut Self::Sequence,
+        scan: &Scan,
+        inputs: &[&Self::Tensor],
+    ) -> Result<Self::Tensor, Error>;
+
     /// Queries, keys and values out of what latent projections made: of each head, now first what turns. `queries` is
     /// `[tokens, heads * (plain + rotated)]`, `rotated_key` `[tokens, rotated]`, `keys_and_values` `[tokens, heads * (plain +
     /// value)]`.
@@ -187,7 +235,7 @@ pub(super) trait Engine: Sized {
     fn activate(
         &self,
         sequence: &mut Self::Sequence,
-        activation: Activation,
+        activation: Nonlinearity,
         x: Self::Tensor,
         up: Option<Self::Tensor>,
     ) -> Result<Self::Tensor, Error>;

@@ -16,8 +16,10 @@ mod gpu;
 pub(crate) mod kernels;
 mod latent;
 mod loss;
+mod mixer;
 mod mlp;
 mod progress;
+mod recurrence;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! A whole model as data.
 
-use super::block::{DecoderBlock, NormTensors};
+use super::block::DecoderBlock;
 use super::position::{Alibi, PositionEmbedding};
 use super::rotary::Rotary;
+use super::tensors::NormTensors;
 
 /// What a model computes. [`Architecture::of`] reads it from a checkpoint.
 #[derive(Clone, Debug)]

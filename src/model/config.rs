@@ -57,6 +57,11 @@ impl<'a> Config<'a> {
         value.filter(|value| !value.is_null())
     }
 
+    /// Whether a key is there, if only as `null`.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.json.get(key).is_some()
+    }
+
     /// A size that has to be there.
     pub(super) fn size(&self, key: &str) -> Result<usize, Error> {
         self.size_or(key, None)

@@ -7,22 +7,23 @@
 //! The logits come from a device; the choice is the host's ([`Router::route`]), so that it is made in one way everywhere.
 
 use super::mlp::Mlp;
+use super::tensors::Vector;
 
 /// Experts, and the router that shares the tokens out to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Experts<L, V> {
     pub(crate) router: Router<L, V>,
-    pub(crate) experts: Vec<Mlp<L>>,
+    pub(crate) experts: Vec<Mlp<L, V>>,
     /// What every token goes through beside its experts.
-    pub(crate) shared: Option<SharedExpert<L>>,
+    pub(crate) shared: Option<SharedExpert<L, V>>,
     /// Whether an expert's input is multiplied by its weight, and not its output.
     pub(crate) weighs_input: bool,
 }
 
 /// Experts for every token, stored as one.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedExpert<L> {
-    pub(crate) mlp: Mlp<L>,
+pub(crate) struct SharedExpert<L, V = Vector> {
+    pub(crate) mlp: Mlp<L, V>,
     /// From a token to one number, whose sigmoid the output is multiplied by.
     pub(crate) gate: Option<L>,
 }
@@ -73,7 +74,7 @@ impl<L, V> Experts<L, V> {
         let router = &self.router;
         let shared = self.shared.as_ref().map(|shared| -> Result<_, E> {
             Ok(SharedExpert {
-                mlp: shared.mlp.try_map(layer)?,
+                mlp: shared.mlp.try_map(layer, vector)?,
                 gate: shared.gate.as_ref().map(layer).transpose()?,
             })
         });
@@ -89,7 +90,7 @@ impl<L, V> Experts<L, V> {
             },
             shared: shared.transpose()?,
             experts: (self.experts.iter())
-                .map(|mlp| mlp.try_map(layer))
+                .map(|mlp| mlp.try_map(layer, vector))
                 .collect::<Result<_, E>>()?,
             weighs_input: self.weighs_input,
         })

@@ -1,7 +1,7 @@
 //! The tensors of a checkpoint, to hold a description against.
 
-use super::block::{Linear, NormTensors, Vector};
 use super::error::Error;
+use super::tensors::{Linear, NormTensors, Vector};
 use crate::checkpoint::{Catalog, Checkpoint};
 use crate::dtype::Dtype;
 
@@ -81,7 +81,7 @@ impl<'a> Headers<'a> {
 
     /// Checks a list of numbers.
     pub(super) fn check_vector(&self, vector: &Vector) -> Result<(), Error> {
-        self.check(&vector.tensor, &[vector.len])
+        self.check(&vector.tensor, &vector.shape)
     }
 
     /// Checks the tensors of a linear layer, and that no bias is left over.

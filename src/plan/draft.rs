@@ -318,19 +318,17 @@ impl Draft {
                 model_type: model_type(),
             });
         }
-        let undecided: Vec<&str> = self
-            .tensors
-            .iter()
-            .filter(|tensor| matches!(tensor.action, Action::Copy(Reason::AxisUnknown)))
-            .map(|tensor| tensor.name.as_str())
-            .collect();
-        if let Some(first) = undecided.first() {
-            warnings.push(format!(
-                "{} tensors are not pruned, starting with {}: {}",
-                undecided.len(),
-                shown(first),
-                Reason::AxisUnknown
-            ));
+        for reason in [Reason::AxisUnknown, Reason::ExpertsUnknown] {
+            let is_left = |action: &Action| matches!(action, Action::Copy(why) if *why == reason);
+            let undecided = self.tensors.iter().filter(|tensor| is_left(&tensor.action));
+            let undecided: Vec<&str> = undecided.map(|tensor| tensor.name.as_str()).collect();
+            if let Some(first) = undecided.first() {
+                warnings.push(format!(
+                    "{} tensors are not pruned, starting with {}: {reason}",
+                    undecided.len(),
+                    shown(first),
+                ));
+            }
         }
         if let Selection::Pattern(pattern) = self.options.selection {
             let m = pattern.m() as usize;

@@ -67,6 +67,9 @@ pub(super) fn layout(
     model: &Model,
     witnesses: &Witnesses,
 ) -> Option<Layout> {
+    if let Stored::StackedExperts(layout) = stored {
+        return Some(layout);
+    }
     let Some((group, hidden)) = stored.group() else {
         return Some(Layout::OutIn);
     };

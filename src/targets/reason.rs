@@ -37,6 +37,8 @@ pub enum Reason {
     Quantized,
     /// Nothing says which axis of the matrix is its input.
     AxisUnknown,
+    /// Nothing says how many experts' matrices lie one below the other in it.
+    ExpertsUnknown,
     /// An exclude glob matches it.
     Excluded {
         /// The glob as it was given.
@@ -65,6 +67,9 @@ impl fmt::Display for Reason {
             Self::Quantized => "a piece of a quantised weight; prune the model before it is quantised",
             Self::AxisUnknown => {
                 "cannot tell which axis is the input; put the model's config.json, with model_type and hidden_size, next to the weights"
+            }
+            Self::ExpertsUnknown => {
+                "cannot tell how many experts it holds; put the model's config.json next to the weights"
             }
             Self::Excluded { glob } => return write!(f, "excluded by `{}`", shown(glob)),
             Self::NotIncluded => "no include glob matches it",

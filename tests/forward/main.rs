@@ -235,6 +235,18 @@ fn one_weight_that_was_tampered_with_is_noticed() {
                 flip[0],
             ),
             ("phi", "lm_head.bias", flip[0]),
+            ("apertus", "model.layers.1.mlp.act_fn.alpha_n", flip[0]),
+            ("lfm2", "model.layers.0.conv.conv.bias", flip[0]),
+            ("mamba", "backbone.layers.0.mixer.A_log", flip[0]),
+            ("jamba", "model.layers.0.mamba.b_layernorm.weight", flip[0]),
+            ("bamba", "model.layers.0.mamba.dt_bias", flip[0]),
+            ("falcon_h1", "model.layers.1.mamba.D", flip[0]),
+            (
+                "qwen3_next",
+                "model.layers.0.linear_attn.conv1d.weight",
+                flip[0],
+            ),
+            ("dbrx", "transformer.blocks.1.ffn.experts.mlp.w2", flip[0]),
         ] {
             let dir = tampered(architecture, tensor, flip);
             let (logits, norms) = differences(&open(dir.path()), &golden(architecture), device);

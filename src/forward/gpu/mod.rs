@@ -8,19 +8,22 @@ mod heads;
 mod layers;
 mod recorder;
 mod rows;
+mod scan;
 mod statistics;
 mod weights;
 
 use wgpu::BufferUsages as Usage;
 
-use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::engine::{
+    Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring,
+};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::adapter::context::Context;
 use crate::model::{
-    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Position,
-    Share,
+    Architecture, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity, NormTensors, Position,
+    Scan, Share,
 };
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
@@ -81,19 +84,25 @@ fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> R
         ))
     };
     let most = context.limits.max_compute_workgroups_per_dimension as usize;
-    let features = |block: &DecoderBlock| {
-        let heads = block.attention.heads;
-        let heads = (heads.queries + 2 * heads.keys) * heads.features;
-        heads.max(block.mlp.widest())
-    };
-    let widest = architecture.blocks.iter().map(features).max();
+    let widest = architecture.blocks.iter().map(|block| block.widest()).max();
     let widest = widest.unwrap_or(0).max(architecture.hidden_size);
-    let head_features = |block: &DecoderBlock| block.attention.heads.features;
-    let head = architecture.blocks.iter().map(head_features).max();
-    if let Some(head) = head.filter(|head| *head > MAX_HEAD_FEATURES) {
-        return Err(unfit(format!(
-            "heads of {head} features do not fit attention's kernel, which has room for {MAX_HEAD_FEATURES}"
-        )));
+    let mixers = architecture.blocks.iter().flat_map(|block| &block.mixers);
+    for mixer in mixers {
+        let (what, kernel, size, room) = match &mixer.kind {
+            MixerKind::Attention(attention) => {
+                let size = attention.heads.features;
+                ("heads", "attention's", size, MAX_HEAD_FEATURES)
+            }
+            MixerKind::Recurrence(recurrence) => {
+                let size = recurrence.kept();
+                ("states", "the recurrence's", size, scan::MAX_KEPT)
+            }
+        };
+        if size > room {
+            return Err(unfit(format!(
+                "{what} of {size} features do not fit {kernel} kernel, which has room for {room}"
+            )));
+        }
     }
     let bytes = 4 * tokens as u64 * widest as u64;
     if tokens > most || bytes > context.largest_buffer() {
@@ -194,6 +203,47 @@ impl Engine for GpuEngine<'_> {
         Ok(())
     }
 
+    fn scaled(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+        scale: f32,
+    ) -> Result<GpuTensor, Error> {
+        let y = self.recorder.activations(x.tokens, x.features);
+        let to = (&y.buffer, [y.tokens, y.features]);
+        let x = Some(&x.buffer);
+        layers::elementwise(&self.recorder, sequence, "scaled", [scale, 0.0], x, to);
+        Ok(y)
+    }
+
+    fn norm_parts(
+        &self,
+        sequence: &mut GpuSequence,
+        norm: &GpuNorm,
+        x: GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        layers::norm_parts(&self.recorder, sequence, norm, &x);
+        Ok(x)
+    }
+
+    fn convolve(
+        &self,
+        sequence: &mut GpuSequence,
+        convolution: &Convolved<'_>,
+        x: &GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        Ok(scan::convolve(&self.recorder, sequence, convolution, x))
+    }
+
+    fn scan(
+        &self,
+        sequence: &mut GpuSequence,
+        scan: &Scan,
+        inputs: &[&GpuTensor],
+    ) -> Result<GpuTensor, Error> {
+        Ok(scan::scan(&self.recorder, sequence, scan, inputs))
+    }
+
     fn heads_of_latents(
         &self,
         sequence: &mut GpuSequence,
@@ -284,7 +334,7 @@ impl Engine for GpuEngine<'_> {
     fn activate(
         &self,
         sequence: &mut GpuSequence,
-        activation: Activation,
+        activation: Nonlinearity,
         x: GpuTensor,
         up: Option<GpuTensor>,
     ) -> Result<GpuTensor, Error> {

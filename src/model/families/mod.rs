@@ -1,12 +1,16 @@
 //! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
 
+mod apertus;
+mod bamba;
 mod bloom;
 mod cohere;
 mod common;
+mod dbrx;
 mod deepseek;
 mod ernie4_5;
 mod exaone4;
 mod falcon;
+mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -20,8 +24,12 @@ mod granite;
 mod granitemoe;
 mod helium;
 mod hunyuan;
+mod jamba;
+mod lfm2;
 mod llama;
+mod llama4;
 mod llama_like;
+mod mamba;
 mod ministral;
 mod mistral;
 mod mixtral;
@@ -39,10 +47,12 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod state_spaces;
 
 use super::family::Family;
 
@@ -70,6 +80,7 @@ static FAMILIES: &[&Family] = &[
     &hunyuan::FAMILY,
     &seed_oss::FAMILY,
     &helium::FAMILY,
+    &apertus::FAMILY,
     &nemotron::FAMILY,
     &gpt_neox::FAMILY,
     &opt::FAMILY,
@@ -89,6 +100,14 @@ static FAMILIES: &[&Family] = &[
     &olmoe::FAMILY,
     &granitemoe::FAMILY,
     &gpt_oss::FAMILY,
+    &llama4::FAMILY,
+    &dbrx::FAMILY,
+    &lfm2::FAMILY,
+    &mamba::FAMILY,
+    &jamba::FAMILY,
+    &bamba::FAMILY,
+    &falcon_h1::FAMILY,
+    &qwen3_next::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
