@@ -48,7 +48,9 @@ pub(super) fn run<E: Engine>(
     // What the feed-forward part reads, where that is not what attention leaves.
     let beside = match (block.order, &block.mlp_norm) {
         (BlockOrder::Sequential, _) => {
-            drop(normed);
+            if let Some(normed) = normed.filter(|_| block.adds_to_normed) {
+                *x = normed;
+            }
             None
         }
         (BlockOrder::Parallel, Some(norm)) => {
@@ -78,7 +80,9 @@ pub(super) fn run<E: Engine>(
                 engine.observe(sequence, input)?;
             }
             let active = mlp::active(engine, sequence, mlp, input)?;
-            drop(normed);
+            if let Some(normed) = normed.filter(|_| block.adds_to_normed) {
+                *x = normed;
+            }
             add(
                 engine,
                 sequence,

@@ -96,7 +96,7 @@ pub(super) trait Engine: Sized {
         norm: &NormTensors,
     ) -> Result<Self::Norm, Error>;
 
-    /// The hidden state that a sequence starts with: its tokens' rows of the embedding.
+    /// A tensor of so many tokens from its values, `[tokens, features]` row-major: what a sequence starts with.
     fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Self::Tensor, Error>;
 
     /// How many sequences of `context` tokens [`run`](Self::run) should get at a time.
@@ -274,6 +274,17 @@ pub(super) trait Engine: Sized {
 
     /// A hidden state, normalised: for the first block where the embedding has a norm, and for the head.
     fn normalise(&self, norm: &Self::Norm, hidden: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    /// `sum + x W^T + b`.
+    fn project(
+        &self,
+        matrix: &Self::Matrix,
+        x: &Self::Tensor,
+        sum: Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Tokens of a tensor.
+    fn tokens(&self, x: &Self::Tensor) -> Result<usize, Error>;
 
     /// Of each sequence, the logits for a part of the head, summed up for each token that `next` has a successor of.
     fn partial_losses(

@@ -82,13 +82,20 @@ impl<'a> WeightReader<'a> {
         norm: &NormTensors,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>), Error> {
         let numbers = norm.heads * norm.features;
+        let read = |name: &String| -> Result<Vec<f32>, Error> {
+            let tensors = norm.tensors(name).into_iter();
+            let parts: Vec<_> = tensors
+                .map(|name| self.read(&name))
+                .collect::<Result<_, _>>()?;
+            Ok(parts.concat())
+        };
         let mut factors = match &norm.weight {
-            Some(name) => self.read(name)?,
+            Some(name) => read(name)?,
             None => vec![1.0; numbers],
         };
         factors.iter_mut().for_each(|x| *x += norm.weight_offset);
         let summands = match (&norm.bias, norm.kind) {
-            (Some(name), _) => Some(self.read(name)?),
+            (Some(name), _) => Some(read(name)?),
             (None, NormKind::Layer) => Some(vec![0.0; numbers]),
             (None, NormKind::Rms) => None,
         };

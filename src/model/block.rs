@@ -52,6 +52,8 @@ pub(crate) struct DecoderBlock<L = Linear, N = NormTensors, V = Vector> {
     pub(crate) mlp_post_norm: Option<N>,
     /// What both halves are multiplied by before they are added.
     pub(crate) residual_scale: f32,
+    /// Whether each half is added to what it read, normalised, and not to what came into it.
+    pub(crate) adds_to_normed: bool,
 }
 
 impl<L, N, V> From<SelfAttention<L, N, V>> for Mixer<L, N, V> {
@@ -98,6 +100,7 @@ impl<L, N, V> DecoderBlock<L, N, V> {
             mlp: Some(mlp),
             mlp_post_norm: None,
             residual_scale: 1.0,
+            adds_to_normed: false,
         }
     }
 
@@ -147,6 +150,7 @@ impl<L, N, V> DecoderBlock<L, N, V> {
             },
             mlp_post_norm: optional(&self.mlp_post_norm)?,
             residual_scale: self.residual_scale,
+            adds_to_normed: self.adds_to_normed,
         })
     }
 }

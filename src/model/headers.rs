@@ -75,8 +75,9 @@ impl<'a> Headers<'a> {
     /// Checks the tensors of a norm.
     pub(super) fn check_norm(&self, norm: &NormTensors) -> Result<(), Error> {
         let shape = norm.stored_shape();
-        let mut tensors = norm.weight.iter().chain(&norm.bias);
-        tensors.try_for_each(|tensor| self.check(tensor, &shape))
+        let named = norm.weight.iter().chain(&norm.bias);
+        let mut tensors = named.flat_map(|name| norm.tensors(name));
+        tensors.try_for_each(|tensor| self.check(&tensor, &shape))
     }
 
     /// Checks a list of numbers.

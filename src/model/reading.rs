@@ -30,7 +30,7 @@ impl Architecture {
     /// [`Error::Tensor`] for a head that is missing or of another shape.
     pub fn check_head(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
         let headers = Headers::of(checkpoint);
-        headers.check(&self.head, &[self.vocab_size, self.hidden_size])?;
+        headers.check(&self.head, &[self.vocab_size, self.embedding_size])?;
         match &self.head_bias {
             Some(bias) => headers.check(bias, &[self.vocab_size]),
             None => Ok(()),
@@ -70,7 +70,12 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
         hidden_size,
         ..
     } = *architecture;
-    headers.check(&architecture.embedding, &[vocab_size, hidden_size])?;
+    let embedding_size = architecture.embedding_size;
+    headers.check(&architecture.embedding, &[vocab_size, embedding_size])?;
+    let projections = architecture.embedding_projections.iter().flatten();
+    for linear in projections {
+        headers.check_linear(linear)?;
+    }
     if let Some(embedding) = &architecture.position_embedding {
         let rows = embedding.offset + embedding.positions;
         headers.check(&embedding.tensor, &[rows, hidden_size])?;

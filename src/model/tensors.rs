@@ -11,6 +11,17 @@ pub(crate) enum NormKind {
     Layer,
 }
 
+/// How the factors of heads are stored that each have their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadFactors {
+    /// `[heads, features]`.
+    Matrix,
+    /// `[heads * features]`.
+    List,
+    /// A tensor each, in whose name the number of the head stands for `*`.
+    Tensors,
+}
+
 /// A norm: the names of its tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NormTensors {
@@ -24,8 +35,8 @@ pub(crate) struct NormTensors {
     pub(crate) features: usize,
     /// Heads with factors of their own; 1 where there is one list for all.
     pub(crate) heads: usize,
-    /// Whether the factors of all heads are stored as one list.
-    pub(crate) flat: bool,
+    /// How these are stored.
+    pub(crate) head_factors: HeadFactors,
     /// What is added to the variance.
     pub(crate) epsilon: f64,
 }
@@ -62,7 +73,7 @@ impl NormTensors {
             bias: None,
             features,
             heads: 1,
-            flat: false,
+            head_factors: HeadFactors::Matrix,
             epsilon,
         }
     }
@@ -71,8 +82,22 @@ impl NormTensors {
     pub(super) fn stored_shape(&self) -> Vec<usize> {
         match self.heads {
             1 => vec![self.features],
-            heads if self.flat => vec![heads * self.features],
-            heads => vec![heads, self.features],
+            heads => match self.head_factors {
+                HeadFactors::Matrix => vec![heads, self.features],
+                HeadFactors::List => vec![heads * self.features],
+                HeadFactors::Tensors => vec![self.features],
+            },
+        }
+    }
+
+    /// The tensors under a name of its weight or bias: mostly this one.
+    pub(crate) fn tensors(&self, name: &str) -> Vec<String> {
+        match self.head_factors {
+            HeadFactors::Tensors => {
+                let of_head = |head: usize| name.replace('*', &head.to_string());
+                (0..self.heads).map(of_head).collect()
+            }
+            _ => vec![name.to_owned()],
         }
     }
 }

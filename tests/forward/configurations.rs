@@ -37,7 +37,9 @@ fn the_spellings_of_transformers_4_mean_the_same() {
     use serde_json::json;
 
     for (name, keys, without) in [
-        ("gemma2", json!({}), &["layer_types"][..]),
+        // What the first releases of Gemma say, and do not mean.
+        ("gemma", json!({"hidden_act": "gelu"}), &[][..]),
+        ("gemma2", json!({}), &["layer_types"]),
         (
             "gemma3_text",
             json!({
@@ -130,6 +132,13 @@ fn what_is_special_about_a_family_matters() {
 
     for (name, keys) in [
         ("apertus", json!({"hidden_act": "relu2"})),
+        (
+            "bloom-normed_residual",
+            json!({"apply_residual_connection_post_layernorm": false}),
+        ),
+        ("gpt_neo", json!({"window_size": 64})),
+        ("phimoe", json!({"router_jitter_noise": 0.0})),
+        ("phimoe", json!({"sliding_window": null})),
         ("llama4_text", json!({"attention_chunk_size": 64})),
         (
             "llama4_text",
@@ -210,7 +219,26 @@ fn what_a_family_may_have_and_this_does_not_run_is_refused() {
     use serde_json::json;
 
     for (name, keys, says) in [
-        ("stablelm", json!({"qk_layernorm": true}), "qk_layernorm"),
+        (
+            "nemotron_h",
+            json!({"moe_latent_size": 32}),
+            "moe_latent_size",
+        ),
+        (
+            "granitemoehybrid",
+            json!({"position_embedding_type": "alibi"}),
+            "position_embedding_type alibi",
+        ),
+        (
+            "dbrx",
+            json!({"ffn_config": {"ffn_hidden_size": 24, "moe_num_experts": 5, "moe_normalize_expert_weights": 2}}),
+            "moe_normalize_expert_weights 2",
+        ),
+        (
+            "jamba",
+            json!({"layer_types": null, "hidden_act": "prelu"}),
+            "hidden_act prelu",
+        ),
         (
             "gemma2",
             json!({"use_bidirectional_attention": true}),
@@ -228,6 +256,80 @@ fn what_a_family_may_have_and_this_does_not_run_is_refused() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn recurrences_that_a_config_cannot_mean_are_refused() {
+    use serde_json::json;
+
+    for (name, keys, says) in [
+        (
+            "jamba",
+            json!({"attn_layer_offset": 2}),
+            "attn_layer_offset is 2",
+        ),
+        ("jamba", json!({"mamba_d_state": 13}), "mamba.x_proj.weight"),
+        ("bamba", json!({"mamba_n_groups": 3}), "3 groups"),
+        (
+            "bamba",
+            json!({"mamba_d_head": 31}),
+            "which is not 128 channels",
+        ),
+        (
+            "bamba",
+            json!({"time_step_limit": [1.0, 0.5]}),
+            "time_step_limit",
+        ),
+        ("bamba", json!({"mamba_d_conv": 3}), "conv1d.weight"),
+        (
+            "falcon_h1",
+            json!({"ssm_multipliers": [1.0]}),
+            "ssm_multipliers",
+        ),
+        ("mamba2", json!({"num_heads": 8}), "which is not expand 2"),
+        (
+            "qwen3_next",
+            json!({"linear_num_value_heads": 3}),
+            "linear_num_key_heads",
+        ),
+        ("lfm2", json!({"layer_types": ["conv"]}), "layer_types"),
+        (
+            "gpt_neo",
+            json!({"attention_types": [[["global"], 3]]}),
+            "attention_types",
+        ),
+        (
+            "gpt_neo",
+            json!({"attention_types": [[[], u64::MAX]]}),
+            "attention_types",
+        ),
+        ("codegen", json!({"n_head": 2}), "not a multiple of 4"),
+        (
+            "llama4_text",
+            json!({"no_rope_layers": [1]}),
+            "no_rope_layers",
+        ),
+        (
+            "llama4_text",
+            json!({"attention_chunk_size": null}),
+            "attention_chunk_size",
+        ),
+        (
+            "nemotron_h",
+            json!({"layers_block_type": null}),
+            "hybrid_override_pattern",
+        ),
+    ] {
+        let error = logits_with(name, &keys, &[]).unwrap_err().to_string();
+        assert!(error.contains(says), "{name} {keys}: {error}");
+    }
+}
+
+#[test]
+fn nemotron_h_says_what_its_blocks_are_by_a_letter_each() {
+    let keys = serde_json::json!({"hybrid_override_pattern": "ME*-"});
+    let logits = logits_with("nemotron_h", &keys, &["layers_block_type"]).unwrap();
+    assert!(difference(&golden("nemotron_h").logits, &logits) < 1e-5);
 }
 
 #[test]
@@ -363,16 +465,9 @@ fn what_older_families_could_be_but_are_not_here_is_refused() {
     use serde_json::json;
 
     for (name, key, value) in [
-        ("opt", "do_layer_norm_before", json!(false)),
         ("opt", "_remove_final_layer_norm", json!(true)),
         ("opt", "layer_norm_elementwise_affine", json!(false)),
-        ("opt", "word_embed_proj_dim", json!(32)),
         ("gpt2", "add_cross_attention", json!(true)),
-        (
-            "bloom",
-            "apply_residual_connection_post_layernorm",
-            json!(true),
-        ),
         ("mpt", "no_bias", json!(false)),
         ("mpt", "logit_scale", json!(0.5)),
         ("mpt", "norm_type", json!("rmsnorm")),
@@ -426,6 +521,9 @@ fn names_without_the_prefix_of_their_model_are_known() {
         ("bloom", "transformer."),
         ("mpt", "transformer."),
         ("gptj", "transformer."),
+        ("codegen", "transformer."),
+        ("gpt_neo", "transformer."),
+        ("opt-350m", "model."),
         ("falcon", "transformer."),
         ("phi", "model."),
         ("persimmon", "model."),

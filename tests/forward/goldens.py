@@ -167,8 +167,33 @@ CASES |= {
     "falcon_h1-plain": (torch.bfloat16, dict(
         num_key_value_heads=2, mamba_d_ssm=96, mamba_n_heads=6, mamba_d_head=16, mamba_d_state=12, mamba_chunk_size=8)),
 }
+CASES |= {
+    # OPT 350M: norms of sums, and an embedding narrower than the residual stream.
+    "opt-350m": (torch.float16, dict(intermediate_size=None, ffn_dim=96, word_embed_proj_dim=48, do_layer_norm_before=False)),
+    # Each half is added to what it read, normalised.
+    "bloom-normed_residual": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=4,
+                                                   apply_residual_connection_post_layernorm=True)),
+    # Scores that are not scaled, a window in every other block.
+    "gpt_neo": (torch.bfloat16, dict(attention_types=[[["global", "local"], 1]], window_size=8)),
+    # Queries, values and keys in four quarters of one tensor.
+    "codegen": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=8, n_inner=96, rotary_dim=4)),
+    # StableLM 2 12B: a norm for each head, in a tensor of its own.
+    "stablelm-normed_heads": (torch.float16, dict(num_key_value_heads=2, qk_layernorm=True, use_parallel_residual=True)),
+}
+CASES |= {
+    # Mamba 2 alone.
+    "mamba2": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=None, num_heads=4, head_dim=32, n_groups=2,
+                                    state_size=12, chunk_size=8, use_bias=True)),
+    # Mamba 1 with norms without weights.
+    "falcon_mamba": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=None, state_size=12,
+                                          time_step_rank=6)),
+    # Qwen 3.5: a delta net in tensors of their own, gated attention.
+    "qwen3_5_text": (torch.bfloat16, dict(
+        num_key_value_heads=2, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=12)),
+}
 # Their norms have factors around 1 where the weight is around 0.
-OFFSET_NORMS = ("gemma", "nemotron", "qwen3_next")
+OFFSET_NORMS = ("gemma", "nemotron", "qwen3_next", "qwen3_5")
 # Experts are narrow, so that several of them stay small.
 CASES |= {
     # Mixtral 8x7B: two experts a token, whose weights are normalised; the window of Mistral.
@@ -222,10 +247,38 @@ CASES |= {
     "dbrx": (torch.bfloat16, dict(
         intermediate_size=None, hidden_size=None, d_model=64, attn_config=dict(kv_n_heads=2, rope_theta=10000.0, clip_qkv=1.5),
         ffn_config=dict(ffn_hidden_size=24, moe_num_experts=5, moe_top_k=2))),
+    # Phi 3.5 MoE: experts chosen one after the other, a head with a bias, LongRoPE within the trained length.
+    "phimoe": (torch.bfloat16, dict(
+        num_key_value_heads=2, intermediate_size=24, num_local_experts=5, num_experts_per_tok=2, attention_bias=True,
+        lm_head_bias=True, router_jitter_noise=0.2, sliding_window=12, max_position_embeddings=256,
+        rope_parameters=dict(rope_type="longrope", rope_theta=500.0, original_max_position_embeddings=64, factor=4.0,
+                             short_mscale=1.2, long_mscale=1.4, short_factor=[1.0, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6],
+                             long_factor=[1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0]))),
     # Mamba 1 with norms of what it chooses; attention without positions, and experts whose weights are not normalised.
     "jamba": (torch.bfloat16, dict(
         num_key_value_heads=2, intermediate_size=24, num_experts=5, num_experts_per_tok=2, attn_layer_period=2,
         attn_layer_offset=1, mamba_d_state=12, mamba_dt_rank=6, mamba_d_conv=3)),
+    # LFM 2 with experts in all blocks but the first.
+    "lfm2_moe": (torch.bfloat16, dict(
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], num_dense_layers=1, num_experts=5,
+        num_experts_per_tok=2, moe_intermediate_size=16, routed_scaling_factor=1.5)),
+    # Granite 4: Mamba 2, then attention; an expert for all beside the others.
+    "granitemoehybrid": (torch.bfloat16, dict(
+        num_key_value_heads=2, layer_types=["linear_attention", "full_attention"], mamba_n_heads=4, mamba_d_head=32,
+        mamba_n_groups=2, mamba_d_state=12, mamba_chunk_size=8, num_local_experts=5, num_experts_per_tok=2,
+        intermediate_size=20, shared_intermediate_size=24, embedding_multiplier=1.5, logits_scaling=2.0,
+        residual_multiplier=0.7, attention_multiplier=0.2)),
+    # Nemotron 3: a block is one thing, each of the four.
+    "nemotron_h": (torch.bfloat16, dict(
+        num_hidden_layers=4, layers_block_type=["linear_attention", "moe", "full_attention", "mlp"], num_key_value_heads=2,
+        head_dim=16, mamba_num_heads=6, mamba_head_dim=16, n_groups=2, ssm_state_size=12, chunk_size=8,
+        n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
+        routed_scaling_factor=1.5)),
+    # Qwen 3.5 with experts.
+    "qwen3_5_moe_text": (torch.bfloat16, dict(
+        num_key_value_heads=2, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=12, num_experts=5, num_experts_per_tok=2,
+        moe_intermediate_size=16, shared_expert_intermediate_size=24)),
     # A delta net whose key heads serve two value heads each, gated attention, an expert for all behind a gate.
     "qwen3_next": (torch.bfloat16, dict(
         num_key_value_heads=2, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
@@ -261,6 +314,9 @@ def watch_experts(model, seen):
                              for of in (experts.mlp.w1, experts.mlp.v1)]
                     gate, up = (own @ side.T for side in sides)
                     of_block.append((own, experts.mlp.activation_fn(gate) * up))
+                    continue
+                if not hasattr(experts, "gate_up_proj"):
+                    of_block.append((own, experts.act_fn(own @ experts.up_proj[expert].T)))
                     continue
                 gate, up = (own @ experts.gate_up_proj[expert].T).chunk(2, dim=-1)
                 of_block.append((own, experts.act_fn(gate) * up))
@@ -327,14 +383,14 @@ def make(name, dtype, changes):
     for key, tensor in model.named_parameters():
         # Wide enough that attention chooses and activations bend; norms around 1; biases that matter.
         noise = torch.randn_like(tensor) * (0.3 if tensor.dim() == 1 else 0.2)
-        around_0 = name.startswith(OFFSET_NORMS) and "linear_attn" not in key
+        around_0 = name.startswith(OFFSET_NORMS) and "linear_attn" not in key and name != "nemotron_h"
         is_norm = key.endswith("weight") and (tensor.dim() == 1 or "norm" in key.split(".")[-2]) and not around_0
         # Some gates and ups beyond where gpt-oss clamps them.
         wide = 4.0 if name == "gpt_oss" and "gate_up" in key else 1.0
         tensor.copy_((noise * wide + (1.0 if is_norm else 0.0)).to(dtype).float())
 
     for key, tensor in model.named_buffers():
-        if key.endswith("e_score_correction_bias"):
+        if key.endswith(("e_score_correction_bias", "expert_bias")):
             tensor.copy_((torch.randn_like(tensor) * 0.3).to(dtype).float())
 
     norms, seen = {}, {}
@@ -357,6 +413,9 @@ def make(name, dtype, changes):
 
     folder = HERE / name
     folder.mkdir(exist_ok=True)
+    if name == "nemotron_h":
+        # It is saved under another name.
+        norms = {key.replace("model.", "backbone.", 1): norm for key, norm in norms.items()}
     if seen:
         norms |= save_with_experts(model, dtype, folder, seen)
         state = None
@@ -418,6 +477,12 @@ KEYS += ["num_local_experts", "num_experts", "n_routed_experts", "num_experts_pe
 KEYS += ["intermediate_size_mlp", "interleave_moe_layer_step", "attention_chunk_size", "floor_scale", "attn_scale",
          "attn_temperature_tuning", "ffn_config", "kv_n_heads", "rope_theta", "ffn_act_fn", "moe_num_experts", "moe_top_k",
          "moe_normalize_expert_weights"]
+# mamba2, falcon_mamba, lfm2_moe, granitemoehybrid, nemotron_h
+KEYS += ["head_dim", "n_groups", "mixer_rms_eps", "num_dense_layers", "use_expert_bias", "shared_intermediate_size",
+         "position_embedding_type", "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "mlp_hidden_act",
+         "mamba_hidden_act", "time_step_min", "moe_shared_expert_intermediate_size"]
+# gpt_neo, phimoe
+KEYS += ["attention_types", "window_size", "num_layers", "num_heads", "lm_head_bias", "router_jitter_noise"]
 # lfm2, mamba, jamba, bamba, falcon_h1, qwen3_next
 KEYS += ["conv_bias", "conv_L_cache", "block_auto_adjust_ff_dim", "block_multiple_of", "block_ffn_dim_multiplier",
          "state_size", "time_step_rank", "conv_kernel", "expand", "use_conv_bias", "attn_layer_period", "attn_layer_offset",

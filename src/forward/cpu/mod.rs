@@ -65,7 +65,7 @@ impl<'a> CpuEngine<'a> {
 
     /// A part of the head as a linear layer.
     fn head(&self, part: &HeadPart) -> candle_core::Result<CpuMatrix> {
-        let features = self.architecture.hidden_size;
+        let features = self.architecture.embedding_size;
         CpuMatrix::of_head(part.rows.clone(), part.bias.clone(), features)
     }
 }
@@ -92,7 +92,7 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Tensor, Error> {
-        let shape = (tokens, self.architecture.hidden_size);
+        let shape = (tokens, rows.len() / tokens.max(1));
         Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
     }
 
@@ -306,6 +306,15 @@ impl Engine for CpuEngine<'_> {
         self.pool.install(|| norm.apply(x)).map_err(refused)
     }
 
+    fn project(&self, matrix: &CpuMatrix, x: &Tensor, sum: Tensor) -> Result<Tensor, Error> {
+        let projected = || matrix.apply(x).and_then(|y| &sum + y);
+        self.pool.install(projected).map_err(refused)
+    }
+
+    fn tokens(&self, x: &Tensor) -> Result<usize, Error> {
+        x.dim(0).map_err(refused)
+    }
+
     fn partial_losses(
         &self,
         head: &HeadPart,
@@ -313,7 +322,7 @@ impl Engine for CpuEngine<'_> {
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let rows = self.head(head).map_err(refused)?;
-        let count = head.rows.len() / self.architecture.hidden_size;
+        let count = head.rows.len() / self.architecture.embedding_size;
         let soft_cap = self.architecture.logit_soft_cap;
         let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
             let mut partials = Vec::with_capacity(next.len());

@@ -38,7 +38,7 @@ const IN_FLIGHT: usize = 8;
 
 /// An adapter that runs one sequence after the other.
 pub(super) struct GpuEngine<'a> {
-    hidden_size: usize,
+    embedding_size: usize,
     logit_soft_cap: Option<f32>,
     recorder: Recorder<'a>,
     observations: Observations<'a>,
@@ -58,7 +58,7 @@ impl<'a> GpuEngine<'a> {
         check_fit(architecture, tokens, context)?;
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
-            hidden_size: architecture.hidden_size,
+            embedding_size: architecture.embedding_size,
             logit_soft_cap: architecture.logit_soft_cap,
             recorder: Recorder::new(context, tokens),
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT),
@@ -132,7 +132,8 @@ impl Engine for GpuEngine<'_> {
         let context = self.recorder.context;
         let hidden = filled(context, "hidden", &rows);
         context.check()?;
-        Ok(GpuTensor::of_its_own(hidden, tokens, self.hidden_size))
+        let features = rows.len() / tokens.max(1);
+        Ok(GpuTensor::of_its_own(hidden, tokens, features))
     }
 
     fn in_flight(&self, _context: usize) -> usize {
@@ -389,19 +390,40 @@ impl Engine for GpuEngine<'_> {
         Ok(GpuTensor::of_its_own(finished, tokens, features))
     }
 
+    fn project(
+        &self,
+        matrix: &GpuMatrix,
+        x: &GpuTensor,
+        sum: GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        self.recorder.submit(0, |sequence| {
+            let to = ProductPart {
+                add: true,
+                ..ProductPart::all(&sum)
+            };
+            layers::product(&self.recorder, sequence, matrix, x, &to);
+            Ok(())
+        })?;
+        Ok(sum)
+    }
+
+    fn tokens(&self, x: &GpuTensor) -> Result<usize, Error> {
+        Ok(x.tokens)
+    }
+
     fn partial_losses(
         &self,
         head: &HeadPart,
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let shape = (self.hidden_size, self.logit_soft_cap);
+        let shape = (self.embedding_size, self.logit_soft_cap);
         let rows = HeadRows::new(&self.recorder, head, shape);
         rows.partial_losses(head.first, hidden, next)
     }
 
     fn logits(&self, head: &HeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
-        let shape = (self.hidden_size, self.logit_soft_cap);
+        let shape = (self.embedding_size, self.logit_soft_cap);
         HeadRows::new(&self.recorder, head, shape).logits(hidden)
     }
 }

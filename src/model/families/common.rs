@@ -66,6 +66,8 @@ pub(super) fn plain(files: &ModelFiles<'_>, parts: Parts) -> Result<Architecture
         vocab_size: files.config.size("vocab_size")?,
         max_context: max_context(&files.config)?,
         embedding: parts.embedding,
+        embedding_size: files.config.size("hidden_size")?,
+        embedding_projections: None,
         embedding_scale: 1.0,
         position_embedding: None,
         embedding_norm: None,

@@ -150,6 +150,7 @@ fn experts(
         groups: None,
         chosen,
         normalised,
+        sum_offset: 0.0,
         scale: 1.0,
     };
     let experts = (0..count).map(expert).collect();

@@ -1,19 +1,22 @@
-//! LFM 2: short convolutions between gates in most blocks, attention with norms of heads in the others.
+//! LFM 2: short convolutions between gates in most blocks, attention with norms of heads in the others; with experts or
+//! without.
 
 use serde_json::json;
 
 use super::common;
 use super::llama_like::{LlamaLike, MlpModules, NormStyle, norms_of_each_head};
+use super::moe::{self, ExpertSizes};
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
+use crate::model::experts::{Router, Scores};
 use crate::model::family::{Family, ModelFiles};
 use crate::model::recurrence::{Cell, Convolution, Recurrence, ShortConvolution};
 use crate::model::rotary::RotaryDefaults;
 use crate::model::tensors::{NormKind, Vector};
 
 pub(super) static FAMILY: Family = Family {
-    model_types: &["lfm2"],
+    model_types: &["lfm2", "lfm2_moe"],
     describe,
 };
 
@@ -54,7 +57,38 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             block.mixers = vec![convolution(files, &format!("{prefix}{index}.conv"))?.into()];
         }
     }
+    if files.model_type == "lfm2_moe" {
+        put_experts(files, &mut architecture)?;
+    }
     Ok(architecture)
+}
+
+/// Experts in all blocks but the first ones.
+fn put_experts(files: &ModelFiles<'_>, architecture: &mut Architecture) -> Result<(), Error> {
+    let config = &files.config;
+    let counts = ["num_experts", "num_local_experts"];
+    let activation = Activation::Silu;
+    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
+    let dense = moe::count_or(config, "num_dense_layers", 2)?;
+    let corrected = config.flag_or("use_expert_bias", true)?;
+    moe::put(
+        architecture,
+        |block| block >= dense,
+        |block| {
+            let module = format!("{block}feed_forward");
+            let correction = Vector::list(format!("{module}.expert_bias"), sizes.count);
+            let router = Router {
+                scores: Scores::Sigmoid,
+                correction: corrected.then_some(correction),
+                normalised: config.flag_or("norm_topk_prob", true)?,
+                sum_offset: 1e-6,
+                scale: config.number_or("routed_scaling_factor", 1.0)?,
+                ..sizes.router(config, format!("{module}.gate.weight"))?
+            };
+            let experts = sizes.of_block(files, &module, ["w1", "w3", "w2"])?;
+            Ok(moe::feed_forward(router, experts, None))
+        },
+    )
 }
 
 /// Two thirds of what is said, and a little more, unless `block_auto_adjust_ff_dim` is off.
@@ -64,7 +98,8 @@ fn intermediate_size(files: &ModelFiles<'_>) -> Result<usize, Error> {
         Some(_) => config.size("block_ff_dim")?,
         None => config.size("intermediate_size")?,
     };
-    if !config.flag_or("block_auto_adjust_ff_dim", true)? {
+    let adjusts = files.model_type == "lfm2";
+    if !config.flag_or("block_auto_adjust_ff_dim", adjusts)? {
         return Ok(said);
     }
     let size = 2 * said / 3;

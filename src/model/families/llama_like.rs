@@ -15,7 +15,7 @@ use crate::model::family::ModelFiles;
 use crate::model::feed_forward::FeedForward;
 use crate::model::mlp::Mlp;
 use crate::model::rotary::{Rotary, RotaryDefaults};
-use crate::model::tensors::{NormKind, NormTensors};
+use crate::model::tensors::{HeadFactors, NormKind, NormTensors};
 
 /// What a family's norms are like.
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ impl NormStyle {
             bias: self.biased.then(|| format!("{module}.bias")),
             features,
             heads: 1,
-            flat: false,
+            head_factors: HeadFactors::Matrix,
             epsilon: self.epsilon,
         }
     }
@@ -240,6 +240,7 @@ impl LlamaLike {
             mlp: Some(mlp),
             mlp_post_norm: norm(self.mlp_post_norm),
             residual_scale: 1.0,
+            adds_to_normed: false,
         }
     }
 

@@ -17,11 +17,13 @@ mod gemma3;
 mod glm;
 mod glm4_moe;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
 mod granitemoe;
+mod granitemoehybrid;
 mod helium;
 mod hunyuan;
 mod jamba;
@@ -36,6 +38,7 @@ mod mixtral;
 mod moe;
 mod mpt;
 mod nemotron;
+mod nemotron_h;
 mod olmo;
 mod olmo2;
 mod olmoe;
@@ -43,6 +46,7 @@ mod opt;
 mod persimmon;
 mod phi;
 mod phi3;
+mod phimoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
@@ -89,10 +93,13 @@ static FAMILIES: &[&Family] = &[
     &bloom::FAMILY,
     &mpt::FAMILY,
     &phi::FAMILY,
-    &gptj::FAMILY,
+    &gptj::GPTJ,
+    &gptj::CODEGEN,
+    &gpt_neo::FAMILY,
     &falcon::FAMILY,
     &persimmon::FAMILY,
     &mixtral::FAMILY,
+    &phimoe::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,
     &glm4_moe::FAMILY,
@@ -107,6 +114,8 @@ static FAMILIES: &[&Family] = &[
     &jamba::FAMILY,
     &bamba::FAMILY,
     &falcon_h1::FAMILY,
+    &granitemoehybrid::FAMILY,
+    &nemotron_h::FAMILY,
     &qwen3_next::FAMILY,
 ];
 

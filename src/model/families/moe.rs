@@ -156,6 +156,7 @@ impl ExpertSizes {
             groups: None,
             chosen,
             normalised: true,
+            sum_offset: 0.0,
             scale: 1.0,
         })
     }

@@ -1,4 +1,5 @@
-//! Qwen 3 Next: gated delta nets in most blocks, gated attention in the others, and experts.
+//! Qwen 3 Next and 3.5: gated delta nets in most blocks, gated attention in the others, with experts or without. Of those
+//! that know pictures, too, the text's half, whose heads turn as one without pictures does.
 
 use super::common;
 use super::llama_like::{LlamaLike, NormStyle, norms_of_each_head};
@@ -13,7 +14,13 @@ use crate::model::rotary::RotaryDefaults;
 use crate::model::tensors::{NormKind, Vector};
 
 pub(super) static FAMILY: Family = Family {
-    model_types: &["qwen3_next"],
+    model_types: &[
+        "qwen3_next",
+        "qwen3_5",
+        "qwen3_5_text",
+        "qwen3_5_moe",
+        "qwen3_5_moe_text",
+    ],
     describe,
 };
 
@@ -27,6 +34,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     };
     let bias = config.flag_or("attention_bias", false)?;
     let epsilon = config.number_or("rms_norm_eps", 1e-6)?;
+    let turning = LlamaLike::turning(files, quarter)?;
     let qwen = LlamaLike {
         norm: NormStyle {
             offset: 1.0,
@@ -35,9 +43,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         head_norms: norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
         projection_bias: bias,
         output_bias: bias,
-        ..LlamaLike::turning(files, quarter)?
+        ..turning
     };
-    let mut architecture = qwen.describe(files)?;
+    // Where there are experts, no block may have the width that is said of dense ones, or say none.
+    let width = config.size_or("intermediate_size", Some(1))?;
+    let mut architecture = qwen.describe_with(files, width)?;
 
     let types = [&["full_attention"][..], &["linear_attention"]];
     let attends = match common::attending(config, &["layer_types"], blocks, types)? {
@@ -65,7 +75,9 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             }
         }
     }
-    qwen2_moe::put_experts(files, &mut architecture, true)?;
+    if !matches!(files.model_type, "qwen3_5" | "qwen3_5_text") {
+        qwen2_moe::put_experts(files, &mut architecture, true)?;
+    }
     Ok(architecture)
 }
 
@@ -89,24 +101,33 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
     let (key, value) = (sizes.key_features, served * sizes.value_features);
     let group = 2 * key + 2 * value;
     let name = |name: &str| format!("{module}.{name}");
-    let all = common::linear(
-        name("in_proj_qkvz"),
-        false,
-        [sizes.key_heads * group, hidden_size],
-    );
-    let part = |first, run| all.runs([first, run, group]);
-    let choices = common::linear(
-        name("in_proj_ba"),
-        false,
-        [2 * sizes.value_heads, hidden_size],
-    );
+    let linear = |of: &str, rows| common::linear(name(of), false, [rows, hidden_size]);
+    let all_values = sizes.key_heads * value;
+    let (convolved, gate, write, time_step);
+    if files.model_type == "qwen3_next" {
+        // By key head.
+        let all = linear("in_proj_qkvz", sizes.key_heads * group);
+        let part = |first, run| all.runs([first, run, group]);
+        let choices = linear("in_proj_ba", 2 * sizes.value_heads);
+        convolved = [part(0, key), part(key, key), part(2 * key, value)];
+        gate = part(2 * key + value, value);
+        write = choices.runs([0, served, 2 * served]);
+        time_step = choices.runs([served, served, 2 * served]);
+    } else {
+        let keys = sizes.key_heads * key;
+        let all = linear("in_proj_qkv", 2 * keys + all_values);
+        convolved = all.split([keys, keys, all_values]);
+        gate = linear("in_proj_z", all_values);
+        write = linear("in_proj_b", sizes.value_heads);
+        time_step = linear("in_proj_a", sizes.value_heads);
+    }
     let channels = sizes.key_heads * (2 * key + value);
     let width = config.size_or("linear_conv_kernel_dim", Some(4))?;
     let list = |of: &str| Vector::list(name(of), sizes.value_heads);
     let cell = Cell::DeltaNet(Box::new(DeltaNet {
         activation: common::activation(config, Activation::Silu)?,
-        convolved: [part(0, key), part(key, key), part(2 * key, value)],
-        gate: part(2 * key + value, value),
+        convolved,
+        gate,
         convolution: Convolution {
             weight: Vector {
                 tensor: name("conv1d.weight"),
@@ -115,8 +136,8 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
             bias: None,
             width,
         },
-        write: choices.runs([0, served, 2 * served]),
-        time_step: choices.runs([served, served, 2 * served]),
+        write,
+        time_step,
         decay: Decay {
             log: list("A_log"),
             bias: Some(list("dt_bias")),
@@ -125,9 +146,8 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
         sizes,
         norm: common::rms_norm(&name("norm"), sizes.value_features, epsilon),
     }));
-    let values = sizes.value_heads * sizes.value_features;
     Ok(Recurrence {
         cell,
-        output: common::linear(name("out_proj"), false, [hidden_size, values]),
+        output: common::linear(name("out_proj"), false, [hidden_size, all_values]),
     })
 }

@@ -7,7 +7,7 @@ use crate::model::error::Error;
 use crate::model::recurrence::{
     Cell, Convolution, Decay, GatedNorm, Recurrence, SelectiveScan, StateSizes, StateSpace,
 };
-use crate::model::tensors::{NormTensors, Vector};
+use crate::model::tensors::{HeadFactors, NormTensors, Vector};
 use crate::untrusted::shown;
 
 /// A mixer of Mamba 1.
@@ -138,7 +138,7 @@ impl Mamba2 {
         let norm = self.norm.map(|epsilon| GatedNorm {
             norm: NormTensors {
                 heads: groups,
-                flat: true,
+                head_factors: HeadFactors::List,
                 ..common::rms_norm(&format!("{module}.norm"), inner / groups, epsilon)
             },
             before_gate: self.norm_before_gate,
