@@ -134,11 +134,12 @@ impl<'a> WeightReader<'a> {
                 let begin = linear.stored_feature(first);
                 let last = linear.stored_feature(first + features - 1);
                 let mut terms = vec![0; (last - begin + 1) * size];
+                let owns = (first..first + features).map(|f| linear.stored_feature(f) - begin);
+                let owns: Vec<usize> = owns.map(|own| own * size).collect();
                 for term in 0..inputs {
                     let from = (before + term * linear.stored_features + begin) * size;
                     self.read_bytes(&linear.weight, from, &mut terms)?;
-                    for feature in 0..features {
-                        let own = (linear.stored_feature(first + feature) - begin) * size;
+                    for (feature, &own) in owns.iter().enumerate() {
                         let to = (feature * inputs + term) * size;
                         bytes[to..to + size].copy_from_slice(&terms[own..own + size]);
                     }

@@ -74,6 +74,7 @@ FAMILIES = {
     "smollm3": dict(num_hidden_layers=4),
     "starcoder2": WINDOW,
     "stablelm": dict(head_dim=DEFAULT),
+    "stablelm-12b": dict(head_dim=DEFAULT, qk_layernorm=True, use_parallel_residual=True),
     "cohere": dict(),
     "cohere2": dict(WINDOW, num_hidden_layers=4),
     "glm": dict(),
@@ -88,6 +89,7 @@ FAMILIES = {
     "ministral": WINDOW,
     # Older.
     "opt": dict(),
+    "opt-350m": dict(word_embed_proj_dim=48, do_layer_norm_before=False),
     "gpt2": dict(),
     "gpt_bigcode": dict(),
     "gpt_neo": dict(attention_types=[[["global", "local"], 1]], window_size=16),
@@ -116,6 +118,7 @@ FAMILIES = {
     # Hybrids and recurrences.
     "qwen3_next": dict(num_hidden_layers=4),
     "qwen3_5_text": dict(num_hidden_layers=4),
+    "qwen3_5_moe_text": dict(num_hidden_layers=4),
     "olmo_hybrid": dict(num_hidden_layers=4),
     "lfm2": dict(head_dim=DEFAULT, layer_types=["conv", "full_attention"]),
     "lfm2_moe": dict(head_dim=DEFAULT, num_hidden_layers=4, layer_types=["conv", "full_attention"] * 2, num_dense_layers=1),
@@ -124,8 +127,10 @@ FAMILIES = {
     "falcon_h1": dict(mamba_rms_norm=True, mamba_n_groups=2, attention_in_multiplier=0.7, attention_out_multiplier=1.3,
                       key_multiplier=0.6, ssm_in_multiplier=1.2, ssm_out_multiplier=0.8, embedding_multiplier=1.7,
                       ssm_multipliers=[0.9, 1.1, 0.7, 1.4, 0.5], mlp_multipliers=[0.8, 1.5], lm_head_multiplier=0.3),
-    "granitemoehybrid": dict(layer_types=["mamba", "attention"]),
-    "nemotron_h": dict(num_hidden_layers=4),
+    "granitemoehybrid": dict(layer_types=["linear_attention", "full_attention"], embedding_multiplier=3.0,
+                             logits_scaling=2.0, residual_multiplier=0.5, attention_multiplier=0.3),
+    "granitemoehybrid-dense": dict(layer_types=["linear_attention", "full_attention"], num_local_experts=0),
+    "nemotron_h": dict(num_hidden_layers=4, layers_block_type=["linear_attention", "moe", "full_attention", "mlp"]),
     "recurrent_gemma": dict(num_hidden_layers=3, attention_window_size=16),
     "mamba": dict(n_layer=DEFAULT, intermediate_size=DEFAULT),
     "mamba2": dict(num_heads=8, head_dim=16, expand=2),
@@ -153,6 +158,8 @@ def shown(error):
 
 def configuration(name, changes):
     wanted = {**SIZES, **changes}
+    # What comes behind a dash tells variants apart.
+    name = name.split("-")[0]
     known = transformers.AutoConfig.for_model(name)
     return transformers.AutoConfig.for_model(name, **{
         key: value for key, value in wanted.items() if value is not DEFAULT and (key in changes or hasattr(known, key))})
