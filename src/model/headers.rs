@@ -29,6 +29,12 @@ impl<'a> Headers<'a> {
         self.catalog.get(name).is_some()
     }
 
+    /// The shape of the one of this name, if there is one.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        let place = self.catalog.get(name)?;
+        Some(&place.tensor.shape)
+    }
+
     /// One whose name begins with `prefix`, if there is any.
     pub(super) fn starting_with(&self, prefix: &str) -> Option<&'a str> {
         let mut places = self.catalog.starting_with(prefix);

@@ -70,6 +70,13 @@ fn the_spellings_of_transformers_4_mean_the_same() {
             json!({"no_rope_layer_interval": 2, "rope_theta": 2_000_000.0}),
             &["no_rope_layers", "layer_types", "rope_parameters"],
         ),
+        // As transformers 4 and 5 write a limit that is none.
+        ("falcon_h1", json!({"time_step_limit": [0.0, null]}), &[]),
+        (
+            "falcon_h1",
+            json!({"time_step_limit": [0.0, {"__float__": "Infinity"}]}),
+            &[],
+        ),
         ("stablelm", json!({}), &["rope_parameters"]),
         (
             "glm",

@@ -35,15 +35,23 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let prefix = architecture.block_prefix.clone();
     for (index, block) in architecture.blocks.iter_mut().enumerate() {
         let number = |name: &str| Vector::list(format!("{prefix}{index}.mlp.act_fn.{name}"), 1);
-        let stored = |name: &str| Some(number(name)).filter(|of| files.headers.has(&of.tensor));
+        // A number, or a list of one.
+        let stored = |name: &str| {
+            let number = number(name);
+            let shape = files.headers.shape(&number.tensor)?;
+            Some(match shape.is_empty() {
+                true => number.scalar(),
+                false => number,
+            })
+        };
         let Some(FeedForward::Dense(mlp)) = &mut block.mlp else {
             continue;
         };
         mlp.xielu = (activation == Activation::Xielu).then(|| Xielu {
             above: number("alpha_p"),
             below: number("alpha_n"),
-            slope: stored("beta").map(Vector::scalar),
-            edge: stored("eps").map(Vector::scalar),
+            slope: stored("beta"),
+            edge: stored("eps"),
         });
     }
     Ok(architecture)

@@ -176,7 +176,8 @@ pub(super) fn check_groups(sizes: StateSizes) -> Result<(), Error> {
     }
 }
 
-/// `time_step_limit`: two numbers, of which the second may be infinite in the ways in which transformers writes that.
+/// `time_step_limit`: two numbers, of which the second may be infinite. transformers 5 writes an object for that; what
+/// transformers 4 wrote is no JSON, and has been read as `null`.
 pub(super) fn limits(config: &Config<'_>) -> Result<[f32; 2], Error> {
     let key = "time_step_limit";
     let Some(value) = config.get(key) else {
@@ -191,6 +192,7 @@ pub(super) fn limits(config: &Config<'_>) -> Result<[f32; 2], Error> {
     };
     let list = value.as_array().map(Vec::as_slice);
     let both = match list {
+        Some([least, most]) if most.is_null() => number(least).zip(Some(f32::INFINITY)),
         Some([least, most]) => number(least).zip(number(most)),
         _ => None,
     };
