@@ -301,6 +301,11 @@ fn recurrences_that_a_config_cannot_mean_are_refused() {
         ),
         ("lfm2", json!({"layer_types": ["conv"]}), "layer_types"),
         (
+            "lfm2",
+            json!({"block_auto_adjust_ff_dim": true, "block_ffn_dim_multiplier": 1e300}),
+            "block_ffn_dim_multiplier",
+        ),
+        (
             "gpt_neo",
             json!({"attention_types": [[["global"], 3]]}),
             "attention_types",

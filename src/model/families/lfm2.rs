@@ -108,7 +108,13 @@ fn intermediate_size(files: &ModelFiles<'_>) -> Result<usize, Error> {
     }
     let multiplier = config.number_or("block_ffn_dim_multiplier", 1.0)?;
     let multiple_of = config.size_or("block_multiple_of", Some(256))?;
-    Ok(((multiplier * size as f64) as usize).next_multiple_of(multiple_of))
+    let width = multiplier * size as f64;
+    if !(1.0..f64::from(1 << 24)).contains(&width) {
+        return Err(Error::Config(format!(
+            "block_ffn_dim_multiplier {multiplier} makes feed-forward parts of {width:e} features"
+        )));
+    }
+    Ok((width as usize).next_multiple_of(multiple_of))
 }
 
 fn convolution(files: &ModelFiles<'_>, module: &str) -> Result<Recurrence, Error> {

@@ -161,7 +161,8 @@ impl ExpertSizes {
         })
     }
 
-    fn check_count(&self, files: &ModelFiles<'_>) -> Result<(), Error> {
+    /// Refuses more experts than there are tensors, where each has some of its own.
+    pub(super) fn check_count(&self, files: &ModelFiles<'_>) -> Result<(), Error> {
         let tensors = files.headers.len();
         if self.count > tensors {
             return Err(Error::Config(format!(

@@ -229,6 +229,7 @@ fn experts(
     let widths = [sizes.intermediate_size, sizes.hidden_size];
     let last = format!("{module}.experts.{}.down_proj.weight", sizes.count - 1);
     files.headers.require(&last)?;
+    sizes.check_count(files)?;
     let expert = |expert| {
         let module = format!("{module}.experts.{expert}");
         plain_mlp(activation, &module, false, widths)
