@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::plan::NameFilter;
-use swiftprune_wgpu::plan::{Draft, Error, NormsSource, Options, Selection};
+use swiftprune_wgpu::plan::{DenseReason, Draft, Error, NormsSource, Options, Selection};
 
 /// Writes a checkpoint of zeros with these F32 tensors, and opens it.
 fn checkpoint(directory: &Path, tensors: &[(&str, &[usize])]) -> Checkpoint {
@@ -51,7 +51,10 @@ fn what_no_rule_knows_is_counted_and_named_by_pattern() {
     let mut tensors = TENSORS.to_vec();
     tensors.push(("model.layers.0.mlp.up_proj.weight", &[46, 8]));
     let draft = draft(&tensors, &[]).unwrap();
-    let left = draft.left_dense().unwrap();
+    let [left] = draft.left_dense() else {
+        panic!("{:?}", draft.left_dense());
+    };
+    assert_eq!(left.reason, DenseReason::UnknownName);
     // 2 x 64 and 32 of them and 368 that are pruned and 32 decays.
     assert_eq!((left.weights, left.of, left.tensors()), (160, 560, 3));
     let rows: Vec<_> = left
@@ -90,7 +93,7 @@ fn a_decoder_of_which_most_is_unknown_is_refused_unless_its_weights_are_chosen_b
     assert!(says.contains("(model_type novel)"), "{says}");
 
     let draft = draft(&tensors, &["*novel.proj*"]).unwrap();
-    assert!(draft.left_dense().is_none());
+    assert!(draft.left_dense().is_empty());
     assert_eq!(draft.pruned().count(), 2);
     assert!(
         !draft
@@ -107,5 +110,22 @@ fn a_decoder_that_is_known_has_nothing_to_say() {
         ("model.layers.0.mlp.gate.weight", &[4, 8]),
         ("model.layers.1.mixer.A_log", &[16, 2]),
     ];
-    assert!(draft(tensors, &[]).unwrap().left_dense().is_none());
+    assert!(draft(tensors, &[]).unwrap().left_dense().is_empty());
+}
+
+#[test]
+fn a_decoder_beside_the_main_one_stays_dense_however_large_it_is() {
+    let tensors: &[(&str, &[usize])] = &[
+        ("model.layers.0.mlp.up_proj.weight", &[8, 8]),
+        ("mtp.layers.0.mlp.up_proj.weight", &[80, 8]),
+        ("mtp.layers.0.novel.weight", &[8, 8]),
+    ];
+    let draft = draft(tensors, &[]).unwrap();
+    let [left] = draft.left_dense() else {
+        panic!("{:?}", draft.left_dense());
+    };
+    assert_eq!(left.reason, DenseReason::FurtherPrediction);
+    assert_eq!((left.weights, left.of, left.tensors()), (704, 768, 2));
+    assert_eq!(left.patterns[0].pattern, "mtp.layers.0.*");
+    assert_eq!(draft.pruned().count(), 1);
 }

@@ -6,6 +6,11 @@ struct Activation {
     activation: u32,
     // Values a row of the dispatch covers.
     row: u32,
+    // The learned numbers of xIELU.
+    above: f32,
+    slope: f32,
+    below: f32,
+    edge: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Activation;
@@ -25,6 +30,7 @@ const ACTIVATION_LEAKY_RELU: u32 = 9u;
 const ACTIVATION_MISH: u32 = 10u;
 const ACTIVATION_RELU6: u32 = 11u;
 const ACTIVATION_HARD_SWISH: u32 = 12u;
+const ACTIVATION_XIELU: u32 = 13u;
 const ACTIVATION_CLAMPED_SWIGLU: u32 = 64u;
 
 // The error function, within 1.5e-7: Abramowitz and Stegun, 7.1.26.
@@ -87,6 +93,10 @@ fn activated(x: f32) -> f32 {
         }
         case ACTIVATION_HARD_SWISH: {
             y = x * clamp(x + 3.0, 0.0, 6.0) / 6.0;
+        }
+        case ACTIVATION_XIELU: {
+            let below = (exp(min(x, params.edge)) - 1.0 - x) * params.below;
+            y = select(below, params.above * x * x, x > 0.0) + params.slope * x;
         }
         case ACTIVATION_GELU_TANH, default: {
             y = 0.5 * x * (1.0 + tanh_of(0.79788456 * (x + 0.044715 * x * x * x)));

@@ -24,6 +24,11 @@ struct Attention {
     first_value: u32,
     // Tokens that a query looks back, itself included.
     window: u32,
+    // Tokens of a chunk, beyond whose first one no query of it sees.
+    chunk: u32,
+    // The query of token t, counted from 1, is multiplied by 1 + temperature ln(1 + floor(t / temperature_period)).
+    temperature: f32,
+    temperature_period: u32,
     scale: f32,
     // 0: none.
     soft_cap: f32,
@@ -120,8 +125,10 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
     }
     // From the first key that the first query sees to the last that the last query sees.
     let behind = min(queries, params.window - 1u);
+    let first = max(queries - behind, queries / params.chunk * params.chunk);
     let last = min(queries + TILE, params.tokens);
-    for (var keys = (queries - behind) / TILE * TILE; keys < last; keys += TILE) {
+    let scale = params.scale * (1.0 + params.temperature * log(1.0 + f32((query + 1u) / params.temperature_period)));
+    for (var keys = first / TILE * TILE; keys < last; keys += TILE) {
         var score = 0.0;
         for (var slice = 0u; slice < params.head_dim; slice += TILE) {
             query_tile[row * STRIDE + lane] = load(first_query, query, slice + lane, params.head_dim);
@@ -132,9 +139,9 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
             }
             workgroupBarrier();
         }
-        score = capped(score * params.scale);
+        score = capped(score * scale);
         let key = keys + lane;
-        let seen = key <= query && query - key < params.window;
+        let seen = key <= query && query - key < params.window && key / params.chunk == query / params.chunk;
         score = biased(score, group.y, query, key);
         shares[row * STRIDE + lane] = select(NOTHING, score, seen);
         workgroupBarrier();

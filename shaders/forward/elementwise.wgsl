@@ -1,4 +1,4 @@
-// What happens to values one by one, in place: y += scale * x; y = clamp(y, -bound, bound); y = bound * tanh(y / bound).
+// What happens to values one by one, in place: y += scale * x; y = scale * x; y = clamp(y, -bound, bound); y = bound * tanh(y / bound).
 
 struct Elementwise {
     count: u32,
@@ -23,6 +23,14 @@ fn add_scaled(@builtin(global_invocation_id) id: vec3<u32>) {
     let index = index_of(id);
     if index < params.count {
         y[index] += params.scale * x[index];
+    }
+}
+
+@compute @workgroup_size(256)
+fn scaled(@builtin(global_invocation_id) id: vec3<u32>) {
+    let index = index_of(id);
+    if index < params.count {
+        y[index] = params.scale * x[index];
     }
 }
 

@@ -22,6 +22,8 @@ struct Product {
     // The first of the workgroups that are dispatched together.
     first_group_x: u32,
     first_group_y: u32,
+    // What the product, with the bias, is multiplied by.
+    scale: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Product;
@@ -68,6 +70,7 @@ fn store(token: u32, feature: u32, value: f32) {
     if params.biased == 1u {
         sum += bias[params.bias_first + feature];
     }
+    sum *= params.scale;
     let index = token * params.out_stride + params.out_first + feature;
     if params.add == 1u {
         sum += y[index];

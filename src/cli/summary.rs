@@ -36,7 +36,7 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     };
     let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
     rows.extend(report.kinds.iter().chain([&report.prunable]).map(line));
-    if let Some(left) = &report.left_dense {
+    for left in &report.left_dense {
         let mut cells = vec![
             "left dense".to_owned(),
             output::count(left.tensors() as u64),

@@ -3,13 +3,13 @@
 //! Each distinct input of its linear layers is observed as soon as it is there, in the order of
 //! [`DecoderBlock::inputs`].
 
-use super::engine::{Engine, LoadedAttention, LoadedBlock};
+use super::engine::{Engine, LoadedBlock};
 use super::error::Error;
 use super::experts;
-use super::latent;
+use super::mixer;
 use super::mlp;
 use super::weights::WeightReader;
-use crate::model::{BlockOrder, DecoderBlock, FeedForward, Linear, Position, Projections};
+use crate::model::{BlockOrder, DecoderBlock, FeedForward, Linear};
 
 /// Brings a block's weights to the device.
 pub(super) fn load<E: Engine>(
@@ -39,15 +39,18 @@ pub(super) fn run<E: Engine>(
     block: &LoadedBlock<E>,
     x: &mut E::Tensor,
 ) -> Result<(), Error> {
-    let normed = normalised(engine, sequence, block.attention_norm.as_ref(), x)?;
+    let normed = normalised(engine, sequence, block.mixer_norm.as_ref(), x)?;
     let input = normed.as_ref().unwrap_or(x);
-    engine.observe(sequence, input)?;
-    let found = attention(engine, sequence, &block.attention, input)?;
-    engine.observe(sequence, &found)?;
+    let mut found = Vec::with_capacity(block.mixers.len());
+    for mixer in &block.mixers {
+        found.push(mixer::found(engine, sequence, mixer, input)?);
+    }
     // What the feed-forward part reads, where that is not what attention leaves.
     let beside = match (block.order, &block.mlp_norm) {
         (BlockOrder::Sequential, _) => {
-            drop(normed);
+            if let Some(normed) = normed.filter(|_| block.adds_to_normed) {
+                *x = normed;
+            }
             None
         }
         (BlockOrder::Parallel, Some(norm)) => {
@@ -56,31 +59,30 @@ pub(super) fn run<E: Engine>(
         }
         (BlockOrder::Parallel, None) => normed,
     };
-    let (output, post_norm) = (&block.attention.output, &block.attention_post_norm);
     let scale = block.residual_scale;
-    add(
-        engine,
-        sequence,
-        output,
-        post_norm.as_ref(),
-        scale,
-        &found,
-        x,
-    )?;
+    let post_norm = block.mixer_post_norm.as_ref();
+    for (mixer, found) in block.mixers.iter().zip(&found) {
+        add(engine, sequence, mixer.output(), post_norm, scale, found, x)?;
+    }
     drop(found);
+    let Some(mlp) = &block.mlp else {
+        return Ok(());
+    };
     let normed = match beside {
         Some(input) => Some(input),
         None => normalised(engine, sequence, block.mlp_norm.as_ref(), x)?,
     };
     let post_norm = &block.mlp_post_norm;
-    match (&block.mlp, normed) {
+    match (mlp, normed) {
         (FeedForward::Dense(mlp), normed) => {
             let input = normed.as_ref().unwrap_or(x);
             if !block.shares_input() {
                 engine.observe(sequence, input)?;
             }
             let active = mlp::active(engine, sequence, mlp, input)?;
-            drop(normed);
+            if let Some(normed) = normed.filter(|_| block.adds_to_normed) {
+                *x = normed;
+            }
             add(
                 engine,
                 sequence,
@@ -126,33 +128,4 @@ fn add<E: Engine>(
     let product = engine.product(sequence, layer, x)?;
     let normed = normalised(engine, sequence, post_norm, &product)?;
     engine.add_scaled(sequence, normed.as_ref().unwrap_or(&product), scale, sum)
-}
-
-/// What the heads find.
-fn attention<E: Engine>(
-    engine: &E,
-    sequence: &mut E::Sequence,
-    attention: &LoadedAttention<E>,
-    x: &E::Tensor,
-) -> Result<E::Tensor, Error> {
-    let mut heads = match &attention.projections {
-        Projections::Latent(latent) => latent::heads(engine, sequence, latent, x)?,
-        _ => engine.heads(sequence, attention, x)?,
-    };
-    if let Some(clip) = attention.clip {
-        engine.clip_heads(sequence, clip, &mut heads)?;
-    }
-    let norms = attention.head_norms.as_ref();
-    if let Some(norms) = norms.filter(|norms| !norms.after_rotation) {
-        engine.normalise_heads(sequence, norms, &mut heads)?;
-    }
-    match attention.position {
-        Position::Rotary(index) => engine.turn_heads(sequence, index, &mut heads)?,
-        // Biases come with the scores.
-        Position::Alibi | Position::None => {}
-    }
-    if let Some(norms) = norms.filter(|norms| norms.after_rotation) {
-        engine.normalise_heads(sequence, norms, &mut heads)?;
-    }
-    engine.attend(sequence, attention, heads)
 }

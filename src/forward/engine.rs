@@ -7,8 +7,8 @@
 use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::{
-    Activation, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear,
-    NormTensors, SelfAttention, Share,
+    Cell, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear, Mixer,
+    Nonlinearity, NormTensors, Scan, SelfAttention, Share,
 };
 
 /// A block with its weights on a device.
@@ -23,6 +23,22 @@ pub(super) type LoadedExperts<E> = Experts<<E as Engine>::Matrix, Vec<f32>>;
 /// Attention with its weights on a device.
 pub(super) type LoadedAttention<E> =
     SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// What lets a token know of those before it, with its weights on a device.
+pub(super) type LoadedMixer<E> = Mixer<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// A recurrence with its weights on a device.
+pub(super) type LoadedCell<E> = Cell<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// A causal convolution of each channel for itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Convolved<'a> {
+    /// `[channels, width]`; the last factor is that of the token itself.
+    pub(super) weight: &'a [f32],
+    /// `[channels]`.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) width: usize,
+}
 
 /// How the primitives make a block: changes the hidden state of one sequence.
 pub(super) type Wiring<E> = fn(
@@ -80,7 +96,7 @@ pub(super) trait Engine: Sized {
         norm: &NormTensors,
     ) -> Result<Self::Norm, Error>;
 
-    /// The hidden state that a sequence starts with: its tokens' rows of the embedding.
+    /// A tensor of so many tokens from its values, `[tokens, features]` row-major: what a sequence starts with.
     fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Self::Tensor, Error>;
 
     /// How many sequences of `context` tokens [`run`](Self::run) should get at a time.
@@ -130,6 +146,38 @@ pub(super) trait Engine: Sized {
         scale: f32,
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
+
+    /// `x`, times `scale`.
+    fn scaled(
+        &self,
+        sequence: &mut Self::Sequence,
+        x: &Self::Tensor,
+        scale: f32,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// `x`, of which as many features as the norm has are normalised together, then the next ones.
+    fn norm_parts(
+        &self,
+        sequence: &mut Self::Sequence,
+        norm: &Self::Norm,
+        x: Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Each channel of `x`, convolved with those before it.
+    fn convolve(
+        &self,
+        sequence: &mut Self::Sequence,
+        convolution: &Convolved<'_>,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Runs along the sequence; the inputs are those of [`ScanSizes`](crate::model::ScanSizes).
+    fn scan(
+        &self,
+        sequence: &mut Self::Sequence,
+        scan: &Scan,
+        inputs: &[&Self::Tensor],
+    ) -> Result<Self::Tensor, Error>;
 
     /// Queries, keys and values out of what latent projections made: of each head, now first what turns. `queries` is
     /// `[tokens, heads * (plain + rotated)]`, `rotated_key` `[tokens, rotated]`, `keys_and_values` `[tokens, heads * (plain +
@@ -187,7 +235,7 @@ pub(super) trait Engine: Sized {
     fn activate(
         &self,
         sequence: &mut Self::Sequence,
-        activation: Activation,
+        activation: Nonlinearity,
         x: Self::Tensor,
         up: Option<Self::Tensor>,
     ) -> Result<Self::Tensor, Error>;
@@ -226,6 +274,17 @@ pub(super) trait Engine: Sized {
 
     /// A hidden state, normalised: for the first block where the embedding has a norm, and for the head.
     fn normalise(&self, norm: &Self::Norm, hidden: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    /// `sum + x W^T + b`.
+    fn project(
+        &self,
+        matrix: &Self::Matrix,
+        x: &Self::Tensor,
+        sum: Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Tokens of a tensor.
+    fn tokens(&self, x: &Self::Tensor) -> Result<usize, Error>;
 
     /// Of each sequence, the logits for a part of the head, summed up for each token that `next` has a successor of.
     fn partial_losses(

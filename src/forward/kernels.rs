@@ -44,6 +44,7 @@ params!(
         add: u32,
         first_group_x: u32,
         first_group_y: u32,
+        scale: f32,
     }
 );
 params!(
@@ -92,6 +93,9 @@ params!(
         first_key: u32,
         first_value: u32,
         window: u32,
+        chunk: u32,
+        temperature: f32,
+        temperature_period: u32,
         scale: f32,
         soft_cap: f32,
         has_sinks: u32,
@@ -103,11 +107,48 @@ params!(
 );
 params!(
     /// Values to put through the nonlinearity.
-    ActivationParams { count: u32, activation: u32, row: u32 }
+    ActivationParams {
+        count: u32,
+        activation: u32,
+        row: u32,
+        above: f32,
+        slope: f32,
+        below: f32,
+        edge: f32,
+    }
 );
 params!(
     /// Values to change one by one.
     ElementwiseParams { count: u32, row: u32, scale: f32, bound: f32 }
+);
+params!(
+    /// Channels to convolve.
+    ConvolutionParams { channels: u32, width: u32, biased: u32 }
+);
+params!(
+    /// Heads of a state space.
+    StateSpaceParams {
+        tokens: u32,
+        heads: u32,
+        features: u32,
+        groups: u32,
+        states: u32,
+        decays: u32,
+        least: f32,
+        most: f32,
+    }
+);
+params!(
+    /// Heads of a delta net.
+    DeltaNetParams {
+        tokens: u32,
+        key_heads: u32,
+        value_heads: u32,
+        key_features: u32,
+        value_features: u32,
+        least: f32,
+        most: f32,
+    }
 );
 params!(
     /// Activations to sum, and where.
@@ -192,6 +233,26 @@ pub static KERNELS: &[Kernel] = &[
         ["attention": 256, [0, 1, 2, 3, 4]]
     ),
     kernel!(
+        "convolution",
+        ConvolutionParams,
+        "causal convolution of each channel",
+        ["convolution": 64, [0, 1, 2, 3]]
+    ),
+    kernel!(
+        "state_space",
+        StateSpaceParams,
+        "the recurrence of Mamba 1 and 2",
+        ["state_space": 64, [0, 1, 2, 3]],
+        with "softplus"
+    ),
+    kernel!(
+        "delta_net",
+        DeltaNetParams,
+        "the recurrence of gated delta nets",
+        ["delta_net": 64, [0, 1, 2, 3]],
+        with "softplus"
+    ),
+    kernel!(
         "activation",
         ActivationParams,
         "SiLU, GELU and others, with or without a gate",
@@ -206,8 +267,8 @@ pub static KERNELS: &[Kernel] = &[
     kernel!(
         "elementwise",
         ElementwiseParams,
-        "scaled sums, clipping, soft caps",
-        ["add_scaled": 256, [0, 1, 2]; "clip_all": 256, [0, 2]; "soft_cap": 256, [0, 2]]
+        "scaled sums, products with a number, clipping, soft caps",
+        ["add_scaled": 256, [0, 1, 2]; "scaled": 256, [0, 1, 2]; "clip_all": 256, [0, 2]; "soft_cap": 256, [0, 2]]
     ),
     kernel!(
         "log_sum_exp",

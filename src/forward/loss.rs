@@ -65,6 +65,28 @@ pub(super) fn head_part(
     })
 }
 
+/// What the head reads of hidden states: their norm, on the way back to the width of the embedding where that is another.
+pub(super) fn finished<E: Engine>(
+    engine: &E,
+    weights: &WeightReader<'_>,
+    architecture: &Architecture,
+    mut hidden: Vec<E::Tensor>,
+) -> Result<Vec<E::Tensor>, Error> {
+    let norm = engine.load_norm(weights, &architecture.final_norm)?;
+    for hidden in &mut hidden {
+        *hidden = engine.normalise(&norm, hidden)?;
+    }
+    if let Some([_, outwards]) = &architecture.embedding_projections {
+        let projection = engine.load_matrix(weights, outwards)?;
+        for hidden in &mut hidden {
+            let tokens = engine.tokens(hidden)?;
+            let sum = engine.embed(vec![0.0; tokens * outwards.out_features], tokens)?;
+            *hidden = engine.project(&projection, hidden, sum)?;
+        }
+    }
+    Ok(hidden)
+}
+
 /// The losses of some sequences, at most of `context` tokens each, from their hidden states: of every token but the first.
 pub(super) fn losses<E: Engine>(
     engine: &E,
@@ -72,17 +94,14 @@ pub(super) fn losses<E: Engine>(
     architecture: &Architecture,
     sequences: &[&[u32]],
     context: usize,
-    mut hidden: Vec<E::Tensor>,
+    hidden: Vec<E::Tensor>,
 ) -> Result<Vec<Vec<f32>>, Error> {
     let Architecture {
-        hidden_size,
+        embedding_size,
         vocab_size,
         ..
     } = *architecture;
-    let norm = engine.load_norm(weights, &architecture.final_norm)?;
-    for hidden in &mut hidden {
-        *hidden = engine.normalise(&norm, hidden)?;
-    }
+    let hidden = finished(engine, weights, architecture, hidden)?;
     let next: Vec<&[u32]> = sequences
         .iter()
         .map(|sequence| &sequence[1.min(sequence.len())..])
@@ -92,7 +111,7 @@ pub(super) fn losses<E: Engine>(
         .map(|next| vec![LogSumExp::default(); next.len()])
         .collect();
     let in_flight = engine.in_flight(context);
-    let piece = (HEAD_BYTES / (4 * hidden_size.max(context * in_flight))).max(1);
+    let piece = (HEAD_BYTES / (4 * embedding_size.max(context * in_flight))).max(1);
     let head = &architecture.head;
     for first in (0..vocab_size).step_by(piece) {
         let rows = first..(first + piece).min(vocab_size);

@@ -8,7 +8,7 @@ use crate::model::Mlp;
 pub(super) fn active<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,
-    mlp: &Mlp<E::Matrix>,
+    mlp: &Mlp<E::Matrix, Vec<f32>>,
     x: &E::Tensor,
 ) -> Result<E::Tensor, Error> {
     let (first, up) = match &mlp.gate {
@@ -18,7 +18,7 @@ pub(super) fn active<E: Engine>(
         }
         None => (engine.product(sequence, &mlp.up, x)?, None),
     };
-    let active = engine.activate(sequence, mlp.activation, first, up)?;
+    let active = engine.activate(sequence, mlp.nonlinearity(), first, up)?;
     engine.observe(sequence, &active)?;
     Ok(active)
 }

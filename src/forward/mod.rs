@@ -16,8 +16,10 @@ mod gpu;
 pub(crate) mod kernels;
 mod latent;
 mod loss;
+mod mixer;
 mod mlp;
 mod progress;
+mod recurrence;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -326,9 +328,9 @@ impl<'a> Forward<'a> {
         let weights = WeightReader::open(self.checkpoint)?;
         let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
         let hidden = self.blocks(engine, &weights, &[sequence], &mut |_| Ok(()), &mut meter)?;
-        let norm = engine.load_norm(&weights, &architecture.final_norm)?;
+        let hidden = loss::finished(engine, &weights, architecture, hidden)?;
         let head = loss::head_part(&weights, architecture, 0, architecture.vocab_size)?;
-        engine.logits(&head, &engine.normalise(&norm, &hidden[0])?)
+        engine.logits(&head, &hidden[0])
     }
 
     /// Sequences in groups whose hidden states fit into [`HIDDEN_BYTES`].
@@ -354,8 +356,13 @@ impl<'a> Forward<'a> {
         let norm = norm
             .map(|norm| engine.load_norm(weights, norm))
             .transpose()?;
+        let projections = architecture.embedding_projections.as_ref();
+        let projection = projections
+            .map(|[inwards, _]| engine.load_matrix(weights, inwards))
+            .transpose()?;
         let of_sequence = |sequence: &&[u32]| {
-            let mut rows = Vec::with_capacity(sequence.len() * architecture.hidden_size);
+            let tokens = sequence.len();
+            let mut rows = Vec::with_capacity(tokens * architecture.embedding_size);
             for &token in *sequence {
                 rows.extend(weights.read_rows(&architecture.embedding, token as usize, 1)?);
             }
@@ -363,10 +370,22 @@ impl<'a> Forward<'a> {
                 let scale = architecture.embedding_scale;
                 rows.iter_mut().for_each(|x: &mut f32| *x *= scale);
             }
-            for (x, position) in rows.iter_mut().zip(positions.iter().flatten()) {
-                *x += position;
-            }
-            let hidden = engine.embed(rows, sequence.len())?;
+            let hidden = match &projection {
+                None => {
+                    for (x, position) in rows.iter_mut().zip(positions.iter().flatten()) {
+                        *x += position;
+                    }
+                    engine.embed(rows, tokens)?
+                }
+                Some(projection) => {
+                    let mut sums = vec![0.0; tokens * architecture.hidden_size];
+                    for (sum, position) in sums.iter_mut().zip(positions.iter().flatten()) {
+                        *sum = *position;
+                    }
+                    let sum = engine.embed(sums, tokens)?;
+                    engine.project(projection, &engine.embed(rows, tokens)?, sum)?
+                }
+            };
             match &norm {
                 Some(norm) => engine.normalise(norm, &hidden),
                 None => Ok(hidden),

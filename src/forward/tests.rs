@@ -95,11 +95,13 @@ fn joined_and_transposed_tensors_give_what_the_plain_ones_do() {
     let mut joined = plain.clone();
     for (index, block) in joined.blocks.iter_mut().enumerate() {
         let name = |module: &str| format!("model.layers.{index}.{module}");
-        let Projections::Separate(projections) = &mut block.attention.projections else {
-            panic!("qwen2 has a tensor for each");
-        };
-        join(&name("qkv"), projections.iter_mut().collect());
-        let FeedForward::Dense(mlp) = &mut block.mlp else {
+        for attention in block.attentions_mut() {
+            let Projections::Separate(projections) = &mut attention.projections else {
+                panic!("qwen2 has a tensor for each");
+            };
+            join(&name("qkv"), projections.iter_mut().collect());
+        }
+        let Some(FeedForward::Dense(mlp)) = &mut block.mlp else {
             panic!("qwen2 has no experts");
         };
         let gate_up = mlp.gate.iter_mut().chain([&mut mlp.up]);

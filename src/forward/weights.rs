@@ -65,10 +65,13 @@ impl<'a> WeightReader<'a> {
     /// Its bias as f32, `[out_features]`.
     pub(super) fn read_bias(&self, linear: &Linear) -> Result<Option<Vec<f32>>, Error> {
         let slice = linear.slice.map_or(0, |slice| slice.index);
-        let first = slice * linear.stored_features + linear.first_feature;
+        let first = linear.stored_feature(0);
+        let last = linear.stored_feature(linear.out_features.saturating_sub(1));
         let read = |name: &String| -> Result<Vec<f32>, Error> {
-            let spread = self.read_elements(name, first, span(linear, linear.out_features))?;
-            Ok(spread.into_iter().step_by(linear.feature_step).collect())
+            let before = slice * linear.stored_features + first;
+            let spread = self.read_elements(name, before, last - first + 1)?;
+            let own = (0..linear.out_features).map(|f| spread[linear.stored_feature(f) - first]);
+            Ok(own.collect())
         };
         linear.bias.as_ref().map(read).transpose()
     }
@@ -79,13 +82,20 @@ impl<'a> WeightReader<'a> {
         norm: &NormTensors,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>), Error> {
         let numbers = norm.heads * norm.features;
+        let read = |name: &String| -> Result<Vec<f32>, Error> {
+            let tensors = norm.tensors(name).into_iter();
+            let parts: Vec<_> = tensors
+                .map(|name| self.read(&name))
+                .collect::<Result<_, _>>()?;
+            Ok(parts.concat())
+        };
         let mut factors = match &norm.weight {
-            Some(name) => self.read(name)?,
+            Some(name) => read(name)?,
             None => vec![1.0; numbers],
         };
         factors.iter_mut().for_each(|x| *x += norm.weight_offset);
         let summands = match (&norm.bias, norm.kind) {
-            (Some(name), _) => Some(self.read(name)?),
+            (Some(name), _) => Some(read(name)?),
             (None, NormKind::Layer) => Some(vec![0.0; numbers]),
             (None, NormKind::Rms) => None,
         };
@@ -101,33 +111,37 @@ impl<'a> WeightReader<'a> {
         bytes: &mut [u8],
     ) -> Result<(), Error> {
         let size = self.dtype(&linear.weight)?.size();
-        let (inputs, step) = (linear.in_features, linear.feature_step);
+        let inputs = linear.in_features;
         let slice = linear.slice.map_or(0, |slice| slice.index);
         let before = slice * linear.stored_features * inputs;
-        let first = linear.first_feature + first * step;
         let features = bytes.len() / (inputs * size);
         match linear.layout {
-            Layout::OutIn if step == 1 => {
-                let from = (before + first * inputs) * size;
-                self.read_bytes(&linear.weight, from, bytes)
-            }
             Layout::OutIn => {
-                for (feature, weights) in bytes.chunks_exact_mut(inputs * size).enumerate() {
-                    let from = (before + (first + feature * step) * inputs) * size;
-                    self.read_bytes(&linear.weight, from, weights)?;
+                let mut done = 0;
+                while done < features {
+                    let stored = linear.stored_feature(first + done);
+                    let run = linear.side_by_side(first + done).min(features - done);
+                    let from = (before + stored * inputs) * size;
+                    let to = done * inputs * size..(done + run) * inputs * size;
+                    self.read_bytes(&linear.weight, from, &mut bytes[to])?;
+                    done += run;
                 }
                 Ok(())
             }
+            Layout::InOut if features == 0 => Ok(()),
             Layout::InOut => {
                 // What is stored side by side is one term of every feature.
-                let mut terms = vec![0; span(linear, features) * size];
+                let begin = linear.stored_feature(first);
+                let last = linear.stored_feature(first + features - 1);
+                let mut terms = vec![0; (last - begin + 1) * size];
+                let owns = (first..first + features).map(|f| linear.stored_feature(f) - begin);
+                let owns: Vec<usize> = owns.map(|own| own * size).collect();
                 for term in 0..inputs {
-                    let from = (before + term * linear.stored_features + first) * size;
+                    let from = (before + term * linear.stored_features + begin) * size;
                     self.read_bytes(&linear.weight, from, &mut terms)?;
-                    let own = terms.chunks_exact(size).step_by(step);
-                    for (feature, weight) in own.enumerate() {
+                    for (feature, &own) in owns.iter().enumerate() {
                         let to = (feature * inputs + term) * size;
-                        bytes[to..to + size].copy_from_slice(weight);
+                        bytes[to..to + size].copy_from_slice(&terms[own..own + size]);
                     }
                 }
                 Ok(())
@@ -151,11 +165,6 @@ impl<'a> WeightReader<'a> {
             self.read_bytes(name, first * dtype.size(), bytes)
         })
     }
-}
-
-/// Stored features from the first to the last of so many of a layer's.
-fn span(linear: &Linear, features: usize) -> usize {
-    features.saturating_sub(1) * linear.feature_step + features.min(1)
 }
 
 /// So many elements as f32, of the bytes that `fill` reads.

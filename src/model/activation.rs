@@ -30,6 +30,8 @@ pub(crate) enum Activation {
     Relu6 = 11,
     /// `x min(max(x + 3, 0), 6) / 6`.
     HardSwish = 12,
+    /// `a x^2 + b x` above 0, `(exp(min(x, e)) - 1 - x) c + b x` otherwise, with learned numbers: [`Xielu`].
+    Xielu = 13,
     /// With a gate only: `g / (1 + exp(-1.702 g)) (u + 1)`, where `g` is 7 at most and `u` within -7 and 7 (gpt-oss).
     ClampedSwiglu = 64,
 }
@@ -58,6 +60,7 @@ const NAMES: &[(Activation, &[&str])] = &[
     (Activation::Mish, &["mish"]),
     (Activation::Relu6, &["relu6"]),
     (Activation::HardSwish, &["hardswish"]),
+    (Activation::Xielu, &["xielu"]),
     // hidden_act of gpt-oss says silu.
     (Activation::ClampedSwiglu, &[]),
 ];
@@ -67,6 +70,63 @@ impl Activation {
     pub(super) fn named(name: &str) -> Option<Self> {
         let known = NAMES.iter().find(|(_, names)| names.contains(&name));
         known.map(|(activation, _)| *activation)
+    }
+}
+
+/// A nonlinearity with what it learned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Nonlinearity {
+    pub(crate) activation: Activation,
+    /// [`Xielu::numbers`]; of no meaning for others.
+    pub(crate) numbers: [f32; 4],
+}
+
+impl From<Activation> for Nonlinearity {
+    fn from(activation: Activation) -> Self {
+        let numbers = [0.0; 4];
+        Self {
+            activation,
+            numbers,
+        }
+    }
+}
+
+/// What xIELU learns (arXiv 2411.13010): lists of one number each.
+#[derive(Clone, Debug)]
+pub(crate) struct Xielu<V> {
+    /// `a = softplus(of this)`.
+    pub(crate) above: V,
+    /// `c = b + softplus(of this)`.
+    pub(crate) below: V,
+    /// `b`, where it is stored; 1/2 otherwise.
+    pub(crate) slope: Option<V>,
+    /// `e`, where it is stored; a millionth below 0 otherwise.
+    pub(crate) edge: Option<V>,
+}
+
+impl<V> Xielu<V> {
+    /// The same with something else for each list.
+    pub(super) fn try_map<W, E>(
+        &self,
+        vector: &impl Fn(&V) -> Result<W, E>,
+    ) -> Result<Xielu<W>, E> {
+        Ok(Xielu {
+            above: vector(&self.above)?,
+            below: vector(&self.below)?,
+            slope: self.slope.as_ref().map(vector).transpose()?,
+            edge: self.edge.as_ref().map(vector).transpose()?,
+        })
+    }
+}
+
+impl Xielu<Vec<f32>> {
+    /// `a`, `b`, `c`, `e`.
+    pub(crate) fn numbers(&self) -> [f32; 4] {
+        let softplus = |of: &[f32]| f64::from(of[0]).exp().ln_1p();
+        let slope = self.slope.as_ref().map_or(0.5, |slope| slope[0]);
+        let edge = self.edge.as_ref().map_or(-1e-6, |edge| edge[0]);
+        let below = f64::from(slope) + softplus(&self.below);
+        [softplus(&self.above) as f32, slope, below as f32, edge]
     }
 }
 
@@ -93,6 +153,7 @@ mod tests {
             (Activation::Mish, "MISH"),
             (Activation::Relu6, "RELU6"),
             (Activation::HardSwish, "HARD_SWISH"),
+            (Activation::Xielu, "XIELU"),
             (Activation::ClampedSwiglu, "CLAMPED_SWIGLU"),
         ] {
             let number = activation as u32;

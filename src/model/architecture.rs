@@ -1,8 +1,9 @@
 //! A whole model as data.
 
-use super::block::{DecoderBlock, NormTensors};
+use super::block::DecoderBlock;
 use super::position::{Alibi, PositionEmbedding};
 use super::rotary::Rotary;
+use super::tensors::{Linear, NormTensors};
 
 /// What a model computes. [`Architecture::of`] reads it from a checkpoint.
 #[derive(Clone, Debug)]
@@ -16,8 +17,12 @@ pub struct Architecture {
     pub vocab_size: usize,
     /// The longest context it was made for, where config.json says.
     pub max_context: Option<usize>,
-    /// The tensor that tokens are looked up in, `[vocab_size, hidden_size]`.
+    /// The tensor that tokens are looked up in, `[vocab_size, embedding_size]`.
     pub(crate) embedding: String,
+    /// Features of its rows, and of those of the head: mostly `hidden_size`.
+    pub(crate) embedding_size: usize,
+    /// From these to the residual stream, and back from it to the head, where they are others than those of the stream.
+    pub(crate) embedding_projections: Option<[Linear; 2]>,
     /// What the embedding's rows are multiplied by.
     pub(crate) embedding_scale: f32,
     /// The embedding of positions that is added to it.
@@ -34,7 +39,7 @@ pub struct Architecture {
     pub(crate) blocks: Vec<DecoderBlock>,
     /// The norm before the head.
     pub(crate) final_norm: NormTensors,
-    /// The head, `[vocab_size, hidden_size]`: the embedding again where they are tied.
+    /// The head, `[vocab_size, embedding_size]`: the embedding again where they are tied.
     pub(crate) head: String,
     /// What is added to the logits, `[vocab_size]`.
     pub(crate) head_bias: Option<String>,

@@ -11,8 +11,8 @@ const MAX_SIZE: u64 = 1 << 24;
 /// What families call a key by another name than most: transformers reads either.
 const SPELLINGS: &[(&str, &[&str])] = &[
     ("hidden_size", &["n_embd", "n_embed", "d_model"]),
-    ("num_hidden_layers", &["n_layer", "n_layers"]),
-    ("num_attention_heads", &["n_head", "n_heads"]),
+    ("num_hidden_layers", &["n_layer", "n_layers", "num_layers"]),
+    ("num_attention_heads", &["n_head", "n_heads", "num_heads"]),
     (
         "intermediate_size",
         &["n_inner", "ffn_dim", "ffn_hidden_size"],
@@ -55,6 +55,11 @@ impl<'a> Config<'a> {
         let own = self.json.get(key).or_else(spelled_otherwise);
         let value = own.or_else(|| self.defaults.and_then(|defaults| defaults.get(key)));
         value.filter(|value| !value.is_null())
+    }
+
+    /// Whether a key is there, if only as `null`.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.json.get(key).is_some()
     }
 
     /// A size that has to be there.

@@ -7,33 +7,37 @@
 //! The logits come from a device; the choice is the host's ([`Router::route`]), so that it is made in one way everywhere.
 
 use super::mlp::Mlp;
+use super::tensors::Vector;
 
 /// Experts, and the router that shares the tokens out to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Experts<L, V> {
     pub(crate) router: Router<L, V>,
-    pub(crate) experts: Vec<Mlp<L>>,
+    pub(crate) experts: Vec<Mlp<L, V>>,
     /// What every token goes through beside its experts.
-    pub(crate) shared: Option<SharedExpert<L>>,
+    pub(crate) shared: Option<SharedExpert<L, V>>,
     /// Whether an expert's input is multiplied by its weight, and not its output.
     pub(crate) weighs_input: bool,
 }
 
 /// Experts for every token, stored as one.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedExpert<L> {
-    pub(crate) mlp: Mlp<L>,
+pub(crate) struct SharedExpert<L, V = Vector> {
+    pub(crate) mlp: Mlp<L, V>,
     /// From a token to one number, whose sigmoid the output is multiplied by.
     pub(crate) gate: Option<L>,
 }
 
 /// What becomes of the logits of a router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scores {
     /// `exp(l) / sum exp(l)` over all experts.
     Softmax,
     /// `1 / (1 + exp(-l))`, each for itself.
     Sigmoid,
+    /// The best, then the best of those that are left (SparseMixer, arXiv 2409.12136): each weighs `exp(l) / sum exp(l)` over
+    /// those that are left and not worse by more than this part of the larger of their size and the best logit.
+    OneByOne { tolerance: f64 },
 }
 
 /// Experts in groups of the same size, of which only some are open to a token.
@@ -59,6 +63,8 @@ pub(crate) struct Router<L, V> {
     pub(crate) chosen: usize,
     /// Whether the weights of a token are divided by their sum.
     pub(crate) normalised: bool,
+    /// What is added to that sum.
+    pub(crate) sum_offset: f64,
     /// What the weights are multiplied by.
     pub(crate) scale: f64,
 }
@@ -73,7 +79,7 @@ impl<L, V> Experts<L, V> {
         let router = &self.router;
         let shared = self.shared.as_ref().map(|shared| -> Result<_, E> {
             Ok(SharedExpert {
-                mlp: shared.mlp.try_map(layer)?,
+                mlp: shared.mlp.try_map(layer, vector)?,
                 gate: shared.gate.as_ref().map(layer).transpose()?,
             })
         });
@@ -85,11 +91,12 @@ impl<L, V> Experts<L, V> {
                 groups: router.groups,
                 chosen: router.chosen,
                 normalised: router.normalised,
+                sum_offset: router.sum_offset,
                 scale: router.scale,
             },
             shared: shared.transpose()?,
             experts: (self.experts.iter())
-                .map(|mlp| mlp.try_map(layer))
+                .map(|mlp| mlp.try_map(layer, vector))
                 .collect::<Result<_, E>>()?,
             weighs_input: self.weighs_input,
         })
@@ -134,6 +141,14 @@ impl<L> Router<L, Vec<f32>> {
     pub(crate) fn route(&self, logits: &[f32], experts: usize) -> Vec<Share> {
         let mut shares = vec![Share::default(); experts];
         for (token, logits) in logits.chunks_exact(experts).enumerate() {
+            if let Scores::OneByOne { tolerance } = self.scores {
+                for (expert, weight) in one_by_one(logits, self.chosen, tolerance) {
+                    shares[expert].tokens.push(token as u32);
+                    let weight = (weight * self.scale) as f32;
+                    shares[expert].weights.push(weight);
+                }
+                continue;
+            }
             let scores = self.scores(logits);
             let corrected: Vec<f64> = match &self.correction {
                 Some(by) => scores
@@ -147,7 +162,7 @@ impl<L> Router<L, Vec<f32>> {
             let chosen = largest(open, &corrected, self.chosen);
             let sum: f64 = chosen.iter().map(|&expert| scores[expert]).sum();
             let factor = if self.normalised {
-                self.scale / sum
+                self.scale / (sum + self.sum_offset)
             } else {
                 self.scale
             };
@@ -165,7 +180,7 @@ impl<L> Router<L, Vec<f32>> {
         let logits = logits.iter().map(|&logit| f64::from(logit));
         match self.scores {
             Scores::Sigmoid => logits.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
-            Scores::Softmax => {
+            Scores::Softmax | Scores::OneByOne { .. } => {
                 let most = logits.clone().fold(f64::NEG_INFINITY, f64::max);
                 let exps: Vec<f64> = logits.map(|logit| (logit - most).exp()).collect();
                 let sum: f64 = exps.iter().sum();
@@ -193,6 +208,26 @@ impl<L> Router<L, Vec<f32>> {
     }
 }
 
+/// Experts and their weights by [`Scores::OneByOne`].
+fn one_by_one(logits: &[f32], chosen: usize, tolerance: f64) -> Vec<(usize, f64)> {
+    let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+    let mut left: Vec<usize> = (0..logits.len()).collect();
+    let mut taken = Vec::with_capacity(chosen);
+    for _ in 0..chosen {
+        let best = largest(left.clone(), &logits, 1)[0];
+        let most = logits[best];
+        let is_near = |logit: f64| (most - logit) / logit.abs().max(most) <= tolerance;
+        let near = left.iter().map(|&expert| logits[expert]);
+        let sum: f64 = near
+            .filter(|&logit| is_near(logit))
+            .map(|logit| (logit - most).exp())
+            .sum();
+        taken.push((best, 1.0 / sum));
+        left.retain(|&expert| expert != best);
+    }
+    taken
+}
+
 /// Those `count` of some candidates that have the largest scores, the largest first.
 fn largest(mut candidates: Vec<usize>, scores: &[f64], count: usize) -> Vec<usize> {
     let score = |candidate: usize| Some(scores[candidate]).filter(|score| !score.is_nan());
@@ -214,6 +249,7 @@ mod tests {
             groups: None,
             chosen: 2,
             normalised: false,
+            sum_offset: 0.0,
             scale: 1.0,
         }
     }
@@ -276,11 +312,25 @@ mod tests {
     }
 
     #[test]
+    fn experts_one_by_one_weigh_among_those_that_are_nearly_as_good() {
+        let of = |tolerance| router(Scores::OneByOne { tolerance });
+        // The second is half as good as the first, the third nearly as good as the second.
+        let logits = [2.0, 1.0, 0.99, -3.0];
+        assert_eq!(weights(&of(0.0), &logits), [(0, 1.0), (1, 1.0)]);
+        let near = weights(&of(0.02), &logits);
+        assert_eq!(near[0], (0, 1.0));
+        let expected = 1.0 / (1.0 + (-0.01_f64).exp());
+        assert!((f64::from(near[1].1) - expected).abs() < 1e-6, "{near:?}");
+    }
+
+    #[test]
     fn logits_that_are_no_numbers_do_not_panic() {
-        let shares = router(Scores::Softmax).route(&[f32::NAN, 1.0, f32::INFINITY], 3);
-        assert_eq!(
-            shares.iter().map(|share| share.tokens.len()).sum::<usize>(),
-            2
-        );
+        for scores in [Scores::Softmax, Scores::OneByOne { tolerance: 0.02 }] {
+            let shares = router(scores).route(&[f32::NAN, 1.0, f32::INFINITY], 3);
+            assert_eq!(
+                shares.iter().map(|share| share.tokens.len()).sum::<usize>(),
+                2
+            );
+        }
     }
 }

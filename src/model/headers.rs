@@ -1,7 +1,7 @@
 //! The tensors of a checkpoint, to hold a description against.
 
-use super::block::{Linear, NormTensors, Vector};
 use super::error::Error;
+use super::tensors::{Linear, NormTensors, Vector};
 use crate::checkpoint::{Catalog, Checkpoint};
 use crate::dtype::Dtype;
 
@@ -27,6 +27,12 @@ impl<'a> Headers<'a> {
     /// Whether there is one of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.catalog.get(name).is_some()
+    }
+
+    /// The shape of the one of this name, if there is one.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        let place = self.catalog.get(name)?;
+        Some(&place.tensor.shape)
     }
 
     /// One whose name begins with `prefix`, if there is any.
@@ -75,13 +81,14 @@ impl<'a> Headers<'a> {
     /// Checks the tensors of a norm.
     pub(super) fn check_norm(&self, norm: &NormTensors) -> Result<(), Error> {
         let shape = norm.stored_shape();
-        let mut tensors = norm.weight.iter().chain(&norm.bias);
-        tensors.try_for_each(|tensor| self.check(tensor, &shape))
+        let named = norm.weight.iter().chain(&norm.bias);
+        let mut tensors = named.flat_map(|name| norm.tensors(name));
+        tensors.try_for_each(|tensor| self.check(&tensor, &shape))
     }
 
     /// Checks a list of numbers.
     pub(super) fn check_vector(&self, vector: &Vector) -> Result<(), Error> {
-        self.check(&vector.tensor, &[vector.len])
+        self.check(&vector.tensor, &vector.shape)
     }
 
     /// Checks the tensors of a linear layer, and that no bias is left over.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! where each of the four norms may be missing, `s` is mostly 1, and `m = norm(x)` or `m = a` where the two halves run in
-//! parallel. Where a block has experts (`experts.rs`), `y = h + s sum_i w_i expert_i(m)` over those that a router chose for the
+//! parallel. A recurrence (`recurrence.rs`) may stand in for attention, or run beside it. Where a block has experts (`experts.rs`), `y = h + s sum_i w_i expert_i(m)` over those that a router chose for the
 //! token. What differs between architectures is data: a `DecoderBlock` says what is computed and which tensors it takes, and
 //! `src/forward/block.rs` computes it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to
 //! `tests/forward/goldens.py`.
@@ -18,28 +18,36 @@
 
 mod activation;
 mod architecture;
+mod attention;
 mod block;
 mod config;
 mod error;
 mod experts;
 mod families;
 mod family;
+mod feed_forward;
 mod headers;
 mod latent;
 mod mlp;
 mod position;
 mod reading;
+mod recurrence;
 mod rotary;
+mod tensors;
 
-pub(crate) use activation::Activation;
+pub(crate) use activation::{Activation, Nonlinearity};
 pub use architecture::{Architecture, Site};
-pub(crate) use block::{
-    BlockOrder, DecoderBlock, FeedForward, HeadCounts, HeadNorms, Linear, NormKind, NormTensors,
-    NormedWidth, Position, Projections, SelfAttention,
+pub(crate) use attention::{
+    HeadCounts, HeadNorms, NormedWidth, Position, Projections, QueryTemperature, Reach,
+    SelfAttention,
 };
+pub(crate) use block::{BlockOrder, DecoderBlock, Mixer, MixerKind};
 pub use error::Error;
 pub(crate) use experts::{Experts, Share};
+pub(crate) use feed_forward::FeedForward;
 pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
 pub(crate) use mlp::Mlp;
 pub(crate) use position::Alibi;
+pub(crate) use recurrence::{Cell, Convolution, DeltaSizes, Scan, ScanSizes, StateSizes};
 pub(crate) use rotary::{Pairing, Rotary};
+pub(crate) use tensors::{Linear, NormKind, NormTensors};

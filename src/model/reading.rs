@@ -30,7 +30,7 @@ impl Architecture {
     /// [`Error::Tensor`] for a head that is missing or of another shape.
     pub fn check_head(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
         let headers = Headers::of(checkpoint);
-        headers.check(&self.head, &[self.vocab_size, self.hidden_size])?;
+        headers.check(&self.head, &[self.vocab_size, self.embedding_size])?;
         match &self.head_bias {
             Some(bias) => headers.check(bias, &[self.vocab_size]),
             None => Ok(()),
@@ -59,6 +59,7 @@ fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
     };
     let architecture = (family.describe)(&files)?;
     check(&architecture, &headers)?;
+    check_blocks(&architecture, &files)?;
     Ok(architecture)
 }
 
@@ -69,7 +70,12 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
         hidden_size,
         ..
     } = *architecture;
-    headers.check(&architecture.embedding, &[vocab_size, hidden_size])?;
+    let embedding_size = architecture.embedding_size;
+    headers.check(&architecture.embedding, &[vocab_size, embedding_size])?;
+    let projections = architecture.embedding_projections.iter().flatten();
+    for linear in projections {
+        headers.check_linear(linear)?;
+    }
     if let Some(embedding) = &architecture.position_embedding {
         let rows = embedding.offset + embedding.positions;
         headers.check(&embedding.tensor, &[rows, hidden_size])?;
@@ -85,15 +91,26 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
             |vector| headers.check_vector(vector),
         )?;
     }
+    Ok(())
+}
+
+/// Checks that no block is left over, but for those that predict further tokens, which the decoder does without.
+fn check_blocks(architecture: &Architecture, files: &ModelFiles<'_>) -> Result<(), Error> {
+    let key = "num_nextn_predict_layers";
+    let further = match files.config.get(key) {
+        None => 0,
+        Some(value) if value.as_u64() == Some(0) => 0,
+        Some(_) => files.config.size(key)?,
+    };
     let blocks = architecture.blocks.len();
-    let beyond = format!("{}{blocks}.", architecture.block_prefix);
-    match headers.starting_with(&beyond) {
+    let beyond = format!("{}{}.", architecture.block_prefix, blocks + further);
+    match files.headers.starting_with(&beyond) {
         None => Ok(()),
         Some(tensor) => {
             let problem = format!(
-                "is of a block that config.json does not count: num_hidden_layers is {blocks}"
+                "is of a block that config.json does not count: num_hidden_layers is {blocks}, {key} {further}"
             );
-            Err(headers.wrong(tensor, problem))
+            Err(files.headers.wrong(tensor, problem))
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Stored {
     MaybeConv1d(Hidden),
     /// All experts of a block in one tensor, `[experts, out, in]` or `[experts, in, out]`.
     FusedExperts(Hidden),
+    /// All experts of a block one below the other in a matrix, `[experts * rows, columns]`, each lying this way.
+    StackedExperts(Layout),
 }
 
 /// Which side of a layer has `hidden_size` features; by it a shape tells which axis is which.
@@ -648,6 +650,30 @@ pub(crate) static RULES: &[NameRule] = &[
         ],
     },
     NameRule {
+        seen_in: "attention of dbrx",
+        stored: Stored::Linear,
+        input: Input::Attention,
+        tails: &["norm_attn_norm.attn.Wqkv"],
+    },
+    NameRule {
+        seen_in: "the same: its output",
+        stored: Stored::Linear,
+        input: Input::AttentionOutput,
+        tails: &["norm_attn_norm.attn.out_proj"],
+    },
+    NameRule {
+        seen_in: "experts of dbrx, one below the other in a matrix: gate and up",
+        stored: Stored::StackedExperts(Layout::OutIn),
+        input: Input::Experts,
+        tails: &["ffn.experts.mlp.w1", "ffn.experts.mlp.v1"],
+    },
+    NameRule {
+        seen_in: "the same: down",
+        stored: Stored::StackedExperts(Layout::InOut),
+        input: Input::ExpertsDown,
+        tails: &["ffn.experts.mlp.w2"],
+    },
+    NameRule {
         seen_in: "experts of queries: jetmoe",
         stored: Stored::FusedExperts(Hidden::In),
         input: Input::Unnamed,
@@ -713,7 +739,7 @@ impl Stored {
     /// `[out, in]`.
     pub(crate) const fn group(self) -> Option<(Group, Hidden)> {
         match self {
-            Self::Linear => None,
+            Self::Linear | Self::StackedExperts(_) => None,
             Self::MaybeConv1d(hidden) => Some((Group::Conv1d, hidden)),
             Self::FusedExperts(hidden) => Some((Group::Experts, hidden)),
         }
@@ -744,8 +770,8 @@ pub(crate) fn known(name: &str) -> Option<Known> {
     RULES.iter().find_map(|rule| {
         let tail = match (bare, rule.stored) {
             (Some(bare), _) => bare,
-            // Fused experts are parameters of their module, mostly without `.weight`.
-            (None, Stored::FusedExperts(_)) => tail,
+            // Experts in one are parameters of their module, mostly without `.weight`.
+            (None, Stored::FusedExperts(_) | Stored::StackedExperts(_)) => tail,
             (None, _) => return None,
         };
         let found = rule

@@ -7,7 +7,7 @@ use super::allocation::{self, Allocation};
 use super::blocks::{PlannedBlock, blocks};
 use super::error::Error;
 use super::few_tokens::{FEW_TOKENS, StandIns};
-use super::left_dense::LeftDense;
+use super::left_dense::{DenseReason, LeftDense};
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
 use crate::checkpoint::Checkpoint;
@@ -36,7 +36,7 @@ pub struct Draft {
     pub(super) blocks: Vec<PlannedBlock>,
     /// Whether every tensor has its own share of what was asked for.
     pub(super) is_allocated: bool,
-    left_dense: Option<LeftDense>,
+    left_dense: Vec<LeftDense>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -65,7 +65,10 @@ impl Draft {
             });
         }
         let tensors = decide(&checkpoint, &options)?;
-        let left_dense = LeftDense::of(&tensors).filter(|_| !options.targets.has_include());
+        let left_dense = match options.targets.has_include() {
+            true => Vec::new(),
+            false => LeftDense::of(&tensors),
+        };
         let mut draft = Self {
             checkpoint,
             norms,
@@ -120,10 +123,10 @@ impl Draft {
         &self.tensors
     }
 
-    /// What stays dense of the decoder because no rule knows its names; `None` where tensors were chosen by name.
+    /// What stays dense of the decoder without anybody's decision, by reason; nothing where tensors were chosen by name.
     #[must_use]
-    pub const fn left_dense(&self) -> Option<&LeftDense> {
-        self.left_dense.as_ref()
+    pub fn left_dense(&self) -> &[LeftDense] {
+        &self.left_dense
     }
 
     /// What a user should know before the plan is run.
@@ -341,35 +344,32 @@ impl Draft {
     fn check_targets(&self) -> Result<Vec<String>, Error> {
         let model_type = || self.checkpoint.model_type().map(str::to_owned);
         let mut warnings = Vec::new();
-        if let Some(left_dense) = &self.left_dense {
-            if left_dense.share() > 0.5 {
+        for left_dense in &self.left_dense {
+            let is_unknown = left_dense.reason == DenseReason::UnknownName;
+            if is_unknown && left_dense.share() > 0.5 {
                 return Err(Error::MostlyUnknown {
                     left_dense: left_dense.clone(),
                     model_type: model_type(),
                 });
             }
-            warnings.push(format!(
-                "left dense: {left_dense}, names that no rule knows"
-            ));
+            warnings.push(format!("left dense: {left_dense}, {}", left_dense.reason));
         }
         if self.pruned().next().is_none() {
             return Err(Error::NothingToPrune {
                 model_type: model_type(),
             });
         }
-        let undecided: Vec<&str> = self
-            .tensors
-            .iter()
-            .filter(|tensor| matches!(tensor.action, Action::Copy(Reason::AxisUnknown)))
-            .map(|tensor| tensor.name.as_str())
-            .collect();
-        if let Some(first) = undecided.first() {
-            warnings.push(format!(
-                "{} tensors are not pruned, starting with {}: {}",
-                undecided.len(),
-                shown(first),
-                Reason::AxisUnknown
-            ));
+        for reason in [Reason::AxisUnknown, Reason::ExpertsUnknown] {
+            let is_left = |action: &Action| matches!(action, Action::Copy(why) if *why == reason);
+            let undecided = self.tensors.iter().filter(|tensor| is_left(&tensor.action));
+            let undecided: Vec<&str> = undecided.map(|tensor| tensor.name.as_str()).collect();
+            if let Some(first) = undecided.first() {
+                warnings.push(format!(
+                    "{} tensors are not pruned, starting with {}: {reason}",
+                    undecided.len(),
+                    shown(first),
+                ));
+            }
         }
         if let Selection::Pattern(pattern) = self.options.selection {
             let m = pattern.m() as usize;

@@ -1,4 +1,5 @@
-//! The decoder's weights that nobody decided to leave dense: matrices in the blocks whose names no rule knows.
+//! The decoder's weights that stay dense though they are matrices in its blocks: those whose names no rule knows, and those
+//! of blocks that predict further tokens.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +15,56 @@ use crate::untrusted::shown;
 /// Names that a message lists before it says how many more there are.
 const NAMED: usize = 4;
 
-/// What stays dense of a decoder because no rule knows its names.
+/// Why weights of a decoder stay dense that nobody decided to leave so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DenseReason {
+    /// No rule knows their names.
+    UnknownName,
+    /// Their blocks predict further tokens, and no calibration reaches them.
+    FurtherPrediction,
+}
+
+impl DenseReason {
+    const ALL: [Self; 2] = [Self::UnknownName, Self::FurtherPrediction];
+
+    /// Whether this is why a tensor is left.
+    fn is_of(self, reason: &Reason) -> bool {
+        match self {
+            Self::UnknownName => matches!(reason, Reason::UnknownName | Reason::NotAMatrix),
+            Self::FurtherPrediction => matches!(reason, Reason::FurtherPrediction),
+        }
+    }
+
+    /// What the names of such tensors have in common: those of a block for further tokens are one.
+    fn pattern(self, name: &str) -> String {
+        match (self, block(name)) {
+            (Self::FurtherPrediction, Some(block)) => {
+                format!("{}*", &name[..name.len() - block.tail.len()])
+            }
+            _ => numberless(name),
+        }
+    }
+}
+
+impl fmt::Display for DenseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownName => "names that no rule knows",
+            Self::FurtherPrediction => {
+                "which predicts further tokens, and which no calibration reaches"
+            }
+        })
+    }
+}
+
+/// What stays dense of a decoder for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LeftDense {
+    /// Why.
+    pub reason: DenseReason,
     /// Weights left dense.
     pub weights: u64,
     /// Weights of all matrices in the decoder's blocks.
@@ -30,7 +77,7 @@ pub struct LeftDense {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DensePattern {
-    /// The name with `*` for every number, as in `model.layers.*.attn.proj.weight`. It is a stranger's text: escape it
+    /// The name with `*` for every number, as in `model.layers.*.attn.proj.weight`, or for all of a block. It is a stranger's text: escape it
     /// before printing.
     pub pattern: String,
     /// How many tensors.
@@ -40,21 +87,28 @@ pub struct DensePattern {
 }
 
 impl LeftDense {
-    /// What these tensors leave dense, if anything.
-    pub(super) fn of(tensors: &[PlannedTensor]) -> Option<Self> {
+    /// What these tensors leave dense, by reason; nothing for a reason that none has.
+    pub(super) fn of(tensors: &[PlannedTensor]) -> Vec<Self> {
+        let reasons = DenseReason::ALL.into_iter();
+        reasons
+            .filter_map(|reason| Self::for_reason(reason, tensors))
+            .collect()
+    }
+
+    fn for_reason(reason: DenseReason, tensors: &[PlannedTensor]) -> Option<Self> {
         let mut patterns: BTreeMap<String, DensePattern> = BTreeMap::new();
         let (mut left, mut of) = (0, 0);
         for tensor in tensors.iter().filter(|tensor| is_matrix(tensor)) {
             let weights = tensor.shape.iter().product::<usize>() as u64;
             of += weights;
-            if !matches!(
-                tensor.action,
-                Action::Copy(Reason::UnknownName | Reason::NotAMatrix)
-            ) {
+            let Action::Copy(why) = &tensor.action else {
+                continue;
+            };
+            if !reason.is_of(why) {
                 continue;
             }
             left += weights;
-            let pattern = numberless(&tensor.name);
+            let pattern = reason.pattern(&tensor.name);
             let row = patterns.entry(pattern.clone()).or_insert(DensePattern {
                 pattern,
                 tensors: 0,
@@ -66,6 +120,7 @@ impl LeftDense {
         let mut patterns: Vec<_> = patterns.into_values().collect();
         patterns.sort_by_key(|row| std::cmp::Reverse(row.weights));
         (left > 0).then_some(Self {
+            reason,
             weights: left,
             of,
             patterns,

@@ -27,7 +27,7 @@ pub use blocks::PlannedBlock;
 pub use draft::Draft;
 pub use error::Error;
 pub use few_tokens::FEW_TOKENS;
-pub use left_dense::{DensePattern, LeftDense};
+pub use left_dense::{DensePattern, DenseReason, LeftDense};
 pub use options::{NormsSource, Options};
 pub use tensors::{Action, PlannedTensor};
 

@@ -7,6 +7,7 @@ use super::error::Error;
 use super::gpu::CHUNKS;
 use super::matrix::Matrix;
 use super::pieces;
+use super::{mend, menders};
 use crate::checkpoint::Reader;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
 use crate::device::{Backend, Device};
@@ -33,7 +34,21 @@ pub fn memory(draft: &Draft, device: &Device) -> u64 {
         Backend::Cpu(_) => 16 << 20,
         Backend::Gpu(_) => 128 << 20,
     };
-    program + chunk.max().unwrap_or(0)
+    program + chunk.max().unwrap_or(0) + mending(draft, device)
+}
+
+/// What compensation takes beside: the factors of a few inputs, and the rows that each thread mends.
+fn mending(draft: &Draft, device: &Device) -> u64 {
+    let Some(compensation) = draft.options().compensation else {
+        return 0;
+    };
+    let threads = match device.backend() {
+        Backend::Cpu(cpu) => cpu.threads() as u64,
+        Backend::Gpu(_) => 1,
+    };
+    let widest = draft.pruned().map(|(_, target)| target.in_features).max();
+    let widest = widest.unwrap_or(0);
+    menders::memory(widest, compensation.rank) + threads * mend::memory(widest)
 }
 
 /// How long the device would compute, measured by deciding one chunk of the plan's largest matrix; `None` for a plan

@@ -11,6 +11,11 @@ use crate::targets::Target;
 /// Inputs whose products are kept: weights that read the same one follow each other closely in a file.
 const RECENT: usize = 4;
 
+/// Bytes of memory that the products of a few inputs take, while one more is made of its sketch in f64.
+pub(super) const fn memory(in_features: usize, rank: usize) -> u64 {
+    (in_features * rank * (2 * 4 * RECENT + 4 + 4 * 8)) as u64
+}
+
 /// What an input gives.
 #[derive(Debug)]
 pub(super) struct InputMender {

@@ -61,9 +61,9 @@ pub struct Report {
     pub blocks: Vec<Totals>,
     /// Sum over all pruned tensors.
     pub prunable: Totals,
-    /// What stays dense of the decoder because no rule knows its names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub left_dense: Option<LeftDense>,
+    /// What stays dense of the decoder without anybody's decision, by reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_dense: Vec<LeftDense>,
     /// Sum over all tensors, counting zeros in the pruned ones only.
     pub all_weights: Totals,
     /// Every tensor.
@@ -201,7 +201,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
             .collect(),
         blocks: blocks(plan, outcome),
         prunable: prunable.finish("prunable"),
-        left_dense: plan.left_dense().cloned(),
+        left_dense: plan.left_dense().to_vec(),
         all_weights: all.finish("all weights"),
         tensors,
         bytes: plan.bytes_total(),

@@ -67,6 +67,9 @@ pub(super) fn layout(
     model: &Model,
     witnesses: &Witnesses,
 ) -> Option<Layout> {
+    if let Stored::StackedExperts(layout) = stored {
+        return Some(layout);
+    }
     let Some((group, hidden)) = stored.group() else {
         return Some(Layout::OutIn);
     };
@@ -111,6 +114,7 @@ mod tests {
         Model {
             model_type: model_type.map(str::to_owned),
             hidden_size,
+            ..Model::default()
         }
     }
 

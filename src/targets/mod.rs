@@ -101,7 +101,7 @@ fn decide_one(
     }
     let rule = known(name).map(|known| known.rule);
     if filter.is_default() {
-        if let Some(reason) = reason::unless_asked(name) {
+        if let Some(reason) = reason::unless_asked(name, model) {
             return Decision::Skip(reason);
         }
         if rule.is_none() && shape.len() == 2 {
@@ -114,6 +114,12 @@ fn decide_one(
     let (experts, first, last) = match (stored, shape) {
         (Stored::Linear | Stored::MaybeConv1d(_), &[first, last]) => (1, first, last),
         (Stored::FusedExperts(_), &[experts, first, last]) => (experts, first, last),
+        (Stored::StackedExperts(_), &[rows, last]) => match model.experts {
+            Some(experts) if rows.is_multiple_of(experts.get()) => {
+                (experts.get(), rows / experts, last)
+            }
+            _ => return Decision::Skip(Reason::ExpertsUnknown),
+        },
         _ => return Decision::Skip(Reason::NotAMatrix),
     };
     if shape.contains(&0) {

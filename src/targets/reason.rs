@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::names::grammar::{block, of_another_modality};
+use super::model::Model;
+use crate::names::grammar::{block, is_of_side_decoder, of_another_modality};
 use crate::names::packed::is_of_quantisation;
 use crate::untrusted::shown;
 
@@ -22,6 +23,8 @@ pub enum Reason {
     Router,
     /// A convolution, a decay or another parameter of a mixer, which is no linear layer.
     NotLinear,
+    /// Part of a block that predicts further tokens, which no calibration reaches.
+    FurtherPrediction,
     /// Part of a vision, audio or speech tower, or of what connects it to the language model.
     OtherModality,
     /// Outside the numbered decoder blocks.
@@ -34,6 +37,8 @@ pub enum Reason {
     Quantized,
     /// Nothing says which axis of the matrix is its input.
     AxisUnknown,
+    /// Nothing says how many experts' matrices lie one below the other in it.
+    ExpertsUnknown,
     /// An exclude glob matches it.
     Excluded {
         /// The glob as it was given.
@@ -52,6 +57,9 @@ impl fmt::Display for Reason {
             Self::Bias => "a bias, never pruned",
             Self::Router => "a router, which chooses experts; include it by name to prune it",
             Self::NotLinear => "a convolution or a decay, not a linear layer",
+            Self::FurtherPrediction => {
+                "of a block that predicts further tokens, which no calibration reaches; include it by name to prune it"
+            }
             Self::OtherModality => "of a vision or audio part; include it by name to prune it",
             Self::NotInABlock => "outside the decoder blocks; include it by name to prune it",
             Self::UnknownName => "an unknown name; include it by name if it is a linear layer",
@@ -59,6 +67,9 @@ impl fmt::Display for Reason {
             Self::Quantized => "a piece of a quantised weight; prune the model before it is quantised",
             Self::AxisUnknown => {
                 "cannot tell which axis is the input; put the model's config.json, with model_type and hidden_size, next to the weights"
+            }
+            Self::ExpertsUnknown => {
+                "cannot tell how many experts it holds; put the model's config.json next to the weights"
             }
             Self::Excluded { glob } => return write!(f, "excluded by `{}`", shown(glob)),
             Self::NotIncluded => "no include glob matches it",
@@ -87,9 +98,12 @@ pub(super) fn never(name: &str) -> Option<Reason> {
 }
 
 /// The reason to leave a weight alone unless it is asked for by name.
-pub(super) fn unless_asked(name: &str) -> Option<Reason> {
+pub(super) fn unless_asked(name: &str, model: &Model) -> Option<Reason> {
     if of_another_modality(name) {
         return Some(Reason::OtherModality);
+    }
+    if is_of_side_decoder(name) || is_of_further_block(name, model) {
+        return Some(Reason::FurtherPrediction);
     }
     let mut parts = name.split('.');
     let Some(block) = block(name) else {
@@ -120,6 +134,12 @@ pub(super) fn unless_asked(name: &str) -> Option<Reason> {
     } else {
         None
     }
+}
+
+/// Whether a tensor lies in one of the blocks behind the decoder's that predict further tokens.
+fn is_of_further_block(name: &str, model: &Model) -> bool {
+    let number = block(name).and_then(|block| block.number.parse().ok());
+    number.is_some_and(|number| model.further_blocks.contains(&number))
 }
 
 /// Names of output layers.

@@ -34,6 +34,7 @@ fn checkpoints() -> Vec<Checkpoint> {
                 model: Model {
                     model_type: Some(model_type.to_owned()),
                     hidden_size: Some(hidden_size.parse().unwrap()),
+                    ..Model::default()
                 },
                 rows: Vec::new(),
             });
@@ -66,11 +67,13 @@ fn word(decision: &Decision) -> &'static str {
             Reason::Norm => "norm",
             Reason::Bias => "bias",
             Reason::Router => "router",
+            Reason::FurtherPrediction => "further-prediction",
             Reason::NotLinear => "not-linear",
             Reason::OtherModality => "other-modality",
             Reason::NotInABlock => "not-in-a-block",
             Reason::UnknownName => "unknown-name",
             Reason::NotAMatrix => "not-a-matrix",
+            Reason::ExpertsUnknown => "experts-unknown",
             Reason::AxisUnknown => "axis-unknown",
             Reason::Quantized | Reason::Excluded { .. } | Reason::NotIncluded => "unlisted",
         },
@@ -295,6 +298,53 @@ fn a_glob_that_matches_nothing_is_counted_as_such() {
         (plan.include[3].glob.as_str(), plan.exclude[0].matched),
         ("upproj", 0)
     );
+}
+
+#[test]
+fn experts_one_below_the_other_are_as_many_as_the_config_says() {
+    let config = json!({"model_type": "dbrx", "d_model": 64, "ffn_config": {"moe_num_experts": 4}});
+    let model = Model::from_config(&Config::parse(config.to_string().as_bytes()).unwrap());
+    let all = NameFilter::default();
+    let decide = |name: &str, shape: &[usize], model| {
+        let name = format!("transformer.blocks.0.ffn.experts.mlp.{name}");
+        classify(&tensor(&name, shape), model, &all)
+    };
+    for (name, layout, sides) in [
+        ("w1", Layout::OutIn, (48, 64)),
+        ("v1", Layout::OutIn, (48, 64)),
+        ("w2", Layout::InOut, (64, 48)),
+    ] {
+        let decision = decide(name, &[4 * 48, 64], &model);
+        let target = decision.target().unwrap();
+        assert_eq!((target.experts, target.layout), (4, layout), "{name}");
+        assert_eq!((target.out_features, target.in_features), sides, "{name}");
+    }
+    for (rows, model) in [(4 * 48 + 2, &model), (4 * 48, &Model::default())] {
+        let decision = decide("w2", &[rows, 64], model);
+        assert_eq!(decision, Decision::Skip(Reason::ExpertsUnknown));
+    }
+}
+
+#[test]
+fn blocks_behind_those_of_the_decoder_stay_dense_unless_asked_for() {
+    let config = json!({"num_hidden_layers": 2, "num_nextn_predict_layers": 1});
+    let model = Model::from_config(&Config::parse(config.to_string().as_bytes()).unwrap());
+    let default = NameFilter::default();
+    let name = |block| format!("model.layers.{block}.mlp.up_proj.weight");
+    let decide = |block, filter| classify(&tensor(&name(block), &[8, 8]), &model, filter);
+    assert!(decide(1, &default).target().is_some());
+    let left = Decision::Skip(Reason::FurtherPrediction);
+    assert_eq!(decide(2, &default), left);
+    assert!(decide(3, &default).target().is_some(), "nobody's block");
+    let asked = NameFilter::new(&["*layers.2.*"], &[]).unwrap();
+    assert!(decide(2, &asked).target().is_some());
+    for broken in [
+        json!({"num_hidden_layers": 2, "num_nextn_predict_layers": u64::MAX}),
+        json!({"num_nextn_predict_layers": -1}),
+    ] {
+        let model = Model::from_config(&Config::parse(broken.to_string().as_bytes()).unwrap());
+        assert!(!model.further_blocks.contains(&0));
+    }
 }
 
 #[test]

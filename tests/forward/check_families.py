@@ -74,6 +74,7 @@ FAMILIES = {
     "smollm3": dict(num_hidden_layers=4),
     "starcoder2": WINDOW,
     "stablelm": dict(head_dim=DEFAULT),
+    "stablelm-12b": dict(head_dim=DEFAULT, qk_layernorm=True, use_parallel_residual=True),
     "cohere": dict(),
     "cohere2": dict(WINDOW, num_hidden_layers=4),
     "glm": dict(),
@@ -88,6 +89,7 @@ FAMILIES = {
     "ministral": WINDOW,
     # Older.
     "opt": dict(),
+    "opt-350m": dict(word_embed_proj_dim=48, do_layer_norm_before=False),
     "gpt2": dict(),
     "gpt_bigcode": dict(),
     "gpt_neo": dict(attention_types=[[["global", "local"], 1]], window_size=16),
@@ -109,20 +111,26 @@ FAMILIES = {
     "deepseek_v2": dict(head_dim=DEFAULT, num_key_value_heads=4),
     "deepseek_v3": dict(head_dim=DEFAULT, num_key_value_heads=4),
     "gpt_oss": WINDOW,
-    "llama4_text": dict(intermediate_size_mlp=96),
+    "llama4_text": dict(intermediate_size_mlp=96, num_hidden_layers=4, no_rope_layer_interval=2, attention_chunk_size=16,
+                        floor_scale=8, attn_scale=0.3, interleave_moe_layer_step=2),
     "dbrx": dict(ffn_config=dict(ffn_hidden_size=96, moe_num_experts=4, moe_top_k=2),
                  attn_config=dict(kv_n_heads=2, rope_theta=10000.0, clip_qkv=8.0)),
     # Hybrids and recurrences.
     "qwen3_next": dict(num_hidden_layers=4),
     "qwen3_5_text": dict(num_hidden_layers=4),
+    "qwen3_5_moe_text": dict(num_hidden_layers=4),
     "olmo_hybrid": dict(num_hidden_layers=4),
     "lfm2": dict(head_dim=DEFAULT, layer_types=["conv", "full_attention"]),
     "lfm2_moe": dict(head_dim=DEFAULT, num_hidden_layers=4, layer_types=["conv", "full_attention"] * 2, num_dense_layers=1),
     "jamba": dict(num_hidden_layers=4, attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False),
-    "bamba": dict(head_dim=DEFAULT, attn_layer_indices=[1]),
-    "falcon_h1": dict(),
-    "granitemoehybrid": dict(layer_types=["mamba", "attention"]),
-    "nemotron_h": dict(num_hidden_layers=4),
+    "bamba": dict(head_dim=DEFAULT, attn_layer_indices=[1], mamba_n_groups=2),
+    "falcon_h1": dict(mamba_rms_norm=True, mamba_n_groups=2, attention_in_multiplier=0.7, attention_out_multiplier=1.3,
+                      key_multiplier=0.6, ssm_in_multiplier=1.2, ssm_out_multiplier=0.8, embedding_multiplier=1.7,
+                      ssm_multipliers=[0.9, 1.1, 0.7, 1.4, 0.5], mlp_multipliers=[0.8, 1.5], lm_head_multiplier=0.3),
+    "granitemoehybrid": dict(layer_types=["linear_attention", "full_attention"], embedding_multiplier=3.0,
+                             logits_scaling=2.0, residual_multiplier=0.5, attention_multiplier=0.3),
+    "granitemoehybrid-dense": dict(layer_types=["linear_attention", "full_attention"], num_local_experts=0),
+    "nemotron_h": dict(num_hidden_layers=4, layers_block_type=["linear_attention", "moe", "full_attention", "mlp"]),
     "recurrent_gemma": dict(num_hidden_layers=3, attention_window_size=16),
     "mamba": dict(n_layer=DEFAULT, intermediate_size=DEFAULT),
     "mamba2": dict(num_heads=8, head_dim=16, expand=2),
@@ -134,7 +142,14 @@ BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.\d+\.")
 # They choose experts or tokens, and stay dense.
 ROUTER = re.compile(r"\.(gate|shared_expert_gate)\.weight$|\.(router|indexer)\.")
 # Parameters that are no weights of linear layers keep what transformers gives them.
-KEPT = re.compile(r"conv|A_log|\.D$|dt_bias|rg_lru|time_(mix|decay|first)|slope|decay|e_score_correction_bias")
+KEPT = re.compile(r"conv1d|conv\.conv|A_log|\.D$|dt_bias|rg_lru|time_(mix|decay|first)|slope|decay|e_score_correction_bias")
+# Experts one below the other in a matrix.
+STACKED = re.compile(r"ffn\.experts\.mlp\.")
+
+
+def apart(name, tensor):
+    """A tensor with a dimension of its own for its experts, where it has several."""
+    return tensor.view(SIZES["num_experts"], -1, tensor.shape[-1]) if STACKED.search(name) else tensor
 
 
 def shown(error):
@@ -143,6 +158,8 @@ def shown(error):
 
 def configuration(name, changes):
     wanted = {**SIZES, **changes}
+    # What comes behind a dash tells variants apart.
+    name = name.split("-")[0]
     known = transformers.AutoConfig.for_model(name)
     return transformers.AutoConfig.for_model(name, **{
         key: value for key, value in wanted.items() if value is not DEFAULT and (key in changes or hasattr(known, key))})
@@ -240,6 +257,7 @@ def linear_layers(stored, by_row):
         if tensor.dim() not in (2, 3) or not BLOCK.search(name):
             continue
         found = []
+        tensor = apart(name, tensor)
         for expert, matrix in enumerate(tensor if tensor.dim() == 3 else [tensor]):
             for lying in (lambda m: m, lambda m: m.T):
                 sums = by_row.get(lying(matrix)[0].contiguous().numpy().tobytes())
@@ -331,7 +349,8 @@ def check(name, changes, binary, folder):
             if not torch.equal(torch.where(after == 0, before, after), before):
                 wrong.append(f"{key}: survivors changed")
             for expert, lying, _ in layers.get(key, []):
-                matrix = lying(after[expert] if after.dim() == 3 else after)
+                of_experts = apart(key, after)
+                matrix = lying(of_experts[expert] if of_experts.dim() == 3 else after)
                 zeros = (matrix == 0).sum(1)
                 if not (zeros == round(matrix.shape[1] / 2)).all():
                     wrong.append(f"{key}: {zeros.min()} to {zeros.max()} zeros in rows of {matrix.shape[1]}")

@@ -18,6 +18,7 @@ import tempfile
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 HERE = pathlib.Path(__file__).parent
 SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=80,
@@ -143,8 +144,56 @@ CASES = {
     # One interleaved projection, norms in each head, squared ReLU.
     "persimmon": (torch.bfloat16, dict()),
 }
+CASES |= {
+    # xIELU, whose numbers each block learns; norms of heads.
+    "apertus": (torch.bfloat16, dict(num_key_value_heads=2, attention_bias=True, rope_parameters=LLAMA3)),
+    # A short convolution with biases, then attention.
+    "lfm2": (torch.bfloat16, dict(num_key_value_heads=2, layer_types=["conv", "full_attention"], conv_bias=True,
+                                  block_auto_adjust_ff_dim=False)),
+    # Mamba 1 alone.
+    "mamba": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=None, state_size=12, time_step_rank=6,
+                                   use_bias=True, conv_kernel=3)),
+    # Mamba 2 with a norm behind its gate, in groups, and time steps that are kept within limits; then attention.
+    "bamba": (torch.bfloat16, dict(num_key_value_heads=2, attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=32,
+                                   mamba_n_groups=2, mamba_d_state=12, mamba_chunk_size=8, time_step_limit=(0.4, 0.9))),
+    # Attention and Mamba 2 side by side, the norm before the gate, and multipliers everywhere.
+    "falcon_h1": (torch.bfloat16, dict(
+        num_key_value_heads=2, mamba_d_ssm=96, mamba_n_heads=6, mamba_d_head=16, mamba_n_groups=2, mamba_d_state=12,
+        mamba_chunk_size=8, mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_proj_bias=True, projectors_bias=True,
+        attention_in_multiplier=0.7, attention_out_multiplier=1.3, key_multiplier=0.6, ssm_in_multiplier=1.2,
+        ssm_out_multiplier=0.8, ssm_multipliers=[0.9, 1.1, 0.7, 1.4, 0.5], mlp_multipliers=[0.8, 1.5],
+        embedding_multiplier=1.7, lm_head_multiplier=0.3)),
+    # The same without that norm.
+    "falcon_h1-plain": (torch.bfloat16, dict(
+        num_key_value_heads=2, mamba_d_ssm=96, mamba_n_heads=6, mamba_d_head=16, mamba_d_state=12, mamba_chunk_size=8)),
+}
+CASES |= {
+    # OPT 350M: norms of sums, and an embedding narrower than the residual stream.
+    "opt-350m": (torch.float16, dict(intermediate_size=None, ffn_dim=96, word_embed_proj_dim=48, do_layer_norm_before=False)),
+    # Each half is added to what it read, normalised.
+    "bloom-normed_residual": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=4,
+                                                   apply_residual_connection_post_layernorm=True)),
+    # Scores that are not scaled, a window in every other block.
+    "gpt_neo": (torch.bfloat16, dict(attention_types=[[["global", "local"], 1]], window_size=8)),
+    # Queries, values and keys in four quarters of one tensor.
+    "codegen": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=8, n_inner=96, rotary_dim=4)),
+    # StableLM 2 12B: a norm for each head, in a tensor of its own.
+    "stablelm-normed_heads": (torch.float16, dict(num_key_value_heads=2, qk_layernorm=True, use_parallel_residual=True)),
+}
+CASES |= {
+    # Mamba 2 alone.
+    "mamba2": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=None, num_heads=4, head_dim=32, n_groups=2,
+                                    state_size=12, chunk_size=8, use_bias=True)),
+    # Mamba 1 with norms without weights.
+    "falcon_mamba": (torch.bfloat16, dict(intermediate_size=None, num_attention_heads=None, state_size=12,
+                                          time_step_rank=6)),
+    # Qwen 3.5: a delta net in tensors of their own, gated attention.
+    "qwen3_5_text": (torch.bfloat16, dict(
+        num_key_value_heads=2, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=12)),
+}
 # Their norms have factors around 1 where the weight is around 0.
-OFFSET_NORMS = ("gemma", "nemotron")
+OFFSET_NORMS = ("gemma", "nemotron", "qwen3_next", "qwen3_5")
 # Experts are narrow, so that several of them stay small.
 CASES |= {
     # Mixtral 8x7B: two experts a token, whose weights are normalised; the window of Mistral.
@@ -188,8 +237,56 @@ CASES |= {
                                          rope_type="yarn", rope_theta=500.0, factor=4.0, beta_fast=4.0, beta_slow=1.0,
                                          truncate=False, original_max_position_embeddings=16))),
 }
+CASES |= {
+    # Chunks, a block without rotation but with a temperature, experts as [in, out] whose input is weighed, a dense block.
+    "llama4_text": (torch.bfloat16, dict(
+        num_key_value_heads=2, head_dim=16, no_rope_layers=[1, 0], attention_chunk_size=12, floor_scale=5, attn_scale=0.3,
+        interleave_moe_layer_step=2, intermediate_size=24, intermediate_size_mlp=96, num_local_experts=5,
+        num_experts_per_tok=2, pad_token_id=0)),
+    # Experts one below the other in three matrices, of which the last is [in, out]; clipped heads.
+    "dbrx": (torch.bfloat16, dict(
+        intermediate_size=None, hidden_size=None, d_model=64, attn_config=dict(kv_n_heads=2, rope_theta=10000.0, clip_qkv=1.5),
+        ffn_config=dict(ffn_hidden_size=24, moe_num_experts=5, moe_top_k=2))),
+    # Phi 3.5 MoE: experts chosen one after the other, a head with a bias, LongRoPE within the trained length.
+    "phimoe": (torch.bfloat16, dict(
+        num_key_value_heads=2, intermediate_size=24, num_local_experts=5, num_experts_per_tok=2, attention_bias=True,
+        lm_head_bias=True, router_jitter_noise=0.2, sliding_window=12, max_position_embeddings=256,
+        rope_parameters=dict(rope_type="longrope", rope_theta=500.0, original_max_position_embeddings=64, factor=4.0,
+                             short_mscale=1.2, long_mscale=1.4, short_factor=[1.0, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6],
+                             long_factor=[1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0]))),
+    # Mamba 1 with norms of what it chooses; attention without positions, and experts whose weights are not normalised.
+    "jamba": (torch.bfloat16, dict(
+        num_key_value_heads=2, intermediate_size=24, num_experts=5, num_experts_per_tok=2, attn_layer_period=2,
+        attn_layer_offset=1, mamba_d_state=12, mamba_dt_rank=6, mamba_d_conv=3)),
+    # LFM 2 with experts in all blocks but the first.
+    "lfm2_moe": (torch.bfloat16, dict(
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], num_dense_layers=1, num_experts=5,
+        num_experts_per_tok=2, moe_intermediate_size=16, routed_scaling_factor=1.5)),
+    # Granite 4: Mamba 2, then attention; an expert for all beside the others.
+    "granitemoehybrid": (torch.bfloat16, dict(
+        num_key_value_heads=2, layer_types=["linear_attention", "full_attention"], mamba_n_heads=4, mamba_d_head=32,
+        mamba_n_groups=2, mamba_d_state=12, mamba_chunk_size=8, num_local_experts=5, num_experts_per_tok=2,
+        intermediate_size=20, shared_intermediate_size=24, embedding_multiplier=1.5, logits_scaling=2.0,
+        residual_multiplier=0.7, attention_multiplier=0.2)),
+    # Nemotron 3: a block is one thing, each of the four.
+    "nemotron_h": (torch.bfloat16, dict(
+        num_hidden_layers=4, layers_block_type=["linear_attention", "moe", "full_attention", "mlp"], num_key_value_heads=2,
+        head_dim=16, mamba_num_heads=6, mamba_head_dim=16, n_groups=2, ssm_state_size=12, chunk_size=8,
+        n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
+        routed_scaling_factor=1.5)),
+    # Qwen 3.5 with experts.
+    "qwen3_5_moe_text": (torch.bfloat16, dict(
+        num_key_value_heads=2, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=12, num_experts=5, num_experts_per_tok=2,
+        moe_intermediate_size=16, shared_expert_intermediate_size=24)),
+    # A delta net whose key heads serve two value heads each, gated attention, an expert for all behind a gate.
+    "qwen3_next": (torch.bfloat16, dict(
+        num_key_value_heads=2, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=12, num_experts=5, num_experts_per_tok=2,
+        moe_intermediate_size=16, shared_expert_intermediate_size=24)),
+}
 # What a checkpoint calls the weights that read an expert's input, and that which reads what comes out of its activation.
-EXPERT_WEIGHT = re.compile(r"\.(?:experts\.(?:(\d+)\.)?(?:(w1|w3|gate_proj|up_proj|gate_up_proj)|(w2|down_proj))"
+EXPERT_WEIGHT = re.compile(r"\.(?:experts\.(?:(\d+)\.|mlp\.)?(?:(w1|w3|v1|gate_proj|up_proj|gate_up_proj)|(w2|down_proj))"
                            r"|block_sparse_moe\.(?:(input_linear)|(output_linear)))(?:\.weight)?$")
 
 
@@ -197,6 +294,13 @@ def watch_experts(model, seen):
     """Has every module of experts put into `seen`, by its parent's name, what each expert reads and what its last layer does."""
     def hook(name):
         def see(experts, inputs):
+            if len(inputs) == 1:
+                # Llama 4: every token for every expert, times a weight that is zero for those that did not choose it.
+                of_experts = inputs[0].view(experts.num_experts, -1, experts.hidden_size)
+                owns = [x[x.any(-1)] for x in of_experts]
+                gates_ups = [(own @ both).chunk(2, -1) for own, both in zip(owns, experts.gate_up_proj)]
+                seen[name] = [(own, experts.act_fn(gate) * up) for own, (gate, up) in zip(owns, gates_ups)]
+                return
             x, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
             of_block = []
             for expert in range(experts.num_experts):
@@ -204,6 +308,15 @@ def watch_experts(model, seen):
                 if hasattr(experts, "gate_up_proj_bias"):
                     gate_up = own @ experts.gate_up_proj[expert] + experts.gate_up_proj_bias[expert]
                     of_block.append((own, experts._apply_gate(gate_up)))
+                    continue
+                if hasattr(experts, "mlp"):
+                    sides = [of.view(experts.num_experts, -1, experts.hidden_size)[expert]
+                             for of in (experts.mlp.w1, experts.mlp.v1)]
+                    gate, up = (own @ side.T for side in sides)
+                    of_block.append((own, experts.mlp.activation_fn(gate) * up))
+                    continue
+                if not hasattr(experts, "gate_up_proj"):
+                    of_block.append((own, experts.act_fn(own @ experts.up_proj[expert].T)))
                     continue
                 gate, up = (own @ experts.gate_up_proj[expert].T).chunk(2, dim=-1)
                 of_block.append((own, experts.act_fn(gate) * up))
@@ -241,7 +354,21 @@ def save_with_experts(model, dtype, folder, seen):
 
 
 def block_of(name):
-    return int(re.search(r"\.layers\.(\d+)\.", name)[1])
+    return int(re.search(r"\.(?:layers|blocks)\.(\d+)\.", name)[1])
+
+
+class Left(TorchFunctionMode):
+    """Sees weights that are multiplied with an input, [features, tokens], and not by their modules."""
+
+    def __init__(self, model, norms):
+        super().__init__()
+        self.names = {id(tensor): name for name, tensor in model.named_parameters()}
+        self.norms = norms
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in ("matmul", "__matmul__") and id(args[0]) in self.names:
+            self.norms[f"norms.{self.names[id(args[0])]}"] = squares(args[1][0].T)
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -256,13 +383,14 @@ def make(name, dtype, changes):
     for key, tensor in model.named_parameters():
         # Wide enough that attention chooses and activations bend; norms around 1; biases that matter.
         noise = torch.randn_like(tensor) * (0.3 if tensor.dim() == 1 else 0.2)
-        is_norm = key.endswith("weight") and (tensor.dim() == 1 or "norm" in key) and not name.startswith(OFFSET_NORMS)
+        around_0 = name.startswith(OFFSET_NORMS) and "linear_attn" not in key and name != "nemotron_h"
+        is_norm = key.endswith("weight") and (tensor.dim() == 1 or "norm" in key.split(".")[-2]) and not around_0
         # Some gates and ups beyond where gpt-oss clamps them.
         wide = 4.0 if name == "gpt_oss" and "gate_up" in key else 1.0
         tensor.copy_((noise * wide + (1.0 if is_norm else 0.0)).to(dtype).float())
 
     for key, tensor in model.named_buffers():
-        if key.endswith("e_score_correction_bias"):
+        if key.endswith(("e_score_correction_bias", "expert_bias")):
             tensor.copy_((torch.randn_like(tensor) * 0.3).to(dtype).float())
 
     norms, seen = {}, {}
@@ -277,13 +405,17 @@ def make(name, dtype, changes):
         in_a_block = any(part.isdigit() for part in key.split("."))
         # Routers, and the gates of experts for all, are no weights to prune.
         is_layer = isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
-        if in_a_block and is_layer and not key.endswith(("expert_gate", "router")):
+        if in_a_block and is_layer and not re.search("expert_gate$|router", key):
             module.register_forward_pre_hook(hook(key))
     tokens = torch.randint(0, config.vocab_size, (1, 32))
-    logits = model(tokens, use_cache=False).logits[0]
+    with Left(model, norms):
+        logits = model(tokens, use_cache=False).logits[0]
 
     folder = HERE / name
     folder.mkdir(exist_ok=True)
+    if name == "nemotron_h":
+        # It is saved under another name.
+        norms = {key.replace("model.", "backbone.", 1): norm for key, norm in norms.items()}
     if seen:
         norms |= save_with_experts(model, dtype, folder, seen)
         state = None
@@ -292,6 +424,11 @@ def make(name, dtype, changes):
         if config.tie_word_embeddings:
             del state["lm_head.weight"]
     kept = {k: v for k, v in config.to_dict().items() if k in KEYS and v is not None}
+    # Infinity is no number of JSON; the usual limit is not said.
+    if float("inf") in kept.get("time_step_limit", ()):
+        del kept["time_step_limit"]
+    if name == "dbrx":
+        kept |= {part: {k: v for k, v in kept[part].items() if k in KEYS} for part in ("attn_config", "ffn_config")}
     if name == "gemma3":
         state, norms, kept = as_half(state, norms, kept)
     if state is not None:
@@ -336,6 +473,25 @@ KEYS += ["num_local_experts", "num_experts", "n_routed_experts", "num_experts_pe
          "q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "topk_method",
          "rope_interleave", "layer_types", "swiglu_limit", "swiglu_alpha",
          "embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier"]
+# llama4, dbrx
+KEYS += ["intermediate_size_mlp", "interleave_moe_layer_step", "attention_chunk_size", "floor_scale", "attn_scale",
+         "attn_temperature_tuning", "ffn_config", "kv_n_heads", "rope_theta", "ffn_act_fn", "moe_num_experts", "moe_top_k",
+         "moe_normalize_expert_weights"]
+# mamba2, falcon_mamba, lfm2_moe, granitemoehybrid, nemotron_h
+KEYS += ["head_dim", "n_groups", "mixer_rms_eps", "num_dense_layers", "use_expert_bias", "shared_intermediate_size",
+         "position_embedding_type", "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "mlp_hidden_act",
+         "mamba_hidden_act", "time_step_min", "moe_shared_expert_intermediate_size"]
+# gpt_neo, phimoe
+KEYS += ["attention_types", "window_size", "num_layers", "num_heads", "lm_head_bias", "router_jitter_noise"]
+# lfm2, mamba, jamba, bamba, falcon_h1, qwen3_next
+KEYS += ["conv_bias", "conv_L_cache", "block_auto_adjust_ff_dim", "block_multiple_of", "block_ffn_dim_multiplier",
+         "state_size", "time_step_rank", "conv_kernel", "expand", "use_conv_bias", "attn_layer_period", "attn_layer_offset",
+         "expert_layer_period", "expert_layer_offset", "attn_layer_indices", "layers_block_type", "time_step_limit",
+         "mamba_d_state", "mamba_dt_rank", "mamba_d_conv", "mamba_expand", "mamba_proj_bias", "mamba_conv_bias",
+         "mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_ssm", "mamba_rms_norm", "mamba_norm_before_gate",
+         "projectors_bias", "attention_in_multiplier", "attention_out_multiplier", "key_multiplier", "ssm_in_multiplier",
+         "ssm_out_multiplier", "ssm_multipliers", "mlp_multipliers", "lm_head_multiplier", "linear_num_key_heads",
+         "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim", "linear_conv_kernel_dim"]
 
 if __name__ == "__main__":
     # All of them, or those that are named.

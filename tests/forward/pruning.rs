@@ -31,11 +31,11 @@ fn every_output_neuron_of_every_layer_loses_its_weakest_inputs() {
         let dir = tempfile::tempdir().unwrap();
         let norms = dir.path().join("norms.safetensors");
         let views = golden.norms.iter().map(|(weight, norms)| {
-            let (stored, _) = values(&folder(name).join("model.safetensors"), weight);
             // A row for each expert of a tensor that holds several.
-            let shape = match stored[..] {
-                [experts, _, _] => vec![experts, norms.len() / experts],
-                _ => vec![norms.len()],
+            let experts = golden.counts.get(weight).map_or(1, Vec::len);
+            let shape = match experts {
+                1 => vec![norms.len()],
+                _ => vec![experts, norms.len() / experts],
             };
             let bytes = bytemuck::cast_slice(norms);
             let view = TensorView::new(safetensors::Dtype::F32, shape, bytes);
@@ -54,24 +54,23 @@ fn every_output_neuron_of_every_layer_loses_its_weakest_inputs() {
             let (shape, before) = values(&folder(name).join("model.safetensors"), weight);
             let (_, after) = values(&report.output.join("model.safetensors"), weight);
             weights += after.len();
-            let in_out = name == "gpt2" || (name == "gpt_oss" && shape.len() == 3);
-            let (experts, rows, columns) = match shape[..] {
-                [experts, rows, columns] => (experts, rows, columns),
-                _ => (1, shape[0], shape[1]),
+            let in_out = match name.as_str() {
+                "gpt2" => true,
+                "gpt_oss" | "llama4_text" => shape.len() == 3,
+                "dbrx" => weight.ends_with(".w2"),
+                _ => false,
             };
-            let (neurons, inputs) = match in_out {
-                true => (columns, rows),
-                false => (rows, columns),
-            };
-            assert_eq!(experts * inputs, norms.len(), "{name} {weight}");
+            let experts = golden.counts.get(weight).map_or(1, Vec::len);
+            let inputs = norms.len() / experts;
+            let neurons = after.len() / norms.len();
             for neuron in 0..experts * neurons {
                 let (expert, of_expert) = (neuron / neurons, neuron % neurons);
                 let (mut zeros, mut largest, mut smallest) = (0, 0.0_f32, f32::INFINITY);
                 for (input, norm) in norms[expert * inputs..][..inputs].iter().enumerate() {
-                    let at = expert * rows * columns
+                    let at = expert * neurons * inputs
                         + match in_out {
-                            true => input * columns + of_expert,
-                            false => of_expert * columns + input,
+                            true => input * neurons + of_expert,
+                            false => of_expert * inputs + input,
                         };
                     let score = before[at].abs() * norm.sqrt();
                     if after[at] == 0.0 {
@@ -180,5 +179,77 @@ fn experts_in_one_tensor_are_those_with_one_each() {
             assert!(difference(&golden.norms[&single], row) < 1e-4);
             assert_eq!(golden.counts[&single], [count]);
         }
+    }
+}
+
+/// A checkpoint with a block behind its last one that predicts further tokens: that one's tensors again, and what joins two
+/// hidden states.
+fn with_further_prediction(name: &str) -> tempfile::TempDir {
+    let dir = tampered(name, "model.norm.weight", |_| {});
+    let path = dir.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: Vec<(String, TensorView<'_>)> = Vec::new();
+    for (name, tensor) in tensors.iter() {
+        if let Some(tail) = name.strip_prefix("model.layers.1.") {
+            all.push((format!("model.layers.2.{tail}"), tensor.clone()));
+        }
+        all.push((name.to_owned(), tensor));
+    }
+    let joint = vec![0x3f; 64 * 128 * 2];
+    let joint = TensorView::new(safetensors::Dtype::BF16, vec![64, 128], &joint).unwrap();
+    all.push(("model.layers.2.eh_proj.weight".to_owned(), joint));
+    fs::write(&path, safetensors::serialize(all, None).unwrap()).unwrap();
+    let config = dir.path().join("config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    json["num_nextn_predict_layers"] = 1.into();
+    fs::write(&config, json.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn a_block_that_predicts_further_tokens_is_not_run_and_stays_as_it_is() {
+    for name in ["glm4_moe", "deepseek_v3"] {
+        let dir = with_further_prediction(name);
+        let (logits, norms) = differences(&open(dir.path()), &golden(name), &cpu(2));
+        assert!(logits < 1e-3 && norms < 1e-4, "{name}: {logits}, {norms}");
+
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        let mut request = Request::new(dir.path().to_str().unwrap(), options);
+        request.norms = NormsRequest::WeightsOnly;
+        let outside = tempfile::tempdir().unwrap();
+        request.output = Some(outside.path().join("pruned"));
+        request.device = DeviceChoice::Cpu;
+        let report = run(request, &|_| ()).unwrap();
+        let [left] = &report.left_dense[..] else {
+            panic!("{name}: {:?}", report.left_dense);
+        };
+        assert_eq!(left.reason, DenseReason::FurtherPrediction);
+        assert_eq!(left.patterns.len(), 1, "{name}: {left:?}");
+        assert_eq!(left.patterns[0].pattern, "model.layers.2.*");
+        let said = "in model.layers.2.*, which predicts further tokens";
+        let mut warnings = report.warnings.iter();
+        assert!(warnings.any(|w| w.contains(said)), "{:?}", report.warnings);
+
+        let files = [dir.path(), &report.output].map(|dir| dir.join("model.safetensors"));
+        let [before, after] = files.map(|file| fs::read(file).unwrap());
+        let [before, after] = [&before, &after].map(|b| SafeTensors::deserialize(b).unwrap());
+        let mut changed = 0;
+        for (name, tensor) in before.iter() {
+            let same = after.tensor(name).unwrap().data() == tensor.data();
+            assert!(same || !name.starts_with("model.layers.2."), "{name}");
+            changed += usize::from(!same);
+        }
+        assert!(changed > 0, "{name}");
+
+        // Without that number in config.json, nobody knows what the block is.
+        let config = dir.path().join("config.json");
+        let json = fs::read_to_string(&config).unwrap();
+        fs::write(&config, json.replace("num_nextn_predict_layers", "no")).unwrap();
+        let error = Architecture::of(&open(dir.path())).unwrap_err().to_string();
+        assert!(
+            error.contains("a block that config.json does not count"),
+            "{error}"
+        );
     }
 }

@@ -5,10 +5,11 @@ use candle_nn::ops;
 use rayon::prelude::*;
 
 use super::exp;
-use crate::model::Activation;
+use crate::model::{Activation, Nonlinearity};
 
 /// `act(x)`, or `act(x) * up`. Both are fresh results of a matrix product: contiguous, from their first value on.
-pub(super) fn apply(activation: Activation, x: Tensor, up: Option<Tensor>) -> Result<Tensor> {
+pub(super) fn apply(of: Nonlinearity, x: Tensor, up: Option<Tensor>) -> Result<Tensor> {
+    let activation = of.activation;
     if let (Activation::Silu, Some(up)) = (activation, &up) {
         x.inplace_op2(up, &SiluGate)?;
         return Ok(x);
@@ -21,6 +22,14 @@ pub(super) fn apply(activation: Activation, x: Tensor, up: Option<Tensor>) -> Re
         Activation::Silu => ops::silu(&x),
         Activation::Gelu => x.gelu_erf(),
         Activation::GeluTanh => x.gelu(),
+        Activation::Xielu => {
+            let [above, slope, below, edge] = of.numbers;
+            x.inplace_op1(&Elementwise(|x: f32| match x > 0.0 {
+                true => above * x * x + slope * x,
+                false => (x.min(edge).exp_m1() - x) * below + slope * x,
+            }))?;
+            Ok(x)
+        }
         _ => {
             x.inplace_op1(&Elementwise(elementwise(activation)))?;
             Ok(x)
@@ -32,11 +41,11 @@ pub(super) fn apply(activation: Activation, x: Tensor, up: Option<Tensor>) -> Re
     }
 }
 
-/// What becomes of each value; the three above have code of their own.
+/// What becomes of each value; those above have code of their own.
 fn elementwise(activation: Activation) -> fn(f32) -> f32 {
     match activation {
         Activation::Silu => |x| x / (1.0 + (-x).exp()),
-        Activation::Gelu | Activation::GeluTanh | Activation::Identity => |x| x,
+        Activation::Gelu | Activation::GeluTanh | Activation::Xielu | Activation::Identity => |x| x,
         Activation::Relu => |x| if x < 0.0 { 0.0 } else { x },
         Activation::ReluSquared => |x| if x < 0.0 { 0.0 } else { x * x },
         Activation::ClampedSwiglu | Activation::GeluSigmoid => |x| x / (1.0 + (-1.702 * x).exp()),
@@ -54,9 +63,9 @@ fn elementwise(activation: Activation) -> fn(f32) -> f32 {
 }
 
 /// A function of each value, in its place.
-struct Elementwise(fn(f32) -> f32);
+struct Elementwise<F>(F);
 
-impl InplaceOp1 for Elementwise {
+impl<F: Fn(f32) -> f32 + Sync> InplaceOp1 for Elementwise<F> {
     fn name(&self) -> &'static str {
         "elementwise"
     }

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::exp;
 use super::weights::{CpuMatrix, CpuNorm};
 use crate::model::{
-    Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary,
-    SelfAttention,
+    Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections,
+    QueryTemperature, Reach, Rotary, SelfAttention,
 };
 
 /// Bytes that the attention scores of a chunk of queries may take.
@@ -204,10 +204,7 @@ impl CpuHeads {
         alibi: Option<&Alibi>,
     ) -> Result<Tensor> {
         let &SelfAttention {
-            scale,
-            soft_cap,
-            window,
-            ..
+            scale, soft_cap, ..
         } = attention;
         let Self {
             counts,
@@ -224,7 +221,7 @@ impl CpuHeads {
         let mut chunks = Vec::new();
         for first in (0..tokens).step_by(chunk) {
             let rows = chunk.min(tokens - first);
-            let start = window.map_or(0, |window| (first + 1).saturating_sub(window));
+            let start = attention.reach().first_seen(first);
             let keys = first + rows - start;
             let q = queries.narrow(2, first, rows)?.contiguous()?.reshape((
                 counts.keys,
@@ -238,7 +235,8 @@ impl CpuHeads {
                 rows,
                 first: first - start,
                 start,
-                window: window.unwrap_or(usize::MAX),
+                reach: attention.reach(),
+                temperature: attention.temperature,
                 sinks: attention.sinks.as_deref(),
                 alibi,
             })?;
@@ -266,7 +264,8 @@ struct CausalSoftmax<'a> {
     rows: usize,
     first: usize,
     start: usize,
-    window: usize,
+    reach: Reach,
+    temperature: Option<QueryTemperature>,
     /// Of each head, the score of a key without a value.
     sinks: Option<&'a [f32]>,
     alibi: Option<&'a Alibi>,
@@ -304,21 +303,23 @@ impl InplaceOp1 for CausalSoftmax<'_> {
             .enumerate()
             .for_each(|(row, scores)| {
                 let end = self.first + row % self.rows + 1;
-                let start = end.saturating_sub(self.window);
+                let query = self.start + end - 1;
+                let start = self.reach.first_seen(query) - self.start;
+                let factor = self.temperature.map_or(1.0, |of| of.factor(query));
+                let scale = self.scale * factor;
                 scores[..start].fill(0.0);
                 scores[end..].fill(0.0);
                 let seen = &mut scores[start..end];
                 let (largest, sum) = match (self.alibi, self.soft_cap) {
                     (Some(alibi), _) => {
-                        let query = self.start + end - 1;
                         self.add_biases(alibi, row / self.rows, query, seen);
                         exp::softmax(seen, 1.0)
                     }
                     (None, Some(cap)) => {
-                        exp::soft_cap(seen, self.scale, cap);
+                        exp::soft_cap(seen, scale, cap);
                         exp::softmax(seen, 1.0)
                     }
-                    (None, None) => exp::softmax(seen, self.scale),
+                    (None, None) => exp::softmax(seen, scale),
                 };
                 if let Some(sinks) = self.sinks {
                     // Its share goes nowhere.

@@ -4,18 +4,21 @@ mod activation;
 mod attention;
 mod exp;
 mod rows;
+mod scan;
 mod weights;
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::engine::{
+    Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring,
+};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::model::{
-    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Position,
-    Share,
+    Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, Nonlinearity, NormTensors,
+    Position, Scan, Share,
 };
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
@@ -62,7 +65,7 @@ impl<'a> CpuEngine<'a> {
 
     /// A part of the head as a linear layer.
     fn head(&self, part: &HeadPart) -> candle_core::Result<CpuMatrix> {
-        let features = self.architecture.hidden_size;
+        let features = self.architecture.embedding_size;
         CpuMatrix::of_head(part.rows.clone(), part.bias.clone(), features)
     }
 }
@@ -89,15 +92,16 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Tensor, Error> {
-        let shape = (tokens, self.architecture.hidden_size);
+        let shape = (tokens, rows.len() / tokens.max(1));
         Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
     }
 
     fn in_flight(&self, context: usize) -> usize {
         // What is alive at the widest places of a block, roughly.
         let features = |block: &DecoderBlock| {
-            let found = block.attention.output.in_features;
-            3 * self.architecture.hidden_size + 3 * found + 2 * block.mlp.widest()
+            let found = block.mixers.iter().map(|mixer| mixer.output().in_features);
+            let found: usize = found.sum();
+            3 * self.architecture.hidden_size + 3 * found + 2 * block.widest()
         };
         let widest = self.architecture.blocks.iter().map(features).max();
         let activations = 4 * context * widest.unwrap_or(0);
@@ -143,6 +147,38 @@ impl Engine for CpuEngine<'_> {
     ) -> Result<(), Error> {
         *sum = matrix.apply(x).and_then(|y| &*sum + y).map_err(refused)?;
         Ok(())
+    }
+
+    fn scaled(&self, _: &mut CpuSequence, x: &Tensor, scale: f32) -> Result<Tensor, Error> {
+        x.affine(f64::from(scale), 0.0).map_err(refused)
+    }
+
+    fn norm_parts(&self, _: &mut CpuSequence, norm: &CpuNorm, x: Tensor) -> Result<Tensor, Error> {
+        norm.apply_to_parts(&x).map_err(refused)
+    }
+
+    fn convolve(
+        &self,
+        _: &mut CpuSequence,
+        convolution: &Convolved<'_>,
+        x: &Tensor,
+    ) -> Result<Tensor, Error> {
+        let mut y = Vec::new();
+        with_slice(x, |x| y = scan::convolve(convolution, x))?;
+        Tensor::from_vec(y, x.dims(), &Device::Cpu).map_err(refused)
+    }
+
+    fn scan(&self, _: &mut CpuSequence, scan: &Scan, inputs: &[&Tensor]) -> Result<Tensor, Error> {
+        let values = |x: &&Tensor| -> Result<Vec<f32>, Error> {
+            let mut values = Vec::new();
+            with_slice(x, |x| values = x.to_vec())?;
+            Ok(values)
+        };
+        let values: Vec<_> = inputs.iter().map(values).collect::<Result<_, _>>()?;
+        let features = scan.sizes.output();
+        let y = scan::scan(scan, &values);
+        let shape = (y.len() / features, features);
+        Tensor::from_vec(y, shape, &Device::Cpu).map_err(refused)
     }
 
     fn heads_of_latents(
@@ -218,7 +254,7 @@ impl Engine for CpuEngine<'_> {
     fn activate(
         &self,
         _: &mut CpuSequence,
-        activation: Activation,
+        activation: Nonlinearity,
         x: Tensor,
         up: Option<Tensor>,
     ) -> Result<Tensor, Error> {
@@ -272,6 +308,15 @@ impl Engine for CpuEngine<'_> {
         self.pool.install(|| norm.apply(x)).map_err(refused)
     }
 
+    fn project(&self, matrix: &CpuMatrix, x: &Tensor, sum: Tensor) -> Result<Tensor, Error> {
+        let projected = || matrix.apply(x).and_then(|y| &sum + y);
+        self.pool.install(projected).map_err(refused)
+    }
+
+    fn tokens(&self, x: &Tensor) -> Result<usize, Error> {
+        x.dim(0).map_err(refused)
+    }
+
     fn partial_losses(
         &self,
         head: &HeadPart,
@@ -279,7 +324,7 @@ impl Engine for CpuEngine<'_> {
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let rows = self.head(head).map_err(refused)?;
-        let count = head.rows.len() / self.architecture.hidden_size;
+        let count = head.rows.len() / self.architecture.embedding_size;
         let soft_cap = self.architecture.logit_soft_cap;
         let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
             let mut partials = Vec::with_capacity(next.len());

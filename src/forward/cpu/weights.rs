@@ -10,6 +10,7 @@ pub(crate) struct CpuMatrix {
     /// `[out_features, in_features]`.
     weight: Tensor,
     bias: Option<Tensor>,
+    scale: f32,
 }
 
 impl CpuMatrix {
@@ -19,6 +20,7 @@ impl CpuMatrix {
         Ok(Self {
             weight: Tensor::from_vec(weight, shape, &Device::Cpu)?,
             bias: bias.transpose()?,
+            scale: linear.scale,
         })
     }
 
@@ -37,14 +39,19 @@ impl CpuMatrix {
         Ok(Self {
             weight: Tensor::from_vec(rows, (count, in_features), &Device::Cpu)?,
             bias: bias.transpose()?,
+            scale: 1.0,
         })
     }
 
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let y = x.matmul(&self.weight.t()?)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        match self.scale {
+            1.0 => Ok(y),
+            scale => y.affine(f64::from(scale), 0.0),
         }
     }
 }
@@ -88,6 +95,22 @@ impl CpuNorm {
             (NormKind::Layer, Some(bias)) => ops::layer_norm(x, &self.weight, bias, self.epsilon),
             _ => ops::rms_norm(x, &self.weight, self.epsilon),
         }
+    }
+
+    /// Each part of a row, of as many features as this has, for itself.
+    pub(super) fn apply_to_parts(&self, x: &Tensor) -> Result<Tensor> {
+        let (tokens, all) = x.dims2()?;
+        let parts = x.reshape((tokens, all / self.features, self.features))?;
+        let parts = match self.weight.rank() {
+            1 => self.apply(&parts)?,
+            _ => {
+                let by_part = parts.transpose(0, 1)?.contiguous()?;
+                self.apply_by_head(&by_part)?
+                    .transpose(0, 1)?
+                    .contiguous()?
+            }
+        };
+        parts.reshape((tokens, all))
     }
 
     /// The same with factors for each head of `[heads, tokens, features]`.

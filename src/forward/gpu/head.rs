@@ -22,9 +22,9 @@ impl<'a> HeadRows<'a> {
     pub(super) fn new(
         recorder: &'a Recorder<'a>,
         part: &HeadPart,
-        (hidden_size, soft_cap): (usize, Option<f32>),
+        (features, soft_cap): (usize, Option<f32>),
     ) -> Self {
-        let matrix = GpuMatrix::of_head(recorder.context, part, hidden_size);
+        let matrix = GpuMatrix::of_head(recorder.context, part, features);
         Self {
             recorder,
             matrix,

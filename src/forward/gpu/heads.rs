@@ -7,8 +7,8 @@ use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
 use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
 use crate::model::{
-    Alibi, HeadCounts, HeadNorms, LatentWidths, NormKind, NormedWidth, Pairing, Projections,
-    Rotary, SelfAttention,
+    Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary,
+    SelfAttention,
 };
 
 /// The longest head `attention.wgsl` has room for.
@@ -192,15 +192,10 @@ impl GpuHeads {
     ) {
         for ((first, count), norm) in self.queries_and_keys().into_iter().zip(&norms.norms) {
             let params = HeadsParams {
-                head_dim: norm.features as u32,
-                centred: u32::from(norm.kind == NormKind::Layer),
-                weight_stride: if norm.heads == 1 {
-                    0
-                } else {
-                    norm.features as u32
-                },
-                epsilon: norm.epsilon,
-                ..self.params(first)
+                first: first as u32,
+                token_stride: self.all.features as u32,
+                head_stride: self.stride as u32,
+                ..norm.heads_params()
             };
             let bias = norm.bias.as_ref().unwrap_or(&recorder.nothing);
             let buffers = [(2, &norm.weight), (3, bias), (4, &self.all.buffer)];
@@ -264,6 +259,9 @@ impl GpuHeads {
             first_key: self.first_key as u32,
             first_value: self.first_value as u32,
             window: attention.window.map_or(u32::MAX, |window| window as u32),
+            chunk: attention.chunk.map_or(u32::MAX, |chunk| chunk as u32),
+            temperature: attention.temperature.map_or(0.0, |of| of.strength),
+            temperature_period: attention.temperature.map_or(1, |of| of.period as u32),
             scale: attention.scale,
             soft_cap: attention.soft_cap.unwrap_or(0.0),
             has_sinks: u32::from(attention.sinks.is_some()),

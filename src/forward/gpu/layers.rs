@@ -3,8 +3,10 @@
 use super::buffers::GpuTensor;
 use super::recorder::{GpuSequence, Groups, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
-use crate::forward::kernels::{ActivationParams, ElementwiseParams, NormParams, ProductParams};
-use crate::model::{Activation, NormKind};
+use crate::forward::kernels::{
+    ActivationParams, ElementwiseParams, HeadsParams, NormParams, ProductParams,
+};
+use crate::model::{Nonlinearity, NormKind};
 
 /// Where a product goes: the features of each token's row from `first` on.
 pub(super) struct ProductPart<'b> {
@@ -50,6 +52,7 @@ pub(super) fn product(
             add: u32::from(to.add),
             first_group_x: part.first[0] as u32,
             first_group_y: part.first[1] as u32,
+            scale: matrix.scale,
         };
         let bias = matrix.bias.as_ref().unwrap_or(&recorder.nothing);
         let tiles = [piece.features.div_ceil(64), x.tokens.div_ceil(64)];
@@ -90,6 +93,25 @@ pub(super) fn norm(
     }
 }
 
+/// Normalises, in its place, as many features of `x` as the norm has together, then the next ones.
+pub(super) fn norm_parts(
+    recorder: &Recorder<'_>,
+    sequence: &mut GpuSequence,
+    norm: &GpuNorm,
+    x: &GpuTensor,
+) {
+    let params = HeadsParams {
+        head_dim: norm.features as u32,
+        token_stride: x.features as u32,
+        head_stride: norm.features as u32,
+        ..norm.heads_params()
+    };
+    let bias = norm.bias.as_ref().unwrap_or(&recorder.nothing);
+    let buffers = [(2, &norm.weight), (3, bias), (4, &x.buffer)];
+    let groups = (x.features / norm.features, x.tokens);
+    recorder.dispatch(sequence, "normalise_heads", &params, &buffers, groups);
+}
+
 /// Runs one of the kernels of `elementwise.wgsl` over `[tokens, features]` values `y`.
 pub(super) fn elementwise(
     recorder: &Recorder<'_>,
@@ -115,14 +137,19 @@ pub(super) fn elementwise(
 pub(super) fn activate(
     recorder: &Recorder<'_>,
     sequence: &mut GpuSequence,
-    activation: Activation,
+    of: Nonlinearity,
     x: &GpuTensor,
     up: Option<&GpuTensor>,
 ) {
+    let [above, slope, below, edge] = of.numbers;
     let params = ActivationParams {
         count: (x.tokens * x.features) as u32,
-        activation: activation as u32,
+        activation: of.activation as u32,
         row: x.features as u32,
+        above,
+        slope,
+        below,
+        edge,
     };
     let groups = (x.features.div_ceil(256), x.tokens);
     match up {

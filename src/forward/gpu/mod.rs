@@ -9,19 +9,22 @@ mod layers;
 mod probe;
 mod recorder;
 mod rows;
+mod scan;
 mod statistics;
 mod weights;
 
 use wgpu::BufferUsages as Usage;
 
-use super::engine::{Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring};
+use super::engine::{
+    Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring,
+};
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::{self, adapter::context::Context};
 use crate::model::{
-    Activation, Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, NormTensors, Position,
-    Share,
+    Architecture, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity, NormTensors, Position,
+    Scan, Share,
 };
 use buffers::{GpuTensor, buffer, filled};
 use head::HeadRows;
@@ -36,7 +39,7 @@ const IN_FLIGHT: usize = 8;
 
 /// An adapter that runs one sequence after the other.
 pub(super) struct GpuEngine<'a> {
-    hidden_size: usize,
+    embedding_size: usize,
     logit_soft_cap: Option<f32>,
     recorder: Recorder<'a>,
     observations: Observations<'a>,
@@ -57,7 +60,7 @@ impl<'a> GpuEngine<'a> {
         check(context)?;
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
-            hidden_size: architecture.hidden_size,
+            embedding_size: architecture.embedding_size,
             logit_soft_cap: architecture.logit_soft_cap,
             recorder: Recorder::new(context, tokens),
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT)?,
@@ -102,19 +105,25 @@ fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> R
         ))
     };
     let most = context.limits.max_compute_workgroups_per_dimension as usize;
-    let features = |block: &DecoderBlock| {
-        let heads = block.attention.heads;
-        let heads = (heads.queries + 2 * heads.keys) * heads.features;
-        heads.max(block.mlp.widest())
-    };
-    let widest = architecture.blocks.iter().map(features).max();
+    let widest = architecture.blocks.iter().map(|block| block.widest()).max();
     let widest = widest.unwrap_or(0).max(architecture.hidden_size);
-    let head_features = |block: &DecoderBlock| block.attention.heads.features;
-    let head = architecture.blocks.iter().map(head_features).max();
-    if let Some(head) = head.filter(|head| *head > MAX_HEAD_FEATURES) {
-        return Err(unfit(format!(
-            "heads of {head} features do not fit attention's kernel, which has room for {MAX_HEAD_FEATURES}"
-        )));
+    let mixers = architecture.blocks.iter().flat_map(|block| &block.mixers);
+    for mixer in mixers {
+        let (what, kernel, size, room) = match &mixer.kind {
+            MixerKind::Attention(attention) => {
+                let size = attention.heads.features;
+                ("heads", "attention's", size, MAX_HEAD_FEATURES)
+            }
+            MixerKind::Recurrence(recurrence) => {
+                let size = recurrence.kept();
+                ("states", "the recurrence's", size, scan::MAX_KEPT)
+            }
+        };
+        if size > room {
+            return Err(unfit(format!(
+                "{what} of {size} features do not fit {kernel} kernel, which has room for {room}"
+            )));
+        }
     }
     let bytes = 4 * tokens as u64 * widest as u64;
     if tokens > most || bytes > context.largest_buffer() {
@@ -144,7 +153,8 @@ impl Engine for GpuEngine<'_> {
         let context = self.recorder.context;
         let hidden = filled(context, "hidden", &rows);
         context.check()?;
-        Ok(GpuTensor::of_its_own(hidden, tokens, self.hidden_size))
+        let features = rows.len() / tokens.max(1);
+        Ok(GpuTensor::of_its_own(hidden, tokens, features))
     }
 
     fn in_flight(&self, _context: usize) -> usize {
@@ -213,6 +223,47 @@ impl Engine for GpuEngine<'_> {
         };
         layers::product(&self.recorder, sequence, matrix, x, &to);
         Ok(())
+    }
+
+    fn scaled(
+        &self,
+        sequence: &mut GpuSequence,
+        x: &GpuTensor,
+        scale: f32,
+    ) -> Result<GpuTensor, Error> {
+        let y = self.recorder.activations(x.tokens, x.features);
+        let to = (&y.buffer, [y.tokens, y.features]);
+        let x = Some(&x.buffer);
+        layers::elementwise(&self.recorder, sequence, "scaled", [scale, 0.0], x, to);
+        Ok(y)
+    }
+
+    fn norm_parts(
+        &self,
+        sequence: &mut GpuSequence,
+        norm: &GpuNorm,
+        x: GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        layers::norm_parts(&self.recorder, sequence, norm, &x);
+        Ok(x)
+    }
+
+    fn convolve(
+        &self,
+        sequence: &mut GpuSequence,
+        convolution: &Convolved<'_>,
+        x: &GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        Ok(scan::convolve(&self.recorder, sequence, convolution, x))
+    }
+
+    fn scan(
+        &self,
+        sequence: &mut GpuSequence,
+        scan: &Scan,
+        inputs: &[&GpuTensor],
+    ) -> Result<GpuTensor, Error> {
+        Ok(scan::scan(&self.recorder, sequence, scan, inputs))
     }
 
     fn heads_of_latents(
@@ -305,7 +356,7 @@ impl Engine for GpuEngine<'_> {
     fn activate(
         &self,
         sequence: &mut GpuSequence,
-        activation: Activation,
+        activation: Nonlinearity,
         x: GpuTensor,
         up: Option<GpuTensor>,
     ) -> Result<GpuTensor, Error> {
@@ -360,19 +411,40 @@ impl Engine for GpuEngine<'_> {
         Ok(GpuTensor::of_its_own(finished, tokens, features))
     }
 
+    fn project(
+        &self,
+        matrix: &GpuMatrix,
+        x: &GpuTensor,
+        sum: GpuTensor,
+    ) -> Result<GpuTensor, Error> {
+        self.recorder.submit(0, |sequence| {
+            let to = ProductPart {
+                add: true,
+                ..ProductPart::all(&sum)
+            };
+            layers::product(&self.recorder, sequence, matrix, x, &to);
+            Ok(())
+        })?;
+        Ok(sum)
+    }
+
+    fn tokens(&self, x: &GpuTensor) -> Result<usize, Error> {
+        Ok(x.tokens)
+    }
+
     fn partial_losses(
         &self,
         head: &HeadPart,
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let shape = (self.hidden_size, self.logit_soft_cap);
+        let shape = (self.embedding_size, self.logit_soft_cap);
         let rows = HeadRows::new(&self.recorder, head, shape);
         rows.partial_losses(head.first, hidden, next)
     }
 
     fn logits(&self, head: &HeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
-        let shape = (self.hidden_size, self.logit_soft_cap);
+        let shape = (self.embedding_size, self.logit_soft_cap);
         HeadRows::new(&self.recorder, head, shape).logits(hidden)
     }
 }

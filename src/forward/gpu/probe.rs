@@ -14,7 +14,7 @@ use crate::dtype::Dtype;
 use crate::fixtures::Random;
 use crate::forward::error::Error;
 use crate::forward::kernels::{
-    AttentionParams, CopyHeadsParams, HeadsParams, LogSumExpParams, SiteNormsParams,
+    AttentionParams, CopyHeadsParams, HeadsParams, LogSumExpParams, SiteNormsParams, SketchParams,
 };
 use crate::model::{Activation, NormKind, Share};
 
@@ -47,6 +47,7 @@ pub(super) fn kernels(recorder: &Recorder<'_>) -> Result<Result<(), String>, Err
         probe.elementwise("clip_all")?,
         probe.elementwise("soft_cap")?,
         probe.site_norms()?,
+        probe.sketch()?,
         probe.log_sum_exp()?,
     ] {
         if let Some(difference) = difference(&expected, &got) {
@@ -135,6 +136,7 @@ impl Probe<'_, '_> {
             in_features: FEATURES,
             out_features: outs,
             dtype: Dtype::F32,
+            scale: 1.0,
         };
         let (x, y) = (self.tensor(&x, FEATURES), self.empty(TOKENS * outs));
         let to = ProductPart {
@@ -338,7 +340,7 @@ impl Probe<'_, '_> {
         let (x, up) = (self.tensor(&x, FEATURES), self.tensor(&up, FEATURES));
         let up = gated.then_some(&up);
         let record = |sequence: &mut GpuSequence| {
-            layers::activate(self.recorder, sequence, Activation::Silu, &x, up);
+            layers::activate(self.recorder, sequence, Activation::Silu.into(), &x, up);
         };
         let got = self.run(&x.buffer, expected.len(), record)?;
         let name = if gated { "gated SiLU" } else { "SiLU" };
@@ -419,6 +421,34 @@ impl Probe<'_, '_> {
         };
         let got = self.run(&sums, expected.len(), record)?;
         Ok(("column norms", expected, got))
+    }
+
+    fn sketch(&self) -> Result<Case, Error> {
+        let rank = 37;
+        let (x, p) = (values(23, TOKENS * FEATURES), values(24, TOKENS * rank));
+        let mut expected = vec![0.0; FEATURES * rank];
+        for (x, p) in x.chunks_exact(FEATURES).zip(p.chunks_exact(rank)) {
+            for (sums, &x) in expected.chunks_exact_mut(rank).zip(x) {
+                for (sum, &p) in sums.iter_mut().zip(p) {
+                    *sum += f64::from(x) * f64::from(p);
+                }
+            }
+        }
+        let (x, p, sketch) = (self.filled(&x), self.filled(&p), self.empty(expected.len()));
+        let params = SketchParams {
+            tokens: TOKENS as u32,
+            features: FEATURES as u32,
+            rank: rank as u32,
+            first: 0,
+        };
+        let buffers = [(1, &x), (2, &p), (3, &sketch)];
+        let record = |sequence: &mut GpuSequence| {
+            let groups = (rank.div_ceil(64), FEATURES.div_ceil(64));
+            self.recorder
+                .dispatch(sequence, "sketch_of", &params, &buffers, groups);
+        };
+        let got = self.run(&sketch, expected.len(), record)?;
+        Ok(("sketch", expected, got))
     }
 
     fn log_sum_exp(&self) -> Result<Case, Error> {

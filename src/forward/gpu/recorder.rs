@@ -12,7 +12,7 @@ use crate::device::adapter::context::{Context, Pipelines};
 use crate::device::adapter::pace::FORWARD;
 use crate::device::adapter::submissions::Submission;
 use crate::forward::error::Error;
-use crate::forward::kernels::KERNELS;
+use crate::forward::kernels::{KERNELS, Kernel};
 
 /// Kernels on their way to the device, for one sequence.
 pub(crate) struct GpuSequence {
@@ -74,12 +74,12 @@ impl Groups {
 /// Uniform blocks that are kept; where experts see ever other numbers of tokens there are ever other ones.
 const MAX_UNIFORMS: usize = 4096;
 
-/// An adapter with compiled kernels.
+/// An adapter with its kernels, each of which is compiled when it is first needed: a model needs some of them.
 pub(super) struct Recorder<'a> {
     pub(super) context: &'a Context,
     /// Where a kernel has a binding that it does not use this time.
     pub(super) nothing: wgpu::Buffer,
-    pipelines: Pipelines,
+    pipelines: RefCell<Pipelines>,
     pool: Rc<ActivationPool>,
     /// Uniform blocks by their bytes; the same few serve every block of the model.
     uniforms: RefCell<HashMap<Vec<u8>, wgpu::Buffer>>,
@@ -88,13 +88,10 @@ pub(super) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// For sequences of at most `tokens` tokens.
     pub(super) fn new(context: &'a Context, tokens: usize) -> Self {
-        let kernels = KERNELS.iter();
         Self {
             context,
             nothing: buffer(context, "nothing", 4, Usage::STORAGE),
-            pipelines: kernels
-                .flat_map(|kernel| context.compile(&kernel.shader))
-                .collect(),
+            pipelines: RefCell::default(),
             pool: ActivationPool::new(tokens),
             uniforms: RefCell::default(),
         }
@@ -161,7 +158,9 @@ impl<'a> Recorder<'a> {
             }
             sequence.recording = Some(Recording::begin(self.context));
         }
-        let pipeline = &self.pipelines[entry_point];
+        self.compile(entry_point);
+        let pipelines = self.pipelines.borrow();
+        let pipeline = &pipelines[entry_point];
         let uniform = self.uniform(params);
         let mut all = vec![(0, &uniform)];
         all.extend(buffers);
@@ -173,6 +172,21 @@ impl<'a> Recorder<'a> {
         recording.pass.set_pipeline(pipeline);
         recording.pass.set_bind_group(0, &group, &[]);
         recording.pass.dispatch_workgroups(x as u32, y as u32, 1);
+    }
+
+    /// Compiles the kernel with this entry point, unless it is.
+    fn compile(&self, entry_point: &str) {
+        if self.pipelines.borrow().contains_key(entry_point) {
+            return;
+        }
+        let has_it = |kernel: &&Kernel| {
+            let entry_points = kernel.shader.entry_points;
+            entry_points.iter().any(|known| known.name == entry_point)
+        };
+        if let Some(kernel) = KERNELS.iter().find(has_it) {
+            let compiled = self.context.compile(&kernel.shader);
+            self.pipelines.borrow_mut().extend(compiled);
+        }
     }
 
     /// A uniform block of these bytes.

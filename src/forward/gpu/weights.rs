@@ -7,6 +7,7 @@ use crate::device::adapter::context::Context;
 use crate::dtype::Dtype;
 use crate::forward::engine::HeadPart;
 use crate::forward::error::Error;
+use crate::forward::kernels::HeadsParams;
 use crate::forward::weights::WeightReader;
 use crate::model::{Linear, NormKind, NormTensors};
 
@@ -20,6 +21,8 @@ pub(crate) struct GpuMatrix {
     pub(super) in_features: usize,
     pub(super) out_features: usize,
     pub(super) dtype: Dtype,
+    /// What the product, with the bias, is multiplied by.
+    pub(super) scale: f32,
 }
 
 /// Some output features of a matrix, `[features, in_features]`.
@@ -40,6 +43,18 @@ pub(crate) struct GpuNorm {
 }
 
 impl GpuNorm {
+    /// What the kernel of heads has to know of it.
+    pub(super) fn heads_params(&self) -> HeadsParams {
+        let stride = if self.heads == 1 { 0 } else { self.features };
+        HeadsParams {
+            head_dim: self.features as u32,
+            centred: u32::from(self.kind == NormKind::Layer),
+            weight_stride: stride as u32,
+            epsilon: self.epsilon,
+            ..Default::default()
+        }
+    }
+
     pub(super) fn load(
         context: &Context,
         weights: &WeightReader<'_>,
@@ -85,6 +100,7 @@ impl GpuMatrix {
             in_features: linear.in_features,
             out_features: linear.out_features,
             dtype,
+            scale: linear.scale,
         };
         context.check()?;
         Ok(matrix)
@@ -107,6 +123,7 @@ impl GpuMatrix {
             in_features,
             out_features: rows.len() / in_features,
             dtype: Dtype::F32,
+            scale: 1.0,
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
+use crate::model::attention::{Position, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::position::Alibi;
@@ -15,7 +16,7 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    common::only(config, "apply_residual_connection_post_layernorm", false)?;
+    let adds_to_normed = config.flag_or("apply_residual_connection_post_layernorm", false)?;
     let hidden_size = config.size("hidden_size")?;
     let heads = common::heads(config, Ok)?;
     let queries = heads.queries * heads.features;
@@ -38,11 +39,14 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             linear("mlp.dense_h_to_4h", [4 * hidden_size, hidden_size]),
             linear("mlp.dense_4h_to_h", [hidden_size, 4 * hidden_size]),
         );
-        DecoderBlock::plain(
-            BlockOrder::Sequential,
-            (norm(module("input_layernorm")), attention),
-            (Some(norm(module("post_attention_layernorm"))), mlp),
-        )
+        DecoderBlock {
+            adds_to_normed,
+            ..DecoderBlock::plain(
+                BlockOrder::Sequential,
+                (norm(module("input_layernorm")), attention),
+                (Some(norm(module("post_attention_layernorm"))), mlp),
+            )
+        }
     };
     let embedding = format!("{prefix}word_embeddings.weight");
     let parts = common::Parts {

@@ -4,11 +4,14 @@ use serde_json::Value;
 
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors};
+use crate::model::attention::HeadCounts;
+use crate::model::block::DecoderBlock;
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::family::ModelFiles;
+use crate::model::feed_forward::FeedForward;
 use crate::model::mlp::Mlp;
+use crate::model::tensors::{Linear, NormKind, NormTensors};
 use crate::untrusted::shown;
 
 /// Heads and their width: `num_attention_heads`, `head_dim`, and as many keys as `key_heads` says of the queries.
@@ -63,6 +66,8 @@ pub(super) fn plain(files: &ModelFiles<'_>, parts: Parts) -> Result<Architecture
         vocab_size: files.config.size("vocab_size")?,
         max_context: max_context(&files.config)?,
         embedding: parts.embedding,
+        embedding_size: files.config.size("hidden_size")?,
+        embedding_projections: None,
         embedding_scale: 1.0,
         position_embedding: None,
         embedding_norm: None,
@@ -91,6 +96,11 @@ pub(super) fn layer_norm(module: String, features: usize, epsilon: f64) -> NormT
     }
 }
 
+/// An RMSNorm with a weight.
+pub(super) fn rms_norm(module: &str, features: usize, epsilon: f64) -> NormTensors {
+    NormTensors::plain(NormKind::Rms, format!("{module}.weight"), features, epsilon)
+}
+
 /// A layer with a tensor of its own, `[out_features, in_features]`.
 pub(super) fn linear(module: String, bias: bool, shape: [usize; 2]) -> Linear {
     let bias = bias.then(|| format!("{module}.bias"));
@@ -101,6 +111,7 @@ pub(super) fn linear(module: String, bias: bool, shape: [usize; 2]) -> Linear {
 pub(super) fn ungated(activation: Activation, up: Linear, down: Linear) -> FeedForward<Linear> {
     FeedForward::Dense(Mlp {
         activation,
+        xielu: None,
         gate: None,
         up,
         down,
@@ -233,4 +244,47 @@ pub(super) fn refuse(config: &Config<'_>, switch: &str) -> Result<(), Error> {
         true => Err(Error::Unsupported(format!("a model with {switch}"))),
         false => Ok(()),
     }
+}
+
+/// A list of numbers of blocks, if there is one.
+pub(super) fn block_numbers(config: &Config<'_>, key: &str) -> Result<Option<Vec<usize>>, Error> {
+    let Some(value) = config.get(key) else {
+        return Ok(None);
+    };
+    let numbers = value.as_array().into_iter().flatten().map(Value::as_u64);
+    let numbers = numbers.map(|number| usize::try_from(number?).ok());
+    let numbers: Option<Vec<usize>> = numbers.collect();
+    let numbers = numbers.filter(|_| value.is_array());
+    let numbers =
+        numbers.ok_or_else(|| Error::Config(format!("{key} is not a list of numbers")))?;
+    Ok(Some(numbers))
+}
+
+/// Which blocks attend, and which do what `other` says, by a list of types of blocks under the first of some keys; none
+/// without one.
+pub(super) fn attending(
+    config: &Config<'_>,
+    keys: &[&str],
+    blocks: usize,
+    [attention, other]: [&[&str]; 2],
+) -> Result<Option<Vec<bool>>, Error> {
+    let there = keys.iter().find_map(|key| Some((key, config.get(key)?)));
+    let Some((key, types)) = there else {
+        return Ok(None);
+    };
+    let types = types.as_array().filter(|types| types.len() == blocks);
+    let types = types.ok_or_else(|| {
+        Error::Config(format!(
+            "{key} is not a list of {blocks} types, one a block"
+        ))
+    })?;
+    let attends = types.iter().map(|kind| match kind.as_str() {
+        Some(kind) if attention.contains(&kind) => Ok(true),
+        Some(kind) if other.contains(&kind) => Ok(false),
+        _ => Err(Error::Unsupported(format!(
+            "a block of the type {}",
+            shown(&kind.to_string())
+        ))),
+    });
+    Ok(Some(attends.collect::<Result<_, _>>()?))
 }

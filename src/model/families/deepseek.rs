@@ -4,16 +4,16 @@ use super::common;
 use super::moe::{self, ExpertSizes};
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{
-    BlockOrder, DecoderBlock, FeedForward, HeadCounts, Linear, NormKind, NormTensors, Position,
-    Projections, SelfAttention,
-};
+use crate::model::attention::{HeadCounts, Position, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::experts::Router;
 use crate::model::family::{Family, ModelFiles};
+use crate::model::feed_forward::FeedForward;
 use crate::model::latent::{LatentProjections, LatentQuery, LatentWidths};
 use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
+use crate::model::tensors::{Linear, NormKind, NormTensors};
 use crate::untrusted::shown;
 
 pub(super) static FAMILY: Family = Family {
@@ -108,65 +108,47 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         } else {
             moe::with_correction(files, &sizes, &of_block)?
         };
+        let heads = HeadCounts {
+            queries: widths.heads,
+            keys: widths.heads,
+            features,
+        };
         let found = widths.heads * widths.value;
-        Ok(DecoderBlock {
-            order: BlockOrder::Sequential,
-            attention_norm: Some(norm(module("input_layernorm"), hidden_size, epsilon)),
-            attention: SelfAttention {
-                heads: HeadCounts {
-                    queries: widths.heads,
-                    keys: widths.heads,
-                    features,
-                },
-                projections: Projections::Latent(Box::new(latent)),
-                clip: None,
-                head_norms: None,
-                position: Position::Rotary(0),
-                scale: scale as f32,
-                soft_cap: None,
-                window: None,
-                sinks: None,
-                output: linear("self_attn.o_proj", bias, [hidden_size, found]),
-            },
-            attention_post_norm: None,
-            mlp_norm: Some(norm(
-                module("post_attention_layernorm"),
-                hidden_size,
-                epsilon,
-            )),
-            mlp,
-            mlp_post_norm: None,
-            residual_scale: 1.0,
-        })
+        let attention = SelfAttention {
+            scale: scale as f32,
+            ..SelfAttention::plain(
+                heads,
+                Projections::Latent(Box::new(latent)),
+                Position::Rotary(0),
+                linear("self_attn.o_proj", bias, [hidden_size, found]),
+            )
+        };
+        let [attention_norm, mlp_norm] = ["input_layernorm", "post_attention_layernorm"]
+            .map(|name| norm(module(name), hidden_size, epsilon));
+        Ok(DecoderBlock::plain(
+            BlockOrder::Sequential,
+            (attention_norm, attention),
+            (Some(mlp_norm), mlp),
+        ))
     };
     let embedding = format!("{prefix}embed_tokens.weight");
-    Ok(Architecture {
-        model_type: files.model_type,
-        hidden_size,
-        vocab_size: config.size("vocab_size")?,
-        max_context: common::max_context(config)?,
-        embedding_scale: 1.0,
-        position_embedding: None,
-        embedding_norm: None,
-        alibi: None,
-        rotaries: vec![Rotary::read(
-            config,
-            RotaryDefaults {
-                pairing: match config.flag_or("rope_interleave", true)? {
-                    true => Pairing::Interleaved,
-                    false => Pairing::Halves,
-                },
-                ..RotaryDefaults::of(widths.rotated)
-            },
-        )?],
+    let defaults = RotaryDefaults {
+        pairing: match config.flag_or("rope_interleave", true)? {
+            true => Pairing::Interleaved,
+            false => Pairing::Halves,
+        },
+        ..RotaryDefaults::of(widths.rotated)
+    };
+    let parts = common::Parts {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
         final_norm: norm(format!("{prefix}norm"), hidden_size, epsilon),
         head: files.head(&["lm_head"], &embedding)?,
         embedding,
-        head_bias: None,
-        logit_scale: 1.0,
-        logit_soft_cap: None,
+    };
+    Ok(Architecture {
+        rotaries: vec![Rotary::read(config, defaults)?],
+        ..common::plain(files, parts)?
     })
 }
 

@@ -6,10 +6,10 @@ use super::common;
 use super::llama_like::LlamaLike;
 use super::llama_like::NormStyle;
 use crate::model::architecture::Architecture;
-use crate::model::block::NormKind;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::rotary::{Pairing, RotaryDefaults};
+use crate::model::tensors::NormKind;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["ernie4_5"],

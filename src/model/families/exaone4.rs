@@ -5,9 +5,10 @@ use serde_json::json;
 use super::common;
 use super::llama_like::{self, LlamaLike, NormStyle};
 use crate::model::architecture::Architecture;
-use crate::model::block::{NormKind, Position};
+use crate::model::attention::Position;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
+use crate::model::tensors::NormKind;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["exaone4"],

@@ -4,7 +4,8 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
+use crate::model::attention::{Position, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};

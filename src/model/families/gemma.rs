@@ -25,7 +25,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let gemma = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        activation: common::activation(config, Activation::GeluTanh)?,
+        activation: match config.word("hidden_act") {
+            // What the first releases say, and do not mean.
+            Some("gelu") => Activation::GeluTanh,
+            _ => common::activation(config, Activation::GeluTanh)?,
+        },
         norm: NormStyle {
             offset: 1.0,
             ..plain.norm

@@ -59,8 +59,10 @@ pub(super) fn finish(
     let soft_cap = config.number("attn_logit_softcapping")?;
     let scalar = config.number_or("query_pre_attn_scalar", 256.0)?;
     for block in &mut architecture.blocks {
-        block.attention.scale = scalar.powf(-0.5) as f32;
-        block.attention.soft_cap = soft_cap.map(|cap| cap as f32);
+        for attention in block.attentions_mut() {
+            attention.scale = scalar.powf(-0.5) as f32;
+            attention.soft_cap = soft_cap.map(|cap| cap as f32);
+        }
     }
     architecture.embedding_scale = (architecture.hidden_size as f32).sqrt();
     let soft_cap = config.number("final_logit_softcapping")?;

@@ -6,7 +6,7 @@ use super::common;
 use super::gemma2;
 use super::llama_like::{self, LlamaLike};
 use crate::model::architecture::Architecture;
-use crate::model::block::Position;
+use crate::model::attention::Position;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::rotary::{Rotary, RotaryDefaults};

@@ -4,12 +4,12 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{
-    BlockOrder, DecoderBlock, HeadCounts, Linear, Position, Projections, SelfAttention,
-};
+use crate::model::attention::{HeadCounts, Position, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::position::PositionEmbedding;
+use crate::model::tensors::Linear;
 use crate::names::rules::Layout;
 
 pub(super) static GPT2: Family = Family {

@@ -5,11 +5,11 @@ use super::llama_like::LlamaLike;
 use super::moe::{self, ExpertSizes};
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{Linear, Slice, Vector};
 use crate::model::error::Error;
 use crate::model::experts::Router;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::mlp::Mlp;
+use crate::model::tensors::{Linear, Slice, Vector};
 use crate::targets::Layout;
 
 pub(super) static FAMILY: Family = Family {
@@ -37,10 +37,10 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let mut architecture = oss.describe(files)?;
     let prefix = architecture.block_prefix.clone();
     for (index, block) in architecture.blocks.iter_mut().enumerate() {
-        block.attention.sinks = Some(Vector {
-            tensor: format!("{prefix}{index}.self_attn.sinks"),
-            len: block.attention.heads.queries,
-        });
+        for attention in block.attentions_mut() {
+            let sinks = format!("{prefix}{index}.self_attn.sinks");
+            attention.sinks = Some(Vector::list(sinks, attention.heads.queries));
+        }
     }
     let counts = ["num_local_experts", "num_experts"];
     let activation = Activation::ClampedSwiglu;
@@ -77,7 +77,11 @@ fn experts(
     files.headers.check(&gate_up, &[count, hidden, 2 * inner])?;
     files.headers.check(&down, &[count, inner, hidden])?;
     let part = |index, tensor: &str, shape| Linear {
-        slice: Some(Slice { index, count }),
+        slice: Some(Slice {
+            index,
+            count,
+            stacked: false,
+        }),
         layout: Layout::InOut,
         ..Linear::of_its_own(tensor.to_owned(), Some(format!("{tensor}_bias")), shape)
     };
@@ -89,6 +93,7 @@ fn experts(
     };
     let expert = |index| Mlp {
         activation: sizes.activation,
+        xielu: None,
         gate: Some(turn(index, 0)),
         up: turn(index, 1),
         down: part(index, &down, [hidden, inner]),

@@ -23,7 +23,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let scale = config.number_or("attention_multiplier", 1.0)?;
     let residual_scale = config.number_or("residual_multiplier", 1.0)?;
     for block in &mut architecture.blocks {
-        block.attention.scale = scale as f32;
+        block.attentions_mut().for_each(|a| a.scale = scale as f32);
         block.residual_scale = residual_scale as f32;
     }
     architecture.embedding_scale = config.number_or("embedding_multiplier", 1.0)? as f32;

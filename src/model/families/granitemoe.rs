@@ -25,7 +25,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     architecture.embedding_scale = config.number_or("embedding_multiplier", 1.0)? as f32;
     architecture.logit_scale = 1.0 / config.number_or("logits_scaling", 1.0)? as f32;
     for block in &mut architecture.blocks {
-        block.attention.scale = config.number_or("attention_multiplier", 1.0)? as f32;
+        let scale = config.number_or("attention_multiplier", 1.0)? as f32;
+        block.attentions_mut().for_each(|a| a.scale = scale);
         block.residual_scale = config.number_or("residual_multiplier", 1.0)? as f32;
     }
     let activation = common::activation(config, Activation::Silu)?;

@@ -3,9 +3,10 @@
 use super::llama_like::LlamaLike;
 use super::llama_like::NormStyle;
 use crate::model::architecture::Architecture;
-use crate::model::block::{HeadNorms, NormKind, NormedWidth};
+use crate::model::attention::{HeadNorms, NormedWidth};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
+use crate::model::tensors::NormKind;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["hunyuan_v1_dense"],

@@ -6,14 +6,16 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{
-    BlockOrder, DecoderBlock, FeedForward, HeadCounts, HeadNorms, Linear, NormKind, NormTensors,
-    NormedWidth, Position, Projections, SelfAttention,
+use crate::model::attention::{
+    HeadCounts, HeadNorms, NormedWidth, Position, Projections, SelfAttention,
 };
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
 use crate::model::family::ModelFiles;
+use crate::model::feed_forward::FeedForward;
 use crate::model::mlp::Mlp;
 use crate::model::rotary::{Rotary, RotaryDefaults};
+use crate::model::tensors::{HeadFactors, NormKind, NormTensors};
 
 /// What a family's norms are like.
 #[derive(Clone, Copy)]
@@ -47,6 +49,7 @@ impl NormStyle {
             bias: self.biased.then(|| format!("{module}.bias")),
             features,
             heads: 1,
+            head_factors: HeadFactors::Matrix,
             epsilon: self.epsilon,
         }
     }
@@ -144,32 +147,32 @@ impl LlamaLike {
 
     /// The model, by the keys of Llama.
     pub(super) fn describe(&self, files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+        self.describe_with(files, files.config.size("intermediate_size")?)
+    }
+
+    /// The same with another width of the feed-forward parts.
+    pub(super) fn describe_with(
+        &self,
+        files: &ModelFiles<'_>,
+        intermediate_size: usize,
+    ) -> Result<Architecture, Error> {
         let config = &files.config;
         let hidden_size = config.size("hidden_size")?;
-        let intermediate_size = config.size("intermediate_size")?;
         let prefix = files.prefix("model.", "embed_tokens");
         let block = |index| self.block(index, &prefix, [hidden_size, intermediate_size]);
         let embedding = format!("{prefix}embed_tokens.weight");
-        Ok(Architecture {
-            model_type: files.model_type,
-            hidden_size,
-            vocab_size: config.size("vocab_size")?,
-            max_context: common::max_context(config)?,
-            embedding_scale: 1.0,
-            position_embedding: None,
-            embedding_norm: None,
-            alibi: None,
-            rotaries: self.rotaries.clone(),
+        let parts = common::Parts {
             block_prefix: format!("{prefix}layers."),
             blocks: (0..self.windows.len()).map(block).collect(),
             final_norm: self
                 .norm
                 .norm(&format!("{prefix}{}", self.final_norm), hidden_size),
             head: files.head(&["lm_head", "language_model.lm_head"], &embedding)?,
-            head_bias: None,
             embedding,
-            logit_scale: 1.0,
-            logit_soft_cap: None,
+        };
+        Ok(Architecture {
+            rotaries: self.rotaries.clone(),
+            ..common::plain(files, parts)?
         })
     }
 
@@ -180,11 +183,7 @@ impl LlamaLike {
         [hidden_size, intermediate_size]: [usize; 2],
     ) -> DecoderBlock {
         let module = |name: &str| format!("{prefix}layers.{index}.{name}");
-        let linear = |name: &str, bias: bool, shape| {
-            let module = module(name);
-            let bias = bias.then(|| format!("{module}.bias"));
-            Linear::of_its_own(format!("{module}.weight"), bias, shape)
-        };
+        let linear = |name: &str, bias, shape| common::linear(module(name), bias, shape);
         let norm = |name: Option<&'static str>| {
             name.map(|name| self.norm.norm(&module(name), hidden_size))
         };
@@ -215,34 +214,33 @@ impl LlamaLike {
             }
             MlpModules::Plain(up, down) => (None, mlp_linear(up, widening), down),
         };
+        let attention = SelfAttention {
+            head_norms: (self.head_norms.as_ref()).map(|norms| self.norms(norms, module)),
+            window: self.windows[index],
+            ..SelfAttention::plain(
+                heads,
+                Projections::Separate(projections),
+                self.positions[index],
+                linear(self.output, self.output_bias, [hidden_size, queries]),
+            )
+        };
+        let mlp = FeedForward::Dense(Mlp {
+            activation: self.activation,
+            xielu: None,
+            gate,
+            up,
+            down: mlp_linear(down, [hidden_size, intermediate_size]),
+        });
         DecoderBlock {
             order: self.order,
-            attention_norm: norm(self.attention_norm),
-            attention: SelfAttention {
-                heads,
-                projections: Projections::Separate(projections),
-                clip: None,
-                head_norms: self
-                    .head_norms
-                    .as_ref()
-                    .map(|norms| self.norms(norms, module)),
-                position: self.positions[index],
-                scale: common::usual_scale(heads),
-                soft_cap: None,
-                window: self.windows[index],
-                sinks: None,
-                output: linear(self.output, self.output_bias, [hidden_size, queries]),
-            },
-            attention_post_norm: norm(self.attention_post_norm),
+            mixer_norm: norm(self.attention_norm),
+            mixers: vec![attention.into()],
+            mixer_post_norm: norm(self.attention_post_norm),
             mlp_norm: norm(self.mlp_norm),
-            mlp: FeedForward::Dense(Mlp {
-                activation: self.activation,
-                gate,
-                up,
-                down: mlp_linear(down, [hidden_size, intermediate_size]),
-            }),
+            mlp: Some(mlp),
             mlp_post_norm: norm(self.mlp_post_norm),
             residual_scale: 1.0,
+            adds_to_normed: false,
         }
     }
 

@@ -1,33 +1,44 @@
 //! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
 
+mod apertus;
+mod bamba;
 mod bloom;
 mod cohere;
 mod common;
+mod dbrx;
 mod deepseek;
 mod ernie4_5;
 mod exaone4;
 mod falcon;
+mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm;
 mod glm4_moe;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
 mod granitemoe;
+mod granitemoehybrid;
 mod helium;
 mod hunyuan;
+mod jamba;
+mod lfm2;
 mod llama;
+mod llama4;
 mod llama_like;
+mod mamba;
 mod ministral;
 mod mistral;
 mod mixtral;
 mod moe;
 mod mpt;
 mod nemotron;
+mod nemotron_h;
 mod olmo;
 mod olmo2;
 mod olmoe;
@@ -35,14 +46,17 @@ mod opt;
 mod persimmon;
 mod phi;
 mod phi3;
+mod phimoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod state_spaces;
 
 use super::family::Family;
 
@@ -70,6 +84,7 @@ static FAMILIES: &[&Family] = &[
     &hunyuan::FAMILY,
     &seed_oss::FAMILY,
     &helium::FAMILY,
+    &apertus::FAMILY,
     &nemotron::FAMILY,
     &gpt_neox::FAMILY,
     &opt::FAMILY,
@@ -78,10 +93,13 @@ static FAMILIES: &[&Family] = &[
     &bloom::FAMILY,
     &mpt::FAMILY,
     &phi::FAMILY,
-    &gptj::FAMILY,
+    &gptj::GPTJ,
+    &gptj::CODEGEN,
+    &gpt_neo::FAMILY,
     &falcon::FAMILY,
     &persimmon::FAMILY,
     &mixtral::FAMILY,
+    &phimoe::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,
     &glm4_moe::FAMILY,
@@ -89,6 +107,16 @@ static FAMILIES: &[&Family] = &[
     &olmoe::FAMILY,
     &granitemoe::FAMILY,
     &gpt_oss::FAMILY,
+    &llama4::FAMILY,
+    &dbrx::FAMILY,
+    &lfm2::FAMILY,
+    &mamba::FAMILY,
+    &jamba::FAMILY,
+    &bamba::FAMILY,
+    &falcon_h1::FAMILY,
+    &granitemoehybrid::FAMILY,
+    &nemotron_h::FAMILY,
+    &qwen3_next::FAMILY,
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.

@@ -4,12 +4,13 @@ use serde_json::Value;
 
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{FeedForward, Linear, Slice, Vector};
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::experts::{ExpertGroups, Experts, Router, Scores, SharedExpert};
 use crate::model::family::ModelFiles;
+use crate::model::feed_forward::FeedForward;
 use crate::model::mlp::Mlp;
+use crate::model::tensors::{Linear, Slice, Vector};
 use crate::targets::Layout;
 
 /// Experts of one size, each a gated multilayer perceptron without biases.
@@ -60,6 +61,7 @@ impl ExpertSizes {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let expert = |expert| Mlp {
             activation: self.activation,
+            xielu: None,
             gate: Some(linear(expert, gate, [inner, hidden])),
             up: linear(expert, up, [inner, hidden]),
             down: linear(expert, down, [hidden, inner]),
@@ -78,7 +80,11 @@ impl ExpertSizes {
         files.headers.check(gate_up, &[count, 2 * inner, hidden])?;
         files.headers.check(down, &[count, hidden, inner])?;
         let part = |index, tensor: &str, [out_features, in_features]: [usize; 2]| Linear {
-            slice: Some(Slice { index, count }),
+            slice: Some(Slice {
+                index,
+                count,
+                stacked: false,
+            }),
             layout: Layout::OutIn,
             ..Linear::of_its_own(tensor.to_owned(), None, [out_features, in_features])
         };
@@ -89,9 +95,43 @@ impl ExpertSizes {
         };
         let expert = |index| Mlp {
             activation: self.activation,
+            xielu: None,
             gate: Some(half(index, 0)),
             up: half(index, inner),
             down: part(index, down, [hidden, inner]),
+        };
+        Ok((0..count).map(expert).collect())
+    }
+
+    /// The same the other way round, `[experts, hidden_size, 2 * intermediate_size]` and `[experts, intermediate_size,
+    /// hidden_size]`.
+    pub(super) fn fused_in_out(
+        &self,
+        files: &ModelFiles<'_>,
+        module: &str,
+    ) -> Result<Vec<Mlp<Linear>>, Error> {
+        let (hidden, inner, count) = (self.hidden_size, self.intermediate_size, self.count);
+        let [gate_up, down] = ["gate_up_proj", "down_proj"].map(|name| format!("{module}.{name}"));
+        files.headers.check(&gate_up, &[count, hidden, 2 * inner])?;
+        files.headers.check(&down, &[count, inner, hidden])?;
+        let part = |index, tensor: &str, shape| Linear {
+            slice: Some(Slice {
+                index,
+                count,
+                stacked: false,
+            }),
+            layout: Layout::InOut,
+            ..Linear::of_its_own(tensor.to_owned(), None, shape)
+        };
+        let expert = |index| {
+            let [gate, up] = part(index, &gate_up, [2 * inner, hidden]).split([inner; 2]);
+            Mlp {
+                activation: self.activation,
+                xielu: None,
+                gate: Some(gate),
+                up,
+                down: part(index, &down, [hidden, inner]),
+            }
         };
         Ok((0..count).map(expert).collect())
     }
@@ -116,11 +156,13 @@ impl ExpertSizes {
             groups: None,
             chosen,
             normalised: true,
+            sum_offset: 0.0,
             scale: 1.0,
         })
     }
 
-    fn check_count(&self, files: &ModelFiles<'_>) -> Result<(), Error> {
+    /// Refuses more experts than there are tensors, where each has some of its own.
+    pub(super) fn check_count(&self, files: &ModelFiles<'_>) -> Result<(), Error> {
         let tensors = files.headers.len();
         if self.count > tensors {
             return Err(Error::Config(format!(
@@ -141,6 +183,7 @@ pub(super) fn gated(
     let linear = |layer, shape| Linear::of_its_own(format!("{module}.{layer}.weight"), None, shape);
     Mlp {
         activation,
+        xielu: None,
         gate: Some(linear("gate_proj", [intermediate_size, hidden_size])),
         up: linear("up_proj", [intermediate_size, hidden_size]),
         down: linear("down_proj", [hidden_size, intermediate_size]),
@@ -169,7 +212,7 @@ pub(super) fn put(
 ) -> Result<(), Error> {
     for (index, block) in architecture.blocks.iter_mut().enumerate() {
         if sparse(index) {
-            block.mlp = experts(&format!("{}{index}.", architecture.block_prefix))?;
+            block.mlp = Some(experts(&format!("{}{index}.", architecture.block_prefix))?);
         }
     }
     Ok(())
@@ -243,10 +286,10 @@ pub(super) fn with_correction(
     let router = sizes.router(config, format!("{module}.gate.weight"))?;
     let router = Router {
         scores: Scores::Sigmoid,
-        correction: Some(Vector {
-            tensor: format!("{module}.gate.e_score_correction_bias"),
-            len: sizes.count,
-        }),
+        correction: Some(Vector::list(
+            format!("{module}.gate.e_score_correction_bias"),
+            sizes.count,
+        )),
         groups: groups(config, sizes.count, router.chosen, 2)?,
         normalised: config.flag_or("norm_topk_prob", true)?,
         scale: config.number_or("routed_scaling_factor", 1.0)?,

@@ -3,13 +3,13 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{
-    BlockOrder, DecoderBlock, NormKind, NormTensors, Position, Projections, SelfAttention,
-};
+use crate::model::attention::{Position, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::position::Alibi;
+use crate::model::tensors::{NormKind, NormTensors};
 use crate::untrusted::shown;
 
 pub(super) static FAMILY: Family = Family {

@@ -3,9 +3,9 @@
 use super::llama_like::LlamaLike;
 use super::llama_like::NormStyle;
 use crate::model::architecture::Architecture;
-use crate::model::block::NormKind;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
+use crate::model::tensors::NormKind;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["olmo"],
@@ -27,7 +27,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let mut architecture = olmo.describe(files)?;
     let clip = config.number("clip_qkv")?.map(|clip| clip as f32);
     for block in &mut architecture.blocks {
-        block.attention.clip = clip;
+        block.attentions_mut().for_each(|a| a.clip = clip);
     }
     Ok(architecture)
 }

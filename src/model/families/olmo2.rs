@@ -4,10 +4,11 @@ use super::common;
 use super::llama_like::LlamaLike;
 use super::llama_like::NormStyle;
 use crate::model::architecture::Architecture;
-use crate::model::block::{HeadNorms, NormKind, NormedWidth, Position};
+use crate::model::attention::{HeadNorms, NormedWidth, Position};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::rotary::{Rotary, RotaryDefaults};
+use crate::model::tensors::NormKind;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["olmo2", "olmo3"],

@@ -5,7 +5,7 @@ use super::llama_like::LlamaLike;
 use super::moe::{self, ExpertSizes};
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{HeadNorms, NormedWidth};
+use crate::model::attention::{HeadNorms, NormedWidth};
 use crate::model::error::Error;
 use crate::model::experts::Router;
 use crate::model::family::{Family, ModelFiles};

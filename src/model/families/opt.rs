@@ -3,7 +3,8 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{BlockOrder, DecoderBlock, Position, Projections, SelfAttention};
+use crate::model::attention::{Position, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::position::PositionEmbedding;
@@ -21,24 +22,21 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let queries = heads.queries * heads.features;
     let activation = common::activation(config, Activation::Relu)?;
     let bias = config.flag_or("enable_bias", true)?;
-    // The 350M model is otherwise in all of this.
     for (key, usual) in [
-        ("do_layer_norm_before", true),
         ("_remove_final_layer_norm", false),
         ("layer_norm_elementwise_affine", true),
     ] {
         common::only(config, key, usual)?;
     }
-    let embedded = config.size_or("word_embed_proj_dim", Some(hidden_size))?;
-    if embedded != hidden_size {
-        return Err(Error::Unsupported(format!(
-            "word_embed_proj_dim {embedded} beside hidden_size {hidden_size}"
-        )));
-    }
+    // In the 350M model a norm is of the sum of what a half read and what it made of it. This is a norm of what the next
+    // half reads, which that one adds to.
+    let norms_after = !config.flag_or("do_layer_norm_before", true)?;
+    let embedding_size = config.size_or("word_embed_proj_dim", Some(hidden_size))?;
 
     let prefix = files.prefix_of(&["model.decoder.", "decoder.", ""], "embed_tokens");
     let norm = |module: String| common::layer_norm(module, hidden_size, 1e-5);
-    let block = |index| {
+    let blocks = files.blocks()?;
+    let block = |index: usize| {
         let module = |name| format!("{prefix}layers.{index}.{name}");
         let linear = |name, shape| common::linear(module(name), bias, shape);
         let attention = SelfAttention::plain(
@@ -55,21 +53,48 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             linear("fc1", [intermediate_size, hidden_size]),
             linear("fc2", [hidden_size, intermediate_size]),
         );
-        DecoderBlock::plain(
+        let of_block = |index: usize, name| norm(format!("{prefix}layers.{index}.{name}"));
+        let (first, second) = ("self_attn_layer_norm", "final_layer_norm");
+        let names = if norms_after {
+            (second, first)
+        } else {
+            (first, second)
+        };
+        let plain = DecoderBlock::plain(
             BlockOrder::Sequential,
-            (norm(module("self_attn_layer_norm")), attention),
-            (Some(norm(module("final_layer_norm"))), mlp),
-        )
+            (of_block(index, names.0), attention),
+            (Some(of_block(index, names.1)), mlp),
+        );
+        match norms_after {
+            false => plain,
+            true => DecoderBlock {
+                adds_to_normed: true,
+                mixer_norm: index.checked_sub(1).map(|before| of_block(before, second)),
+                ..plain
+            },
+        }
     };
     let embedding = format!("{prefix}embed_tokens.weight");
     let parts = common::Parts {
         block_prefix: format!("{prefix}layers."),
-        blocks: (0..files.blocks()?).map(block).collect(),
-        final_norm: norm(format!("{prefix}final_layer_norm")),
+        blocks: (0..blocks).map(block).collect(),
+        final_norm: norm(match norms_after {
+            false => format!("{prefix}final_layer_norm"),
+            true => format!("{prefix}layers.{}.final_layer_norm", blocks - 1),
+        }),
         head: files.tied_head(&["lm_head"], &embedding)?,
         embedding,
     };
+    let projection = |name: &str, shape| common::linear(format!("{prefix}{name}"), false, shape);
+    let projections = (embedding_size != hidden_size).then(|| {
+        [
+            projection("project_in", [hidden_size, embedding_size]),
+            projection("project_out", [embedding_size, hidden_size]),
+        ]
+    });
     Ok(Architecture {
+        embedding_size,
+        embedding_projections: projections,
         position_embedding: Some(PositionEmbedding {
             tensor: format!("{prefix}embed_positions.weight"),
             offset: 2,

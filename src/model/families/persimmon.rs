@@ -3,9 +3,8 @@
 use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::{
-    BlockOrder, DecoderBlock, HeadNorms, NormedWidth, Position, Projections, SelfAttention,
-};
+use crate::model::attention::{HeadNorms, NormedWidth, Position, Projections, SelfAttention};
+use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::rotary::{Rotary, RotaryDefaults};

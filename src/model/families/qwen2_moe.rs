@@ -5,10 +5,10 @@ use super::llama_like::LlamaLike;
 use super::moe::{self, ExpertSizes};
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
-use crate::model::block::Linear;
 use crate::model::error::Error;
 use crate::model::experts::{Router, SharedExpert};
 use crate::model::family::{Family, ModelFiles};
+use crate::model::tensors::Linear;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["qwen2_moe"],
@@ -27,6 +27,17 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         ..LlamaLike::plain(files)?
     };
     let mut architecture = qwen.describe(files)?;
+    put_experts(files, &mut architecture, false)?;
+    Ok(architecture)
+}
+
+/// Puts in experts with one for every token behind a gate; `normalised` where config.json says nothing of their weights.
+pub(super) fn put_experts(
+    files: &ModelFiles<'_>,
+    architecture: &mut Architecture,
+    normalised: bool,
+) -> Result<(), Error> {
+    let config = &files.config;
     let activation = common::activation(config, Activation::Silu)?;
     let counts = ["num_experts", "num_local_experts"];
     let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
@@ -34,12 +45,12 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let shared = config.size("shared_expert_intermediate_size")?;
     let sparse = moe::sparse_blocks(config, files.blocks()?)?;
     moe::put(
-        &mut architecture,
+        architecture,
         |block| sparse[block],
         |block| {
             let module = format!("{block}mlp");
             let router = Router {
-                normalised: config.flag_or("norm_topk_prob", false)?,
+                normalised: config.flag_or("norm_topk_prob", normalised)?,
                 ..sizes.router(config, format!("{module}.gate.weight"))?
             };
             let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;
@@ -54,6 +65,5 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             };
             Ok(moe::feed_forward(router, experts, Some(shared)))
         },
-    )?;
-    Ok(architecture)
+    )
 }

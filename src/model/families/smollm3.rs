@@ -5,7 +5,7 @@ use serde_json::json;
 use super::common;
 use super::llama_like::LlamaLike;
 use crate::model::architecture::Architecture;
-use crate::model::block::Position;
+use crate::model::attention::Position;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::rotary::RotaryDefaults;

@@ -4,10 +4,12 @@ use super::common;
 use super::llama_like::LlamaLike;
 use super::llama_like::NormStyle;
 use crate::model::architecture::Architecture;
-use crate::model::block::{BlockOrder, NormKind};
+use crate::model::attention::{HeadNorms, NormedWidth};
+use crate::model::block::BlockOrder;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::rotary::RotaryDefaults;
+use crate::model::tensors::{HeadFactors, NormKind, NormTensors};
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["stablelm"],
@@ -16,8 +18,6 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    // A norm of its own, in a tensor of its own, for each head.
-    common::refuse(config, "qk_layernorm")?;
     let heads = common::grouped_heads(config)?;
     let turning = RotaryDefaults {
         fraction: 0.25,
@@ -38,5 +38,30 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         projection_bias: config.flag_or("use_qkv_bias", false)?,
         ..plain
     };
-    stablelm.describe(files)
+    let mut architecture = stablelm.describe(files)?;
+    if config.flag_or("qk_layernorm", false)? {
+        let prefix = architecture.block_prefix.clone();
+        let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+        for (index, block) in architecture.blocks.iter_mut().enumerate() {
+            let norm = |name, count| {
+                let weight = format!("{prefix}{index}.self_attn.{name}.norms.*.weight");
+                NormTensors {
+                    heads: count,
+                    head_factors: HeadFactors::Tensors,
+                    ..NormTensors::plain(NormKind::Layer, weight, heads.features, epsilon)
+                }
+            };
+            for attention in block.attentions_mut() {
+                attention.head_norms = Some(HeadNorms {
+                    norms: [
+                        norm("q_layernorm", heads.queries),
+                        norm("k_layernorm", heads.keys),
+                    ],
+                    width: NormedWidth::Head,
+                    after_rotation: false,
+                });
+            }
+        }
+    }
+    Ok(architecture)
 }

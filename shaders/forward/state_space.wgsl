@@ -1,0 +1,66 @@
+// The recurrence of state spaces, Mamba (arXiv 2312.00752) and Mamba 2 (arXiv 2405.21060): with dt = softplus(step + bias),
+//
+//   h[n] = exp(decay[n] dt) h[n] + dt B[n] x;  y = sum_n C[n] h[n] + skip x
+//
+// for each channel and token. An invocation a channel, which goes from token to token.
+//
+// Needs: shared/softplus
+
+struct StateSpace {
+    tokens: u32,
+    heads: u32,
+    // Channels of a head.
+    features: u32,
+    // B and C are there once for each group of heads.
+    groups: u32,
+    states: u32,
+    // Decays of a head: one, or one a state.
+    decays: u32,
+    // What dt is kept within.
+    least: f32,
+    most: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: StateSpace;
+// Of each token: x of every channel, the time step of every head, B and C of every group.
+@group(0) @binding(1) var<storage, read> inputs: array<f32>;
+// Decays, biases and skips of all heads.
+@group(0) @binding(2) var<storage, read> numbers: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+// The most states there is room for.
+const KEPT: u32 = 256u;
+
+@compute @workgroup_size(64)
+fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
+    let channel = id.x;
+    let channels = params.heads * params.features;
+    if channel >= channels {
+        return;
+    }
+    let head = channel / params.features;
+    let group = head / (params.heads / params.groups);
+    let both = params.groups * params.states;
+    let stride = channels + params.heads + 2u * both;
+    let bias = numbers[params.heads * params.decays + head];
+    let skip = numbers[params.heads * params.decays + params.heads + head];
+    let states = min(params.states, KEPT);
+    var kept: array<f32, 256>;
+    for (var token = 0u; token < params.tokens; token += 1u) {
+        let row = token * stride;
+        let x = inputs[row + channel];
+        let dt = clamp(softplus(inputs[row + channels + head] + bias), params.least, params.most);
+        let first_b = row + channels + params.heads + group * params.states;
+        var faded = exp(numbers[head * params.decays] * dt);
+        var sum = 0.0;
+        for (var n = 0u; n < states; n += 1u) {
+            if params.decays > 1u {
+                faded = exp(numbers[head * params.decays + n] * dt);
+            }
+            let h = kept[n] * faded + dt * inputs[first_b + n] * x;
+            kept[n] = h;
+            sum += h * inputs[first_b + both + n];
+        }
+        y[token * channels + channel] = sum + skip * x;
+    }
+}

@@ -1,0 +1,160 @@
+//! Convolutions and recurrences along a sequence on the CPU: one token after the other, in f32.
+
+use rayon::prelude::*;
+
+use crate::forward::engine::Convolved;
+use crate::model::{DeltaSizes, Scan, ScanSizes, StateSizes};
+
+/// Each channel of `x`, `[tokens, channels]`, convolved with those before it.
+pub(super) fn convolve(convolution: &Convolved<'_>, x: &[f32]) -> Vec<f32> {
+    let &Convolved {
+        weight,
+        bias,
+        width,
+    } = convolution;
+    let channels = weight.len() / width;
+    let mut y = vec![0.0; x.len()];
+    y.par_chunks_mut(channels)
+        .enumerate()
+        .for_each(|(token, y)| {
+            for (channel, y) in y.iter_mut().enumerate() {
+                let weight = &weight[channel * width..(channel + 1) * width];
+                let reach = width.min(token + 1);
+                let mut sum = bias.map_or(0.0, |bias| bias[channel]);
+                for (back, weight) in weight.iter().rev().take(reach).enumerate() {
+                    sum += weight * x[(token - back) * channels + channel];
+                }
+                *y = sum;
+            }
+        });
+    y
+}
+
+/// What comes out of a scan, `[tokens, features]`, of inputs that are each `[tokens, features]`.
+pub(super) fn scan(scan: &Scan, inputs: &[Vec<f32>]) -> Vec<f32> {
+    let features = scan.sizes.output();
+    let of_heads: Vec<Vec<f32>> = match (scan.sizes, inputs) {
+        (ScanSizes::StateSpace(sizes), [x, time_step, b, c]) => (0..sizes.heads)
+            .into_par_iter()
+            .map(|head| state_space(scan, sizes, head, [x, time_step, b, c]))
+            .collect(),
+        (ScanSizes::DeltaNet(sizes), [q, k, v, time_step, write]) => (0..sizes.value_heads)
+            .into_par_iter()
+            .map(|head| delta_net(scan, sizes, head, [q, k, v, time_step, write]))
+            .collect(),
+        _ => unreachable!("the wiring gives a scan its inputs"),
+    };
+    let of_head = features / of_heads.len();
+    let mut y = vec![0.0; of_heads.iter().map(Vec::len).sum()];
+    for (token, row) in y.chunks_exact_mut(features).enumerate() {
+        for (y, head) in row.chunks_exact_mut(of_head).zip(&of_heads) {
+            y.copy_from_slice(&head[token * of_head..(token + 1) * of_head]);
+        }
+    }
+    y
+}
+
+/// `dt` of a head.
+fn step(scan: &Scan, head: usize, time_step: f32) -> f32 {
+    let x = time_step + scan.bias[head];
+    let softplus = if x > 20.0 { x } else { x.exp().ln_1p() };
+    softplus.clamp(scan.limits[0], scan.limits[1])
+}
+
+/// One head, `[tokens, features]`.
+fn state_space(
+    scan: &Scan,
+    sizes: StateSizes,
+    head: usize,
+    [x, time_step, b, c]: [&[f32]; 4],
+) -> Vec<f32> {
+    let StateSizes {
+        heads,
+        features,
+        groups,
+        states,
+    } = sizes;
+    let of_head = scan.decays.len() / heads;
+    let decays = &scan.decays[head * of_head..(head + 1) * of_head];
+    let group = head / (heads / groups);
+    let tokens = time_step.len() / heads;
+    let mut kept = vec![0.0_f32; features * states];
+    let mut faded = vec![0.0_f32; states];
+    let mut found = Vec::with_capacity(tokens * features);
+    for token in 0..tokens {
+        let dt = step(scan, head, time_step[token * heads + head]);
+        match decays {
+            [decay] => faded.fill((decay * dt).exp()),
+            _ => {
+                let each = faded.iter_mut().zip(decays);
+                each.for_each(|(faded, decay)| *faded = (decay * dt).exp());
+            }
+        }
+        let at = (token * groups + group) * states;
+        let (b, c) = (&b[at..at + states], &c[at..at + states]);
+        let x = &x[(token * heads + head) * features..][..features];
+        for (kept, &x) in kept.chunks_exact_mut(states).zip(x) {
+            let mut sum = 0.0;
+            for (((kept, faded), b), c) in kept.iter_mut().zip(&faded).zip(b).zip(c) {
+                *kept = *kept * faded + dt * b * x;
+                sum += *kept * c;
+            }
+            found.push(sum + scan.skip[head] * x);
+        }
+    }
+    found
+}
+
+/// One value head, `[tokens, value features]`.
+fn delta_net(
+    scan: &Scan,
+    sizes: DeltaSizes,
+    head: usize,
+    [q, k, v, time_step, write]: [&[f32]; 5],
+) -> Vec<f32> {
+    let DeltaSizes {
+        key_heads,
+        value_heads,
+        key_features,
+        value_features,
+    } = sizes;
+    let key_head = head / (value_heads / key_heads);
+    let tokens = time_step.len() / value_heads;
+    // By key feature.
+    let mut kept = vec![0.0_f32; key_features * value_features];
+    let mut found = Vec::with_capacity(tokens * value_features);
+    for token in 0..tokens {
+        let at = (token * key_heads + key_head) * key_features;
+        let q = of_length_1(&q[at..at + key_features]);
+        let k = of_length_1(&k[at..at + key_features]);
+        let v = &v[(token * value_heads + head) * value_features..][..value_features];
+        let dt = step(scan, head, time_step[token * value_heads + head]);
+        let faded = (scan.decays[head] * dt).exp();
+        let write = 1.0 / (1.0 + (-write[token * value_heads + head]).exp());
+        let mut remembered = vec![0.0_f32; value_features];
+        for (row, k) in kept.chunks_exact_mut(value_features).zip(&k) {
+            for (kept, remembered) in row.iter_mut().zip(&mut remembered) {
+                *kept *= faded;
+                *remembered += *kept * k;
+            }
+        }
+        let scale = (key_features as f32).powf(-0.5);
+        let mut sums = vec![0.0_f32; value_features];
+        for ((row, k), q) in kept.chunks_exact_mut(value_features).zip(&k).zip(&q) {
+            let news = v.iter().zip(&remembered);
+            for ((kept, (v, remembered)), sum) in row.iter_mut().zip(news).zip(&mut sums) {
+                *kept += k * (v - remembered) * write;
+                *sum += *kept * (q * scale);
+            }
+        }
+        found.extend(sums);
+    }
+    found
+}
+
+/// A vector, brought to length 1.
+fn of_length_1(x: &[f32]) -> Vec<f32> {
+    let squares: f32 = x.iter().map(|x| x * x).sum();
+    let factor = 1.0 / (squares + 1e-6).sqrt();
+    x.iter().map(|x| x * factor).collect()
+}

@@ -1,0 +1,64 @@
+//! What lets a token know of those before it, from an engine's primitives.
+
+use super::engine::{Engine, LoadedAttention, LoadedMixer};
+use super::error::Error;
+use super::latent;
+use super::recurrence;
+use crate::model::{Activation, MixerKind, Position, Projections};
+
+/// What a mixer's last layer reads. This, and what its first layers read, are observed.
+pub(super) fn found<E: Engine>(
+    engine: &E,
+    sequence: &mut E::Sequence,
+    mixer: &LoadedMixer<E>,
+    x: &E::Tensor,
+) -> Result<E::Tensor, Error> {
+    let scaled = match mixer.input_scale {
+        1.0 => None,
+        scale => Some(engine.scaled(sequence, x, scale)?),
+    };
+    let x = scaled.as_ref().unwrap_or(x);
+    engine.observe(sequence, x)?;
+    let found = match &mixer.kind {
+        MixerKind::Attention(of) => attention(engine, sequence, of, x)?,
+        MixerKind::Recurrence(of) => recurrence::found(engine, sequence, &of.cell, x)?,
+    };
+    engine.observe(sequence, &found)?;
+    Ok(found)
+}
+
+/// What the heads find.
+fn attention<E: Engine>(
+    engine: &E,
+    sequence: &mut E::Sequence,
+    attention: &LoadedAttention<E>,
+    x: &E::Tensor,
+) -> Result<E::Tensor, Error> {
+    let mut heads = match &attention.projections {
+        Projections::Latent(latent) => latent::heads(engine, sequence, latent, x)?,
+        _ => engine.heads(sequence, attention, x)?,
+    };
+    if let Some(clip) = attention.clip {
+        engine.clip_heads(sequence, clip, &mut heads)?;
+    }
+    let norms = attention.head_norms.as_ref();
+    if let Some(norms) = norms.filter(|norms| !norms.after_rotation) {
+        engine.normalise_heads(sequence, norms, &mut heads)?;
+    }
+    match attention.position {
+        Position::Rotary(index) => engine.turn_heads(sequence, index, &mut heads)?,
+        // Biases come with the scores.
+        Position::Alibi | Position::None => {}
+    }
+    if let Some(norms) = norms.filter(|norms| norms.after_rotation) {
+        engine.normalise_heads(sequence, norms, &mut heads)?;
+    }
+    let found = engine.attend(sequence, attention, heads)?;
+    match &attention.gate {
+        None => Ok(found),
+        Some(gate) => {
+            let gate = engine.product(sequence, gate, x)?;
+            engine.activate(sequence, Activation::Sigmoid.into(), gate, Some(found))
+        }
+    }
+}

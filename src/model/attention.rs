@@ -1,0 +1,235 @@
+//! Causal attention as data.
+
+use super::latent::LatentProjections;
+use super::tensors::{Linear, NormTensors, Vector};
+
+/// How queries, keys and values come out of the hidden state.
+#[derive(Clone, Debug)]
+pub(crate) enum Projections<L, N = NormTensors> {
+    /// A layer each: queries, keys, values.
+    Separate([L; 3]),
+    /// One layer, whose output features go head by head: its query, its key, its value.
+    Interleaved(L),
+    /// By way of narrow vectors.
+    Latent(Box<LatentProjections<L, N>>),
+    /// For each key head three layers: all queries that it serves, its key, its value.
+    Grouped(Vec<L>),
+}
+
+impl Projections<Linear> {
+    /// One stored tensor whose output features are all queries, then all keys, then all values.
+    pub(super) fn one_after_the_other(all: Linear, heads: HeadCounts) -> Self {
+        let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
+        Self::Separate(all.split([queries, keys, keys]))
+    }
+
+    /// One stored tensor whose output features go by key head: all queries that it serves, its key, its value.
+    pub(super) fn by_key_head(all: &Linear, heads: HeadCounts) -> Self {
+        let queries = heads.queries / heads.keys * heads.features;
+        let of_head = |head: usize| {
+            let first = head * (queries + 2 * heads.features);
+            let parts = [
+                (0, queries),
+                (queries, heads.features),
+                (queries + heads.features, heads.features),
+            ];
+            parts.map(|(at, out_features)| Linear {
+                out_features,
+                first_feature: all.first_feature + first + at,
+                ..all.clone()
+            })
+        };
+        Self::Grouped((0..heads.keys).flat_map(of_head).collect())
+    }
+}
+
+impl<L, N> Projections<L, N> {
+    /// The layers that read the hidden state.
+    pub(crate) fn layers(&self) -> Vec<&L> {
+        match self {
+            Self::Separate(layers) => layers.iter().collect(),
+            Self::Interleaved(layer) => vec![layer],
+            Self::Latent(latent) => latent.first_layers(),
+            Self::Grouped(layers) => layers.iter().collect(),
+        }
+    }
+}
+
+/// Heads, and how wide each is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeadCounts {
+    /// Query heads.
+    pub(crate) queries: usize,
+    /// Key heads, and as many value heads; each serves `queries / keys` query heads.
+    pub(crate) keys: usize,
+    /// Features of a head.
+    pub(crate) features: usize,
+}
+
+/// How queries and keys know their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// They do not: the hidden state has it.
+    None,
+    /// They turn, in the way of this index in the architecture's list.
+    Rotary(usize),
+    /// Each head prefers what is near, by the architecture's slopes.
+    Alibi,
+}
+
+/// Over what a norm of heads goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormedWidth {
+    /// Each head for itself.
+    Head,
+    /// All heads of the queries together, and all of the keys.
+    AllHeads,
+}
+
+/// Norms of the queries and of the keys.
+#[derive(Clone, Debug)]
+pub(crate) struct HeadNorms<N> {
+    /// Of the queries, of the keys.
+    pub(crate) norms: [N; 2],
+    pub(crate) width: NormedWidth,
+    /// After they turned; before, otherwise.
+    pub(crate) after_rotation: bool,
+}
+
+/// Causal attention.
+#[derive(Clone, Debug)]
+pub(crate) struct SelfAttention<L, N, V = Vector> {
+    pub(crate) heads: HeadCounts,
+    pub(crate) projections: Projections<L, N>,
+    /// The largest that a feature of a query, key or value may be, and its negative the smallest.
+    pub(crate) clip: Option<f32>,
+    pub(crate) head_norms: Option<HeadNorms<N>>,
+    /// How queries and keys know their place.
+    pub(crate) position: Position,
+    /// What the product of a query and a key is multiplied by.
+    pub(crate) scale: f32,
+    /// What the products so scaled are kept within: `cap tanh(s / cap)`.
+    pub(crate) soft_cap: Option<f32>,
+    /// How many tokens back a query sees, itself included; none where it sees all of them.
+    pub(crate) window: Option<usize>,
+    /// Tokens of a chunk, beyond whose first one no query of it sees.
+    pub(crate) chunk: Option<usize>,
+    /// How much more sharply later queries choose.
+    pub(crate) temperature: Option<QueryTemperature>,
+    /// Of each query head, the score of a key that every query sees and that has no value.
+    pub(crate) sinks: Option<V>,
+    /// To the logits of what the features that the heads found are multiplied by.
+    pub(crate) gate: Option<L>,
+    /// From what the heads found back to the residual stream.
+    pub(crate) output: L,
+}
+
+/// How far back queries see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    window: usize,
+    chunk: usize,
+}
+
+impl Reach {
+    /// The first token that a query sees.
+    pub(crate) fn first_seen(self, query: usize) -> usize {
+        let of_window = (query + 1).saturating_sub(self.window);
+        of_window.max(query / self.chunk * self.chunk)
+    }
+}
+
+/// The query of token `t`, counted from 1, is multiplied by `1 + strength ln(1 + floor(t / period))` (arXiv 2501.19399).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct QueryTemperature {
+    pub(crate) strength: f32,
+    pub(crate) period: usize,
+}
+
+impl QueryTemperature {
+    /// The factor of the query at this place, counted from 0.
+    pub(crate) fn factor(self, query: usize) -> f32 {
+        let periods = ((query + 1) / self.period) as f64;
+        (1.0 + f64::from(self.strength) * periods.ln_1p()) as f32
+    }
+}
+
+impl<L, N, V> SelfAttention<L, N, V> {
+    /// Attention to all tokens before, in which nothing is clipped, capped or normalised.
+    pub(super) fn plain(
+        heads: HeadCounts,
+        projections: Projections<L, N>,
+        position: Position,
+        output: L,
+    ) -> Self {
+        Self {
+            heads,
+            projections,
+            clip: None,
+            head_norms: None,
+            position,
+            scale: (heads.features as f32).powf(-0.5),
+            soft_cap: None,
+            window: None,
+            chunk: None,
+            temperature: None,
+            sinks: None,
+            gate: None,
+            output,
+        }
+    }
+}
+
+impl<L, N, V> SelfAttention<L, N, V> {
+    /// How far back queries see.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach {
+            window: self.window.unwrap_or(usize::MAX),
+            chunk: self.chunk.unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The same with something else for each layer, norm and list of numbers.
+    pub(super) fn try_map<M, K, W, E>(
+        &self,
+        layer: &impl Fn(&L) -> Result<M, E>,
+        norm: &impl Fn(&N) -> Result<K, E>,
+        vector: &impl Fn(&V) -> Result<W, E>,
+    ) -> Result<SelfAttention<M, K, W>, E> {
+        let projections = match &self.projections {
+            Projections::Separate([q, k, v]) => {
+                Projections::Separate([layer(q)?, layer(k)?, layer(v)?])
+            }
+            Projections::Interleaved(all) => Projections::Interleaved(layer(all)?),
+            Projections::Latent(latent) => {
+                Projections::Latent(Box::new(latent.try_map(layer, norm)?))
+            }
+            Projections::Grouped(layers) => {
+                Projections::Grouped(layers.iter().map(layer).collect::<Result<_, _>>()?)
+            }
+        };
+        let head_norms = match &self.head_norms {
+            Some(heads) => Some(HeadNorms {
+                norms: [norm(&heads.norms[0])?, norm(&heads.norms[1])?],
+                width: heads.width,
+                after_rotation: heads.after_rotation,
+            }),
+            None => None,
+        };
+        Ok(SelfAttention {
+            heads: self.heads,
+            projections,
+            clip: self.clip,
+            head_norms,
+            position: self.position,
+            scale: self.scale,
+            soft_cap: self.soft_cap,
+            window: self.window,
+            chunk: self.chunk,
+            temperature: self.temperature,
+            sinks: self.sinks.as_ref().map(vector).transpose()?,
+            gate: self.gate.as_ref().map(layer).transpose()?,
+            output: layer(&self.output)?,
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! Qwen 3 Next and 3.5: gated delta nets in most blocks, gated attention in the others, with experts or without. Of those
+//! that know pictures, too, the text's half, whose heads turn as one without pictures does.
+
+use super::common;
+use super::llama_like::{LlamaLike, NormStyle, norms_of_each_head};
+use super::qwen2_moe;
+use crate::model::activation::Activation;
+use crate::model::architecture::Architecture;
+use crate::model::attention::Projections;
+use crate::model::error::Error;
+use crate::model::family::{Family, ModelFiles};
+use crate::model::recurrence::{Cell, Convolution, Decay, DeltaNet, DeltaSizes, Recurrence};
+use crate::model::rotary::RotaryDefaults;
+use crate::model::tensors::{NormKind, Vector};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &[
+        "qwen3_next",
+        "qwen3_5",
+        "qwen3_5_text",
+        "qwen3_5_moe",
+        "qwen3_5_moe_text",
+    ],
+    describe,
+};
+
+fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let blocks = files.blocks()?;
+    let heads = common::grouped_heads(config)?;
+    let quarter = RotaryDefaults {
+        fraction: 0.25,
+        ..RotaryDefaults::of(heads.features)
+    };
+    let bias = config.flag_or("attention_bias", false)?;
+    let epsilon = config.number_or("rms_norm_eps", 1e-6)?;
+    let turning = LlamaLike::turning(files, quarter)?;
+    let qwen = LlamaLike {
+        norm: NormStyle {
+            offset: 1.0,
+            ..NormStyle::of(NormKind::Rms, epsilon)
+        },
+        head_norms: norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
+        projection_bias: bias,
+        output_bias: bias,
+        ..turning
+    };
+    // Where there are experts, no block may have the width that is said of dense ones, or say none.
+    let width = config.size_or("intermediate_size", Some(1))?;
+    let mut architecture = qwen.describe_with(files, width)?;
+
+    let types = [&["full_attention"][..], &["linear_attention"]];
+    let attends = match common::attending(config, &["layer_types"], blocks, types)? {
+        Some(attends) => attends,
+        None => {
+            let interval = config.size_or("full_attention_interval", Some(4))?;
+            let attends = |block: usize| (block + 1).is_multiple_of(interval);
+            (0..blocks).map(attends).collect()
+        }
+    };
+    let prefix = architecture.block_prefix.clone();
+    for (index, block) in architecture.blocks.iter_mut().enumerate() {
+        if !attends[index] {
+            let module = format!("{prefix}{index}.linear_attn");
+            block.mixers = vec![delta_net(files, &module, epsilon)?.into()];
+            continue;
+        }
+        for attention in block.attentions_mut() {
+            if let Projections::Separate([queries, ..]) = &mut attention.projections {
+                // Of each head the query, then the gate.
+                let features = heads.features;
+                queries.stored_features = 2 * queries.out_features;
+                attention.gate = Some(queries.runs([features, features, 2 * features]));
+                *queries = queries.runs([0, features, 2 * features]);
+            }
+        }
+    }
+    if !matches!(files.model_type, "qwen3_5" | "qwen3_5_text") {
+        qwen2_moe::put_experts(files, &mut architecture, true)?;
+    }
+    Ok(architecture)
+}
+
+fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recurrence, Error> {
+    let config = &files.config;
+    let hidden_size = config.size("hidden_size")?;
+    let sizes = DeltaSizes {
+        key_heads: config.size_or("linear_num_key_heads", Some(16))?,
+        value_heads: config.size_or("linear_num_value_heads", Some(32))?,
+        key_features: config.size_or("linear_key_head_dim", Some(128))?,
+        value_features: config.size_or("linear_value_head_dim", Some(128))?,
+    };
+    if !sizes.value_heads.is_multiple_of(sizes.key_heads) {
+        return Err(Error::Config(format!(
+            "linear_num_value_heads {} is not a multiple of linear_num_key_heads {}",
+            sizes.value_heads, sizes.key_heads
+        )));
+    }
+    // Values that a key head serves.
+    let served = sizes.value_heads / sizes.key_heads;
+    let (key, value) = (sizes.key_features, served * sizes.value_features);
+    let group = 2 * key + 2 * value;
+    let name = |name: &str| format!("{module}.{name}");
+    let linear = |of: &str, rows| common::linear(name(of), false, [rows, hidden_size]);
+    let all_values = sizes.key_heads * value;
+    let (convolved, gate, write, time_step);
+    if files.model_type == "qwen3_next" {
+        // By key head.
+        let all = linear("in_proj_qkvz", sizes.key_heads * group);
+        let part = |first, run| all.runs([first, run, group]);
+        let choices = linear("in_proj_ba", 2 * sizes.value_heads);
+        convolved = [part(0, key), part(key, key), part(2 * key, value)];
+        gate = part(2 * key + value, value);
+        write = choices.runs([0, served, 2 * served]);
+        time_step = choices.runs([served, served, 2 * served]);
+    } else {
+        let keys = sizes.key_heads * key;
+        let all = linear("in_proj_qkv", 2 * keys + all_values);
+        convolved = all.split([keys, keys, all_values]);
+        gate = linear("in_proj_z", all_values);
+        write = linear("in_proj_b", sizes.value_heads);
+        time_step = linear("in_proj_a", sizes.value_heads);
+    }
+    let channels = sizes.key_heads * (2 * key + value);
+    let width = config.size_or("linear_conv_kernel_dim", Some(4))?;
+    let list = |of: &str| Vector::list(name(of), sizes.value_heads);
+    let cell = Cell::DeltaNet(Box::new(DeltaNet {
+        activation: common::activation(config, Activation::Silu)?,
+        convolved,
+        gate,
+        convolution: Convolution {
+            weight: Vector {
+                tensor: name("conv1d.weight"),
+                shape: vec![channels, 1, width],
+            },
+            bias: None,
+            width,
+        },
+        write,
+        time_step,
+        decay: Decay {
+            log: list("A_log"),
+            bias: Some(list("dt_bias")),
+            limits: [0.0, f32::INFINITY],
+        },
+        sizes,
+        norm: common::rms_norm(&name("norm"), sizes.value_features, epsilon),
+    }));
+    Ok(Recurrence {
+        cell,
+        output: common::linear(name("out_proj"), false, [hidden_size, all_values]),
+    })
+}
