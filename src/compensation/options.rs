@@ -27,7 +27,7 @@ impl Compensation {
             rank: if is_pattern { 256 } else { 128 },
             ridge: if is_pattern { 0.03 } else { 0.1 },
             steps: 8,
-            mask_steps: if is_pattern { 20 } else { 0 },
+            mask_steps: if is_pattern { 10 } else { 0 },
         }
     }
 }
