@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceKind};
 use crate::error::Kind;
-use crate::forward::{self, Forward};
+use crate::forward::{self, Forward, SiteStatistics};
 use crate::model::{self, Architecture};
-use crate::norms::{self, Coverage, Format, Norms, Provenance};
+use crate::norms::{self, Coverage, Format, Norms, Provenance, Sketches};
 use crate::text;
 
 pub use crate::forward::{Error as ForwardError, Progress};
@@ -16,6 +16,8 @@ pub use crate::text::{Error as TextError, MAX_TEXT, TOKENIZER_THREAD, Text};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
 pub const DEFAULT_TOKENS: usize = 4096;
+
+pub use crate::sketch::MAX_RANK;
 
 /// Tokens a window, unless the model was made for fewer.
 pub const DEFAULT_CONTEXT: usize = 512;
@@ -66,6 +68,8 @@ pub struct Calibration {
     text: Text,
     windows: Vec<Vec<u32>>,
     context: usize,
+    sketch: Option<usize>,
+    means: bool,
 }
 
 impl Calibration {
@@ -96,7 +100,24 @@ impl Calibration {
             text,
             windows,
             context,
+            sketch: None,
+            means: false,
         })
+    }
+
+    /// The same with sketches of so many columns beside the norms, at most [`MAX_RANK`].
+    #[must_use]
+    pub fn with_sketch(self, rank: Option<usize>) -> Self {
+        Self {
+            sketch: rank.map(|rank| rank.clamp(1, MAX_RANK)),
+            ..self
+        }
+    }
+
+    /// The same with the means of the inputs beside the norms, if they are wanted.
+    #[must_use]
+    pub fn with_means(self, means: bool) -> Self {
+        Self { means, ..self }
     }
 
     /// Tokens that will be run: fewer than asked for where the text has no more.
@@ -128,13 +149,23 @@ impl Calibration {
         progress: &dyn Fn(Progress),
     ) -> Result<Norms, Error> {
         let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
-        let forward = Forward::new(checkpoint, &self.architecture, device);
-        let statistics = forward.statistics(&windows, progress)?;
+        let forward = Forward::new(checkpoint, &self.architecture, device).with_means(self.means);
         let mut norms = Norms::new(self.provenance(checkpoint));
+        if let Some(rank) = self.sketch {
+            let path = checkpoint.source.weights().path().to_path_buf();
+            norms.sketches = Some(Sketches::measured(&path, rank, &std::env::temp_dir())?);
+        }
         // Of experts, the rows and the tokens: a weight may hold several, whose sites come one after the other.
         let mut of_experts: BTreeMap<String, (Vec<f32>, Vec<u64>)> = BTreeMap::new();
-        for of_site in statistics {
+        let mut means: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+        let mut take = |of_site: SiteStatistics| -> Result<(), Error> {
+            if let (Some(sketches), Some(sketch)) = (&mut norms.sketches, &of_site.sketch) {
+                sketches.add(&of_site.site.readers, sketch)?;
+            }
             for weight in of_site.site.readers {
+                if let Some(of_site) = &of_site.means {
+                    means.entry(weight.clone()).or_default().extend(of_site);
+                }
                 if of_site.site.expert.is_some() {
                     let (rows, tokens) = of_experts.entry(weight).or_default();
                     rows.extend(&of_site.column_norms);
@@ -143,9 +174,14 @@ impl Calibration {
                     norms.insert(weight, of_site.column_norms.clone())?;
                 }
             }
-        }
+            Ok(())
+        };
+        forward.statistics_by_block(&windows, self.sketch, progress, &mut take)?;
         for (weight, (rows, tokens)) in of_experts {
             norms.insert_experts(weight, rows, tokens)?;
+        }
+        for (weight, means) in means {
+            norms.insert_means(&weight, means)?;
         }
         let info = device.info();
         let device = match info.kind {
@@ -167,7 +203,7 @@ impl Calibration {
             }
         }
         let model = checkpoint.source.weights().path().to_path_buf();
-        Coverage::new(model, in_features)
+        Coverage::new(model, in_features, self.sketch)
     }
 
     fn provenance(&self, checkpoint: &Checkpoint) -> Provenance {

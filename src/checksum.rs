@@ -6,6 +6,8 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::stop::Stop;
+
 /// Bytes that are read at a time.
 const BUFFER: usize = 1 << 20;
 
@@ -32,22 +34,23 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     sum.finish()
 }
 
-/// The sum of a whole file, which is read a mebibyte at a time.
+/// The sum of a whole file, which is read a mebibyte at a time; `None` if it was asked to stop meanwhile.
 ///
 /// # Errors
 /// When it cannot be opened or read.
-pub(crate) fn of_file(path: &Path) -> io::Result<String> {
+pub(crate) fn of_file(path: &Path, stop: &Stop) -> io::Result<Option<String>> {
     let mut sum = Checksum::default();
     let mut file = File::open(path)?;
     let mut buffer = vec![0; BUFFER];
-    loop {
+    while !stop.is_requested() {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(sum.finish()),
+            Ok(0) => return Ok(Some(sum.finish())),
             Ok(read) => sum.update(&buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -66,7 +69,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "abc").unwrap();
-        assert_eq!(of_file(&path).unwrap(), abc);
+        assert_eq!(of_file(&path, &Stop::new()).unwrap().unwrap(), abc);
+    }
+
+    #[test]
+    fn a_sum_that_is_asked_to_stop_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "abc").unwrap();
+        let stop = Stop::new();
+        assert!(of_file(&path, &stop).unwrap().is_some());
+        stop.request();
+        assert_eq!(of_file(&path, &stop).unwrap(), None);
     }
 
     #[test]
@@ -75,6 +89,9 @@ mod tests {
         let path = dir.path().join("file");
         let bytes: Vec<u8> = (0..2 * BUFFER + 5).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(of_file(&path).unwrap(), of_bytes(&bytes));
+        assert_eq!(
+            of_file(&path, &Stop::new()).unwrap().unwrap(),
+            of_bytes(&bytes)
+        );
     }
 }

@@ -19,8 +19,14 @@ pub struct Counts {
     pub non_finite: u64,
     /// `sum W^2` over the finite weights; 0 when squares were not asked for.
     pub squares: f64,
-    /// `sum W^2` over the pruned ones, the squared error `sum dW^2`; 0 when squares were not asked for.
-    pub squares_pruned: f64,
+    /// `sum dW^2`, over the pruned ones and those that were mended; 0 when squares were not asked for.
+    pub squares_changed: f64,
+    /// Rows that were to be mended and keep their weights.
+    pub rows_not_mended: u64,
+    /// The output error of the mended rows if they were only pruned, `(v - w)^T H (v - w)` in the units of the layer's `H`.
+    pub error_pruned: f64,
+    /// Their output error as they are.
+    pub error_mended: f64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -30,7 +36,10 @@ impl std::ops::AddAssign for Counts {
         self.zeros_before += other.zeros_before;
         self.non_finite += other.non_finite;
         self.squares += other.squares;
-        self.squares_pruned += other.squares_pruned;
+        self.squares_changed += other.squares_changed;
+        self.rows_not_mended += other.rows_not_mended;
+        self.error_pruned += other.error_pruned;
+        self.error_mended += other.error_mended;
     }
 }
 
@@ -99,7 +108,7 @@ impl Counts {
             gone += if pruned(key) { square } else { 0.0 };
         }
         self.squares += all;
-        self.squares_pruned += gone;
+        self.squares_changed += gone;
     }
 
     /// Zeros over all weights; 0 for none.
@@ -112,9 +121,15 @@ impl Counts {
         }
     }
 
+    /// The output error of mended rows, of what it were if they were only pruned.
+    #[must_use]
+    pub fn output_error_left(&self) -> Option<f64> {
+        (self.error_pruned > 0.0).then(|| self.error_mended / self.error_pruned)
+    }
+
     /// `sum dW^2 / sum W^2`, when squares were asked for.
     #[must_use]
     pub fn squared_error(&self) -> Option<f64> {
-        (self.squares > 0.0).then(|| self.squares_pruned / self.squares)
+        (self.squares > 0.0).then(|| self.squares_changed / self.squares)
     }
 }

@@ -37,6 +37,7 @@ pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
 mod checksum;
+mod compensation;
 mod counts;
 pub mod device;
 
@@ -60,6 +61,8 @@ mod selection;
 pub mod selftest;
 mod shader;
 mod simd;
+mod sketch;
+mod squares;
 mod stop;
 mod targets;
 mod text;
@@ -77,6 +80,7 @@ pub struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::bench::matrices::{MATRICES, passes, weights};
+    pub use crate::device::adapter::submissions::SENTINEL;
     pub use crate::device::timing::{Elapsed, Timed, Timer};
     pub use crate::fixtures::{
         NamedSelection, Random, WeightMatrix, random_norms, rules, trained_norms,

@@ -45,6 +45,17 @@ impl Mask {
         self.words[row * Self::words_per_row(self.in_features) + column / 32] |= 1 << (column % 32);
     }
 
+    /// The mask of one row.
+    #[must_use]
+    pub(crate) fn row(&self, row: usize) -> Self {
+        let words = Self::words_per_row(self.in_features);
+        Self {
+            rows: 1,
+            in_features: self.in_features,
+            words: self.words[row * words..(row + 1) * words].to_vec(),
+        }
+    }
+
     /// Zeroes the pruned weights in `bytes` (`[rows, in_features]`, aligned to the dtype) and counts.
     pub fn apply(&self, dtype: Dtype, bytes: &mut [u8], squares: bool) -> Counts {
         let mut counts = Counts::default();

@@ -4,8 +4,9 @@
 //! comes out alike everywhere, without files, names or models.
 
 use crate::dtype::Dtype;
-use crate::scores::{self, Score};
+use crate::scores::{self, Score, WeightsUse};
 use crate::selection::Selection;
+use crate::squares::Squares;
 
 /// The most weights a row may have: what the sums' width and, with the smallest blocks, the dispatch sizes allow.
 pub const MAX_IN_FEATURES: usize = 1 << 19;
@@ -50,11 +51,13 @@ impl<'a> Rows<'a> {
 pub struct Factors {
     /// `f_j`, `[in_features]`.
     pub column: Vec<f32>,
-    /// RIA's terms.
+    /// The terms of the scores that have them.
     pub terms: Option<Terms>,
+    /// Whether it is the cube of `|w|` that is multiplied.
+    pub cubed: bool,
 }
 
-/// RIA's reciprocal sums.
+/// What a factor has of a weight's row and of its column: `(r_i + c_j) f_j` in place of `f_j`.
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// `c_j`, `[in_features]`.
@@ -77,7 +80,11 @@ impl Factors {
     /// One factor a column, and the terms of a score that has them.
     #[must_use]
     pub const fn new(column: Vec<f32>, terms: Option<Terms>) -> Self {
-        Self { column, terms }
+        Self {
+            column,
+            terms,
+            cubed: false,
+        }
     }
 }
 
@@ -88,25 +95,37 @@ impl Recipe {
         Self { selection, factors }
     }
 
-    /// The recipe of a whole tensor with `in_features` weights a row: by this score, with the column norms and the sums
-    /// of `|W|` if there are any. [`Score::column_factors`] says what is asked of norms; a score without terms has no use
-    /// for sums.
+    /// The recipe of a whole tensor with `in_features` weights a row: by this score, with the column norms if there are any,
+    /// and with what the score takes of the weights. [`Score::column_factors`] says what is asked of norms.
     #[must_use]
     pub fn new(
         selection: Selection,
         score: &Score,
         in_features: usize,
         norms: Option<&[f32]>,
-        sums: Option<&Sums>,
+        weights: Option<&WeightStatistics>,
     ) -> Self {
+        let squares = match weights {
+            Some(WeightStatistics::Squares(squares)) => Some(squares),
+            _ => None,
+        };
+        let terms = match weights {
+            Some(WeightStatistics::Sums(sums)) => Some(Terms {
+                column: scores::reciprocal_terms(&sums.column),
+                row: scores::reciprocal_terms(&sums.row),
+            }),
+            Some(WeightStatistics::Squares(squares)) if score.weights.has_terms() => {
+                let (column, row) = scores::cubed_terms(squares);
+                Some(Terms { column, row })
+            }
+            _ => None,
+        };
         Self {
             selection,
             factors: Factors {
-                column: score.column_factors(norms, in_features),
-                terms: sums.map(|sums| Terms {
-                    column: scores::reciprocal_terms(&sums.column),
-                    row: scores::reciprocal_terms(&sums.row),
-                }),
+                column: score.column_factors(norms, squares, in_features),
+                terms,
+                cubed: score.weights == WeightsUse::CubedNorms,
             },
         }
     }
@@ -131,4 +150,45 @@ pub struct Sums {
     pub column: Vec<u64>,
     /// Over the columns: one for each row.
     pub row: Vec<u64>,
+}
+
+/// What a score takes of all weights of a matrix: see [`WeightsUse`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WeightStatistics {
+    /// The sums of `|W|`.
+    Sums(Sums),
+    /// The sums of squares, and the sizes.
+    Squares(Squares),
+}
+
+impl WeightStatistics {
+    /// Nothing yet; `None` for a score that takes nothing.
+    #[must_use]
+    pub(crate) fn nothing(score: &Score, out_features: usize, in_features: usize) -> Option<Self> {
+        Some(match score.weights {
+            WeightsUse::Unused => return None,
+            WeightsUse::Sums => Self::Sums(Sums {
+                column: vec![0; in_features],
+                row: vec![0; out_features],
+            }),
+            WeightsUse::ColumnNorms | WeightsUse::CubedNorms => {
+                Self::Squares(Squares::new(in_features))
+            }
+        })
+    }
+
+    /// Adds the rows of another part of the same matrix, which begin at `first`.
+    pub(crate) fn add(&mut self, first: usize, part: &Self) {
+        match (self, part) {
+            (Self::Sums(sums), Self::Sums(part)) => {
+                for (sum, part) in sums.column.iter_mut().zip(&part.column) {
+                    *sum += part;
+                }
+                sums.row[first..first + part.row.len()].copy_from_slice(&part.row);
+            }
+            (Self::Squares(squares), Self::Squares(part)) => squares.add(first, part),
+            _ => debug_assert!(false, "one matrix has one score"),
+        }
+    }
 }

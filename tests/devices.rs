@@ -356,7 +356,13 @@ fn small(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
     for (seed, (rows, in_features)) in (1..).zip(SHAPES) {
         for non_finite in [false, true] {
             let tensor = WeightMatrix::random(seed, dtype, rows, in_features, non_finite);
-            twin(device, &tensor, selection, seed, &["swiftprune", "ria"])?;
+            twin(
+                device,
+                &tensor,
+                selection,
+                seed,
+                &["swiftprune", "ria", "z-pruner"],
+            )?;
         }
     }
     Ok(())
@@ -369,7 +375,7 @@ fn alone(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
     for (seed, (rows, in_features)) in (20..).zip(shapes) {
         let tensor = WeightMatrix::random(seed, dtype, rows, in_features, true);
         let norms = random_norms(seed, in_features);
-        for name in ["swiftprune", "ria"] {
+        for name in ["swiftprune", "ria", "z-pruner"] {
             let score = Score::by_name(name).expect("a registered score");
             let recipe =
                 Recipe::with_factors(selection, factors(&cpu, &tensor, score, Some(&norms))?);
@@ -425,7 +431,13 @@ fn reuse(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
         let seed = u64::from(poison) + 11;
         for (rows, in_features) in [(40, 1000), (3, 33), (1, 1), (41, 999)] {
             let tensor = WeightMatrix::random(seed, dtype, rows, in_features, false);
-            twin(device, &tensor, selection, seed, &["swiftprune", "ria"])?;
+            twin(
+                device,
+                &tensor,
+                selection,
+                seed,
+                &["swiftprune", "ria", "z-pruner"],
+            )?;
             fill(64)?;
         }
         let tensor = WeightMatrix::random(seed, dtype, TWO_CHUNKS.0, TWO_CHUNKS.1, false);
@@ -438,7 +450,7 @@ fn reuse(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Fail
 fn parts(device: &Device, selection: Selection, dtype: Dtype) -> Result<(), Failed> {
     let tensor = WeightMatrix::random(6, dtype, 37, 301, true);
     let norms = random_norms(6, tensor.in_features);
-    for name in ["swiftprune", "ria"] {
+    for name in ["swiftprune", "ria", "z-pruner"] {
         let score = Score::by_name(name).expect("a registered score");
         let recipe =
             Recipe::with_factors(selection, factors(device, &tensor, score, Some(&norms))?);

@@ -101,6 +101,11 @@ fn cases() -> impl Strategy<Value = Case> {
         (oracle::Score::Ria, false),
         (oracle::Score::Magnitude, false),
         (oracle::Score::Magnitude, true),
+        (oracle::Score::Stade, true),
+        (oracle::Score::Nowag, true),
+        (oracle::Score::Nowag, false),
+        (oracle::Score::ZPruner, true),
+        (oracle::Score::ZPruner, false),
     ]);
     let dtype = prop::sample::select(Dtype::ALL.to_vec());
     let shape = prop_oneof![4 => (1..6_usize, 1..400_usize), 1 => (1..3_usize, 400..3000_usize)];
@@ -308,6 +313,9 @@ fn the_cases_have_every_score_of_the_registry() {
         oracle::Score::Wanda,
         oracle::Score::Ria,
         oracle::Score::Magnitude,
+        oracle::Score::Stade,
+        oracle::Score::Nowag,
+        oracle::Score::ZPruner,
     ];
     let names: Vec<&str> = of_the_oracle
         .iter()

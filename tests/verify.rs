@@ -123,6 +123,24 @@ fn what_prune_wrote_is_verified() {
 }
 
 #[test]
+fn an_output_with_shares_is_verified_by_its_report_and_not_by_the_sparsity_that_was_asked_for() {
+    let pruned = Pruned::new(&["--allocate", "atp", "--report", "REPORT", "--verify"]);
+    let done = pruned.verify(&["--report", "REPORT"]);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    assert!(said(&done).contains("(50.00 %)"), "{}", said(&done));
+    pruned.is_refused("model.layers.0.");
+    // One weight more or less is found by the report, too.
+    pruned.edit(|weights| {
+        let row = &mut weights[7 * 512..8 * 512];
+        let kept = row.iter().position(|&weight| weight != 0).unwrap();
+        row[kept] = 0;
+    });
+    let done = pruned.verify(&["--report", "REPORT"]);
+    assert_eq!(done.status.code(), Some(3), "{}", said(&done));
+    assert!(said(&done).contains(DOWN), "{}", said(&done));
+}
+
+#[test]
 fn one_changed_survivor_is_found() {
     let pruned = Pruned::new(&[]);
     let mut column = 0;

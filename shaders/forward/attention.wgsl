@@ -37,6 +37,9 @@ struct Attention {
     // What is added to the scores (arXiv 2108.12409), by ALIBI_; and what that is multiplied by.
     alibi: u32,
     alibi_factor: f32,
+    // The first of the workgroups that are dispatched together.
+    first_group_x: u32,
+    first_group_y: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
@@ -102,7 +105,8 @@ fn capped(score: f32) -> f32 {
 }
 
 @compute @workgroup_size(256)
-fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let group = id.xy + vec2<u32>(params.first_group_x, params.first_group_y);
     let lane = index % TILE;
     let row = index / TILE;
     let queries = group.x * TILE;

@@ -19,6 +19,9 @@ struct Product {
     bias_first: u32,
     // 1: add to what y holds, the residual.
     add: u32,
+    // The first of the workgroups that are dispatched together.
+    first_group_x: u32,
+    first_group_y: u32,
     // What the product, with the bias, is multiplied by.
     scale: f32,
 }
@@ -83,7 +86,8 @@ fn store_row(token: u32, feature: u32, values: vec4<f32>) {
 }
 
 @compute @workgroup_size(256)
-fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn product(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let group = id.xy + vec2<u32>(params.first_group_x, params.first_group_y);
     let column = lane % 16u;
     let row = lane / 16u;
     // What this invocation fetches: of one term, 4 tokens and 4 features.

@@ -1,11 +1,13 @@
-// Column norms of one sequence's activations at one site: norms[j] = sum_t x[t, j]^2. A workgroup makes 64 columns, 4
-// invocations a column.
+// Column norms of one sequence's activations at one site, norms[j] = sum_t x[t, j]^2, or their sums, without the square. A
+// workgroup makes 64 columns, 4 invocations a column.
 
 struct SiteNorms {
     tokens: u32,
     features: u32,
     // Where the site's norms begin.
     first: u32,
+    // 1 for norms, 0 for sums.
+    squared: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: SiteNorms;
@@ -24,7 +26,7 @@ fn site_norms(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     if column < params.features {
         for (var token = lane / COLUMNS; token < params.tokens; token += PARTS) {
             let value = x[token * params.features + column];
-            sum += value * value;
+            sum += select(value, value * value, params.squared != 0u);
         }
     }
     partial[lane] = sum;

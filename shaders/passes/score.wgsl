@@ -29,8 +29,20 @@ fn order_key(row: u32, column: u32) -> u32 {
     return order_keys_of(vec4<u32>(magnitude), vec4<f32>(multiplier)).x;
 }
 
+// Magnitudes that are cubed are limited to this: 256.
+const LARGEST_CUBED: u32 = 0x43800000u;
+
+// What is multiplied: the magnitudes, or their cubes when params.cubed is 1. Of no meaning for what is not finite.
+fn values(magnitudes: vec4<u32>) -> vec4<f32> {
+    if params.cubed == 0u {
+        return bitcast<vec4<f32>>(magnitudes);
+    }
+    let limited = bitcast<vec4<f32>>(min(magnitudes, vec4<u32>(LARGEST_CUBED)));
+    return flush(flush(limited * limited) * limited);
+}
+
 fn order_keys_of(magnitudes: vec4<u32>, multipliers: vec4<f32>) -> vec4<u32> {
-    let score_bits = bitcast<vec4<u32>>(bitcast<vec4<f32>>(magnitudes) * multipliers);
+    let score_bits = bitcast<vec4<u32>>(values(magnitudes) * multipliers);
     let of_vanished = select(vec4<u32>(1u), vec4<u32>(0u), magnitudes == vec4<u32>(0u));
     let finite = select(score_bits, of_vanished, score_bits < vec4<u32>(SMALLEST_LIVE));
     return select(finite, vec4<u32>(NON_FINITE), magnitudes >= vec4<u32>(NON_FINITE));

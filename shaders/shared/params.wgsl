@@ -19,7 +19,7 @@ struct Params {
     sum_stride: u32,
     term_stride: u32,
     span_base: u32,
-    padding: u32,
+    cubed: u32,
 }
 
 // Keys with a meaning of their own; src/passes/keys.rs and docs/algorithm.md say more.

@@ -48,6 +48,13 @@ pub(super) fn measure(
                 rows
             };
             if device.can_time(rows, in_features) {
+                let all = rows;
+                let rows = affordable(device, dtype, rows, in_features)?;
+                if rows < all {
+                    record.left_out.push(format!(
+                        "{name}: {rows} of {all} rows, as more would take this device too long at once"
+                    ));
+                }
                 matrix(
                     device,
                     options,
@@ -65,6 +72,40 @@ pub(super) fn measure(
         }
     }
     Ok(())
+}
+
+/// Of so many rows those that no pass takes too long for, found with few rows first.
+fn affordable(
+    device: &Device,
+    dtype: Dtype,
+    rows: usize,
+    in_features: usize,
+) -> Result<usize, Error> {
+    if device.info().kind == DeviceKind::Cpu {
+        return Ok(rows);
+    }
+    let bytes = weights(dtype, rows * in_features);
+    let mut most = rows;
+    for (_, timed, recipe) in passes(in_features) {
+        let mut count = 1;
+        loop {
+            let weights = Rows {
+                dtype,
+                in_features,
+                bytes: &bytes[..count * in_features * dtype.size()],
+            };
+            let mut timer = device.timer(timed, weights, &recipe)?;
+            // Where a first row is too little to learn from, the bound says how many may be tried.
+            timer.run(1)?;
+            let next = timer.rows_at_once(in_features).min(most);
+            if next <= count {
+                most = next;
+                break;
+            }
+            count = next;
+        }
+    }
+    Ok(most)
 }
 
 /// Every pass over one matrix.
@@ -110,6 +151,7 @@ pub fn passes(in_features: usize) -> [(&'static str, Timed, Recipe); 9] {
     let recipe = |selection| Recipe {
         selection,
         factors: Factors {
+            cubed: false,
             column: (0..in_features).map(|j| 1.0 / (1 + j % 7) as f32).collect(),
             terms: None,
         },

@@ -18,6 +18,7 @@ use super::error::{Error, Result};
 use super::file_names::{self, FileKind, WEIGHTS_SUFFIX};
 use super::hub_cache;
 use super::locate::{Source, directory_of};
+use super::moving::{self, is_momentary, patiently};
 use super::shards::Checkpoint;
 use crate::untrusted::{self, shown_path};
 
@@ -195,6 +196,9 @@ impl Destination {
         if !(meta.is_dir() || meta.is_file() || meta.is_symlink()) {
             return refuse("is neither a file nor a directory");
         }
+        if meta.is_dir() && is_mount_point(&target) {
+            return refuse("is a mount point, which cannot be replaced; choose a path inside it");
+        }
         if meta.is_dir() {
             match holds(&target, self.like.as_deref())? {
                 Held::Nothing | Held::Checkpoint => {}
@@ -225,9 +229,8 @@ impl Destination {
     pub(super) fn take_file(&self, staged: TempPath) -> Result<()> {
         let target = self.target();
         self.may_be_taken()?;
-        let failed = Error::io("move the output to", &self.given);
         if self.overwrite {
-            return staged.persist(&target).map_err(|e| failed(e.error));
+            return self.persist(staged, &target);
         }
         // Unless it may be replaced, what appears in the last moment is not lost either.
         match staged.persist_noclobber(&target) {
@@ -236,16 +239,47 @@ impl Destination {
                 path: self.given.clone(),
             }),
             // Some file systems cannot rename without replacing; then the check above must do.
-            Err(e) => e.path.persist(&target).map_err(|e| failed(e.error)),
+            Err(e) => self.persist(e.path, &target),
+        }
+    }
+
+    /// Renames a staged file over whatever is at the target.
+    fn persist(&self, staged: TempPath, target: &Path) -> Result<()> {
+        let mut staged = Some(staged);
+        let attempt = || match staged.take() {
+            Some(path) => path.persist(target).map_err(|refused| {
+                staged = Some(refused.path);
+                refused.error
+            }),
+            None => Ok(()),
+        };
+        let moved = patiently(attempt, is_momentary, std::thread::sleep);
+        moved.map_err(|error| {
+            let kept = staged.filter(|_| is_momentary(&error)).map(TempPath::keep);
+            self.not_moved(kept.and_then(std::result::Result::ok), error)
+        })
+    }
+
+    /// Why the output could not take its place, and where it is if it was kept.
+    fn not_moved(&self, kept: Option<PathBuf>, source: io::Error) -> Error {
+        match kept {
+            Some(kept) => Error::OutputKept {
+                path: self.given.clone(),
+                kept,
+                source,
+            },
+            None => Error::io("move the output to", &self.given)(source),
         }
     }
 
     /// Renames a staged directory into place.
     pub(super) fn take_directory(&self, staged: TempDir) -> Result<()> {
         let target = self.target();
-        let failed = Error::io("move the output to", &self.given);
         if self.may_be_taken()?.is_none() {
-            fs::rename(staged.path(), &target).map_err(failed)?;
+            if let Err(error) = moving::rename(staged.path(), &target) {
+                let kept = is_momentary(&error).then(|| staged.keep());
+                return Err(self.not_moved(kept, error));
+            }
             let _moved = staged.keep();
             return Ok(());
         }
@@ -265,10 +299,13 @@ impl Destination {
             .tempdir_in(&self.parent);
         let aside = aside.map_err(Error::io("make a directory in", &self.parent))?;
         let old = aside.path().join(&self.name);
-        fs::rename(&target, &old).map_err(Error::io("move away", &self.given))?;
-        if let Err(error) = fs::rename(staged.path(), &target) {
-            return Err(match fs::rename(&old, &target) {
-                Ok(()) => failed(error),
+        moving::rename(&target, &old).map_err(Error::io("move away", &self.given))?;
+        if let Err(error) = moving::rename(staged.path(), &target) {
+            return Err(match moving::rename(&old, &target) {
+                Ok(()) => {
+                    let kept = is_momentary(&error).then(|| staged.keep());
+                    self.not_moved(kept, error)
+                }
                 Err(_) => {
                     let kept = aside.keep().join(&self.name);
                     Error::OldMovedAside {
@@ -309,6 +346,23 @@ fn exchange(staged: &Path, target: &Path) -> bool {
     #[cfg(not(target_os = "linux"))]
     {
         let _ = (staged, target);
+        false
+    }
+}
+
+/// Whether something is mounted there: it can be emptied, but neither renamed nor removed. Known on Linux only; elsewhere the
+/// rename at the end finds it out.
+fn is_mount_point(dir: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let found = statx(CWD, dir, flags, StatxFlags::empty());
+        found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = dir;
         false
     }
 }

@@ -350,6 +350,20 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The output could not take its name, though the system was asked for a while; it is whole where it was staged.
+    #[error(
+        "cannot move the output to {}; it is whole in {}",
+        shown_path(path),
+        shown_path(kept)
+    )]
+    OutputKept {
+        /// The output.
+        path: PathBuf,
+        /// Where it is.
+        kept: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
 }
 
 impl Error {
@@ -498,6 +512,11 @@ mod tests {
                 kept: path(),
                 source: source(),
             },
+            Error::OutputKept {
+                path: path(),
+                kept: path(),
+                source: source(),
+            },
         ];
         let tensor = name;
         let headers = [
@@ -556,7 +575,7 @@ mod tests {
         errors
     }
 
-    const VARIANTS: usize = 27;
+    const VARIANTS: usize = 28;
 
     /// The number of a variant. A new one does not compile until it has an arm here: give it the next number, raise
     /// `VARIANTS`, and add it to the list above.
@@ -590,6 +609,7 @@ mod tests {
             E::TwoCheckpoints { .. } => 24,
             E::LfsPointer { .. } => 25,
             E::OutputInCache { .. } => 26,
+            E::OutputKept { .. } => 27,
         }
     }
 

@@ -96,6 +96,19 @@ pub fn locate(model: &str) -> Result<Source> {
     locate_with(model, hub_cache::directory().as_deref())
 }
 
+/// The checkpoint at a path: one that is not looked up in the cache, and need not be Unicode.
+///
+/// # Errors
+/// [`Error::NotACheckpoint`] and [`Error::Io`].
+pub(super) fn locate_path(path: &Path) -> Result<Source> {
+    let meta = fs::metadata(path).map_err(Error::io("open", path))?;
+    if meta.is_file() {
+        return at_file(path);
+    }
+    let (dir, weights) = (path.to_path_buf(), in_directory(path)?);
+    Ok(Source::Directory { dir, weights })
+}
+
 /// [`locate`] with the cache's `hub` directory given.
 fn locate_with(model: &str, hub: Option<&Path>) -> Result<Source> {
     let path = Path::new(model);

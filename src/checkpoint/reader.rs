@@ -1,7 +1,7 @@
 //! Reading a checkpoint's data: every file opened once, every tensor found by its name.
 //!
 //! Reads go by offset and use no cursor, so any number of threads may share a [`Reader`]. Nothing is cached: a tensor that
-//! is read twice is read from the file twice. A file that has become shorter since its header was read gives
+//! is read twice is read from the file twice. A file that was replaced or written to since its header was read gives
 //! [`Error::Changed`]; what else goes wrong names the file and the tensor.
 
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::io;
 use super::catalog::{Catalog, Place};
 use super::error::{Error, Result};
 use super::positional::{read_exact_at, will_need};
-use super::shards::Checkpoint;
+use super::shards::{Checkpoint, Shard};
 use crate::untrusted::open_regular;
 
 /// An open checkpoint whose data can be read.
@@ -26,21 +26,29 @@ impl<'a> Reader<'a> {
     /// Opens all shards.
     ///
     /// # Errors
-    /// [`Error::NotRegular`] and [`Error::Io`], for the first that cannot be opened.
+    /// [`Error::NotRegular`] and [`Error::Io`], for the first that cannot be opened; [`Error::Changed`].
     pub fn open(checkpoint: &'a Checkpoint) -> Result<Self> {
-        let open = |path| {
-            open_regular(path)
-                .map(|(file, _)| file)
-                .map_err(Error::reading(path))
+        let open = |shard: &Shard| {
+            let (file, _) = open_regular(&shard.path).map_err(Error::reading(&shard.path))?;
+            shard.check_unchanged(&file)?;
+            Ok(file)
         };
-        let shards = checkpoint.shards.iter();
         Ok(Self {
             checkpoint,
             catalog: Catalog::of(checkpoint),
-            files: shards
-                .map(|shard| open(&shard.path))
-                .collect::<Result<_>>()?,
+            files: checkpoint.shards.iter().map(open).collect::<Result<_>>()?,
         })
+    }
+
+    /// Checks that nobody has written to the files since their headers were read: what was read is of one state.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] and [`Error::Io`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        let files = self.checkpoint.shards.iter().zip(&self.files);
+        files
+            .map(|(shard, file)| shard.check_unchanged(file))
+            .collect()
     }
 
     /// The tensors by name.

@@ -10,9 +10,10 @@ use super::file_names::SINGLE_FILE;
 use super::header::{self, Header, HeaderError, Tensor};
 use super::hub_cache;
 use super::index::{Index, IndexError, MAX_INDEX};
-use super::locate::{Source, Weights, directory_of, locate};
+use super::locate::{Source, Weights, directory_of, locate, locate_path};
 use super::positional::read_exact_at;
 use super::quantized;
+use super::stamp::Stamp;
 use crate::untrusted::{self, LFS_POINTER, open_regular};
 
 /// An open checkpoint: all its headers, checked, and none of its data.
@@ -39,6 +40,7 @@ pub struct Shard {
     pub header: Header,
     /// Its length in bytes, header included.
     pub len: u64,
+    stamp: Stamp,
 }
 
 impl Checkpoint {
@@ -50,6 +52,14 @@ impl Checkpoint {
     /// which it is not clear which files are the model; [`Error::Quantized`].
     pub fn open(model: &str) -> Result<Self> {
         Self::open_source(locate(model)?)
+    }
+
+    /// Opens the checkpoint at a path, which is an output's: it is not looked up in the cache, and need not be Unicode.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub(crate) fn open_path(path: &Path) -> Result<Self> {
+        Self::open_source(locate_path(path)?)
     }
 
     /// Opens a checkpoint that [`locate()`] found.
@@ -149,6 +159,8 @@ impl Shard {
     /// [`Error::Header`], [`Error::NotRegular`] or [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let (file, len) = open_regular(path).map_err(Error::reading(path))?;
+        // Before the header: what is written after that is noticed.
+        let stamp = Stamp::of(&file).map_err(Error::io("open", path))?;
         let header = read_header(&file, len, path)?;
         let file_name = path
             .file_name()
@@ -160,7 +172,18 @@ impl Shard {
             file_name,
             header,
             len,
+            stamp,
         })
+    }
+
+    /// Checks that an open file is the one whose header was read, and that nobody has written to it since.
+    pub(super) fn check_unchanged(&self, file: &File) -> Result<()> {
+        let path = &self.path;
+        if Stamp::of(file).map_err(Error::io("open", path))? == self.stamp {
+            return Ok(());
+        }
+        let path = path.clone();
+        Err(Error::Changed { path })
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use swiftprune_wgpu::Dtype;
-use swiftprune_wgpu::calibration::DEFAULT_TOKENS;
+use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
 use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::plan::SCORES;
-use swiftprune_wgpu::plan::{Ewma, Pattern};
+use swiftprune_wgpu::plan::{Allocation, Ewma, Pattern};
 
 /// Prune large language models on a GPU (Vulkan, Metal, DX12, GL) or on the CPU. Every device gives the same bytes.
 #[derive(Debug, Parser)]
@@ -97,6 +97,21 @@ pub(super) struct Prune {
     )]
     pub lambda: Option<f64>,
 
+    /// How the sparsity is shared out over the decoder blocks: uniform, owl (less where there are many outliers), dlp (more where
+    /// scores are high) or atp (more from block to block). The total stays the same
+    #[arg(
+        long,
+        value_name = "RULE",
+        default_value = "uniform",
+        help_heading = "How much",
+        conflicts_with_all = ["pattern", "lambda"]
+    )]
+    pub allocate: AllocationName,
+    /// Half of the distance between the least and the most pruned block, as a fraction [default: 0.08 for owl, 0.15 for dlp, 0.1
+    /// for atp]
+    #[arg(long, value_name = "S", value_parser = sparsity, help_heading = "How much", requires = "allocate")]
+    pub spread: Option<f64>,
+
     /// How important a weight is [default: swiftprune, or ria without norms]
     #[arg(long, value_name = "SCORE", value_parser = PossibleValuesParser::new(SCORES.iter().map(|score| score.name)), help_heading = "Which weights")]
     pub score: Option<String>,
@@ -120,6 +135,19 @@ pub(super) struct Prune {
     /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128
     #[arg(long, value_name = "G", value_parser = gain_shift, default_value = "1/8", help_heading = "Which weights")]
     pub gain: u32,
+    /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128]
+    #[arg(
+        long,
+        value_name = "RANK",
+        num_args = 0..=1,
+        default_missing_value = "128",
+        value_parser = rank,
+        help_heading = "Which weights"
+    )]
+    pub compensate: Option<usize>,
+    /// What compensation adds to every column norm, relative to their mean [default: 0.1, or 0.03 with --pattern]
+    #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
+    pub ridge: Option<f64>,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,
@@ -199,6 +227,12 @@ pub(super) struct Calibrate {
     /// Window length in tokens [default: 512, or the model's maximum if that is less]
     #[arg(long, value_name = "N", value_parser = tokens)]
     pub context: Option<usize>,
+    /// Also write a sketch of every layer's input, of this rank, for `prune --compensate` [default rank: 128]
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "128", value_parser = rank)]
+    pub sketch: Option<usize>,
+    /// Write the means of the inputs, too, which the score stade needs (a file twice as large)
+    #[arg(long)]
+    pub means: bool,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// Replace an existing file
@@ -235,8 +269,11 @@ pub(super) struct Verify {
     /// Tensors that were not pruned because of --exclude, whose names match (can be repeated)
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
+    /// The run was one with --compensate: kept weights may differ, but must be finite and not zero
+    #[arg(long)]
+    pub compensated: bool,
     /// Take what was asked for, and of which tensors, from the report of the run (prune --report)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sparsity", "pattern", "include", "exclude"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sparsity", "pattern", "include", "exclude", "compensated"])]
     pub report: Option<PathBuf>,
     /// Number of threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -372,6 +409,18 @@ impl std::str::FromStr for TextChoice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AllocationName {
+    /// The same for every block
+    Uniform,
+    /// Less for a block with many outliers among its scores
+    Owl,
+    /// More for a block whose scores are high
+    Dlp,
+    /// More from block to block
+    Atp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RuleName {
     /// Compare each score with a moving average along its row
     Ewma,
@@ -380,6 +429,20 @@ pub(super) enum RuleName {
 }
 
 impl Prune {
+    /// The rule of allocation with its spread.
+    pub(super) fn allocation(&self) -> Allocation {
+        let rule = match self.allocate {
+            AllocationName::Uniform => Allocation::Uniform,
+            AllocationName::Owl => Allocation::OWL,
+            AllocationName::Dlp => Allocation::DLP,
+            AllocationName::Atp => Allocation::ATP,
+        };
+        match self.spread {
+            Some(spread) => rule.with_spread(spread),
+            None => rule,
+        }
+    }
+
     /// The moving average's constants; each was checked when it was parsed.
     pub(super) fn ewma(&self) -> Ewma {
         Ewma::new(self.block_size, self.gain).unwrap_or_default()
@@ -422,6 +485,18 @@ fn pattern(text: &str) -> Result<Pattern, String> {
 fn tokens(text: &str) -> Result<usize, String> {
     let tokens = text.parse().ok().filter(|n| (1..=1 << 24).contains(n));
     tokens.ok_or_else(|| format!("give a number from 1 to {}", 1 << 24))
+}
+
+fn rank(text: &str) -> Result<usize, String> {
+    let rank = text.parse().ok().filter(|n| (1..=MAX_RANK).contains(n));
+    rank.ok_or_else(|| {
+        format!("give a rank from 1 to {MAX_RANK}, or none and MODEL before this flag")
+    })
+}
+
+fn ridge(text: &str) -> Result<f64, String> {
+    let ridge = text.parse().ok().filter(|x| (1e-6..=1e3).contains(x));
+    ridge.ok_or_else(|| "give a number from 0.000001 to 1000".to_owned())
 }
 
 fn block_size(text: &str) -> Result<usize, String> {

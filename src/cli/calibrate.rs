@@ -41,10 +41,12 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
             bail!("{path} exists; choose another output, or use --force to replace it");
         }
     }
-    let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?;
-    let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
-    let device = devices.forward();
-    for reason in devices.pruning().passed_over() {
+    let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?
+        .with_means(args.means)
+        .with_sketch(args.sketch);
+    let mut devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
+    devices.prepare_forward()?;
+    for reason in devices.passed_over() {
         terminal.warn(format_args!("not used: {reason}"));
     }
     let weights = checkpoint.source.weights();
@@ -52,11 +54,18 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     terminal.say(format_args!("model   {weights}"));
     terminal.say(format_args!(
         "norms   {}",
-        settings::calibration(&calibration, device)
+        settings::calibration(&calibration, devices.forward())
     ));
     let pass = Pass::new("calibrating", terminal);
     let start = Instant::now();
-    let norms = calibration.run(&checkpoint, device, &|at| pass.at(at));
+    let norms = devices.run_forward(
+        |device| calibration.run(&checkpoint, device, &|at| pass.at(at)),
+        |error| {
+            terminal.warn(format_args!(
+                "{error}. The CPU runs the model, from the start"
+            ))
+        },
+    );
     pass.finish();
     norms?.write(&args.output)?;
     terminal.say(progress::calibrated(calibration.tokens(), start.elapsed()));

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use swiftprune_wgpu::device::DeviceInfo;
-use swiftprune_wgpu::plan::Action;
+use swiftprune_wgpu::plan::{Action, Allocation, PlannedBlock};
 use swiftprune_wgpu::report::SelectionReport;
 use swiftprune_wgpu::run::Prepared;
 use swiftprune_wgpu::untrusted::shown;
@@ -22,6 +22,9 @@ struct DryRun<'a> {
     memory_bytes: u64,
     estimated_seconds: Option<f64>,
     tensors: Vec<PlannedRow<'a>>,
+    /// Where they do not all get the same share.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocks: Vec<BlockRow<'a>>,
     warnings: &'a [String],
 }
 
@@ -32,8 +35,18 @@ struct PlannedRow<'a> {
     shape: &'a [usize],
     bytes: u64,
     pruned: bool,
+    /// Fraction of each row that will go; none for a copied tensor, and while nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     copied_because: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BlockRow<'a> {
+    name: &'a str,
+    weights: u64,
+    asked: Option<f64>,
 }
 
 pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyhow::Result<()> {
@@ -49,23 +62,42 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
             shape: &tensor.shape,
             bytes: tensor.len,
             pruned: matches!(tensor.action, Action::Prune { .. }),
+            asked: tensor
+                .asked()
+                .filter(|_| tensor.target().is_some() && draft.is_allocated()),
             copied_because: match &tensor.action {
                 Action::Copy(reason) => Some(reason.to_string()),
                 _ => None,
             },
         })
         .collect();
+    let options = draft.options();
+    let of_block = |block: &'_ PlannedBlock| {
+        let asked = block.asked(draft.tensors());
+        asked.filter(|_| draft.is_allocated())
+    };
+    let blocks: Vec<BlockRow<'_>> = match options.allocation {
+        Allocation::Uniform => Vec::new(),
+        _ => (draft.blocks().iter())
+            .map(|block| BlockRow {
+                name: &block.name,
+                weights: block.weights,
+                asked: of_block(block),
+            })
+            .collect(),
+    };
     let mut stdout = std::io::stdout().lock();
     if json {
         let plan = DryRun {
             device,
             score: draft.score().name,
-            selection: (&draft.options().selection).into(),
+            selection: SelectionReport::allocated(&options.selection, &options.allocation),
             bytes: draft.bytes_total(),
             bytes_pruned: draft.bytes_pruned(),
             memory_bytes: estimate.memory,
             estimated_seconds,
             tensors,
+            blocks,
             warnings: draft.warnings(),
         };
         serde_json::to_writer_pretty(&mut stdout, &plan)?;
@@ -83,13 +115,30 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
             tensor.dtype.clone(),
             format!("{:?}", tensor.shape),
             output::bytes(tensor.bytes),
-            tensor
-                .copied_because
-                .as_ref()
-                .map_or_else(|| "prune".to_owned(), |reason| format!("copy: {reason}")),
+            tensor.copied_because.as_ref().map_or_else(
+                || planned(tensor, &options.allocation),
+                |reason| format!("copy: {reason}"),
+            ),
         ]);
     }
     stdout.write_all(output::table(&rows, &[3]).as_bytes())?;
+    if !blocks.is_empty() {
+        let mut rows = vec![["BLOCK", "WEIGHTS", "ASKED"].map(str::to_owned).to_vec()];
+        rows.extend(blocks.iter().map(|block| {
+            let asked = block.asked.map_or_else(|| "-".to_owned(), output::percent);
+            vec![
+                shown(block.name).to_string(),
+                output::count(block.weights),
+                asked,
+            ]
+        }));
+        stdout.write_all(output::table(&rows, &[1, 2]).as_bytes())?;
+    }
+    if !draft.is_allocated() {
+        terminal.say(format_args!(
+            "The share of each block is known once the model is calibrated; with --norms it is shown here."
+        ));
+    }
     let pruned = draft.pruned().count();
     terminal.say(format_args!(
         "{pruned} of {} tensors would be pruned: {} of {}. Memory: about {}.{} Nothing was written.",
@@ -102,4 +151,14 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
         ))
     ));
     Ok(())
+}
+
+/// What happens to a tensor that is pruned.
+fn planned(tensor: &PlannedRow<'_>, allocation: &Allocation) -> String {
+    match (tensor.asked, allocation) {
+        (Some(asked), rule) if *rule != Allocation::Uniform => {
+            format!("prune {}", output::percent(asked))
+        }
+        _ => "prune".to_owned(),
+    }
 }

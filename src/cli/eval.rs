@@ -5,7 +5,6 @@ use std::io::Write as _;
 use serde::Serialize;
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::Checkpoint;
-use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
 use swiftprune_wgpu::run::DevicePair;
@@ -38,14 +37,16 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     let windows = |checkpoint| Windows::new(checkpoint, &text, args.context, args.tokens);
     let of_first = windows(&checkpoint)?;
     let of_second = against.as_ref().map(windows).transpose()?;
-    let devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
-    for reason in devices.pruning().passed_over() {
+    let mut devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
+    devices.prepare_forward()?;
+    for reason in devices.passed_over() {
         terminal.warn(format_args!("not used: {reason}"));
     }
-    let device = devices.forward();
-    let first = measure(&of_first, &checkpoint, device, terminal)?;
+    let first = measure(&of_first, &checkpoint, &devices, terminal)?;
     let second = match (&of_second, &against) {
-        (Some(windows), Some(checkpoint)) => Some(measure(windows, checkpoint, device, terminal)?),
+        (Some(windows), Some(checkpoint)) => {
+            Some(measure(windows, checkpoint, &devices, terminal)?)
+        }
         _ => None,
     };
     let evaluation = EvaluationReport::new(&text, &first, second.as_ref());
@@ -69,11 +70,18 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
 fn measure(
     windows: &Windows,
     checkpoint: &Checkpoint,
-    device: &Device,
+    devices: &DevicePair,
     terminal: Terminal,
 ) -> anyhow::Result<Evaluation> {
     let pass = Pass::new("evaluating", terminal);
-    let evaluation = windows.run(checkpoint, device, &|at| pass.at(at));
+    let evaluation = devices.run_forward(
+        |device| windows.run(checkpoint, device, &|at| pass.at(at)),
+        |error| {
+            terminal.warn(format_args!(
+                "{error}. The CPU runs the model, from the start"
+            ))
+        },
+    );
     pass.finish();
     Ok(evaluation?)
 }

@@ -1,7 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
 use swiftprune_wgpu::untrusted::shown;
-use swiftprune_wgpu::{bench, calibration, checkpoint, device, plan, prune, run};
+use swiftprune_wgpu::{bench, calibration, checkpoint, device, norms, plan, prune, run};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -63,6 +63,29 @@ fn of_plan(error: &plan::Error) -> Option<String> {
             "let the model be calibrated (--calibration builtin), give --norms FILE (from `calibrate`, or a llama.cpp \
              importance matrix), or take --score ria, which works without"
                 .to_owned()
+        }
+        plan::Error::SketchRequired { norms: None, .. } => {
+            "--compensate needs a calibration: a model with its config.json and tokenizer.json, or --norms FILE from \
+             `calibrate --sketch`"
+                .to_owned()
+        }
+        plan::Error::SketchRequired { wanted, found, .. } => format!(
+            "`calibrate --sketch {wanted}` measures them{}; without --norms the model is calibrated in the same run",
+            found.map_or_else(String::new, |found| format!(", --compensate {found} uses what is there"))
+        ),
+        plan::Error::SketchesMissing { .. } => {
+            "`calibrate --sketch` measures them; without --norms the model is calibrated in the same run".to_owned()
+        }
+        plan::Error::AllocationNeedsNorms { .. } => {
+            "let the model be calibrated (--calibration builtin), give --norms FILE, or take --allocate atp, which goes by the \
+             place of a block alone"
+                .to_owned()
+        }
+        plan::Error::NothingToAllocate { .. } => {
+            "leave --allocate out, or give --sparsity in its place".to_owned()
+        }
+        plan::Error::Norms(norms::Error::NoMeans { .. }) => {
+            "`calibrate --means` writes them, and without --norms they are measured; --score wanda goes without".to_owned()
         }
         plan::Error::NormsMissing { globs, .. } if (1..=MOST_GLOBS).contains(&globs.len()) => format!(
             "leave them out with{}",

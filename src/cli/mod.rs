@@ -27,7 +27,7 @@ use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
 use prune::RunVerdict;
-use terminal::Terminal;
+use terminal::{Terminal, complain};
 
 /// Done.
 const DONE: u8 = 0;
@@ -79,9 +79,9 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
             let label = terminal.paint("31;1", "error:");
-            eprintln!("{label} {error:#}");
+            complain(format_args!("{label} {error:#}"));
             if let Some(hint) = hints::hint(&error) {
-                eprintln!("{} {hint}", terminal.paint("36;1", "help:"));
+                complain(format_args!("{} {hint}", terminal.paint("36;1", "help:")));
             }
             ExitCode::from(exit_code(&error))
         }
@@ -127,9 +127,11 @@ fn kind(error: &anyhow::Error) -> Kind {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    let of_io = error.downcast_ref().map(std::io::Error::kind);
+    // A record is written by serde_json, whose error holds that of the pipe.
+    let of_json = error.downcast_ref::<serde_json::Error>();
+    let kind = of_io.or_else(|| of_json.and_then(serde_json::Error::io_error_kind));
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

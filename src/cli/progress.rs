@@ -11,7 +11,7 @@ use swiftprune_wgpu::run::{self, Phase, Prepared};
 use swiftprune_wgpu::untrusted::shown;
 
 use super::output;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, complain};
 
 /// A forward pass: how far it is, tokens a second, time left.
 pub(super) struct Pass {
@@ -87,6 +87,8 @@ pub(super) struct LiveProgress {
     tokens: usize,
     /// Bytes of the output.
     bytes: u64,
+    /// Bytes of the tensors that are pruned.
+    pruned_bytes: u64,
     terminal: Terminal,
     bar: Mutex<Option<Bar>>,
     done: AtomicUsize,
@@ -95,6 +97,7 @@ pub(super) struct LiveProgress {
 
 enum Bar {
     Pass(Pass),
+    Scoring(ByteBar),
     Pruning(ProgressBar),
     Verifying(ByteBar),
 }
@@ -104,6 +107,7 @@ impl LiveProgress {
         Self {
             tokens: prepared.calibration().map_or(0, Calibration::tokens),
             bytes: prepared.draft().bytes_total(),
+            pruned_bytes: prepared.draft().bytes_pruned(),
             terminal,
             bar: Mutex::default(),
             done: AtomicUsize::new(0),
@@ -120,6 +124,14 @@ impl LiveProgress {
                 if phase == Phase::Calibrate {
                     self.terminal.say(calibrated(self.tokens, elapsed));
                 }
+                if phase == Phase::Allocate {
+                    let seconds = elapsed.as_secs_f64();
+                    self.terminal.say(format_args!(
+                        "scored {} in {seconds:.2} s ({:.2} GB/s)",
+                        output::bytes(self.pruned_bytes),
+                        self.pruned_bytes as f64 / 1e9 / seconds
+                    ));
+                }
             }
             run::Event::Forward(at) => {
                 if let Some(Bar::Pass(pass)) = &*bar {
@@ -131,12 +143,18 @@ impl LiveProgress {
                     self.pruned(bar, event);
                 }
             }
+            run::Event::Scored(bytes) => {
+                if let Some(Bar::Scoring(bar)) = &*bar {
+                    bar.inc(bytes);
+                }
+            }
             run::Event::Compared(bytes) => {
                 if let Some(Bar::Verifying(bar)) = &*bar {
                     bar.inc(bytes);
                 }
             }
             run::Event::Warning(warning) => self.terminal.warn(warning),
+            run::Event::DeviceFailed { what, .. } => self.terminal.warn(what),
             _ => {}
         }
     }
@@ -154,8 +172,12 @@ impl LiveProgress {
     fn bar_of(&self, phase: Phase) -> Bar {
         match phase {
             Phase::Calibrate => Bar::Pass(Pass::new("calibrating", self.terminal)),
+            Phase::Allocate => {
+                Bar::Scoring(ByteBar::new("scoring", self.pruned_bytes, self.terminal))
+            }
             Phase::Prune => Bar::Pruning(self.pruning()),
             Phase::Verify => Bar::Verifying(ByteBar::new("verifying", self.bytes, self.terminal)),
+            Phase::Checksum => Bar::Verifying(ByteBar::new("hashing", self.bytes, self.terminal)),
             _ => Bar::Pass(Pass::new("evaluating", self.terminal)),
         }
     }
@@ -187,7 +209,7 @@ impl LiveProgress {
                         tensor.shape,
                         output::percent(counts.sparsity())
                     );
-                    bar.suspend(|| eprintln!("{line}"));
+                    bar.suspend(|| complain(&line));
                 }
                 bar.set_message(name);
             }
@@ -200,7 +222,7 @@ fn clear(bar: Option<Bar>) {
     match bar {
         Some(Bar::Pass(pass)) => pass.finish(),
         Some(Bar::Pruning(bar)) => bar.finish_and_clear(),
-        Some(Bar::Verifying(bar)) => bar.finish(),
+        Some(Bar::Verifying(bar) | Bar::Scoring(bar)) => bar.finish(),
         None => {}
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::plan::Score;
 use swiftprune_wgpu::plan::Selection;
-use swiftprune_wgpu::plan::{NameFilter, Options};
+use swiftprune_wgpu::plan::{Compensation, NameFilter, Options};
 use swiftprune_wgpu::run::{NormsRequest, Request, prepare};
 
 use super::args::{Prune, RuleName, TextChoice};
@@ -15,7 +15,7 @@ use super::progress::LiveProgress;
 use super::settings::settings;
 use super::signals::Signals;
 use super::summary::summary;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, complain};
 
 /// How a run ended that nothing was wrong with.
 pub(super) enum RunVerdict {
@@ -31,13 +31,14 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     for line in settings(&prepared) {
         terminal.say(line);
     }
-    for reason in prepared.devices().pruning().passed_over() {
+    for reason in prepared.devices().passed_over() {
         terminal.warn(format_args!("not used: {reason}"));
     }
     for warning in prepared.draft().warnings() {
         terminal.warn(warning);
     }
     if args.dry_run {
+        let prepared = prepared.allocated(&|_| ())?;
         dry_run::print(&prepared, args.json, terminal)?;
         return Ok(RunVerdict::Pruned);
     }
@@ -48,13 +49,13 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     progress.close();
     let report = match (report, signals.exit_code()) {
         (Err(error), Some(code)) if error.is_stop() => {
-            eprintln!("{error}");
+            complain(error);
             return Ok(RunVerdict::Stopped(code));
         }
         (report, _) => report?,
     };
     if !terminal.quiet {
-        eprint!("{}", summary(&report, terminal));
+        terminal.say(summary(&report, terminal).trim_end());
     }
     if args.json {
         let mut stdout = std::io::stdout().lock();
@@ -84,7 +85,11 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.verify = args.verify;
     request.checksum = args.checksum;
     request.report.clone_from(&args.report);
-    request.command = std::env::args().collect();
+    // Not `args`, which panics at a path that is not Unicode.
+    let words = std::env::args_os();
+    request.command = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     Ok(request)
 }
 
@@ -103,9 +108,25 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
         (_, _, RuleName::Exact) => Selection::Exact { sparsity },
     };
     let mut options = Options::new(selection);
+    options.allocation = args.allocation();
+    if args.spread.is_some() && options.allocation.spread().is_none() {
+        anyhow::bail!(
+            "the allocation {} has no spread: every block gets the same",
+            options.allocation.name()
+        );
+    }
     options.score = args.score.as_deref().and_then(Score::by_name);
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;
+    options.compensation = args.compensate.map(|rank| {
+        let mut compensation = Compensation::new(&selection);
+        compensation.rank = rank;
+        compensation.ridge = args.ridge.unwrap_or(compensation.ridge);
+        let from = |name: &str| std::env::var(name).ok()?.parse().ok();
+        compensation.steps = from("SP_STEPS").unwrap_or(compensation.steps);
+        compensation.mask_steps = from("SP_MASK").unwrap_or(compensation.mask_steps);
+        compensation
+    });
     options.squared_error = args.json || args.report.is_some();
     Ok(options)
 }

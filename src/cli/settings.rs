@@ -4,7 +4,7 @@ use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::plan::NormsUse;
 use swiftprune_wgpu::plan::Selection;
-use swiftprune_wgpu::plan::{Draft, NormsSource};
+use swiftprune_wgpu::plan::{Allocation, Draft, NormsSource};
 use swiftprune_wgpu::run::Prepared;
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
@@ -16,9 +16,13 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
     let score = draft.score();
     let is_without_norms = matches!(draft.norms_source(), NormsSource::None);
     let weights = draft.checkpoint().source.weights();
-    vec![
+    let mut lines = vec![
         format!("model   {}", shown_path(weights.path())),
-        format!("prune   {}", rule(&draft.options().selection)),
+        format!(
+            "prune   {}{}",
+            rule(&draft.options().selection),
+            allocation(&draft.options().allocation)
+        ),
         format!(
             "score   {}: {}{}",
             score.name,
@@ -31,7 +35,12 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
         ),
         format!("norms   {}", norms(prepared, draft)),
         format!("device  {}", prepared.devices().pruning().info()),
-    ]
+    ];
+    if let Some(kept) = kept(draft) {
+        let behind_norms = lines.len() - 1;
+        lines.insert(behind_norms, format!("kept    {kept}"));
+    }
+    lines
 }
 
 fn norms(prepared: &Prepared, draft: &Draft) -> String {
@@ -49,6 +58,27 @@ fn norms(prepared: &Prepared, draft: &Draft) -> String {
         }
         _ => "none".to_owned(),
     }
+}
+
+/// How it is shared out, where blocks do not all get the same.
+fn allocation(allocation: &Allocation) -> String {
+    allocation.spread().map_or_else(String::new, |spread| {
+        let name = allocation.name();
+        format!("; shared out over the blocks by {name} (spread {spread})")
+    })
+}
+
+/// What happens to the weights that stay, if anything does.
+fn kept(draft: &Draft) -> Option<String> {
+    let compensation = draft.options().compensation?;
+    let mask = match compensation.mask_steps {
+        0 => "",
+        _ => ", which also chooses the mask",
+    };
+    Some(format!(
+        "corrected for what goes: sketch of rank {}, ridge {}{mask}",
+        compensation.rank, compensation.ridge
+    ))
 }
 
 fn rule(selection: &Selection) -> String {

@@ -1,5 +1,6 @@
 //! What a run did, for humans: the table of kinds and the closing lines.
 
+use swiftprune_wgpu::prune::Survivors;
 use swiftprune_wgpu::report::{Report, Totals};
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
@@ -46,6 +47,22 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     }
     rows.push(line(&report.all_weights));
     let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
+    if !report.blocks.is_empty() {
+        let head = ["BLOCK", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(report.blocks.iter().map(|block| {
+            let mut cells = line(block);
+            cells.truncate(head.len());
+            cells
+        }));
+        text += &output::table(&rows, &[1, 2, 3, 4, 5]);
+    }
+    if let Some(left) = report.prunable.output_error_left {
+        text += &format!(
+            "kept weights were corrected: {} of the output error of pruning alone is left (predicted from the sketch)\n",
+            output::percent(left)
+        );
+    }
     for warning in &report.warnings {
         text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));
     }
@@ -65,7 +82,11 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         text += &format!("not copied: {more} more, {all} in all (--report lists them)\n");
     }
     if let Some(verified) = &report.verified {
-        text += &verify::line(verified, &shown_path(&report.output));
+        let survivors = match report.compensation {
+            Some(_) => Survivors::Mended,
+            None => Survivors::Unchanged,
+        };
+        text += &verify::line(verified, survivors, &shown_path(&report.output));
         text.push('\n');
     }
     for (name, sum) in report.sha256.iter().flatten() {
@@ -75,12 +96,16 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         text += &eval::lines(evaluation);
     }
     text += &format!(
-        "{}: {} in {:.2} s ({:.2} GB/s) on {}\n",
+        "{}: {} in {:.2} s ({:.2} GB/s) on {}{}\n",
         shown_path(&report.output),
         output::bytes(report.bytes),
         report.seconds,
         report.bytes as f64 / 1e9 / report.seconds,
-        report.device
+        report.device,
+        match report.device_failures.is_empty() {
+            true => "",
+            false => " and, after it failed, the CPU",
+        }
     );
     text
 }

@@ -1,6 +1,6 @@
 //! Stderr: whether it gets colour and a live line, and what is said on it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use super::args::{Args, When};
 
@@ -41,11 +41,16 @@ impl Terminal {
     /// A line for humans, unless they asked for none.
     pub(super) fn say(self, line: impl std::fmt::Display) {
         if !self.quiet {
-            eprintln!("{line}");
+            complain(line);
         }
     }
 
     pub(super) fn warn(self, line: impl std::fmt::Display) {
         self.say(format_args!("{} {line}", self.paint("33;1", "warning:")));
     }
+}
+
+/// A line on stderr. That nobody reads it, as stderr is closed, is no reason to give up a run, as `eprintln!` does.
+pub(super) fn complain(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,8 +1,10 @@
 //! `verify`: an output held against its original.
 
+use std::io::Write as _;
+
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::plan::{Draft, Ewma, NameFilter, NormsSource, Options, Score, Selection};
-use swiftprune_wgpu::prune::{Verified, verify};
+use swiftprune_wgpu::prune::{Survivors, Verified, verify};
 use swiftprune_wgpu::report;
 use swiftprune_wgpu::untrusted::shown_path;
 
@@ -26,12 +28,19 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
         },
     });
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
+    let mut compensated = args.compensated;
     if let Some(path) = &args.report {
         let asked = report::asked(path)
             .with_context(|| format!("cannot use the report {}", shown_path(path)))?;
         options.selection = asked.selection;
+        options.allocation = asked.allocation;
+        compensated = asked.compensated;
         options.targets = NameFilter::of_names(asked.pruned);
     }
+    let survivors = match compensated {
+        true => Survivors::Mended,
+        false => Survivors::Unchanged,
+    };
     // How weights were chosen does not matter here, so that no norms are needed.
     options.score = Score::by_name("magnitude");
     let draft = Draft::new(original, options, NormsSource::None)?;
@@ -40,24 +49,30 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
         || std::thread::available_parallelism().map_or(1, usize::from),
         usize::from,
     );
-    let verified = verify(&draft, &pruned, threads, &|bytes| bar.inc(bytes));
+    let verified = verify(&draft, &pruned, survivors, threads, &|bytes| bar.inc(bytes));
     bar.finish();
     let verified = verified?;
-    println!(
-        "{}",
-        line(&verified, &shown_path(pruned.source.weights().path()))
+    let line = line(
+        &verified,
+        survivors,
+        &shown_path(pruned.source.weights().path()),
     );
+    writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }
 
 /// What was verified, in a sentence.
-pub(super) fn line(verified: &Verified, output: &str) -> String {
+pub(super) fn line(verified: &Verified, survivors: Survivors, output: &str) -> String {
     format!(
-        "verified {output}: {} compared; {} of {} prunable weights are zero ({}), {} of them new; all others keep their bits",
+        "verified {output}: {} compared; {} of {} prunable weights are zero ({}), {} of them new; all others {}",
         output::bytes(verified.bytes),
         output::count(verified.zeros),
         output::count(verified.weights),
         output::percent(verified.zeros as f64 / verified.weights.max(1) as f64),
         output::count(verified.new_zeros),
+        match survivors {
+            Survivors::Unchanged => "keep their bits",
+            Survivors::Mended => "are finite, and only prunable tensors differ",
+        },
     )
 }

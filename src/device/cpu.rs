@@ -7,9 +7,11 @@ use crate::mask::Mask;
 use crate::passes::fused::{self, RowRule, Scratch};
 use crate::passes::select::{self, Near};
 use crate::passes::{ewma, n_of_m, weight_sums};
-use crate::recipe::{Recipe, Rows, Step, Sums};
+use crate::recipe::{Recipe, Rows, Step, Sums, WeightStatistics};
+use crate::scores::{Score, WeightsUse};
 use crate::selection::Selection;
 use crate::simd::widest;
+use crate::squares::Squares;
 
 /// This machine's cores.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ pub(crate) fn prune(
 }
 
 /// The mask of these rows.
-pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
+pub(crate) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
     let mut mask = Mask::empty(rows.rows(), rows.in_features);
     let mut scratch = Scratch::default();
     let rule = RowRule::new(recipe);
@@ -97,6 +99,38 @@ pub(super) fn mask(rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Mask {
         });
     }
     mask
+}
+
+/// The same by several threads, which share the rows.
+pub(crate) fn mask_by_threads(
+    rows: Rows<'_>,
+    first_row: usize,
+    recipe: &Recipe,
+    threads: usize,
+) -> Mask {
+    let share = rows.rows().div_ceil(threads.max(1)).max(1);
+    let row_bytes = (rows.in_features * rows.dtype.size()).max(1);
+    let mut all = Mask {
+        rows: rows.rows(),
+        in_features: rows.in_features,
+        words: Vec::new(),
+    };
+    std::thread::scope(|scope| {
+        let shares = rows.bytes.chunks(share * row_bytes).enumerate();
+        let threads: Vec<_> = shares
+            .map(|(index, bytes)| {
+                let part = Rows { bytes, ..rows };
+                scope.spawn(move || mask(part, first_row + index * share, recipe))
+            })
+            .collect();
+        for thread in threads {
+            match thread.join() {
+                Ok(part) => all.words.extend(part.words),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    all
 }
 
 /// What the passes leave of some rows, each by itself.
@@ -196,6 +230,18 @@ pub(super) fn alone(rows: Rows<'_>, first_row: usize, recipe: &Recipe, last: Ste
             ranks.map(|&key| select::Key::rank(key)).collect()
         }
         _ => keys.order_keys,
+    }
+}
+
+/// What a score takes of these rows; `None` for one that takes nothing.
+pub(crate) fn statistics(rows: Rows<'_>, score: &Score) -> Option<WeightStatistics> {
+    match score.weights {
+        WeightsUse::Unused => None,
+        WeightsUse::Sums => Some(WeightStatistics::Sums(sums(rows))),
+        WeightsUse::ColumnNorms | WeightsUse::CubedNorms => {
+            let squares = Squares::of(rows.dtype, rows.in_features, rows.bytes);
+            Some(WeightStatistics::Squares(squares))
+        }
     }
 }
 

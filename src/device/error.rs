@@ -21,7 +21,7 @@ pub enum Error {
         reason: String,
     },
     /// The driver reported an error, ran out of memory or lost the device; nothing it returned is used.
-    #[error("{device} failed: {reason}. The CPU gives the same result")]
+    #[error("{device} failed: {reason}")]
     Failed {
         /// The adapter.
         device: String,

@@ -19,9 +19,12 @@ pub use info::{DeviceInfo, DeviceKind};
 
 pub use crate::counts::Counts;
 pub use crate::mask::Mask;
-pub use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Sums, Terms};
+pub use crate::recipe::{Factors, MAX_IN_FEATURES, Recipe, Rows, Sums, Terms, WeightStatistics};
+pub use crate::squares::Squares;
 
 use crate::recipe::Step;
+use crate::scores::Score;
+use adapter::faults::Faults;
 use timing::{Timed, Timer};
 
 /// A device that is ready.
@@ -72,6 +75,18 @@ impl Device {
     /// [`Error::NoAdapter`] when nothing fits, [`Error::Unfit`] or [`Error::Failed`] when the adapter does not come up.
     pub fn open(choice: &DeviceChoice) -> Result<Self, Error> {
         open(choice, true)
+    }
+
+    /// An adapter that passes the start-up check and then has a fault.
+    #[cfg(test)]
+    pub(crate) fn with_fault(
+        adapter: adapter::Adapter,
+        fault: Option<adapter::faults::Fault>,
+    ) -> Result<Self, Error> {
+        let gpu = gpu::Gpu::new(adapter.open(Faults::new(fault))?)?;
+        probe::arithmetic(&gpu)?;
+        gpu.context().faults.arm();
+        Ok(Self::gpu(gpu, Vec::new()))
     }
 
     /// As [`Self::open`] without the rows: to find out where an adapter differs.
@@ -141,6 +156,21 @@ impl Device {
         match &self.backend {
             Backend::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
             Backend::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
+        }
+    }
+
+    /// What a score takes of the weights of these rows, for [`Recipe::new`]; `None` for one that takes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    pub fn statistics(
+        &self,
+        rows: Rows<'_>,
+        score: &Score,
+    ) -> Result<Option<WeightStatistics>, Error> {
+        match &self.backend {
+            Backend::Cpu(_) => Ok(cpu::statistics(rows, score)),
+            Backend::Gpu(gpu) => gpu.statistics(rows, score),
         }
     }
 
@@ -214,10 +244,14 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     let mut adapters: Vec<Option<adapter::Adapter>> = adapters.into_iter().map(Some).collect();
     let mut open = |position: usize| {
         let adapter = adapters[position].take();
-        let context = adapter.map(adapter::Adapter::open).transpose()?;
+        let open = |adapter: adapter::Adapter| adapter.open(Faults::of_environment());
+        let context = adapter.map(open).transpose()?;
         let gpu = context.map(gpu::Gpu::new).transpose()?;
         if let Some(gpu) = gpu.as_ref().filter(|_| probe) {
             probe::arithmetic(gpu)?;
+        }
+        if let Some(gpu) = &gpu {
+            gpu.context().faults.arm();
         }
         Ok::<_, Error>(gpu)
     };

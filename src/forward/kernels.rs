@@ -42,6 +42,8 @@ params!(
         biased: u32,
         bias_first: u32,
         add: u32,
+        first_group_x: u32,
+        first_group_y: u32,
         scale: f32,
     }
 );
@@ -99,6 +101,8 @@ params!(
         has_sinks: u32,
         alibi: u32,
         alibi_factor: f32,
+        first_group_x: u32,
+        first_group_y: u32,
     }
 );
 params!(
@@ -148,7 +152,11 @@ params!(
 );
 params!(
     /// Activations to sum, and where.
-    SiteNormsParams { tokens: u32, features: u32, first: u32 }
+    SiteNormsParams { tokens: u32, features: u32, first: u32, squared: u32 }
+);
+params!(
+    /// Activations to sketch, and where.
+    SketchParams { tokens: u32, features: u32, rank: u32, first: u32 }
 );
 params!(
     /// Rows to take out of a hidden state, or to add to one.
@@ -189,8 +197,14 @@ pub static KERNELS: &[Kernel] = &[
     kernel!(
         "site_norms",
         SiteNormsParams,
-        "column norms of activations",
+        "column norms and sums of activations",
         ["site_norms": 256, [0, 1, 2]]
+    ),
+    kernel!(
+        "sketch",
+        SketchParams,
+        "the second product of a sketch of activations",
+        ["sketch_of": 256, [0, 1, 2, 3]]
     ),
     kernel!(
         "product",

@@ -26,7 +26,7 @@ mod tests;
 mod weights;
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{Backend, Device};
+use crate::device::{self, Backend, Device};
 use crate::model::{Architecture, Site};
 
 use engine::Engine;
@@ -45,6 +45,7 @@ pub struct Forward<'a> {
     checkpoint: &'a Checkpoint,
     architecture: &'a Architecture,
     device: &'a Device,
+    means: bool,
 }
 
 /// What was observed of the input of some linear layers.
@@ -55,8 +56,20 @@ pub struct SiteStatistics {
     pub site: Site,
     /// The sum of squares of each feature over all tokens, `[in_features]`.
     pub column_norms: Vec<f32>,
+    /// The mean of each feature, `[in_features]`, where it was asked for.
+    pub means: Option<Vec<f32>>,
     /// The tokens that came by: all of them but at the sites of experts.
     pub tokens: u64,
+    /// The sketch, `[in_features, rank]` row-major, where one was asked for.
+    pub sketch: Option<Vec<f32>>,
+}
+
+/// What the forward pass comes to.
+enum Seen<'a> {
+    /// One sequence has shown these numbers in a block.
+    Numbers(usize, &'a [f32]),
+    /// All sequences of a group have been through a block.
+    Block(usize),
 }
 
 /// Calls `$work` with the engine of the device, which takes `$statistics` of every layer's input.
@@ -91,7 +104,14 @@ impl<'a> Forward<'a> {
             checkpoint,
             architecture,
             device,
+            means: false,
         }
+    }
+
+    /// The same, which takes the means of the inputs, too, if they are wanted.
+    #[must_use]
+    pub const fn with_means(self, means: bool) -> Self {
+        Self { means, ..self }
     }
 
     /// The statistics of every linear layer's input, summed over all tokens of all sequences, in the order of
@@ -104,29 +124,97 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<SiteStatistics>, Error> {
-        let statistics = [Statistic::ColumnNorms, Statistic::Tokens];
-        let mut sums = with_engine!(self, sequences, &statistics, |engine| self.sums_on(
+        let mut all = Vec::new();
+        let mut take = |of_site| -> Result<(), Error> {
+            all.push(of_site);
+            Ok(())
+        };
+        self.statistics_by_block(sequences, None, progress, &mut take)?;
+        Ok(all)
+    }
+
+    /// The same, with sketches of so many columns where a rank is given; each is handed to `take` as soon as its block is done
+    /// with, so that they need not all be in memory.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`], and what `take` gives.
+    pub fn statistics_by_block<E: From<Error>>(
+        &self,
+        sequences: &[&[u32]],
+        sketch_rank: Option<usize>,
+        progress: &dyn Fn(Progress),
+        take: &mut dyn FnMut(SiteStatistics) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut statistics = vec![Statistic::ColumnNorms, Statistic::Tokens];
+        statistics.extend(self.means.then_some(Statistic::ColumnSums));
+        statistics.extend(sketch_rank.map(Statistic::Sketch));
+        let mut failed = None;
+        let mut take_all = |of_block: Vec<SiteStatistics>| {
+            let result = of_block.into_iter().try_for_each(&mut *take);
+            // The pass knows its own errors only.
+            result.map_err(|error| {
+                failed = Some(error);
+                Error::Engine("what was observed could not be kept".to_owned())
+            })
+        };
+        let result = with_engine!(self, sequences, &statistics, |engine| self.sums_on(
             &engine,
             &statistics,
             sequences,
-            progress
-        ))?;
+            progress,
+            &mut take_all
+        ));
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(result?),
+        }
+    }
+
+    /// The statistics of a block's sites, out of what was observed there.
+    fn of_block(
+        &self,
+        block: usize,
+        statistics: &[Statistic],
+        sums: Vec<f64>,
+    ) -> Result<Vec<SiteStatistics>, Error> {
+        let mut sums = sums.into_iter();
+        let sites = self.architecture.sites().filter(|site| site.block == block);
         let of_site = |site: Site| {
-            let column_norms = sums.take(site.block, Statistic::ColumnNorms.len(site.in_features));
-            let tokens = sums.take(site.block, Statistic::Tokens.len(site.in_features))[0] as u64;
-            let column_norms: Vec<f32> = column_norms.iter().map(|&sum| sum as f32).collect();
-            if column_norms.iter().any(|norm| !norm.is_finite()) {
+            let mut found = SiteStatistics {
+                column_norms: Vec::new(),
+                means: None,
+                tokens: 0,
+                sketch: None,
+                site,
+            };
+            for statistic in statistics {
+                let numbers = sums.by_ref().take(statistic.len(found.site.in_features));
+                match statistic {
+                    Statistic::Tokens => found.tokens = numbers.sum::<f64>() as u64,
+                    Statistic::ColumnNorms => {
+                        found.column_norms = numbers.map(|sum| sum as f32).collect();
+                    }
+                    Statistic::ColumnSums => {
+                        let tokens = found.tokens.max(1) as f64;
+                        found.means = Some(numbers.map(|sum| (sum / tokens) as f32).collect());
+                    }
+                    Statistic::Sketch(_) => {
+                        found.sketch = Some(numbers.map(|sum| sum as f32).collect());
+                    }
+                }
+            }
+            let all = found
+                .column_norms
+                .iter()
+                .chain(found.sketch.iter().flatten());
+            if all.into_iter().any(|number| !number.is_finite()) {
                 return Err(Error::NotFinite {
-                    at: site.readers[0].clone(),
+                    at: found.site.readers[0].clone(),
                 });
             }
-            Ok(SiteStatistics {
-                site,
-                column_norms,
-                tokens,
-            })
+            Ok(found)
         };
-        self.architecture.sites().map(of_site).collect()
+        sites.map(of_site).collect()
     }
 
     /// The loss of every token but the first of each sequence, in nats.
@@ -186,16 +274,28 @@ impl<'a> Forward<'a> {
         statistics: &[Statistic],
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
-    ) -> Result<StatisticSums, Error> {
+        take: &mut dyn FnMut(Vec<SiteStatistics>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let blocks = self.architecture.blocks();
         let weights = WeightReader::open(self.checkpoint)?;
-        let mut sums = StatisticSums::new(statistics, self.architecture);
+        let mut sums = StatisticSums::new(self.architecture);
         let mut meter = Meter::new(sequences, blocks, progress);
-        for group in self.groups(sequences) {
-            let mut add = |block, observed: &[f32]| sums.add(block, observed);
-            self.blocks(engine, &weights, group, &mut add, &mut meter)?;
+        let groups: Vec<_> = self.groups(sequences).collect();
+        for (index, group) in groups.iter().enumerate() {
+            let is_last = index + 1 == groups.len();
+            let mut see = |seen: Seen<'_>| match seen {
+                Seen::Numbers(block, observed) => {
+                    sums.add(block, observed);
+                    Ok(())
+                }
+                Seen::Block(block) if is_last => {
+                    take(self.of_block(block, statistics, sums.take(block))?)
+                }
+                Seen::Block(_) => Ok(()),
+            };
+            self.blocks(engine, &weights, group, &mut see, &mut meter)?;
         }
-        Ok(sums)
+        Ok(())
     }
 
     fn losses_on<E: Engine>(
@@ -209,7 +309,7 @@ impl<'a> Forward<'a> {
         let mut meter = Meter::new(sequences, architecture.blocks() + 1, progress);
         let mut losses = Vec::new();
         for group in self.groups(sequences) {
-            let hidden = self.blocks(engine, &weights, group, &mut |_, _| {}, &mut meter)?;
+            let hidden = self.blocks(engine, &weights, group, &mut |_| Ok(()), &mut meter)?;
             losses.extend(loss::losses(
                 engine,
                 &weights,
@@ -227,7 +327,7 @@ impl<'a> Forward<'a> {
         let architecture = self.architecture;
         let weights = WeightReader::open(self.checkpoint)?;
         let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
-        let hidden = self.blocks(engine, &weights, &[sequence], &mut |_, _| {}, &mut meter)?;
+        let hidden = self.blocks(engine, &weights, &[sequence], &mut |_| Ok(()), &mut meter)?;
         let hidden = loss::finished(engine, &weights, architecture, hidden)?;
         let head = loss::head_part(&weights, architecture, 0, architecture.vocab_size)?;
         engine.logits(&head, &hidden[0])
@@ -294,14 +394,13 @@ impl<'a> Forward<'a> {
         sequences.iter().map(of_sequence).collect()
     }
 
-    /// Some sequences through the embedding and all blocks; gives their hidden states. `observe` gets the number of a
-    /// block and what one sequence showed in it.
+    /// Some sequences through the embedding and all blocks; gives their hidden states. `see` gets what comes by.
     fn blocks<E: Engine>(
         &self,
         engine: &E,
         weights: &WeightReader<'_>,
         sequences: &[&[u32]],
-        observe: &mut dyn FnMut(usize, &[f32]),
+        see: &mut dyn FnMut(Seen<'_>) -> Result<(), Error>,
         meter: &mut Meter<'_>,
     ) -> Result<Vec<E::Tensor>, Error> {
         let architecture = self.architecture;
@@ -319,12 +418,24 @@ impl<'a> Forward<'a> {
             for (hidden, sequences) in chunks {
                 // In the order of the sequences, whatever the order they were done in.
                 for observed in engine.run(&block, hidden, block::run)? {
-                    observe(index, &observed);
+                    see(Seen::Numbers(index, &observed))?;
                 }
                 meter.step(sequences.iter().map(|s| s.len()).sum());
             }
+            see(Seen::Block(index))?;
         }
         Ok(hidden)
+    }
+}
+
+/// Tries on a device what a forward pass needs of it. The CPU needs nothing.
+///
+/// # Errors
+/// [`device::Error::Unfit`] if a kernel gives something else than it should, [`device::Error::Failed`].
+pub(crate) fn check(device: &Device) -> Result<(), device::Error> {
+    match device.backend() {
+        Backend::Cpu(_) => Ok(()),
+        Backend::Gpu(gpu) => gpu::check(gpu.context()),
     }
 }
 

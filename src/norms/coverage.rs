@@ -11,12 +11,22 @@ pub struct Coverage {
     pub model: PathBuf,
     /// in_features by the weight's name.
     pub in_features: BTreeMap<String, usize>,
+    /// Columns of the sketches that will be there, too.
+    pub sketch_rank: Option<usize>,
 }
 
 impl Coverage {
     /// These weights of this model.
     #[must_use]
-    pub fn new(model: PathBuf, in_features: BTreeMap<String, usize>) -> Self {
-        Self { model, in_features }
+    pub fn new(
+        model: PathBuf,
+        in_features: BTreeMap<String, usize>,
+        sketch_rank: Option<usize>,
+    ) -> Self {
+        Self {
+            model,
+            in_features,
+            sketch_rank,
+        }
     }
 }

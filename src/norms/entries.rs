@@ -1,10 +1,12 @@
 //! Norms by the name of their weight, checked when they are added.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::error::Error;
 use super::lookup::Lookup;
 use super::provenance::{Format, Provenance};
+use super::sketches::Sketches;
 use crate::names::grammar::{block, is_of_side_decoder};
 use crate::names::imatrix;
 use crate::untrusted::shown;
@@ -15,6 +17,8 @@ pub struct Norms {
     /// Where they come from.
     pub source: Provenance,
     pub(super) entries: BTreeMap<String, Entry>,
+    /// Of the inputs, where they were taken.
+    pub(crate) sketches: Option<Sketches>,
 }
 
 /// The norms under one name.
@@ -23,6 +27,8 @@ pub(super) struct Entry {
     /// `Some(e)`: `[e, in_features]`. `None`: a vector, which in an importance matrix may be several experts' end to end.
     pub(super) experts: Option<usize>,
     pub(super) values: Vec<f32>,
+    /// The mean of each feature, where it was measured: as many as values, in their order.
+    pub(super) means: Option<Vec<f32>>,
     /// The tokens that went into each row, where that is known and differs from weight to weight.
     pub(super) tokens: Option<Vec<u64>>,
 }
@@ -42,7 +48,14 @@ impl Norms {
         Self {
             source,
             entries: BTreeMap::new(),
+            sketches: None,
         }
+    }
+
+    /// Columns of the sketches that are there beside the norms.
+    #[must_use]
+    pub fn sketch_rank(&self) -> Option<usize> {
+        self.sketches.as_ref().map(Sketches::rank)
     }
 
     /// Adds the norms of one weight, `[in_features]`, under the weight's own name; replaces those that were there.
@@ -133,6 +146,7 @@ impl Norms {
         let entry = Entry {
             experts,
             values,
+            means: None,
             tokens: None,
         };
         self.entries.insert(name, entry);
@@ -196,7 +210,11 @@ impl Norms {
     }
 
     /// The entry that serves a weight, with its name, and the expert to take of it.
-    fn find(&self, weight: &str, expert: Option<usize>) -> Option<(&str, &Entry, Option<usize>)> {
+    pub(super) fn find(
+        &self,
+        weight: &str,
+        expert: Option<usize>,
+    ) -> Option<(&str, &Entry, Option<usize>)> {
         let own = std::iter::once((weight.to_owned(), expert));
         own.chain(imatrix::candidates(weight, expert))
             .find_map(|(name, expert)| {
@@ -223,15 +241,16 @@ impl Norms {
         numbers.max().map(|last| Blocks::OfNormsFile(last + 1))
     }
 
-    fn select<'a>(
+    /// Where among an entry's values those of one matrix are.
+    pub(super) fn place(
         &self,
         name: &str,
-        entry: &'a Entry,
+        entry: &Entry,
         own: bool,
         weight: &str,
         expert: Option<usize>,
         in_features: usize,
-    ) -> Result<Lookup<'a>, Error> {
+    ) -> Result<Range<usize>, Error> {
         let (path, tensor, weight) = (self.source.path.clone(), name.to_owned(), weight.to_owned());
         let total = entry.values.len();
         let per_expert = match (entry.experts, expert) {
@@ -267,8 +286,21 @@ impl Norms {
                 });
             }
         };
-        let norms = &entry.values[first..first + per_expert];
-        self.are_sums_of_squares(name, first, norms)?;
+        Ok(first..first + per_expert)
+    }
+
+    fn select<'a>(
+        &self,
+        name: &str,
+        entry: &'a Entry,
+        own: bool,
+        weight: &str,
+        expert: Option<usize>,
+        in_features: usize,
+    ) -> Result<Lookup<'a>, Error> {
+        let place = self.place(name, entry, own, weight, expert, in_features)?;
+        let norms = &entry.values[place.clone()];
+        self.are_sums_of_squares(name, place.start, norms)?;
         // llama.cpp's older form stores an expert that saw no token as a constant, and a conversion to GGUF keeps it;
         // measured norms of two or more features are never all the same. Zeros mean the same in any format.
         let constant = norms.iter().all(|n| *n == norms[0]);

@@ -24,6 +24,14 @@ pub enum Error {
     /// A norms file could not be written.
     #[error(transparent)]
     Write(#[from] checkpoint::Error),
+    /// Sketches could not be kept for the time of the run.
+    #[error("cannot keep sketches in a temporary file in {}", shown_path(dir))]
+    Sketches {
+        /// The directory.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The file is larger than any that is read.
     #[error(
         "{}: {bytes} bytes is too large for a file of column norms (at most {limit}). Is it the model itself? Use a norms file or a llama.cpp importance matrix",
@@ -76,6 +84,32 @@ pub enum Error {
         column: usize,
         /// What the file says.
         value: f32,
+    },
+    /// There are no means of the inputs beside the norms, or it is not known of how many tokens they are.
+    #[error(
+        "{}: there are norms for `{}`, but not the means of its inputs and the number of tokens",
+        shown_path(path),
+        shown(weight)
+    )]
+    NoMeans {
+        /// The file.
+        path: PathBuf,
+        /// The weight they were asked for.
+        weight: String,
+    },
+    /// A mean is not finite.
+    #[error(
+        "{}: the mean of column {column} of `{}` is not finite. Measure the norms again",
+        shown_path(path),
+        shown(weight)
+    )]
+    Mean {
+        /// The file.
+        path: PathBuf,
+        /// The weight.
+        weight: String,
+        /// The index of the value.
+        column: usize,
     },
     /// The norms of the weight do not have the length of its input.
     #[error(

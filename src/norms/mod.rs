@@ -23,6 +23,7 @@
 //! before anything is allocated, every value that is looked up must be finite and not negative, and names are escaped in
 //! messages.
 
+mod bytes;
 mod coverage;
 mod cursor;
 mod dat;
@@ -31,9 +32,12 @@ mod error;
 mod file;
 mod gguf;
 mod lookup;
+mod means;
 mod provenance;
+mod sketches;
 
 use std::path::Path;
+use std::sync::Arc;
 
 pub use coverage::Coverage;
 pub(crate) use entries::Blocks;
@@ -41,12 +45,17 @@ pub use entries::Norms;
 pub use error::Error;
 pub use lookup::Lookup;
 pub use provenance::{Format, Provenance};
+pub(crate) use sketches::Sketches;
 
 use crate::untrusted::{self, ReadError};
+use bytes::Bytes;
 
 /// The longest file that is read, in bytes: 2 GiB, about what a mixture of experts with 10^12 weights needs. Only regular
 /// files are read.
 pub const MAX_FILE: u64 = 2 << 30;
+
+/// Bytes that tell the formats apart.
+const START: usize = 9;
 
 impl Norms {
     /// Reads a norms file or an importance matrix, whichever the content says.
@@ -55,7 +64,7 @@ impl Norms {
     /// [`Error::NotNorms`] for anything else (a model, a text), [`Error::Malformed`] for a damaged file,
     /// [`Error::TooLarge`], [`Error::Io`].
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = untrusted::read(path, MAX_FILE).map_err(|error| match error {
+        let refused = |error: ReadError| match error {
             ReadError::TooLong { len, limit } => Error::TooLarge {
                 path: path.to_owned(),
                 bytes: len,
@@ -65,23 +74,29 @@ impl Norms {
             ReadError::NotRegular | ReadError::LfsPointer => {
                 Error::not_norms(path, error.to_string())
             }
-        })?;
-        Self::parse(&bytes, path)
+        };
+        let (norms_file, len) = untrusted::open_regular(path).map_err(refused)?;
+        let norms_file = Bytes::File(Arc::new(norms_file));
+        let start = norms_file.read(0, START.min(len as usize));
+        if file::starts(&start.map_err(|e| Error::io(path, e))?) {
+            // It may hold sketches, which are many times as large.
+            return file::parse(&norms_file, len, path);
+        }
+        Self::parse(&untrusted::read(path, MAX_FILE).map_err(refused)?, path)
     }
 
     fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
-        let parse = if gguf::starts(bytes) {
-            gguf::parse
+        if gguf::starts(bytes) {
+            gguf::parse(bytes, path)
         } else if file::starts(bytes) {
-            file::parse
+            file::parse(&Bytes::Memory(bytes.into()), bytes.len() as u64, path)
         } else if dat::starts(bytes) {
-            dat::parse
+            dat::parse(bytes, path)
         } else if bytes.is_empty() {
-            return Err(Error::not_norms(path, "it is empty"));
+            Err(Error::not_norms(path, "it is empty"))
         } else {
-            return Err(Error::not_norms(path, "it has none of the known formats"));
-        };
-        parse(bytes, path)
+            Err(Error::not_norms(path, "it has none of the known formats"))
+        }
     }
 
     /// Writes the norms as this program's norms file, replacing `path` in one step or leaving it as it was.

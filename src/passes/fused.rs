@@ -135,7 +135,8 @@ impl<'a> RowRule<'a> {
         let factors = &recipe.factors;
         Self {
             recipe,
-            largest_factor: largest(&factors.column),
+            // The span is for weights up to 4, and for 16 times 4 where these are cubed.
+            largest_factor: largest(&factors.column) * if factors.cubed { 16.0 } else { 1.0 },
             largest_term: factors.terms.as_ref().map_or(0.0, |t| largest(&t.column)),
         }
     }
@@ -150,6 +151,37 @@ impl<'a> RowRule<'a> {
     }
 }
 
+/// Calls `$row` with the multipliers of one row, and whether weights are cubed.
+macro_rules! with_multipliers {
+    ($recipe:expr, $row:expr, |$cubed:ident, $multipliers:ident| $body:expr) => {{
+        let factors = &$recipe.factors;
+        match (&factors.terms, factors.cubed) {
+            (None, false) => {
+                const $cubed: bool = false;
+                let $multipliers = factors.column.iter().copied();
+                $body
+            }
+            (None, true) => {
+                const $cubed: bool = true;
+                let $multipliers = factors.column.iter().copied();
+                $body
+            }
+            (Some(terms), false) => {
+                const $cubed: bool = false;
+                let $multipliers =
+                    score::with_terms(&factors.column, &terms.column, terms.row[$row]);
+                $body
+            }
+            (Some(terms), true) => {
+                const $cubed: bool = true;
+                let $multipliers =
+                    score::with_terms(&factors.column, &terms.column, terms.row[$row]);
+                $body
+            }
+        }
+    }};
+}
+
 /// The order keys of one row, and whether all are live.
 #[inline(always)]
 pub(crate) fn score_row<W: Weight>(
@@ -158,14 +190,9 @@ pub(crate) fn score_row<W: Weight>(
     recipe: &Recipe,
     keys: &mut [u32],
 ) -> bool {
-    let factors = &recipe.factors.column;
-    match &recipe.factors.terms {
-        None => score::row(weights, factors.iter().copied(), keys),
-        Some(terms) => {
-            let multipliers = score::with_terms(factors, &terms.column, terms.row[row]);
-            score::row(weights, multipliers, keys)
-        }
-    }
+    with_multipliers!(recipe, row, |CUBED, multipliers| {
+        score::row::<CUBED, W>(weights, multipliers, keys)
+    })
 }
 
 /// The order key of one weight.
@@ -175,20 +202,21 @@ fn order_key<W: Weight>(weights: &[W], row: usize, recipe: &Recipe, column: usiz
     let multiplier = recipe.factors.terms.as_ref().map_or(factor, |terms| {
         score::with_term(factor, terms.column[column], terms.row[row])
     });
-    score::order_key(weights[column].magnitude_bits(), multiplier)
+    let magnitude = weights[column].magnitude_bits();
+    if recipe.factors.cubed {
+        score::order_key::<true>(magnitude, multiplier)
+    } else {
+        score::order_key::<false>(magnitude, multiplier)
+    }
 }
 
 /// The logarithms of one row.
 #[inline(always)]
 fn logs<W: Weight>(weights: &[W], row: usize, rule: RowRule<'_>, logs: &mut [i16]) -> Option<Logs> {
-    let factors = &rule.recipe.factors.column;
-    match &rule.recipe.factors.terms {
-        None => row_logs::score::row(weights, factors.iter().copied(), rule.span(row), logs),
-        Some(terms) => {
-            let multipliers = score::with_terms(factors, &terms.column, terms.row[row]);
-            row_logs::score::row(weights, multipliers, rule.span(row), logs)
-        }
-    }
+    let span = rule.span(row);
+    with_multipliers!(rule.recipe, row, |CUBED, multipliers| {
+        row_logs::score::row::<CUBED, W>(weights, multipliers, span, logs)
+    })
 }
 
 /// Cuts a row of threshold keys.

@@ -12,7 +12,7 @@ pub(crate) struct Params {
     pub in_features: u32,
     /// [`crate::Dtype`] as a number.
     pub dtype: u32,
-    /// 1 when the score has row factors (RIA).
+    /// 1 when the score has terms of rows and columns (RIA, Z-Pruner).
     pub row_scored: u32,
     /// log2 of the EWMA's block size.
     pub block_shift: u32,
@@ -44,8 +44,8 @@ pub(crate) struct Params {
     pub term_stride: u32,
     /// The least order key within the span of a row's logarithms; 0 where rows are pruned by keys.
     pub span_base: u32,
-    /// Uniform blocks are a multiple of 16 bytes.
-    pub padding: u32,
+    /// 1 when it is the cube of a weight that is multiplied (Z-Pruner).
+    pub cubed: u32,
 }
 
 /// Where every field of the uniform block lies in bytes, in order, and the size of the whole.
@@ -80,7 +80,7 @@ pub fn params_layout() -> (&'static [(&'static str, usize)], usize) {
         sum_stride,
         term_stride,
         span_base,
-        padding,
+        cubed,
     ];
     (fields, size_of::<Params>())
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::allocation;
+use super::allocation::{self, Allocation};
+use super::blocks::{PlannedBlock, blocks};
 use super::error::Error;
 use super::few_tokens::{FEW_TOKENS, StandIns};
 use super::left_dense::{DenseReason, LeftDense};
@@ -26,12 +27,15 @@ use crate::untrusted::shown;
 #[derive(Debug)]
 pub struct Draft {
     checkpoint: Checkpoint,
-    options: Options,
+    pub(super) options: Options,
     pub(super) norms: NormsSource,
     /// Instead of the norms of experts that saw few tokens.
     pub(super) stand_ins: StandIns,
-    score: &'static Score,
-    tensors: Vec<PlannedTensor>,
+    pub(super) score: &'static Score,
+    pub(super) tensors: Vec<PlannedTensor>,
+    pub(super) blocks: Vec<PlannedBlock>,
+    /// Whether every tensor has its own share of what was asked for.
+    pub(super) is_allocated: bool,
     left_dense: Vec<LeftDense>,
     pub(super) warnings: Vec<String>,
 }
@@ -40,16 +44,25 @@ impl Draft {
     /// Decides what happens to every tensor, and checks all that headers and norms can tell.
     ///
     /// # Errors
-    /// Every variant of [`Error`] but [`Error::NotMeasured`].
+    /// Every variant of [`Error`] but [`Error::NotMeasured`] and [`Error::NotAllocated`].
     pub fn new(
         checkpoint: Checkpoint,
         options: Options,
         norms: NormsSource,
     ) -> Result<Self, Error> {
+        allocation::check(options.selection, &options.allocation)?;
         let has_norms = !matches!(norms, NormsSource::None);
         let score = options.score.unwrap_or_else(|| default_score(has_norms));
         if score.norms == scores::NormsUse::Required && !has_norms {
             return Err(Error::NormsRequired { score: score.name });
+        }
+        if let Some(compensation) = options.compensation {
+            check_sketches(&norms, compensation.rank)?;
+        }
+        if options.allocation.needs_scores() && !has_norms {
+            return Err(Error::AllocationNeedsNorms {
+                allocation: options.allocation.name(),
+            });
         }
         let tensors = decide(&checkpoint, &options)?;
         let left_dense = match options.targets.has_include() {
@@ -58,20 +71,25 @@ impl Draft {
         };
         let mut draft = Self {
             checkpoint,
-            options,
             norms,
             stand_ins: StandIns::default(),
             score,
+            blocks: blocks(&tensors),
+            is_allocated: options.allocation == Allocation::Uniform,
+            options,
             tensors,
             left_dense,
             warnings: Vec::new(),
         };
-        if let (NormsSource::Read(norms), true) = (&draft.norms, draft.uses_norms()) {
-            draft.stand_ins = StandIns::of(norms, draft.pruned())?;
+        if let (NormsSource::Read(norms), true) = (&draft.norms, draft.looks_at_norms()) {
+            draft.stand_ins = StandIns::of(norms, draft.pruned(), score.about_mean)?;
         }
         let of_norms = draft.check_norms()?;
         let of_targets = draft.check_targets()?;
         draft.warnings = of_norms.into_iter().chain(of_targets).collect();
+        if !draft.options.allocation.needs_scores() {
+            draft.allocate(&[])?;
+        }
         Ok(draft)
     }
 
@@ -127,7 +145,9 @@ impl Draft {
     /// Whether norms have a part in the score.
     #[must_use]
     pub fn uses_norms(&self) -> bool {
-        !matches!(self.norms, NormsSource::None) && self.score.norms != scores::NormsUse::Unused
+        let is_used =
+            self.score.norms != scores::NormsUse::Unused || self.options.compensation.is_some();
+        !matches!(self.norms, NormsSource::None) && is_used
     }
 
     /// Bytes of the tensors that are pruned.
@@ -150,7 +170,7 @@ impl Draft {
                 "no column norms: {name} uses the weights alone, and quality will be much worse"
             )]),
             NormsSource::None => Ok(Vec::new()),
-            _ if self.score.norms == scores::NormsUse::Unused => {
+            _ if !self.looks_at_norms() => {
                 Ok(vec![format!("the score {name} does not use the norms")])
             }
             NormsSource::Read(norms) => self.check_measured(norms, &self.stand_ins),
@@ -161,6 +181,20 @@ impl Draft {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// Names of pruned tensors whose input has no sketch, where compensation needs one.
+    fn without_sketch(&self, norms: &Norms) -> Vec<String> {
+        let (Some(sketches), Some(_)) = (&norms.sketches, self.options.compensation) else {
+            return Vec::new();
+        };
+        self.pruned()
+            .filter(|(tensor, target)| {
+                let last = target.experts.max(1) - 1;
+                !sketches.has(&tensor.name, last, target.in_features)
+            })
+            .map(|(tensor, _)| tensor.name.clone())
+            .collect()
     }
 
     /// Holds norms against the tensors that are pruned, and warns of those that few tokens or none reached.
@@ -180,6 +214,13 @@ impl Draft {
             Ok(true)
         })?;
         self.check_stacks(norms)?;
+        let without = self.without_sketch(norms);
+        if !without.is_empty() {
+            return Err(Error::SketchesMissing {
+                norms: norms.source.path.clone(),
+                tensors: without,
+            });
+        }
         let mut warnings = Vec::new();
         if stand_ins.few > 0 {
             warnings.push(format!(
@@ -190,7 +231,7 @@ impl Draft {
         let mut unseen = Vec::new();
         for (tensor, target) in self.pruned() {
             for expert in 0..target.experts {
-                let own = lookup(norms, &tensor.name, target, expert)?;
+                let own = self.measured_of(norms, &tensor.name, target, expert)?;
                 if own.is_none() && stand_ins.get(&tensor.name, expert).is_none() {
                     unseen.push(if target.experts > 1 {
                         format!("{} (expert {expert})", shown(&tensor.name))
@@ -348,23 +389,21 @@ impl Draft {
     }
 }
 
-/// The norms of one matrix; `None` where no calibration token reached it.
-pub(super) fn lookup<'a>(
-    norms: &'a Norms,
-    tensor: &str,
-    target: &Target,
-    expert: usize,
-) -> Result<Option<&'a [f32]>, Error> {
-    let expert = (target.experts > 1).then_some(expert);
-    match norms.get(tensor, expert, target.in_features)? {
-        Lookup::Absent => Err(Error::NormsMissing {
-            norms: norms.source.path.clone(),
-            tensors: vec![tensor.to_owned()],
-            globs: Vec::new(),
-        }),
-        Lookup::Unseen => Ok(None),
-        Lookup::Measured(norms) => Ok(norms.iter().any(|&n| n != 0.0).then_some(norms)),
+/// Refuses norms without sketches of `rank` columns.
+fn check_sketches(norms: &NormsSource, rank: usize) -> Result<(), Error> {
+    let (path, found) = match norms {
+        NormsSource::None => (None, None),
+        NormsSource::Read(norms) => (Some(norms.source.path.clone()), norms.sketch_rank()),
+        NormsSource::ToMeasure(coverage) => (Some(coverage.model.clone()), coverage.sketch_rank),
+    };
+    if found.is_some_and(|found| found >= rank) {
+        return Ok(());
     }
+    Err(Error::SketchRequired {
+        norms: path,
+        found,
+        wanted: rank,
+    })
 }
 
 /// The fewest globs, of names up to a dot, that match all of `missing` and none of `present`.
@@ -390,7 +429,7 @@ fn globs(missing: &[String], present: &BTreeSet<&str>) -> Vec<String> {
 }
 
 fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTensor>, Error> {
-    let selection = allocation::uniform(options.selection)?;
+    let selection = options.selection;
     let model = checkpoint
         .config
         .as_ref()
@@ -522,5 +561,40 @@ mod tests {
             &["model.layers.1.mlp.*", "model.layers.2.self_attn.k_proj.*"]
         );
         assert!(error.to_string().contains("4 tensors: "), "{error}");
+    }
+
+    #[test]
+    fn a_score_about_the_mean_takes_norms_with_means_and_refuses_those_without() {
+        let name = "model.layers.0.self_attn.k_proj.weight";
+        let stade = |means: bool| {
+            let mut source = Provenance::measured("norms".into(), None);
+            source.tokens = Some(4);
+            let mut norms = Norms::new(source);
+            for (tensor, target) in draft(importance_matrix(4)).unwrap().pruned() {
+                norms
+                    .insert(&tensor.name, vec![5.0; target.in_features])
+                    .unwrap();
+                if means {
+                    let means = vec![0.5; target.in_features];
+                    norms.insert_means(&tensor.name, means).unwrap();
+                }
+            }
+            let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
+            let mut options = Options::new(Selection::Exact { sparsity: 0.5 });
+            options.score = Score::by_name("stade");
+            Draft::new(checkpoint, options, NormsSource::Read(norms))
+        };
+        let found = stade(true).unwrap();
+        let (_, target) = found
+            .pruned()
+            .find(|(tensor, _)| tensor.name == name)
+            .unwrap();
+        let norms = found.norms_of(name, target, 0).unwrap();
+        assert_eq!(norms.as_deref(), Some(&[4.0; 192][..]));
+        let error = stade(false).unwrap_err();
+        assert!(
+            matches!(error, Error::Norms(crate::norms::Error::NoMeans { .. })),
+            "{error}"
+        );
     }
 }

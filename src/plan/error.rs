@@ -1,6 +1,6 @@
 //! Why there is no plan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::left_dense::LeftDense;
 use crate::error::Kind;
@@ -12,10 +12,10 @@ use crate::untrusted::{shown, shown_path};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A sparsity outside 0 to 1, or a lambda outside -16 to 16.
+    /// A sparsity outside 0 to 1, a lambda outside -16 to 16, or a spread outside 0 to 0.5.
     #[error("{what} is {value}, but must be {range}")]
     OutOfRange {
-        /// `sparsity` or `lambda`.
+        /// `sparsity`, `lambda` or `spread`.
         what: &'static str,
         /// What was asked.
         value: f64,
@@ -28,6 +28,55 @@ pub enum Error {
         /// The score.
         score: &'static str,
     },
+    /// Compensation needs sketches of the layers' inputs, and there are none, or smaller ones.
+    #[error("{}", sketch_required(norms.as_deref(), *found, *wanted))]
+    SketchRequired {
+        /// Where the norms come from, if there are any.
+        norms: Option<PathBuf>,
+        /// Columns of the sketches that are there.
+        found: Option<usize>,
+        /// Columns that are asked for.
+        wanted: usize,
+    },
+    /// Compensation needs sketches that a norms file does not have.
+    #[error(
+        "{}: there is no sketch of the input of {}; measure the norms of this model with sketches",
+        shown_path(norms),
+        listed(tensors)
+    )]
+    SketchesMissing {
+        /// The norms file.
+        norms: PathBuf,
+        /// The tensors without one.
+        tensors: Vec<String>,
+    },
+    /// The rule of allocation goes by scores, which need norms.
+    #[error(
+        "the allocation {allocation} goes by the scores of all weights, which need column norms, but there are none"
+    )]
+    AllocationNeedsNorms {
+        /// The rule.
+        allocation: &'static str,
+    },
+    /// The selection has no sparsity that could be shared out.
+    #[error(
+        "the allocation {allocation} shares a sparsity out over the blocks, but {selection} has none to share: it is the same in every row"
+    )]
+    NothingToAllocate {
+        /// The rule.
+        allocation: &'static str,
+        /// What was asked for.
+        selection: &'static str,
+    },
+    /// A table of sparsities lacks a tensor that is pruned.
+    #[error("no sparsity is given for tensor {}", shown(tensor))]
+    NotGiven {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The scores that the shares go by have not been counted.
+    #[error("the sparsity of this plan has not been shared out yet")]
+    NotAllocated,
     /// The norms have nothing for tensors that are to be pruned.
     #[error(
         "{}: there are no norms for {}; they belong to another model or are incomplete",
@@ -140,6 +189,21 @@ pub enum Error {
     },
 }
 
+fn sketch_required(norms: Option<&Path>, found: Option<usize>, wanted: usize) -> String {
+    const NEEDS: &str = "compensation needs a sketch of every layer's input";
+    match (norms, found) {
+        (None, _) => format!("{NEEDS}, but the model is pruned by its weights alone"),
+        (Some(norms), None) => format!(
+            "{}: {NEEDS}, but there are none beside the norms",
+            shown_path(norms)
+        ),
+        (Some(norms), Some(found)) => format!(
+            "{}: the sketches have rank {found}, less than the {wanted} that compensation is to use",
+            shown_path(norms)
+        ),
+    }
+}
+
 /// The most tensors that a message names.
 const LISTED: usize = 4;
 
@@ -161,6 +225,9 @@ impl Error {
         match self {
             Self::OutOfRange { .. }
             | Self::NormsRequired { .. }
+            | Self::SketchRequired { .. }
+            | Self::AllocationNeedsNorms { .. }
+            | Self::NothingToAllocate { .. }
             | Self::GlobMatchesNothing { .. }
             | Self::MostlyUnknown { .. } => Kind::Usage,
             _ => Kind::Failed,

@@ -38,10 +38,11 @@ pub(super) struct StandIns {
 }
 
 impl StandIns {
-    /// Those that these norms need for these tensors.
+    /// Those that these norms need for these tensors; of squares about the mean, each expert's own, if these are wanted.
     pub(super) fn of<'t>(
         norms: &Norms,
         pruned: impl Iterator<Item = (&'t PlannedTensor, &'t Target)> + Clone,
+        about_mean: bool,
     ) -> Result<Self, Error> {
         let mut sums: HashMap<SharedInput<'t>, Sum> = HashMap::new();
         let (mut few, mut all) = (BTreeSet::new(), BTreeSet::new());
@@ -61,10 +62,15 @@ impl StandIns {
                     missing.push((input, tensor, expert, tokens));
                 }
                 if let Lookup::Measured(own) = own {
+                    let own = match about_mean {
+                        true => norms.about_mean(&tensor.name, of_several, target.in_features)?,
+                        false => Some(own.to_vec()),
+                    };
+                    let own = own.unwrap_or_default();
                     let sum = sums.entry(input).or_default();
                     sum.squares.resize(own.len(), 0.0);
                     let squares = sum.squares.iter_mut().zip(own);
-                    squares.for_each(|(sum, &norm)| *sum += f64::from(norm));
+                    squares.for_each(|(sum, norm)| *sum += f64::from(norm));
                     sum.tokens += tokens.unwrap_or(1);
                 }
             }
@@ -143,7 +149,7 @@ mod tests {
 
     fn stand_ins(norms: &Norms, tensors: &[PlannedTensor]) -> StandIns {
         let pruned = tensors.iter().map(|t| (t, t.target().unwrap()));
-        StandIns::of(norms, pruned).unwrap()
+        StandIns::of(norms, pruned, false).unwrap()
     }
 
     #[test]
@@ -177,6 +183,22 @@ mod tests {
             "nothing reached this layer"
         );
         assert_eq!(found.get(dense, 0), None, "it is no expert");
+    }
+
+    #[test]
+    fn the_mean_of_a_layer_about_the_mean_is_that_of_each_expert_about_its_own() {
+        let name = |expert| format!("model.layers.0.mlp.experts.{expert}.up_proj.weight");
+        let mut norms = Norms::new(Provenance::measured(PathBuf::new(), None));
+        for (expert, row, tokens) in [(0, [60.0, 4.0], 70), (1, [10.0, 6.0], 30)] {
+            norms
+                .insert_experts(name(expert), row.to_vec(), vec![tokens])
+                .unwrap();
+            norms.insert_means(&name(expert), vec![0.5, 0.0]).unwrap();
+        }
+        let tensors = [0, 1].map(|expert| tensor(&name(expert), 1));
+        let pruned = tensors.iter().map(|t| (t, t.target().unwrap()));
+        let found = StandIns::of(&norms, pruned, true).unwrap();
+        assert_eq!(found.get(&name(1), 0), Some(&[13.5, 3.0][..]));
     }
 
     #[test]

@@ -5,18 +5,25 @@
 //! draft whose norms are there. Neither can be changed afterwards, so nothing is pruned with norms that were not checked.
 //!
 //! What is decided for a tensor stands on its own row ([`PlannedTensor::action`]): its matrices, its dtype and its
-//! selection, which `allocation.rs` makes out of the one that was asked for.
+//! selection, which `allocation/` makes out of the one that was asked for.
 
 mod allocation;
+mod blocks;
 mod draft;
 mod error;
 mod few_tokens;
 mod left_dense;
+mod norms_of;
 mod options;
+mod shares;
 mod tensors;
 
+use std::borrow::Cow;
 use std::ops::Deref;
 
+pub(crate) use allocation::ScoreCounts;
+pub use allocation::{Allocation, BlockScores, OUTLIER};
+pub use blocks::PlannedBlock;
 pub use draft::Draft;
 pub use error::Error;
 pub use few_tokens::FEW_TOKENS;
@@ -24,12 +31,15 @@ pub use left_dense::{DensePattern, DenseReason, LeftDense};
 pub use options::{NormsSource, Options};
 pub use tensors::{Action, PlannedTensor};
 
-pub use crate::scores::{NormsUse, SCORES, Score};
+pub use crate::scores::{NormsUse, SCORES, Score, WeightsUse};
 pub use crate::selection::{Ewma, Pattern, Selection};
 pub use crate::targets::{Error as GlobError, Layout, NameFilter, Reason, Target};
 
+pub use crate::compensation::Compensation;
+
 use crate::checkpoint::Checkpoint;
-use crate::norms::Norms;
+use crate::compensation::Hessian;
+use crate::norms::{Lookup, Norms};
 use few_tokens::StandIns;
 
 /// A [`Draft`] whose norms are there: what [`prune`](crate::prune::prune) runs. It reads as its draft does.
@@ -56,7 +66,8 @@ impl Plan {
     /// A plan with these norms, or without any.
     ///
     /// # Errors
-    /// Every variant of [`Error`] but [`Error::NotMeasured`].
+    /// Every variant of [`Error`] but [`Error::NotMeasured`]; [`Error::NotAllocated`] for a rule that goes by scores, which has
+    /// to be drafted first.
     pub fn new(
         checkpoint: Checkpoint,
         options: Options,
@@ -85,14 +96,49 @@ impl Plan {
         tensor: &str,
         target: &Target,
         expert: usize,
-    ) -> Result<Option<&[f32]>, Error> {
+    ) -> Result<Option<Cow<'_, [f32]>>, Error> {
         match self.norms() {
-            Some(norms) => match self.0.stand_ins.get(tensor, expert) {
-                Some(instead) => Ok(Some(instead)),
-                None => draft::lookup(norms, tensor, target, expert),
-            },
+            Some(_) => self.0.norms_of(tensor, target, expert),
             None => Ok(None),
         }
+    }
+}
+
+impl Plan {
+    /// What tells the sketch of one matrix's input from all others; `None` where it is of no use: of an expert that few tokens
+    /// reached, whose norms are its layer's.
+    pub(crate) fn sketch_place(&self, tensor: &str, target: &Target, expert: usize) -> Option<u64> {
+        let sketches = self.norms()?.sketches.as_ref()?;
+        match self.0.stand_ins.get(tensor, expert) {
+            Some(_) => None,
+            None => sketches.place(tensor, expert, target.in_features),
+        }
+    }
+
+    /// What the output error of one matrix is measured with, where compensation is asked for: `None` where there is no sketch
+    /// of its input to be had (an expert that few tokens reached), or none that can be used.
+    ///
+    /// # Errors
+    /// [`Error::NormsMissing`] and [`Error::Norms`].
+    pub(crate) fn hessian_of(
+        &self,
+        tensor: &str,
+        target: &Target,
+        expert: usize,
+    ) -> Result<Option<Hessian>, Error> {
+        let (Some(norms), Some(options)) = (self.norms(), self.0.options().compensation) else {
+            return Ok(None);
+        };
+        let Some(sketches) = &norms.sketches else {
+            return Ok(None);
+        };
+        let sketch = sketches.get(tensor, expert, target.in_features)?;
+        let expert = (target.experts > 1).then_some(expert);
+        let of_input = norms.get(tensor, expert, target.in_features)?;
+        let (Some(sketch), Lookup::Measured(of_input)) = (sketch, of_input) else {
+            return Ok(None);
+        };
+        Ok(Hessian::new(of_input, &sketch, options.rank, options.ridge))
     }
 }
 
@@ -100,26 +146,27 @@ impl Draft {
     /// The plan, if nothing is left to measure.
     ///
     /// # Errors
-    /// [`Error::NotMeasured`].
+    /// [`Error::NotMeasured`], [`Error::NotAllocated`].
     pub fn plan(self) -> Result<Plan, Error> {
         match self.norms {
             NormsSource::ToMeasure(_) => Err(Error::NotMeasured),
+            _ if !self.is_allocated() => Err(Error::NotAllocated),
             _ => Ok(Plan(self)),
         }
     }
 
-    /// The plan with norms that have been measured since the draft was made. Its warnings are the draft's and, behind them,
+    /// The draft with norms that have been measured since it was made. Its warnings are the draft's and, behind them,
     /// what the norms have shown.
     ///
     /// # Errors
     /// [`Error::NormsMissing`] and [`Error::Norms`].
-    pub fn measured(mut self, norms: Norms) -> Result<Plan, Error> {
-        if self.uses_norms() {
-            self.stand_ins = StandIns::of(&norms, self.pruned())?;
+    pub fn measured(mut self, norms: Norms) -> Result<Self, Error> {
+        if self.looks_at_norms() {
+            self.stand_ins = StandIns::of(&norms, self.pruned(), self.score().about_mean)?;
             let warnings = self.check_measured(&norms, &self.stand_ins)?;
             self.warnings.extend(warnings);
         }
         self.norms = NormsSource::Read(norms);
-        Ok(Plan(self))
+        Ok(self)
     }
 }

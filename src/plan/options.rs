@@ -1,5 +1,7 @@
 //! What is asked of a plan.
 
+use super::allocation::Allocation;
+use crate::compensation::Compensation;
 use crate::norms::{Coverage, Norms};
 use crate::scores::Score;
 use crate::selection::Selection;
@@ -11,12 +13,16 @@ use crate::targets;
 pub struct Options {
     /// How many weights go, and by which rule.
     pub selection: Selection,
+    /// How that is shared out over the decoder blocks.
+    pub allocation: Allocation,
     /// The score; `None` takes `swiftprune` where there are norms and `ria` where there are none.
     pub score: Option<&'static Score>,
     /// Which tensors.
     pub targets: targets::NameFilter,
     /// Leave NaN and infinities alone instead of refusing them.
     pub keep_non_finite: bool,
+    /// Correct the weights that stay for those that go.
+    pub compensation: Option<Compensation>,
     /// Also add up `sum dW^2` and `sum W^2`.
     pub squared_error: bool,
 }
@@ -27,9 +33,11 @@ impl Options {
     pub fn new(selection: Selection) -> Self {
         Self {
             selection,
+            allocation: Allocation::Uniform,
             score: None,
             targets: targets::NameFilter::default(),
             keep_non_finite: false,
+            compensation: None,
             squared_error: false,
         }
     }

@@ -10,7 +10,9 @@ use super::clocks::Stage;
 use super::error::Error;
 use super::job::Job;
 use super::matrix::Matrix;
+use super::mend;
 use super::pieces::Piece;
+use super::shared_recipe::Mending;
 use super::single_writer::SingleWriter;
 use crate::device::cpu;
 use crate::passes::fused::Scratch;
@@ -22,7 +24,10 @@ const CHUNK_BYTES: usize = 512 << 10;
 /// A transposed chunk is gathered from a strip of every input feature; wider strips mean fewer, larger reads.
 const TRANSPOSED_CHUNK_BYTES: usize = 4 << 20;
 
-pub(super) fn chunk_rows(matrix: &Matrix<'_>) -> usize {
+pub(super) fn chunk_rows(matrix: &Matrix<'_>, mends: bool) -> usize {
+    if mends {
+        return mend::rows_together(matrix.target.in_features);
+    }
     let bytes = if matrix.is_transposed() {
         TRANSPOSED_CHUNK_BYTES
     } else {
@@ -66,10 +71,14 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut scratch = Scratch::default();
+                let products = match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+                    Ok(products) => products,
+                    Err(error) => return job.fail(Error::Mending(error.to_string())),
+                };
                 while !job.is_stopped()
                     && let Some(piece) = job.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
                 {
-                    if let Err(error) = shared.one(piece, &mut scratch) {
+                    if let Err(error) = shared.one(piece, &mut scratch, &products) {
                         job.fail(error);
                     }
                 }
@@ -79,7 +88,12 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
 }
 
 impl<'a> Shared<'a> {
-    fn one(&self, piece: &Piece, scratch: &mut Scratch) -> Result<(), Error> {
+    fn one(
+        &self,
+        piece: &Piece,
+        scratch: &mut Scratch,
+        products: &rayon::ThreadPool,
+    ) -> Result<(), Error> {
         let job = self.job;
         match piece {
             Piece::Copy { shard, span } => self.write(Write::Copy {
@@ -91,12 +105,14 @@ impl<'a> Shared<'a> {
                 let mut chunk = self.chunk();
                 job.read(matrix, rows.clone(), &mut chunk)?;
                 let _clock = job.clocks.run(Stage::Prune);
-                let sums = cpu::sums(Rows {
+                let weights = Rows {
                     dtype: matrix.dtype,
                     in_features: matrix.target.in_features,
                     bytes: chunk.bytes(),
-                });
-                job.add_sums(matrix, rows.clone(), &sums)?;
+                };
+                if let Some(sums) = cpu::statistics(weights, job.plan.score()) {
+                    job.add_sums(matrix, rows.clone(), &sums)?;
+                }
                 self.give_back(chunk);
             }
             Piece::Prune { matrix, rows } => {
@@ -106,17 +122,23 @@ impl<'a> Shared<'a> {
                 };
                 let mut chunk = self.chunk();
                 job.read(matrix, rows.clone(), &mut chunk)?;
-                let counts = {
+                let counts = if matches!(recipe.mending, Mending::None) {
                     let _clock = job.clocks.run(Stage::Prune);
                     cpu::prune(
                         matrix.dtype,
                         matrix.target.in_features,
                         chunk.bytes_mut(),
                         rows.start,
-                        &recipe,
+                        &recipe.recipe,
                         job.plan.options().squared_error,
                         scratch,
                     )
+                } else {
+                    let _clock = job.clocks.run(Stage::Prune);
+                    let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
+                    let mask = cpu::mask(weights, rows.start, &recipe.recipe);
+                    // One thread: the others have chunks of their own.
+                    products.install(|| job.apply(matrix, &recipe, mask, chunk.bytes_mut()))?
                 };
                 job.count(matrix, rows.clone(), counts)?;
                 self.write(Write::Rows {

@@ -14,7 +14,7 @@ pub enum Error {
     /// Reading or writing failed.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    /// The device failed.
+    /// The device failed while the work was estimated; in the middle of a run, the CPU goes on.
     #[error(transparent)]
     Device(#[from] device::Error),
     /// The norms do not fit the plan.
@@ -28,6 +28,12 @@ pub enum Error {
         /// Tensors that were to be pruned.
         tensors: usize,
     },
+    /// The rows of a matrix could not be multiplied.
+    #[error("the weights that stay could not be corrected: {0}")]
+    Mending(
+        /// What the library for products says.
+        String,
+    ),
     /// A target holds NaN or infinity.
     #[error(
         "{}: tensor {} contains NaN or infinity ({count} in rows {}..{}). The checkpoint is damaged, or was saved after \

@@ -7,11 +7,12 @@ use super::error::Error;
 use super::gpu::CHUNKS;
 use super::matrix::Matrix;
 use super::pieces;
+use super::{mend, menders};
 use crate::checkpoint::Reader;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
 use crate::device::{Backend, Device};
 use crate::plan::Draft;
-use crate::recipe::{Recipe, Rows, Sums};
+use crate::recipe::{Recipe, Rows};
 
 /// About how much memory a run takes: its chunks, buffers and keys.
 #[must_use]
@@ -33,7 +34,21 @@ pub fn memory(draft: &Draft, device: &Device) -> u64 {
         Backend::Cpu(_) => 16 << 20,
         Backend::Gpu(_) => 128 << 20,
     };
-    program + chunk.max().unwrap_or(0)
+    program + chunk.max().unwrap_or(0) + mending(draft, device)
+}
+
+/// What compensation takes beside: the factors of a few inputs, and the rows that each thread mends.
+fn mending(draft: &Draft, device: &Device) -> u64 {
+    let Some(compensation) = draft.options().compensation else {
+        return 0;
+    };
+    let threads = match device.backend() {
+        Backend::Cpu(cpu) => cpu.threads() as u64,
+        Backend::Gpu(_) => 1,
+    };
+    let widest = draft.pruned().map(|(_, target)| target.in_features).max();
+    let widest = widest.unwrap_or(0);
+    menders::memory(widest, compensation.rank) + threads * mend::memory(widest)
 }
 
 /// How long the device would compute, measured by deciding one chunk of the plan's largest matrix; `None` for a plan
@@ -60,7 +75,7 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
         in_features: matrix.target.in_features,
         bytes: chunk.bytes(),
     };
-    let recipe = sample_recipe(draft, matrix);
+    let recipe = sample_recipe(draft, device, matrix, weights)?;
     device.mask(weights, 0, &recipe)?; // compiles the shaders
     let start = Instant::now();
     device.mask(weights, 0, &recipe)?;
@@ -74,13 +89,20 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     )))
 }
 
-/// A recipe of the right form for timing one chunk, with factors that need no norms and terms that need no sums.
-fn sample_recipe(draft: &Draft, matrix: &Matrix<'_>) -> Recipe {
-    let in_features = matrix.target.in_features;
-    let ones = Sums {
-        column: vec![1; in_features],
-        row: vec![1; matrix.target.out_features],
-    };
-    let sums = draft.score().sums_of_weights.then_some(&ones);
-    Recipe::new(matrix.selection, draft.score(), in_features, None, sums)
+/// A recipe of the right form for timing one chunk, as if it were the whole matrix, with factors that need no norms.
+fn sample_recipe(
+    draft: &Draft,
+    device: &Device,
+    matrix: &Matrix<'_>,
+    weights: Rows<'_>,
+) -> Result<Recipe, Error> {
+    let (selection, score) = (matrix.selection, draft.score());
+    let of_weights = device.statistics(weights, score)?;
+    Ok(Recipe::new(
+        selection,
+        score,
+        weights.in_features,
+        None,
+        of_weights.as_ref(),
+    ))
 }

@@ -13,6 +13,9 @@ pub enum VerifyError {
     /// One of the files cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// It was asked to stop before all was compared.
+    #[error("stopped before all was compared")]
+    Stopped,
     /// The output is not what pruning the original gives.
     #[error("{}: {fault}", shown_path(file))]
     Fault {
@@ -29,7 +32,7 @@ impl VerifyError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Fault { .. } => Kind::NotMet,
-            Self::Checkpoint(_) => Kind::Failed,
+            Self::Checkpoint(_) | Self::Stopped => Kind::Failed,
         }
     }
 }

@@ -3,14 +3,18 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::chunk::Chunk;
 use super::clocks::Stage;
+use super::decider::{Decider, Undecided};
 use super::error::Error;
 use super::job::Job;
+use super::matrix::Matrix;
 use super::pieces::Piece;
-use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu, Pending};
+use super::shared_recipe::MatrixRecipe;
+use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu};
 use crate::mask::Mask;
 use crate::recipe::Rows;
 
@@ -28,12 +32,22 @@ struct Read {
     chunk: Chunk,
 }
 
+/// Rows on the device.
+struct InFlight {
+    undecided: Undecided,
+    matrix: usize,
+    rows: Range<usize>,
+    chunk: Chunk,
+    recipe: Arc<MatrixRecipe>,
+}
+
 /// Rows that were decided.
 struct Decided {
     matrix: usize,
     rows: Range<usize>,
     chunk: Chunk,
     mask: Mask,
+    recipe: Arc<MatrixRecipe>,
 }
 
 /// Rows that are as they will be written.
@@ -114,20 +128,26 @@ fn decide(
     to_pruner: &SyncSender<Decided>,
     to_reader: &SyncSender<Chunk>,
 ) -> Result<(), Error> {
-    let mut in_flight: VecDeque<(Pending, usize, Range<usize>, Chunk)> = VecDeque::new();
-    let finish = |(pending, matrix, rows, chunk)| -> Result<(), Error> {
-        let mask = {
-            let _clock = job.clocks.run(Stage::Wait);
-            gpu.wait(pending)?
-        };
+    let decider = Decider::new(job, gpu);
+    let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+    let finish = |in_flight: InFlight| {
+        let InFlight {
+            undecided,
+            matrix,
+            rows,
+            chunk,
+            recipe,
+        } = in_flight;
+        let weights = weights(&job.matrices[matrix], &chunk);
+        let mask = decider.wait(undecided, weights, rows.start, &recipe.recipe);
         // A thread that is gone has reported why.
         let _ = to_pruner.send(Decided {
             matrix,
             rows,
             chunk,
             mask,
+            recipe,
         });
-        Ok(())
     };
     for Read {
         matrix: index,
@@ -140,17 +160,11 @@ fn decide(
             break;
         }
         let matrix = &job.matrices[index];
-        let weights = Rows {
-            dtype: matrix.dtype,
-            in_features: matrix.target.in_features,
-            bytes: chunk.bytes(),
-        };
+        let weights = weights(matrix, &chunk);
         if sum {
-            let sums = {
-                let _clock = job.clocks.run(Stage::Wait);
-                gpu.sums(weights)?
-            };
-            job.add_sums(matrix, rows, &sums)?;
+            if let Some(sums) = decider.statistics(weights) {
+                job.add_sums(matrix, rows, &sums)?;
+            }
             let _ = to_reader.try_send(chunk);
             continue;
         }
@@ -160,15 +174,27 @@ fn decide(
         if in_flight.len() == CHUNKS_IN_FLIGHT
             && let Some(oldest) = in_flight.pop_front()
         {
-            finish(oldest)?;
+            finish(oldest);
         }
-        let pending = {
-            let _clock = job.clocks.run(Stage::Upload);
-            gpu.submit(weights, rows.start, &recipe)?
-        };
-        in_flight.push_back((pending, index, rows, chunk));
+        in_flight.push_back(InFlight {
+            undecided: decider.submit(weights, rows.start, &recipe.recipe),
+            matrix: index,
+            rows,
+            chunk,
+            recipe,
+        });
     }
-    in_flight.into_iter().try_for_each(finish)
+    in_flight.into_iter().for_each(finish);
+    Ok(())
+}
+
+/// The rows that a chunk holds.
+fn weights<'c>(matrix: &Matrix<'_>, chunk: &'c Chunk) -> Rows<'c> {
+    Rows {
+        dtype: matrix.dtype,
+        in_features: matrix.target.in_features,
+        bytes: chunk.bytes(),
+    }
 }
 
 fn prune(
@@ -181,6 +207,7 @@ fn prune(
         rows,
         mut chunk,
         mask,
+        recipe,
     } in from_device
     {
         if job.is_stopped() {
@@ -189,11 +216,7 @@ fn prune(
         let matrix = &job.matrices[index];
         let counts = {
             let _clock = job.clocks.run(Stage::Prune);
-            mask.apply(
-                matrix.dtype,
-                chunk.bytes_mut(),
-                job.plan.options().squared_error,
-            )
+            job.apply(matrix, &recipe, mask, chunk.bytes_mut())?
         };
         job.count(matrix, rows.clone(), counts)?;
         let pruned = Pruned {

@@ -7,13 +7,18 @@ use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
+use super::mend;
+use super::menders::Menders;
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
+use super::shared_recipe::{MatrixRecipe, Mending};
 use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
 use crate::counts::Counts;
+use crate::device;
+use crate::mask::Mask;
 use crate::plan::Plan;
-use crate::recipe::{Recipe, Sums};
+use crate::recipe::{Recipe, WeightStatistics};
 use crate::stop::Stop;
 
 /// What the threads of a run share.
@@ -23,6 +28,7 @@ pub(super) struct Job<'a> {
     input: Reader<'a>,
     pub(super) matrices: Vec<Matrix<'a>>,
     pub(super) pieces: Vec<Piece>,
+    menders: Menders,
     /// Per tensor of the plan; `None` for a copied one.
     tallies: Vec<Option<Mutex<Tally>>>,
     counts: Mutex<Vec<Option<Counts>>>,
@@ -31,7 +37,15 @@ pub(super) struct Job<'a> {
     stop: &'a Stop,
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
+    device_failure: Mutex<Option<device::Error>>,
     pub(super) clocks: Clocks,
+}
+
+/// What a job that succeeded leaves.
+pub(super) struct JobResult {
+    pub(super) counts: Vec<Option<Counts>>,
+    pub(super) stages: Stages,
+    pub(super) device_failure: Option<device::Error>,
 }
 
 impl<'a> Job<'a> {
@@ -51,6 +65,7 @@ impl<'a> Job<'a> {
             input: Reader::open(plan.checkpoint())?,
             matrices,
             pieces,
+            menders: Menders::default(),
             tallies: plan
                 .tensors()
                 .iter()
@@ -61,25 +76,42 @@ impl<'a> Job<'a> {
             stop,
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
+            device_failure: Mutex::new(None),
             clocks: Clocks::default(),
         })
     }
 
     /// What was counted and timed, or the first failure.
-    pub(super) fn finish(self) -> Result<(Vec<Option<Counts>>, Stages), Error> {
+    pub(super) fn finish(self) -> Result<JobResult, Error> {
         let failure = self
             .failure
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        match failure {
+        // Before the output takes its name.
+        let unchanged = self.input.check_unchanged().err().map(Error::from);
+        match failure.or(unchanged) {
             Some(error) => Err(error),
-            None => Ok((
-                self.counts
+            None => Ok(JobResult {
+                counts: self
+                    .counts
                     .into_inner()
                     .unwrap_or_else(PoisonError::into_inner),
-                self.clocks.read(),
-            )),
+                stages: self.clocks.read(),
+                device_failure: self
+                    .device_failure
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
+            }),
         }
+    }
+
+    /// Tells that the device has failed, and the CPU goes on.
+    pub(super) fn device_failed(&self, error: device::Error) {
+        (self.progress)(PruneEvent::DeviceFailed(&error));
+        self.device_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
     }
 
     /// Adds the sums of some rows of a matrix to those that its recipe waits for.
@@ -87,10 +119,12 @@ impl<'a> Job<'a> {
         &self,
         matrix: &Matrix<'_>,
         rows: Range<usize>,
-        part: &Sums,
+        part: &WeightStatistics,
     ) -> Result<(), Error> {
-        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
-        matrix.recipe.add_sums(rows, part, make)
+        let (score, target) = (self.plan.score(), matrix.target);
+        let nothing = || WeightStatistics::nothing(score, target.out_features, target.in_features);
+        let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
+        matrix.recipe.add_sums(rows, part, nothing, make)
     }
 
     /// The recipe of some rows of a matrix; `None` when the run was given up.
@@ -98,23 +132,67 @@ impl<'a> Job<'a> {
         &self,
         matrix: &Matrix<'_>,
         rows: usize,
-    ) -> Result<Option<Arc<Recipe>>, Error> {
-        let make = |sums: Option<&Sums>| self.make_recipe(matrix, sums);
+    ) -> Result<Option<Arc<MatrixRecipe>>, Error> {
+        let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
         matrix.recipe.take(rows, make)
     }
 
-    fn make_recipe(&self, matrix: &Matrix<'_>, sums: Option<&Sums>) -> Result<Recipe, Error> {
+    fn make_recipe(
+        &self,
+        matrix: &Matrix<'_>,
+        sums: Option<&WeightStatistics>,
+    ) -> Result<MatrixRecipe, Error> {
         let name = &self.plan.tensors()[matrix.tensor].name;
         let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
         let in_features = matrix.target.in_features;
         let score = self.plan.score();
-        Ok(Recipe::new(
-            matrix.selection,
-            score,
-            in_features,
-            norms,
-            sums,
-        ))
+        let mut recipe = Recipe::new(matrix.selection, score, in_features, norms.as_deref(), sums);
+        let Some(compensation) = self.plan.options().compensation else {
+            return Ok(MatrixRecipe {
+                recipe,
+                mending: Mending::None,
+            });
+        };
+        let of_input = (name.as_str(), matrix.target, matrix.expert);
+        let mending = match self.menders.of(self.plan, compensation, of_input)? {
+            Some(of_input) => {
+                if score.has_inverse_hessian()
+                    && let Some(factors) = &of_input.column_factors
+                {
+                    recipe.factors.column.clone_from(factors);
+                }
+                Mending::By(of_input)
+            }
+            None => Mending::NotPossible,
+        };
+        Ok(MatrixRecipe { recipe, mending })
+    }
+
+    /// Prunes rows in place by `mask`, mends them where that is asked for, and counts.
+    pub(super) fn apply(
+        &self,
+        matrix: &Matrix<'_>,
+        recipe: &MatrixRecipe,
+        mask: Mask,
+        bytes: &mut [u8],
+    ) -> Result<Counts, Error> {
+        let squares = self.plan.options().squared_error;
+        match &recipe.mending {
+            Mending::None => Ok(mask.apply(matrix.dtype, bytes, squares)),
+            Mending::NotPossible => {
+                let mut counts = mask.apply(matrix.dtype, bytes, squares);
+                counts.rows_not_mended += mask.rows as u64;
+                Ok(counts)
+            }
+            Mending::By(of_input) => mend::mend(
+                &of_input.mender,
+                &recipe.recipe,
+                (matrix.dtype, matrix.target.in_features),
+                bytes,
+                mask,
+                squares,
+            ),
+        }
     }
 
     /// Whether the run was given up; asked before every piece of work.
@@ -317,7 +395,7 @@ mod tests {
                 });
             }
             assert!(job.is_stopped());
-            let error = job.finish().unwrap_err();
+            let error = job.finish().err().unwrap();
             assert!(error.to_string().contains("first"), "{error}");
         });
     }

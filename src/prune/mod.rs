@@ -11,15 +11,19 @@
 //! A matrix knows where its rows lie (`matrix.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and the job
 //! what all threads share (`job.rs`). Bytes that do not change are copied by the kernel.
 
+mod block_scores;
 mod chunk;
 mod clocks;
 mod cpu;
+mod decider;
 mod error;
 mod estimate;
 mod fault;
 mod gpu;
 mod job;
 mod matrix;
+mod mend;
+mod menders;
 mod outcome;
 mod pieces;
 mod shared_recipe;
@@ -29,24 +33,26 @@ mod verify;
 
 use std::time::Instant;
 
+pub use block_scores::block_scores;
 pub use clocks::Stages;
 pub use error::Error;
 pub use estimate::{memory, time};
 pub use fault::{Fault, VerifyError};
 pub use outcome::{Outcome, PruneEvent};
-pub use verify::{Verified, verify};
+pub use verify::{Survivors, Verified, verify, verify_until};
 
 pub use crate::stop::Stop;
 
 use crate::checkpoint::Output;
 use crate::device::{Backend, Device};
 use crate::plan::Plan;
-use job::Job;
+use job::{Job, JobResult};
 use matrix::Matrix;
 
 /// Prunes: runs the plan on the device and makes the output appear, whole, at the end.
 ///
-/// `progress` is called from several threads. Memory: a few chunks a thread.
+/// `progress` is called from several threads. Memory: a few chunks a thread. If the device fails in the middle, the CPU goes
+/// on, with the same bytes: [`PruneEvent::DeviceFailed`] and [`Outcome::device_failure`] tell.
 ///
 /// # Errors
 /// Every variant of [`Error`] but [`Error::Stopped`]; the output is then as if nothing had been run.
@@ -71,21 +77,35 @@ pub fn prune_until(
     stop: &Stop,
 ) -> Result<Outcome, Error> {
     let start = Instant::now();
+    let mends = plan.options().compensation.is_some();
     let chunk_rows = |matrix: &Matrix<'_>| match device.backend() {
-        Backend::Cpu(_) => cpu::chunk_rows(matrix),
-        Backend::Gpu(gpu) => gpu.chunk_rows(matrix.target.in_features),
+        Backend::Cpu(_) => cpu::chunk_rows(matrix, mends),
+        Backend::Gpu(gpu) => {
+            let rows = gpu.chunk_rows(matrix.target.in_features);
+            // The host mends them, as many at a time as it would on its own.
+            if mends {
+                rows.min(mend::rows_together(matrix.target.in_features))
+            } else {
+                rows
+            }
+        }
     };
     let job = Job::new(plan, &output, chunk_rows, progress, stop)?;
     match device.backend() {
         Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
         Backend::Gpu(gpu) => gpu::run(&job, gpu),
     }
-    let (counts, stages) = job.finish()?;
+    let JobResult {
+        counts,
+        stages,
+        device_failure,
+    } = job.finish()?;
     let finished = output.finish()?;
     Ok(Outcome {
         counts,
         elapsed: start.elapsed(),
         stages,
         finished,
+        device_failure,
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::clocks::Stages;
 use crate::checkpoint::Finished;
 use crate::counts::Counts;
+use crate::device;
 use crate::plan::PlannedTensor;
 
 /// What happens during a run.
@@ -20,6 +21,8 @@ pub enum PruneEvent<'a> {
         /// What pruning it did.
         counts: Counts,
     },
+    /// The device has failed, and the CPU goes on in its place: the bytes are the same.
+    DeviceFailed(&'a device::Error),
 }
 
 /// What a run did.
@@ -34,4 +37,6 @@ pub struct Outcome {
     pub stages: Stages,
     /// The output and what came along.
     pub finished: Finished,
+    /// Why the device did not do all of it.
+    pub device_failure: Option<device::Error>,
 }

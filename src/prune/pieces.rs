@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::matrix::Matrix;
-use crate::plan::{Action, Draft};
+use crate::plan::{Action, Draft, WeightsUse};
 
 /// A copied span is cut at this, so that threads share the copying of a large embedding.
 const COPY_BYTES: u64 = 32 << 20;
@@ -26,7 +26,7 @@ pub(super) fn cut<'a>(
     draft: &'a Draft,
     chunk_rows: impl Fn(&Matrix<'_>) -> usize,
 ) -> (Vec<Matrix<'a>>, Vec<Piece>) {
-    let wants_sums = draft.score().sums_of_weights;
+    let wants_sums = draft.score().weights != WeightsUse::Unused;
     let (mut matrices, mut pieces) = (Vec::new(), Vec::new());
     let mut copying: Option<(usize, Range<u64>)> = None;
     for (index, tensor) in draft.tensors().iter().enumerate() {

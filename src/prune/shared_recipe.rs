@@ -5,35 +5,54 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
-use crate::recipe::{Recipe, Sums};
+use super::menders::InputMender;
+use crate::recipe::{Recipe, WeightStatistics};
 use crate::targets::Target;
+
+/// How the rows of a matrix are pruned, and mended.
+#[derive(Debug)]
+pub(super) struct MatrixRecipe {
+    pub(super) recipe: Recipe,
+    pub(super) mending: Mending,
+}
+
+/// What happens to the weights that stay.
+#[derive(Debug)]
+pub(super) enum Mending {
+    /// They stay as they are.
+    None,
+    /// They were to be mended, and cannot be.
+    NotPossible,
+    /// They are mended.
+    By(Arc<InputMender>),
+}
 
 #[derive(Debug)]
 pub(super) struct SharedRecipe {
-    in_features: usize,
-    out_features: usize,
     state: Mutex<RecipeState>,
     summed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct RecipeState {
-    /// Rows not summed yet; 0 where the score wants no sums.
+    /// Rows not summed yet; 0 where the score takes nothing of the weights.
     rows_to_sum: usize,
-    sums: Option<Sums>,
+    sums: Option<WeightStatistics>,
     /// Rows nobody has asked the recipe for yet.
     rows_to_prune: usize,
-    recipe: Option<Arc<Recipe>>,
+    recipe: Option<Arc<MatrixRecipe>>,
     abandoned: bool,
 }
 
 impl SharedRecipe {
-    pub(super) fn new(target: &Target, wants_sums: bool) -> Self {
+    pub(super) fn new(target: &Target, takes_weights: bool) -> Self {
         Self {
-            in_features: target.in_features,
-            out_features: target.out_features,
             state: Mutex::new(RecipeState {
-                rows_to_sum: if wants_sums { target.out_features } else { 0 },
+                rows_to_sum: if takes_weights {
+                    target.out_features
+                } else {
+                    0
+                },
                 rows_to_prune: target.out_features,
                 ..RecipeState::default()
             }),
@@ -41,22 +60,21 @@ impl SharedRecipe {
         }
     }
 
-    /// Adds the sums of some rows; with the last of them, `make` turns them into the recipe.
+    /// Adds what some rows showed to what `nothing` starts with; with the last of them, `make` turns it into the recipe.
     pub(super) fn add_sums(
         &self,
         rows: Range<usize>,
-        part: &Sums,
-        make: impl FnOnce(Option<&Sums>) -> Result<Recipe, Error>,
+        part: &WeightStatistics,
+        nothing: impl FnOnce() -> Option<WeightStatistics>,
+        make: impl FnOnce(Option<&WeightStatistics>) -> Result<MatrixRecipe, Error>,
     ) -> Result<(), Error> {
         let mut state = self.lock();
-        let sums = state.sums.get_or_insert_with(|| Sums {
-            column: vec![0; self.in_features],
-            row: vec![0; self.out_features],
-        });
-        for (sum, part) in sums.column.iter_mut().zip(&part.column) {
-            *sum += part;
+        if state.sums.is_none() {
+            state.sums = nothing();
         }
-        sums.row[rows.clone()].copy_from_slice(&part.row);
+        if let Some(sums) = &mut state.sums {
+            sums.add(rows.start, part);
+        }
         let rows_left = state.rows_to_sum - rows.len();
         if rows_left == 0 {
             let sums = state.sums.take();
@@ -72,8 +90,8 @@ impl SharedRecipe {
     pub(super) fn take(
         &self,
         rows: usize,
-        make: impl FnOnce(Option<&Sums>) -> Result<Recipe, Error>,
-    ) -> Result<Option<Arc<Recipe>>, Error> {
+        make: impl FnOnce(Option<&WeightStatistics>) -> Result<MatrixRecipe, Error>,
+    ) -> Result<Option<Arc<MatrixRecipe>>, Error> {
         let mut state = self.lock();
         while state.rows_to_sum > 0 && !state.abandoned {
             state = self

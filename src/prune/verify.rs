@@ -1,9 +1,8 @@
 //! Verifying: an output held against its original, byte by byte, as any reader of both files could.
 //!
 //! Nothing here knows how a mask was chosen. What must hold: the headers and the files beside the
-//! weights are equal; tensors that are not pruned have the
-//! same bytes; a weight that was pruned is +0.0 and every other one keeps its bits; each row has the zeros that were asked
-//! for, and each group of N:M as many. The same pieces as a run's are read, from both files, by all threads; memory is two
+//! weights are equal; tensors that are not pruned have the same bytes; a weight that was pruned is +0.0 and every other one
+//! keeps its bits, or with compensation is finite; each row has the zeros that were asked for, and each group of N:M as many. The same pieces as a run's are read, from both files, by all threads; memory is two
 //! chunks a thread. The first fault in the order of the bytes is reported, whichever thread finds one first.
 
 use std::ops::Range;
@@ -18,11 +17,36 @@ use super::matrix::Matrix;
 use super::pieces::{self, Piece};
 use crate::checkpoint::{self, Checkpoint, Reader};
 use crate::dtype::{Dtype, Weight, with_weights};
-use crate::plan::Draft;
+use crate::plan::{Draft, Options};
 use crate::selection::Selection;
+use crate::stop::Stop;
+
+/// Magnitude bits of an infinity; those of a NaN are above.
+const NON_FINITE: u32 = f32::INFINITY.to_bits();
 
 /// Bytes that are read at a time, of each file.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// What the weights that stay must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Survivors {
+    /// Their bits are the original's.
+    #[default]
+    Unchanged,
+    /// They were corrected for those that went: finite, and not zero where the original is not.
+    Mended,
+}
+
+impl Survivors {
+    /// Those of a run with these options.
+    #[must_use]
+    pub const fn of(options: &Options) -> Self {
+        match options.compensation {
+            Some(_) => Self::Mended,
+            None => Self::Unchanged,
+        }
+    }
+}
 
 /// What was found in an output without a fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,6 +62,20 @@ pub struct Verified {
     pub new_zeros: u64,
 }
 
+/// [`verify_until`] its end.
+///
+/// # Errors
+/// As [`verify_until`], but not [`VerifyError::Stopped`].
+pub fn verify(
+    draft: &Draft,
+    output: &Checkpoint,
+    survivors: Survivors,
+    threads: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Verified, VerifyError> {
+    verify_until(draft, output, survivors, threads, progress, &Stop::new())
+}
+
 /// Holds `output` against the original of `draft`: only the tensors that it prunes may differ, in zeros, and each of their
 /// rows must have what its selection asks for (a fixed lambda asks for nothing).
 ///
@@ -45,12 +83,15 @@ pub struct Verified {
 /// counted, since such weights are never pruned.
 ///
 /// # Errors
-/// [`VerifyError::Fault`] with the first fault in the order of the bytes; [`VerifyError::Checkpoint`].
-pub fn verify(
+/// [`VerifyError::Fault`] with the first fault in the order of the bytes; [`VerifyError::Checkpoint`];
+/// [`VerifyError::Stopped`] if a stop was requested before all was compared.
+pub fn verify_until(
     draft: &Draft,
     output: &Checkpoint,
+    survivors: Survivors,
     threads: usize,
     progress: &(dyn Fn(u64) + Sync),
+    stop: &Stop,
 ) -> Result<Verified, VerifyError> {
     let original = draft.checkpoint();
     let mut verified = Verified {
@@ -70,11 +111,13 @@ pub fn verify(
     let work = Verification {
         draft,
         output,
+        survivors,
         readers,
         matrices,
         pieces: pieces.into_iter().flat_map(in_chunks).collect(),
         next: AtomicUsize::new(0),
         first: Mutex::new(None),
+        stop,
     };
     let of_threads = std::thread::scope(|scope| {
         let spawn = |_| scope.spawn(|| work.run(progress));
@@ -163,6 +206,7 @@ fn in_chunks(piece: Piece) -> Vec<Piece> {
 struct Verification<'a> {
     draft: &'a Draft,
     output: &'a Checkpoint,
+    survivors: Survivors,
     /// Of the original, and of the output.
     readers: [Reader<'a>; 2],
     matrices: Vec<Matrix<'a>>,
@@ -170,6 +214,7 @@ struct Verification<'a> {
     next: AtomicUsize,
     /// The first fault so far, in the order of the pieces.
     first: Mutex<Option<(usize, VerifyError)>>,
+    stop: &'a Stop,
 }
 
 impl Verification<'_> {
@@ -183,6 +228,7 @@ impl Verification<'_> {
             };
             let before = found.bytes;
             let result = match piece {
+                _ if self.stop.is_requested() => Err(VerifyError::Stopped),
                 Piece::Copy { shard, span } => self.copied(*shard, span, &mut chunks, &mut found),
                 Piece::Prune { matrix, rows } => self.pruned(
                     &self.matrices[*matrix],
@@ -264,7 +310,12 @@ impl Verification<'_> {
         let [original, output] =
             [chunks[0].bytes(), chunks[1].bytes()].map(|bytes| bytes.chunks_exact(row_bytes));
         for ((row, original), output) in rows.zip(original).zip(output) {
-            let of_row = check_row(matrix.dtype, matrix.selection, original, output);
+            let of_row = check_row(
+                matrix.dtype,
+                (matrix.selection, self.survivors),
+                original,
+                output,
+            );
             let of_row = of_row.map_err(|fault| {
                 let tensor = &self.draft.tensors()[matrix.tensor].name;
                 let row = matrix.expert * matrix.target.out_features + row;
@@ -342,12 +393,12 @@ impl RowFault {
 /// Checks one row of stored weights against the original's.
 fn check_row(
     dtype: Dtype,
-    selection: Selection,
+    asked: (Selection, Survivors),
     original: &[u8],
     output: &[u8],
 ) -> Result<RowZeros, RowFault> {
     with_weights!(dtype, original, cast_slice, |original| {
-        check_weights(selection, original, bytemuck::cast_slice(output))
+        check_weights(asked, original, bytemuck::cast_slice(output))
     })
 }
 
@@ -361,24 +412,28 @@ struct Zeros {
 }
 
 fn check_weights<W: Weight>(
-    selection: Selection,
+    (selection, survivors): (Selection, Survivors),
     original: &[W],
     output: &[W],
 ) -> Result<RowZeros, RowFault> {
+    let is_sound = |a: W, b: W| match survivors {
+        Survivors::Unchanged => is_kept_or_zeroed(a, b),
+        Survivors::Mended => is_kept_or_zeroed(a, b) || is_mended(a, b),
+    };
     // Without a branch first: nearly every row is as it should be.
     let is_bad = original
         .iter()
         .zip(output)
-        .fold(false, |bad, (&a, &b)| bad | !is_kept_or_zeroed(a, b));
+        .fold(false, |bad, (&a, &b)| bad | !is_sound(a, b));
     if is_bad {
-        return Err(first_bad(original, output));
+        return Err(first_bad(original, output, is_sound));
     }
     let count = |original: &[W], output: &[W]| {
         let mut zeros = Zeros::default();
         for (&a, &b) in original.iter().zip(output) {
             zeros.before += usize::from(a.magnitude_bits() == 0);
             zeros.after += usize::from(b.magnitude_bits() == 0);
-            zeros.non_finite += usize::from(a.magnitude_bits() >= 0x7f80_0000);
+            zeros.non_finite += usize::from(a.magnitude_bits() >= NON_FINITE);
         }
         zeros
     };
@@ -419,11 +474,18 @@ fn is_kept_or_zeroed<W: Weight>(original: W, output: W) -> bool {
     is_zero | (bytemuck::bytes_of(&original) == output)
 }
 
-fn first_bad<W: Weight>(original: &[W], output: &[W]) -> RowFault {
+/// Another weight than before, where both are finite and not zero.
+#[inline(always)]
+fn is_mended<W: Weight>(original: W, output: W) -> bool {
+    let is_live = |weight: W| (1..NON_FINITE).contains(&weight.magnitude_bits());
+    is_live(original) & is_live(output)
+}
+
+fn first_bad<W: Weight>(original: &[W], output: &[W], is_sound: impl Fn(W, W) -> bool) -> RowFault {
     let pairs = original.iter().zip(output);
     let (column, b) = pairs
         .enumerate()
-        .find(|(_, (a, b))| !is_kept_or_zeroed(**a, **b))
+        .find(|(_, (a, b))| !is_sound(**a, **b))
         .map_or((0, None), |(column, (_, b))| (column, Some(*b)));
     match b {
         Some(b) if b.magnitude_bits() == 0 => RowFault::NegativeZero { column },
@@ -441,7 +503,24 @@ mod tests {
     }
 
     fn check(selection: Selection, original: &[f32], output: &[f32]) -> Result<RowZeros, RowFault> {
-        check_row(Dtype::F32, selection, &row(original), &row(output))
+        let asked = (selection, Survivors::Unchanged);
+        check_row(Dtype::F32, asked, &row(original), &row(output))
+    }
+
+    #[test]
+    fn a_mended_weight_is_another_one_and_never_out_of_zero_nor_without_bound() {
+        let check = |original: &[f32], output: &[f32]| {
+            let asked = (HALF, Survivors::Mended);
+            check_row(Dtype::F32, asked, &row(original), &row(output))
+        };
+        let original = [1.0, 2.0, 3.0, 4.0];
+        assert!(check(&original, &[0.0, 0.0, 3.5, -4.0]).is_ok());
+        let bad = Err(RowFault::Survivor { column: 2 });
+        assert_eq!(check(&original, &[0.0, 0.0, f32::INFINITY, 4.0]), bad);
+        assert_eq!(check(&original, &[0.0, 0.0, f32::NAN, 4.0]), bad);
+        assert_eq!(check(&[1.0, 2.0, 0.0, 4.0], &[0.0, 1.0, 3.0, 0.0]), bad);
+        let short = Err(RowFault::Row { asked: 2, zeros: 1 });
+        assert_eq!(check(&original, &[0.0, 1.0, 3.0, 4.0]), short);
     }
 
     const HALF: Selection = Selection::Exact { sparsity: 0.5 };

@@ -1,9 +1,12 @@
 //! What a report says was asked of its run, to verify the output by it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::plan::Allocation;
 use crate::selection::{Ewma, Pattern, Selection};
 use crate::untrusted::{self, ReadError};
 
@@ -16,6 +19,10 @@ const MAX_REPORT: u64 = 1 << 30;
 pub struct Asked {
     /// How many weights went, and by which rule.
     pub selection: Selection,
+    /// How that was shared out: uniformly, or as the report has it for each tensor.
+    pub allocation: Allocation,
+    /// Whether the weights that stayed were corrected.
+    pub compensated: bool,
     /// The names of the tensors that were pruned.
     pub pruned: Vec<String>,
 }
@@ -67,13 +74,30 @@ fn parse(report: &Value) -> Option<Asked> {
         }
         _ => return None,
     };
-    let mut pruned = Vec::new();
+    let is_uniform = rule.get("allocation").is_none_or(Value::is_null);
+    let (mut pruned, mut shares) = (Vec::new(), BTreeMap::new());
     for tensor in report["tensors"].as_array()? {
         if tensor.get("copied_because").is_none_or(Value::is_null) {
-            pruned.push(tensor["name"].as_str()?.to_owned());
+            let name = tensor["name"].as_str()?.to_owned();
+            if !is_uniform {
+                shares.insert(name.clone(), tensor["asked"].as_f64()?);
+            }
+            pruned.push(name);
         }
     }
-    Some(Asked { selection, pruned })
+    let allocation = if is_uniform {
+        Allocation::Uniform
+    } else {
+        Allocation::Given(Arc::new(shares))
+    };
+    Some(Asked {
+        selection,
+        allocation,
+        compensated: report
+            .get("compensation")
+            .is_some_and(|value| !value.is_null()),
+        pruned,
+    })
 }
 
 #[cfg(test)]
@@ -97,6 +121,20 @@ mod tests {
             Selection::Pattern(Pattern::new(2, 4).unwrap())
         );
         assert_eq!(report.pruned, ["b"]);
+        assert_eq!(report.allocation, Allocation::Uniform);
+    }
+
+    #[test]
+    fn a_report_of_shares_says_what_was_asked_of_each_tensor() {
+        let report = of(
+            r#"{"selection":{"rule":"exact","sparsity":0.5,"allocation":"owl"},
+            "tensors":[{"name":"a","copied_because":"a norm"},{"name":"b","asked":0.25}]}"#,
+        )
+        .unwrap();
+        let shares = BTreeMap::from([("b".to_owned(), 0.25)]);
+        assert_eq!(report.allocation, Allocation::Given(Arc::new(shares)));
+        let without = r#"{"selection":{"rule":"exact","sparsity":0.5,"allocation":"owl"},"tensors":[{"name":"b"}]}"#;
+        assert!(matches!(of(without), Err(AskedError::NoReport(_))));
     }
 
     #[test]

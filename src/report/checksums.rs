@@ -5,12 +5,17 @@ use std::path::Path;
 
 use crate::checksum;
 use crate::plan::Plan;
+use crate::stop::Stop;
 
-/// The SHA-256 of every weight file of an output, by file name.
+/// The SHA-256 of every weight file of an output, by file name; `None` if it was asked to stop.
 ///
 /// # Errors
 /// When one cannot be read.
-pub fn checksums(plan: &Plan, output: &Path) -> std::io::Result<BTreeMap<String, String>> {
+pub fn checksums(
+    plan: &Plan,
+    output: &Path,
+    stop: &Stop,
+) -> std::io::Result<Option<BTreeMap<String, String>>> {
     let is_directory = output.is_dir();
     let mut sums = BTreeMap::new();
     for shard in &plan.checkpoint().shards {
@@ -19,11 +24,13 @@ pub fn checksums(plan: &Plan, output: &Path) -> std::io::Result<BTreeMap<String,
         } else {
             output.to_owned()
         };
-        let sum = checksum::of_file(&path)?;
+        let Some(sum) = checksum::of_file(&path, stop)? else {
+            return Ok(None);
+        };
         let name = path
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         sums.insert(name, sum);
     }
-    Ok(sums)
+    Ok(Some(sums))
 }

@@ -10,7 +10,7 @@ mod selection;
 mod totals;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -22,10 +22,12 @@ pub use memory::peak_memory;
 pub use selection::SelectionReport;
 pub use totals::Totals;
 
+use crate::compensation::Compensation;
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
-use crate::plan::{Action, LeftDense, Plan};
+use crate::plan::{Action, Allocation, LeftDense, Plan, PlannedBlock};
 use crate::prune::{Outcome, Verified};
+use crate::untrusted::shown;
 
 /// One run.
 #[derive(Debug, Serialize)]
@@ -36,8 +38,10 @@ pub struct Report {
     /// The command line.
     pub command: Vec<String>,
     /// What was read.
+    #[serde(serialize_with = "as_text")]
     pub input: PathBuf,
     /// What was written.
+    #[serde(serialize_with = "as_text")]
     pub output: PathBuf,
     /// Where it ran.
     pub device: DeviceInfo,
@@ -45,10 +49,16 @@ pub struct Report {
     pub score: &'static str,
     /// The rule, with its constants.
     pub selection: SelectionReport,
+    /// How the weights that stay were corrected; none where they keep their bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<Compensation>,
     /// Where the norms came from; none for a score that went without.
     pub norms: Option<NormsReport>,
     /// Sums over the tensors of each kind of layer, in the order of their names.
     pub kinds: Vec<Totals>,
+    /// Sums over the tensors of each decoder block, where these did not all get the same share.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Totals>,
     /// Sum over all pruned tensors.
     pub prunable: Totals,
     /// What stays dense of the decoder without anybody's decision, by reason.
@@ -78,6 +88,9 @@ pub struct Report {
     /// What verifying the output found, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
+    /// What the device failed at, so that the CPU did it in its place; the bytes of the output are the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_failures: Vec<String>,
     /// What the user was warned of.
     pub warnings: Vec<String>,
 }
@@ -87,6 +100,7 @@ pub struct Report {
 #[non_exhaustive]
 pub struct NormsReport {
     /// The file.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// Its format.
     pub format: String,
@@ -112,6 +126,11 @@ pub struct TensorReport {
     /// What pruning did; none for a copied one.
     #[serde(flatten)]
     pub pruned: Option<Totals>,
+}
+
+/// A path as JSON can hold it: what is not Unicode in it is replaced by U+FFFD.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// The report of a finished run.
@@ -156,6 +175,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         }
         tensors.push(record);
     }
+    let not_mended = not_mended(&tensors);
     let stages = outcome.stages;
     Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -164,7 +184,11 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         output: outcome.finished.path.clone(),
         device: device.clone(),
         score: plan.score().name,
-        selection: (&plan.options().selection).into(),
+        selection: SelectionReport::allocated(
+            &plan.options().selection,
+            &plan.options().allocation,
+        ),
+        compensation: plan.options().compensation,
         norms: plan.norms().map(|norms| NormsReport {
             path: norms.source.path.clone(),
             format: norms.source.format.to_string(),
@@ -175,6 +199,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
             .into_iter()
             .map(|(kind, row)| row.finish(kind))
             .collect(),
+        blocks: blocks(plan, outcome),
         prunable: prunable.finish("prunable"),
         left_dense: plan.left_dense().to_vec(),
         all_weights: all.finish("all weights"),
@@ -198,6 +223,48 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         sha256: None,
         evaluation: None,
         verified: None,
-        warnings: plan.warnings().to_vec(),
+        device_failures: Vec::new(),
+        warnings: plan.warnings().iter().cloned().chain(not_mended).collect(),
     }
+}
+
+/// The most tensors that a warning names.
+const NAMED: usize = 4;
+
+/// What is to be said of rows that were to be mended and could not be.
+fn not_mended(tensors: &[TensorReport]) -> Option<String> {
+    let rows = |tensor: &TensorReport| tensor.pruned.as_ref().map_or(0, |row| row.rows_not_mended);
+    let some: Vec<&TensorReport> = tensors.iter().filter(|tensor| rows(tensor) > 0).collect();
+    let total: u64 = some.iter().map(|tensor| rows(tensor)).sum();
+    let names: Vec<String> = (some.iter().take(NAMED))
+        .map(|tensor| shown(&tensor.name).to_string())
+        .collect();
+    let more = match some.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    (total > 0).then(|| {
+        format!(
+            "{total} rows of {} tensors are pruned alone, since their kept weights could not be corrected (no sketch that can \
+             be used, or a value that the dtype has no room for): {}{more}",
+            some.len(),
+            names.join(", ")
+        )
+    })
+}
+
+/// What pruning did to each block, where they did not all get the same share.
+fn blocks(plan: &Plan, outcome: &Outcome) -> Vec<Totals> {
+    if plan.options().allocation == Allocation::Uniform {
+        return Vec::new();
+    }
+    let of_block = |block: &PlannedBlock| {
+        let mut row = Totals::default();
+        for &index in &block.tensors {
+            let counts = outcome.counts[index].unwrap_or_default();
+            row.add(counts, plan.tensors()[index].asked());
+        }
+        row.finish(block.name.clone())
+    };
+    plan.blocks().iter().map(of_block).collect()
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::plan::Allocation;
 use crate::selection::{Ewma, Selection};
 
 /// The rule, with its constants; what a rule does not have is left out.
@@ -25,6 +26,24 @@ pub struct SelectionReport {
     /// The EWMA's gain, as a fraction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gain: Option<String>,
+    /// The rule that shared it out over the blocks; none where all got the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<&'static str>,
+    /// Half of the distance between the least and the most pruned block, as it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
+}
+
+impl SelectionReport {
+    /// The rule, and how it was shared out.
+    #[must_use]
+    pub fn allocated(selection: &Selection, allocation: &Allocation) -> Self {
+        Self {
+            allocation: (*allocation != Allocation::Uniform).then_some(allocation.name()),
+            spread: allocation.spread(),
+            ..Self::from(selection)
+        }
+    }
 }
 
 impl From<&Selection> for SelectionReport {

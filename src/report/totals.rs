@@ -26,6 +26,13 @@ pub struct Totals {
     pub asked: Option<f64>,
     /// `sum dW^2 / sum W^2`.
     pub squared_error: Option<f64>,
+    /// Rows that were to be mended, and could not be; with compensation.
+    #[serde(skip_serializing_if = "is_none")]
+    pub rows_not_mended: u64,
+    /// The output error that mending leaves, of that which pruning alone would: sums over rows, each in the units of its layer's
+    /// mean column norm; with compensation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error_left: Option<f64>,
     #[serde(skip)]
     counts: Counts,
     #[serde(skip)]
@@ -49,6 +56,12 @@ impl Totals {
         self.asked =
             Some(self.asked_zeros / self.weights.max(1) as f64).filter(|asked| asked.is_finite());
         self.squared_error = self.counts.squared_error();
+        self.rows_not_mended = self.counts.rows_not_mended;
+        self.output_error_left = self.counts.output_error_left();
         self
     }
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }

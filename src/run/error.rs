@@ -41,8 +41,10 @@ pub enum Error {
         "stopped {}; {}",
         match phase {
             Phase::Calibrate => "while calibrating",
+            Phase::Allocate => "while sharing out the sparsity",
             Phase::Prune => "before pruning",
             Phase::Verify => "while verifying",
+            Phase::Checksum => "while hashing the output",
             Phase::EvaluateBefore | Phase::EvaluateAfter => "while evaluating",
         },
         match output {

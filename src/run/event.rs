@@ -10,10 +10,14 @@ use crate::{forward, prune};
 pub enum Phase {
     /// Measuring the column norms.
     Calibrate,
+    /// Counting the scores of all weights, to share the sparsity out over the blocks.
+    Allocate,
     /// Pruning.
     Prune,
     /// Holding the output against the original.
     Verify,
+    /// Hashing the output.
+    Checksum,
     /// Measuring the perplexity of the original.
     EvaluateBefore,
     /// Measuring the perplexity of the output.
@@ -36,10 +40,19 @@ pub enum Event<'a> {
     },
     /// A forward pass went on.
     Forward(forward::Progress),
+    /// So many more bytes were scored.
+    Scored(u64),
     /// Pruning went on.
     Prune(prune::PruneEvent<'a>),
     /// So many more bytes were compared.
     Compared(u64),
+    /// The device has failed: the CPU goes on in its place, or, where it was to run the model, starts again.
+    DeviceFailed {
+        /// The phase that was under way.
+        phase: Phase,
+        /// What happened and what was done about it, a sentence or two.
+        what: &'a str,
+    },
     /// Something that was found out after the plan was drafted and that a user should know.
     Warning(&'a str),
 }

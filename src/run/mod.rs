@@ -24,7 +24,11 @@ mod error;
 mod event;
 mod request;
 mod stoppable;
+#[cfg(test)]
+mod tests;
 
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use device_pair::DevicePair;
@@ -36,10 +40,11 @@ pub use crate::stop::Stop;
 
 use crate::calibration::Calibration;
 use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
+use crate::device;
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
-use crate::prune;
+use crate::prune::{self, Survivors, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::scores;
 use crate::text::Text;
@@ -81,7 +86,10 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
-    let devices = DevicePair::open(&request.device, request.threads)?;
+    let mut devices = DevicePair::open(&request.device, request.threads)?;
+    if calibration.is_some() || request.evaluate {
+        devices.prepare_forward()?;
+    }
     let evaluation = match request.evaluate {
         true => {
             let text = Text::held_out();
@@ -108,7 +116,9 @@ fn norms_source(
     let is_unused = request
         .options
         .score
-        .is_some_and(|score| score.norms == scores::NormsUse::Unused);
+        .is_some_and(|score| score.norms == scores::NormsUse::Unused)
+        && request.options.compensation.is_none()
+        && !request.options.allocation.needs_scores();
     let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
         NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
@@ -119,7 +129,9 @@ fn norms_source(
         NormsRequest::Measure(text) => text.clone(),
     };
     let calibration = Calibration::new(checkpoint, text, request.tokens, request.context)
-        .map_err(Error::Calibration)?;
+        .map_err(Error::Calibration)?
+        .with_means(request.options.score.is_some_and(|score| score.about_mean))
+        .with_sketch(request.options.compensation.map(|options| options.rank));
     let coverage = calibration.coverage(checkpoint);
     Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
 }
@@ -155,6 +167,18 @@ impl Prepared {
         })
     }
 
+    /// The same run with the sparsity shared out over the blocks, as far as the norms are there already: so that
+    /// [`Self::draft`] shows every share. [`Self::run`] does so in any case.
+    ///
+    /// # Errors
+    /// When the weights cannot be read, and when the run is asked to stop.
+    pub fn allocated(mut self, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Self, Error> {
+        if self.calibration.is_none() {
+            self.draft = allocated(self.draft, &self.devices, &self.request.stop, tell)?;
+        }
+        Ok(self)
+    }
+
     /// Runs. The output appears whole, or not at all.
     ///
     /// # Errors
@@ -179,8 +203,9 @@ impl Prepared {
             .sync(request.sync);
         let output = Output::create(draft.checkpoint(), &path, &options)?;
 
+        let failures = Failures::default();
         let known = draft.warnings().len();
-        let plan = match &calibration {
+        let draft = match &calibration {
             Some(calibration) => {
                 let norms = timed(Phase::Calibrate, tell, || {
                     stoppable(&request.stop, |check| {
@@ -188,7 +213,10 @@ impl Prepared {
                             tell(Event::Forward(at));
                             check();
                         };
-                        calibration.run(draft.checkpoint(), devices.forward(), &progress)
+                        devices.run_forward(
+                            |device| calibration.run(draft.checkpoint(), device, &progress),
+                            |error| failures.add(Phase::Calibrate, error, tell),
+                        )
                     })
                     .ok_or(Error::Stopped {
                         phase: Phase::Calibrate,
@@ -198,37 +226,60 @@ impl Prepared {
                 });
                 draft.measured(norms?)?
             }
-            None => draft.plan()?,
+            None => draft,
         };
+        let plan = allocated(draft, &devices, &request.stop, tell)?.plan()?;
         for warning in &plan.warnings()[known..] {
             tell(Event::Warning(warning));
         }
 
         let outcome = timed(Phase::Prune, tell, || {
-            let progress = |event: prune::PruneEvent<'_>| tell(Event::Prune(event));
+            let progress = |event: prune::PruneEvent<'_>| {
+                if let prune::PruneEvent::DeviceFailed(error) = event {
+                    failures.add(Phase::Prune, error, tell);
+                }
+                tell(Event::Prune(event));
+            };
             prune::prune_until(&plan, devices.pruning(), output, &progress, &request.stop)
         })?;
         let mut report = report::report(&plan, devices.pruning().info(), &outcome);
+        if outcome.device_failure.is_some() {
+            devices.failed();
+        }
         report.command.clone_from(&request.command);
         if request.verify {
-            let output = Checkpoint::open(&outcome.finished.path.to_string_lossy())?;
+            let survivors = Survivors::of(plan.options());
+            let output = Checkpoint::open_path(&outcome.finished.path)?;
             let threads = devices.threads();
             report.verified = Some(timed(Phase::Verify, tell, || {
                 let progress = |bytes| tell(Event::Compared(bytes));
-                prune::verify(&plan, &output, threads, &progress)
+                prune::verify_until(&plan, &output, survivors, threads, &progress, &request.stop)
+                    .map_err(|error| stopped_or(error, &outcome.finished.path))
             })?);
         }
         if request.checksum {
-            let sums = report::checksums(&plan, &outcome.finished.path);
-            report.sha256 = Some(sums.map_err(|reason| Error::Checksum {
-                path: outcome.finished.path.clone(),
-                reason,
+            let path = &outcome.finished.path;
+            report.sha256 = Some(timed(Phase::Checksum, tell, || {
+                let sums = report::checksums(&plan, path, &request.stop);
+                let sums = sums.map_err(|reason| Error::Checksum {
+                    path: path.clone(),
+                    reason,
+                })?;
+                sums.ok_or_else(|| Error::Stopped {
+                    phase: Phase::Checksum,
+                    output: Some(path.clone()),
+                })
             })?);
         }
         if let Some((text, windows)) = &evaluation {
-            let (before, after) = evaluate(windows, &plan, &report, &devices, &request.stop, tell)?;
+            let with = (&devices, &failures, &request.stop);
+            let (before, after) = evaluate(windows, &plan, &report, with, tell)?;
             report.evaluation = Some(EvaluationReport::new(text, &before, Some(&after)));
         }
+        report.device_failures = failures.into_inner();
+        report
+            .warnings
+            .extend(report.device_failures.iter().cloned());
         if let Some(file) = report_file {
             file.write(&report).map_err(report_error(&request))?;
         }
@@ -236,16 +287,32 @@ impl Prepared {
     }
 }
 
+/// The draft with its sparsity shared out, for which the scores of all weights may have to be counted.
+fn allocated(
+    draft: Draft,
+    devices: &DevicePair,
+    stop: &Stop,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Draft, Error> {
+    if draft.is_allocated() {
+        return Ok(draft);
+    }
+    let scores = timed(Phase::Allocate, tell, || {
+        let progress = |bytes| tell(Event::Scored(bytes));
+        prune::block_scores(&draft, devices.threads(), &progress, stop)
+    });
+    Ok(draft.allocated(&scores?)?)
+}
+
 /// The perplexity of the original and of the output, on the same windows.
 fn evaluate(
     windows: &Windows,
     plan: &Plan,
     report: &Report,
-    devices: &DevicePair,
-    stop: &Stop,
+    (devices, failures, stop): (&DevicePair, &Failures, &Stop),
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<(Evaluation, Evaluation), Error> {
-    let mut pruned = Checkpoint::open(&report.output.to_string_lossy())?;
+    let mut pruned = Checkpoint::open_path(&report.output)?;
     // Beside a single file there is no config.json, or another one's.
     pruned.config.clone_from(&plan.checkpoint().config);
     let measure = |phase, checkpoint| {
@@ -255,7 +322,10 @@ fn evaluate(
                     tell(Event::Forward(at));
                     check();
                 };
-                windows.run(checkpoint, devices.forward(), &progress)
+                devices.run_forward(
+                    |device| windows.run(checkpoint, device, &progress),
+                    |error| failures.add(phase, error, tell),
+                )
             })
             .ok_or_else(|| Error::Stopped {
                 phase,
@@ -267,6 +337,43 @@ fn evaluate(
     let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;
     let after = measure(Phase::EvaluateAfter, &pruned)?;
     Ok((before, after))
+}
+
+/// What went wrong with verifying; a stop says where the output is.
+fn stopped_or(error: VerifyError, output: &Path) -> Error {
+    match error {
+        VerifyError::Stopped => Error::Stopped {
+            phase: Phase::Verify,
+            output: Some(output.to_path_buf()),
+        },
+        error => Error::Verify(error),
+    }
+}
+
+/// What devices have failed at so far.
+#[derive(Default)]
+struct Failures(Mutex<Vec<String>>);
+
+impl Failures {
+    /// Tells what happened, and what is done about it.
+    fn add(&self, phase: Phase, error: &device::Error, tell: &(dyn Fn(Event<'_>) + Sync)) {
+        let what = match phase {
+            Phase::Prune => {
+                format!("{error}. The CPU does the rest of the pruning, and the bytes are the same")
+            }
+            _ => format!("{error}. The CPU runs the model, from the start, and goes on"),
+        };
+        tell(Event::DeviceFailed { phase, what: &what });
+        self.lock().push(what);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn into_inner(self) -> Vec<String> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Tells when a phase starts and when it has succeeded.

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::dtype::Dtype;
 use crate::fixtures::{NamedSelection, rules};
 use crate::recipe::Step;
-use crate::scores::{SCORES, Score};
+use crate::scores::{SCORES, Score, WeightsUse};
 use crate::selection::{Ewma, Selection};
 
 /// What every case must give: a SHA-256 and a case's name a line, as `sha256sum` writes them.
@@ -66,9 +66,9 @@ pub fn cases() -> Vec<Case> {
         for score in SCORES {
             cases.extend(rules.map(|rule| Case::Mask(dtype, score, rule)));
         }
-        // One score with terms, and one without.
-        for with_terms in [false, true] {
-            let score = SCORES.iter().find(|s| s.sums_of_weights == with_terms);
+        // One score without terms, one with terms, one of cubed weights.
+        for weights in [WeightsUse::Unused, WeightsUse::Sums, WeightsUse::CubedNorms] {
+            let score = SCORES.iter().find(|s| s.weights == weights);
             let trained = |score| trained_rules().map(|rule| Case::Trained(dtype, score, rule));
             cases.extend(score.into_iter().flat_map(trained));
         }

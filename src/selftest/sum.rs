@@ -46,8 +46,7 @@ impl Case {
                 } else {
                     random_norms(seed, in_features)
                 };
-                let sums = score.sums_of_weights.then(|| device.sums(tensor.view()));
-                let sums = sums.transpose()?;
+                let sums = device.statistics(tensor.view(), score)?;
                 let recipe = Recipe::new(
                     rule.selection,
                     score,

@@ -8,9 +8,9 @@
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::device::Mask;
 use swiftprune_wgpu::device::{Device, DeviceChoice};
-use swiftprune_wgpu::device::{Factors, Sums, Terms};
-use swiftprune_wgpu::plan::Score;
+use swiftprune_wgpu::device::{Factors, Recipe, Sums, Terms};
 use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
+use swiftprune_wgpu::plan::{Score, WeightsUse};
 
 use crate::oracle;
 
@@ -28,12 +28,18 @@ pub fn factors(
     score: &Score,
     norms: Option<&[f32]>,
 ) -> Result<Factors, swiftprune_wgpu::device::Error> {
-    let terms = if score.sums_of_weights {
+    if score.weights.needs_squares() {
+        // The oracle makes its own of the weights.
+        let squares = device.statistics(tensor.view(), score)?;
+        let any = Selection::Exact { sparsity: 0.5 };
+        return Ok(Recipe::new(any, score, tensor.in_features, norms, squares.as_ref()).factors);
+    }
+    let terms = if score.weights == WeightsUse::Sums {
         Some(terms(&device.sums(tensor.view())?))
     } else {
         None
     };
-    let column = score.column_factors(norms, tensor.in_features);
+    let column = score.column_factors(norms, None, tensor.in_features);
     Ok(Factors::new(column, terms))
 }
 
@@ -84,6 +90,9 @@ pub fn score(score: oracle::Score) -> &'static Score {
         oracle::Score::Wanda => "wanda",
         oracle::Score::Ria => "ria",
         oracle::Score::Magnitude => "magnitude",
+        oracle::Score::Stade => "stade",
+        oracle::Score::Nowag => "nowag",
+        oracle::Score::ZPruner => "z-pruner",
     };
     Score::by_name(name).expect("a registered score")
 }

@@ -408,3 +408,44 @@ fn column_norms_of_a_text_are_the_sum_of_those_of_its_pieces() {
         assert!(difference(&sum, &whole[weight]) < 1e-6);
     }
 }
+
+#[test]
+fn the_mean_of_one_token_is_the_root_of_its_norm_and_that_of_a_text_is_the_mean_of_its_pieces() {
+    for name in ["llama", "gpt2", "mixtral"] {
+        let checkpoint = open(&folder(name));
+        let architecture = Architecture::of(&checkpoint).unwrap();
+        let tokens = &golden(name).tokens[..6];
+        on_every_device(|device| {
+            let forward = Forward::new(&checkpoint, &architecture, device).with_means(true);
+            let statistics = |sequences: &[&[u32]]| forward.statistics(sequences, &|_| {}).unwrap();
+            let (mut sums, mut counts) = (BTreeMap::new(), BTreeMap::new());
+            for token in tokens {
+                for of_site in statistics(&[std::slice::from_ref(token)]) {
+                    let means = of_site.means.unwrap();
+                    let squares: Vec<f32> = means.iter().map(|mean| mean * mean).collect();
+                    assert!(difference(&of_site.column_norms, &squares) < 1e-6);
+                    let site = (of_site.site.readers[0].clone(), of_site.site.expert);
+                    let sum: &mut Vec<f32> = sums.entry(site.clone()).or_default();
+                    sum.resize(means.len(), 0.0);
+                    sum.iter_mut()
+                        .zip(&means)
+                        .for_each(|(sum, mean)| *sum += mean * of_site.tokens as f32);
+                    *counts.entry(site).or_insert(0) += of_site.tokens;
+                }
+            }
+            let alone: Vec<&[u32]> = tokens.chunks(1).collect();
+            for of_site in statistics(&alone) {
+                let site = (of_site.site.readers[0].clone(), of_site.site.expert);
+                assert_eq!(of_site.tokens, counts[&site]);
+                let mean = |sum: &f32| sum / of_site.tokens.max(1) as f32;
+                let expected: Vec<f32> = sums[&site].iter().map(mean).collect();
+                let found = difference(&expected, &of_site.means.unwrap());
+                assert!(found < 1e-5, "{site:?} on {}: {found}", device.info());
+            }
+            // Not asked for, they are not there.
+            let without = Forward::new(&checkpoint, &architecture, device);
+            let without = without.statistics(&[tokens], &|_| {}).unwrap();
+            assert!(without.iter().all(|of_site| of_site.means.is_none()));
+        });
+    }
+}

@@ -23,14 +23,22 @@ SMALLEST_NORMAL = F32(2.0**-126)
 # ----------------------------------------------------------------------------------------------------------- the page
 
 
-def column_factors(score, norms, columns):
-    """f_j of every column as numpy float32, and the score they belong to (all 1 where S = 0)."""
-    if score in ("magnitude", "ria-no-norms"):
+def column_factors(score, norms, columns, squares):
+    """f_j of every column as numpy float32, and the score they belong to (all 1 where S = 0).
+
+    squares are the sums of squares of the columns, as integers.
+    """
+    if score in ("magnitude", "ria-no-norms", "z-pruner-no-norms"):
         return score, [F32(1.0)] * columns
     n = [float(x) for x in norms]
     total = 0.0
     for x in n:  # in column order
         total += x
+    if score.startswith("nowag"):
+        own = [1.0] * columns if total == 0.0 or score.endswith("no-norms") else [math.sqrt(x) for x in n]
+        f = [x / math.sqrt(float(c)) if c else 0.0 for x, c in zip(own, squares)]
+        largest = max(f)
+        return score, [flush(F32(x / largest)) if largest else F32(0.0) for x in f]
     if total == 0.0:
         return score, [F32(1.0)] * columns
 
@@ -41,7 +49,9 @@ def column_factors(score, norms, columns):
         "swiftprune": lambda x: math.sqrt(x / rest(x)),
         "swiftprune-weight": lambda x: math.sqrt(1.0 / rest(x)),
         "wanda": lambda x: math.sqrt(x),
+        "stade": lambda x: math.sqrt(x),  # norms about the mean, which are given
         "ria": lambda x: math.sqrt(math.sqrt(x)),  # n^(1/4): two roots, each correctly rounded, unlike pow
+        "z-pruner": lambda x: math.sqrt(x) * math.sqrt(math.sqrt(x)),
     }[score]
     f = [f(x) for x in n]
     largest = max(f)
@@ -63,11 +73,47 @@ def reciprocal(total):
     return F32(0.5 / float(total)) if total else F32(0.0)
 
 
+def fixed_square(w):
+    """The square in fixed point with 60 fraction bits; the square of an f32 is exact in f64, and so is the scaling."""
+    return math.floor(min(abs(float(w)), 256.0) ** 2 * 2.0**60) if np.isfinite(w) else 0
+
+
+def near_zero(weights):
+    """The share of finite weights below a tenth of their mean, all by the upper 16 bits of |w| as f32."""
+    upper = [int(F32(abs(w)).view(np.uint32)) >> 16 for w in weights.ravel() if np.isfinite(w)]
+    if not upper:
+        return 0.0
+    value = lambda bits: float(np.array([bits << 16], dtype=np.uint32).view(F32)[0])
+    total = 0.0
+    for bits in sorted(set(upper)):  # from the smallest up
+        total += upper.count(bits) * value(bits)
+    limit = int(F32(0.1 * (total / len(upper))).view(np.uint32)) >> 16
+    return sum(bits < limit for bits in upper) / len(upper)
+
+
+def cubed_terms(share, sums, total):
+    """r_i or c_j of z-pruner."""
+
+    def term(square):
+        if square == 0:
+            return F32(0.0)
+        x = float(square) * len(sums) / float(total)
+        return F32(min(share / (x * math.sqrt(x)), 2.0**40))
+
+    return [term(square) for square in sums]
+
+
 def order_keys(weights, score, norms):
     """The order key o of every weight, as lists of Python integers."""
     rows, columns = weights.shape
-    score, f = column_factors(score, norms, columns)
-    ria = score.startswith("ria")
+    of_rows = [sum(fixed_square(w) for w in weights[i]) for i in range(rows)]
+    of_columns = [sum(fixed_square(w) for w in weights[:, j]) for j in range(columns)]
+    score, f = column_factors(score, norms, columns, of_columns)
+    ria, cubed = score.startswith("ria"), score.startswith("z-pruner")
+    if cubed:
+        share = 0.7 * (1.0 - 0.3 * near_zero(weights))
+        r = cubed_terms(share, of_rows, sum(of_rows))
+        c = cubed_terms(1.0 - share, of_columns, sum(of_rows))
     if ria:
         r = [reciprocal(sum(fixed(w) for w in weights[i])) for i in range(rows)]
         c = [reciprocal(sum(fixed(w) for w in weights[:, j])) for j in range(columns)]
@@ -78,12 +124,16 @@ def order_keys(weights, score, norms):
             return 0
         if not np.isfinite(w):
             return 0x7F800000
-        if ria:
+        if ria or cubed:
             t = F32(r[i] + c[j])
             u = flush(F32(t * f[j]))
         else:
             u = f[j]
-        s = F32(abs(w) * u)
+        value = abs(w)
+        if cubed:
+            value = min(value, F32(256.0))
+            value = flush(F32(flush(F32(value * value)) * value))
+        s = F32(value * u)
         bits = int(s.view(np.uint32))
         return bits if bits > 0x00800000 else 1
 
@@ -175,7 +225,7 @@ def select(order, selection):
     return smallest(keys, order, float(options["sparsity"]))
 
 
-SCORES = ["swiftprune", "swiftprune-weight", "wanda", "ria", "ria-no-norms", "magnitude"]
+SCORES = ["swiftprune", "swiftprune-weight", "wanda", "ria", "ria-no-norms", "magnitude", "stade", "nowag", "nowag-no-norms", "z-pruner", "z-pruner-no-norms"]
 SELECTIONS = [
     "sparsity=0.5",
     "sparsity=0.3",

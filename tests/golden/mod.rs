@@ -13,8 +13,8 @@ use crate::oracle::{Dtype, Score, Selection};
 
 /// How many cases `make_masks.py` writes.
 pub const CASES: usize = 20;
-/// How many masks it writes: six scores by nine selections of each case, and one or two more selections of some.
-pub const MASKS: usize = 1134;
+/// How many masks it writes: eleven scores by nine selections of each case, and one or two more selections of some.
+pub const MASKS: usize = 2079;
 
 /// One tensor, its norms, and what must be pruned of it.
 pub struct Case {
@@ -120,6 +120,11 @@ fn parse_score(name: &str) -> (Score, bool) {
         "ria" => (Score::Ria, true),
         "ria-no-norms" => (Score::Ria, false),
         "magnitude" => (Score::Magnitude, true),
+        "stade" => (Score::Stade, true),
+        "nowag" => (Score::Nowag, true),
+        "nowag-no-norms" => (Score::Nowag, false),
+        "z-pruner" => (Score::ZPruner, true),
+        "z-pruner-no-norms" => (Score::ZPruner, false),
         _ => panic!("score {name}"),
     }
 }

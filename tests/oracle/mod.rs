@@ -76,6 +76,13 @@ pub enum Score {
     Ria,
     /// `w^2`; norms are ignored.
     Magnitude,
+    /// `w^2 n_j`, as [`Score::Wanda`]: of norms about the mean, which the plan makes; needs norms.
+    Stade,
+    /// `w^2 n_j` over the sum of squares of the column; without norms `n_j` is 1.
+    Nowag,
+    /// The cubes of `|w|` over the norms of row and column, weighed and added, times `n_j^(3/4)`; without norms the last term
+    /// is 1.
+    ZPruner,
 }
 
 /// The bit-exact mask of a `[rows, cols]` tensor of row-major little-endian `bytes`: `true` is pruned.
@@ -178,10 +185,30 @@ fn rows_of<T>(matrix: &[T], cols: usize) -> std::slice::ChunksExact<'_, T> {
 }
 
 /// The score that is really used, and `f_j` in f64, divided by the largest.
-fn column_factors(cols: usize, score: Score, norms: Option<&[f32]>) -> (Score, Vec<f64>) {
+///
+/// `squares` are the sums of squares of the columns.
+fn column_factors(
+    cols: usize,
+    score: Score,
+    norms: Option<&[f32]>,
+    squares: &[f64],
+) -> (Score, Vec<f64>) {
     let ones = vec![1.0; cols];
+    let sum: f32 = norms.unwrap_or_default().iter().sum();
     let norms: Vec<f64> = match (score, norms) {
-        (Score::Magnitude, _) | (Score::Ria, None) => return (score, ones),
+        (Score::Nowag, norms) => {
+            let norm =
+                |j: usize| norms.map_or(1.0, |n| if sum == 0.0 { 1.0 } else { f64::from(n[j]) });
+            let of = |j: usize| match squares[j] {
+                0.0 => 0.0,
+                square => norm(j).sqrt() / square.sqrt(),
+            };
+            let factors: Vec<f64> = (0..cols).map(of).collect();
+            let largest = factors.iter().copied().fold(0.0, f64::max);
+            let scaled = |f: &f64| if largest == 0.0 { 0.0 } else { f / largest };
+            return (score, factors.iter().map(scaled).collect());
+        }
+        (Score::Magnitude, _) | (Score::Ria | Score::ZPruner, None) => return (score, ones),
         (_, None) => panic!("{score:?} needs norms"),
         (_, Some(norms)) => norms.iter().map(|&n| f64::from(n)).collect(),
     };
@@ -197,9 +224,10 @@ fn column_factors(cols: usize, score: Score, norms: Option<&[f32]>) -> (Score, V
             match score {
                 Score::Swiftprune => (n / rest).sqrt(),
                 Score::SwiftpruneWeight => (1.0 / rest).sqrt(),
-                Score::Wanda => n.sqrt(),
+                Score::Wanda | Score::Stade => n.sqrt(),
                 Score::Ria => n.sqrt().sqrt(),
-                Score::Magnitude => 1.0,
+                Score::ZPruner => n.sqrt() * n.sqrt().sqrt(),
+                Score::Magnitude | Score::Nowag => 1.0,
             }
         })
         .collect();
@@ -253,10 +281,58 @@ fn half_over(sum: i128) -> f64 {
     }
 }
 
+/// The fraction of finite weights below a tenth of the mean, all by their upper 16 bits.
+fn near_zero(weights: &[f64]) -> f64 {
+    let upper = |w: f64| f64::from(f32::from_bits((w.abs() as f32).to_bits() & 0xFFFF_0000));
+    let mut sizes: Vec<f64> = weights
+        .iter()
+        .filter(|w| w.is_finite())
+        .map(|&w| upper(w))
+        .collect();
+    sizes.sort_by(f64::total_cmp);
+    // In the page's order of addition: equal sizes together, the smallest first.
+    let sum: f64 = sizes
+        .chunk_by(|a, b| a == b)
+        .map(|same| same.len() as f64 * same[0])
+        .sum();
+    let count = sizes.len().max(1) as f64;
+    let limit = upper(f64::from((0.1 * (sum / count)) as f32));
+    sizes.iter().filter(|&&size| size < limit).count() as f64 / count
+}
+
 /// The order key `o` of every weight.
 fn order_keys(weights: &[f64], cols: usize, score: Score, norms: Option<&[f32]>) -> Vec<i128> {
-    let (score, factors) = column_factors(cols, score, norms);
+    let rows = weights.len() / cols;
+    let square = |w: f64| match w.is_finite() {
+        true => (w.abs().min(256.0).powi(2) * 2f64.powi(60)).floor() as i128,
+        false => 0,
+    };
+    let (mut cols_sums, mut rows_sums) = (vec![0_i128; cols], vec![0_i128; rows]);
+    for (index, &w) in weights.iter().enumerate() {
+        cols_sums[index % cols] += square(w);
+        rows_sums[index / cols] += square(w);
+    }
+    let total = rows_sums.iter().sum::<i128>() as f64;
+    let of_cols: Vec<f64> = cols_sums.iter().map(|&sum| sum as f64).collect();
+    let (score, factors) = column_factors(cols, score, norms, &of_cols);
     let factors: Vec<f64> = factors.into_iter().map(rounded_or_zero).collect();
+    // Z-Pruner's terms: of rows, and of columns.
+    let share = 0.7 * (1.0 - 0.3 * near_zero(weights));
+    let z = |sum: f64, count: usize, share: f64| {
+        let relative = sum * count as f64 / total;
+        match sum {
+            0.0 => 0.0,
+            _ => rounded((share / (relative * relative.sqrt())).min(2f64.powi(40))),
+        }
+    };
+    let z_of_cols: Vec<f64> = of_cols
+        .iter()
+        .map(|&sum| z(sum, cols, 1.0 - share))
+        .collect();
+    let z_of_rows: Vec<f64> = rows_sums
+        .iter()
+        .map(|&sum| z(sum as f64, rows, share))
+        .collect();
 
     let row_sum = |i: usize| {
         (0..cols)
@@ -286,9 +362,19 @@ fn order_keys(weights: &[f64], cols: usize, score: Score, norms: Option<&[f32]>)
             }
             let factor = match score {
                 Score::Ria => rounded_or_zero(rounded(r[i] + c[j]) * factors[j]),
+                Score::ZPruner => rounded_or_zero(
+                    rounded_or_zero(rounded(z_of_rows[i] + z_of_cols[j])) * factors[j],
+                ),
                 _ => factors[j],
             };
-            let s = rounded(w.abs() * factor);
+            let value = match score {
+                Score::ZPruner => {
+                    let a = w.abs().min(256.0);
+                    rounded_or_zero(rounded_or_zero(a * a) * a)
+                }
+                _ => w.abs(),
+            };
+            let s = rounded(value * factor);
             if s <= SMALLEST_NORMAL {
                 VANISHED
             } else {
@@ -395,7 +481,15 @@ fn threshold_keys(order: &[i128], block: usize, gain_shift: u32) -> Vec<i128> {
 
 /// The score of every weight, with the weights apart that have none.
 fn real_scores(weights: &[f64], cols: usize, score: Score, norms: Option<&[f32]>) -> Vec<Real> {
-    let (score, factors) = column_factors(cols, score, norms);
+    let mut of_cols = vec![0.0; cols];
+    let mut of_rows = vec![0.0; weights.len() / cols];
+    for (index, w) in weights.iter().enumerate().filter(|(_, w)| w.is_finite()) {
+        of_cols[index % cols] += w * w;
+        of_rows[index / cols] += w * w;
+    }
+    let (score, factors) = column_factors(cols, score, norms, &of_cols);
+    // The share of small weights is a count, not a real number.
+    let share = 0.7 * (1.0 - 0.3 * near_zero(weights));
     let size = |w: &f64| if w.is_finite() { w.abs() } else { 0.0 };
     let mut row_sums = vec![0.0; weights.len() / cols];
     let mut col_sums = vec![0.0; cols];
@@ -414,6 +508,12 @@ fn real_scores(weights: &[f64], cols: usize, score: Score, norms: Option<&[f32]>
                 Real::NonFinite
             } else if score == Score::Ria {
                 Real::Finite(w.abs() * (1.0 / row_sums[i] + 1.0 / col_sums[j]) * factors[j])
+            } else if score == Score::ZPruner {
+                // As the paper has it: normalised by row and by column, over the deviations of the two matrices.
+                let by_row = w.abs() / f64::sqrt(of_rows[i]) * (cols as f64).sqrt();
+                let by_col = w.abs() / f64::sqrt(of_cols[j]) * (of_rows.len() as f64).sqrt();
+                let z = share * by_row.powi(3) + (1.0 - share) * by_col.powi(3);
+                Real::Finite(z * factors[j])
             } else {
                 Real::Finite(w.abs() * factors[j])
             }

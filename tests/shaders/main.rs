@@ -10,7 +10,7 @@ mod rows;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Expression, Module};
-use swiftprune_wgpu::internals::{FUSED, KERNELS, PASSES, Shader};
+use swiftprune_wgpu::internals::{FUSED, KERNELS, PASSES, SENTINEL, Shader};
 
 /// The module, valid without a single optional capability.
 fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
@@ -21,13 +21,14 @@ fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-/// Every shader: those of the passes, alone and joined, then those of the forward pass.
+/// Every shader: those of the passes, alone and joined, those of the forward pass, the one that counts submissions.
 fn shaders() -> impl Iterator<Item = &'static Shader> {
     PASSES
         .iter()
         .chain(FUSED)
         .copied()
         .chain(KERNELS.iter().map(|kernel| &kernel.shader))
+        .chain([&SENTINEL])
 }
 
 /// The module of a registered shader.

@@ -83,8 +83,8 @@ fn params_that_differ_in_order_name_length_or_width_are_noticed() {
         ("below: u32,", "lower: u32,"),
         ("mask_words: u32,", ""),
         ("n: u32,\n    m: u32,", "n: vec2<u32>,\n    m: u32,"),
-        ("padding: u32,", ""),
-        ("padding: u32,", "padding: u32,\n    more: vec4<u32>,"),
+        ("cubed: u32,", ""),
+        ("cubed: u32,", "cubed: u32,\n    more: vec4<u32>,"),
     ] {
         let other = wgsl.replacen(field, changed, 1);
         assert_ne!(other, wgsl, "{field} is not in the shader");

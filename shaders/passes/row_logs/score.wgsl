@@ -31,7 +31,7 @@ fn place(eight: u32) -> u32 {
 
 // How far above the span's lowest score; SPAN or more for one that is not in it, or not live.
 fn above(magnitude: vec4<u32>, multiplier: vec4<f32>) -> vec4<u32> {
-    return bitcast<vec4<u32>>(bitcast<vec4<f32>>(magnitude) * multiplier) - vec4<u32>(params.span_base);
+    return bitcast<vec4<u32>>(values(magnitude) * multiplier) - vec4<u32>(params.span_base);
 }
 
 // The logarithm of any column in the lower half, and what was found above it.

@@ -1,11 +1,15 @@
 //! An opened adapter, shared by everything that computes on it: the passes (`device/gpu`) and the forward pass.
 //!
 //! What comes back is never trusted to a silent device: any error wgpu reports, from whatever thread, sets a flag that
-//! [`Context::check`] returns from then on as [`Error::Failed`].
+//! [`Context::check`] returns from then on as [`Error::Failed`], and [`Context::wait`] believes no result without the
+//! receipt of its submission.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
+use super::faults::Faults;
+use super::submissions::{COUNT_SUBMISSION, SENTINEL, Submission, Submissions, WorkSize};
 use crate::device::error::Error;
 use crate::device::info::DeviceInfo;
 use crate::shader::{EntryPoint, Shader};
@@ -22,12 +26,32 @@ pub(crate) struct Context {
     pub(crate) limits: wgpu::Limits,
     fatal: Arc<Mutex<Option<String>>>,
     turn: Mutex<()>,
+    submissions: Submissions,
+    /// Counts submissions on the device: its pipeline, its buffer and what binds the one to the other.
+    sentinel: OnceLock<Sentinel>,
+    pub(crate) faults: Faults,
+    /// What was found out about the kernels of the forward pass, once they were tried.
+    pub(crate) forward_check: OnceLock<Result<(), String>>,
+}
+
+#[derive(Debug)]
+struct Sentinel {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    count: wgpu::Buffer,
+}
+
+/// Commands with the sentinel behind them.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    commands: wgpu::CommandBuffer,
+    receipt: wgpu::Buffer,
 }
 
 /// Buffers that are being mapped, once a submission is done.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    submission: wgpu::SubmissionIndex,
+    submission: Submission,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -37,6 +61,7 @@ impl Context {
         device: wgpu::Device,
         queue: wgpu::Queue,
         limits: wgpu::Limits,
+        faults: Faults,
     ) -> Self {
         let fatal = Arc::new(Mutex::new(None));
         let on_error = Arc::clone(&fatal);
@@ -56,6 +81,10 @@ impl Context {
             limits,
             fatal,
             turn: Mutex::default(),
+            submissions: Submissions::default(),
+            sentinel: OnceLock::new(),
+            faults,
+            forward_check: OnceLock::new(),
         }
     }
 
@@ -77,7 +106,10 @@ impl Context {
             .device
             .create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(shader.name),
+                #[cfg(not(test))]
                 source: wgpu::ShaderSource::Wgsl(shader.wgsl.into()),
+                #[cfg(test)]
+                source: wgpu::ShaderSource::Wgsl(self.faults.wgsl(shader.name, shader.wgsl)),
             });
         let pipeline = |entry_point: &EntryPoint| {
             let descriptor = wgpu::ComputePipelineDescriptor {
@@ -121,14 +153,111 @@ impl Context {
         })
     }
 
+    /// A buffer. What is wrong with it shows in the next [`check`](Self::check).
+    pub(crate) fn buffer(&self, descriptor: &wgpu::BufferDescriptor<'_>) -> wgpu::Buffer {
+        if self.faults.refuses_buffer() {
+            let device = self.info.to_string();
+            note(&self.fatal, format!("{device} is out of memory"));
+        }
+        self.device.create_buffer(descriptor)
+    }
+
+    /// Submits commands, with the sentinel behind them.
+    pub(crate) fn submit(
+        &self,
+        encoder: wgpu::CommandEncoder,
+        work: Option<WorkSize>,
+    ) -> Submission {
+        self.send(self.seal(encoder), work)
+    }
+
+    /// Ends commands with the sentinel.
+    pub(crate) fn seal(&self, mut encoder: wgpu::CommandEncoder) -> Sealed {
+        let Sentinel {
+            pipeline,
+            group,
+            count,
+        } = self.sentinel.get_or_init(|| self.sentinel());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, group, &[]);
+            pass.dispatch_workgroups(1, 1, 1);
+        }
+        let receipt = self.submissions.receipt();
+        let receipt = receipt.unwrap_or_else(|| {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("receipt"),
+                size: 4,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        encoder.copy_buffer_to_buffer(count, 0, &receipt, 0, 4);
+        Sealed {
+            commands: encoder.finish(),
+            receipt,
+        }
+    }
+
+    /// Submits what is sealed.
+    pub(crate) fn send(&self, sealed: Sealed, work: Option<WorkSize>) -> Submission {
+        let Sealed { commands, receipt } = sealed;
+        let is_lost = self.faults.loses_submission(|| {
+            note(&self.fatal, "the device was lost".to_owned());
+            self.device.destroy();
+        });
+        let number = self.submissions.count(work);
+        Submission {
+            index: self.queue.submit((!is_lost).then_some(commands)),
+            number,
+            receipt,
+        }
+    }
+
+    fn sentinel(&self) -> Sentinel {
+        let count = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("submissions"),
+            size: 4,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let pipelines = self.compile(&SENTINEL);
+        let pipeline = pipelines[COUNT_SUBMISSION.name].clone();
+        let group = self.bind(&pipeline, COUNT_SUBMISSION.name, &[(0, &count)]);
+        Sentinel {
+            pipeline,
+            group,
+            count,
+        }
+    }
+
+    /// The longest that a submission has taken since this was asked last.
+    #[cfg(test)]
+    pub(crate) fn take_longest_submission(&self) -> std::time::Duration {
+        self.submissions.take_longest()
+    }
+
+    /// The most work of this kind that a submission should be: weights of a pass by its entry point, or multiplications of
+    /// [`FORWARD`](super::pace::FORWARD).
+    pub(crate) fn submission_limit(&self, kind: &'static str) -> u64 {
+        self.submissions.limit(kind)
+    }
+
+    /// Whether [`Self::submission_limit`] has been found; before, it pays to wait for each submission.
+    pub(crate) fn is_pace_settled(&self, kind: &'static str) -> bool {
+        self.submissions.is_settled(kind)
+    }
+
     /// Maps buffers when `submission` is done.
     pub(crate) fn map(
         &self,
-        submission: wgpu::SubmissionIndex,
+        submission: Submission,
         buffers: &[(&wgpu::Buffer, wgpu::MapMode)],
     ) -> Mapping {
         let failure = Arc::new(Mutex::new(None));
-        for &(buffer, mode) in buffers {
+        let receipt = (&submission.receipt, wgpu::MapMode::Read);
+        for &(buffer, mode) in buffers.iter().chain([&receipt]) {
             let failure = Arc::clone(&failure);
             buffer.map_async(mode, .., move |outcome| {
                 if let Err(error) = outcome {
@@ -142,22 +271,40 @@ impl Context {
         }
     }
 
-    /// Waits until the buffers are mapped.
+    /// Waits until the buffers are mapped, and the submission has its receipt.
     pub(crate) fn wait(&self, mapping: Mapping) -> Result<(), Error> {
+        let Submission {
+            index,
+            number,
+            receipt,
+        } = mapping.submission;
+        let start = Instant::now();
         self.device
             .poll(wgpu::PollType::Wait {
-                submission_index: Some(mapping.submission),
+                submission_index: Some(index),
                 timeout: None,
             })
             .map_err(|error| self.failed(error.to_string()))?;
+        let waited = start.elapsed();
         self.check()?;
-        let mut failure = mapping
+        let failure = mapping
             .failure
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        failure
-            .take()
-            .map_or(Ok(()), |reason| Err(self.failed(reason)))
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(reason) = failure {
+            return Err(self.failed(reason));
+        }
+        let count = self.take_words::<u32>(&receipt, 4)?[0];
+        if count != number {
+            let reason = format!(
+                "submission {number} was not carried out (its receipt says {count}), and no error was reported"
+            );
+            note(&self.fatal, reason);
+            return self.check();
+        }
+        self.submissions.done(number, waited, receipt);
+        Ok(())
     }
 
     /// The words of a buffer that is mapped for reading, which is unmapped.

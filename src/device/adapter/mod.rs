@@ -2,23 +2,27 @@
 //! here; the module has an adapter's name, as one called `wgpu` would hide the crate.
 
 pub(crate) mod context;
+pub(crate) mod faults;
+pub(crate) mod pace;
+pub(crate) mod submissions;
 
 use context::Context;
+use faults::Faults;
 
 use super::error::Error;
 use super::info::{DeviceInfo, DeviceKind};
 use super::probe;
 
 /// An adapter that is not opened yet.
-pub(super) struct Adapter {
-    pub(super) info: DeviceInfo,
+pub(crate) struct Adapter {
+    pub(crate) info: DeviceInfo,
     adapter: wgpu::Adapter,
 }
 
 /// Every adapter: those of the native back ends first, then, if wanted, those of GL.
 ///
 /// Looking for GL is left out where it can be: its libraries print to stderr on a machine without a display.
-pub(super) fn adapters(with_gl: bool) -> Vec<Adapter> {
+pub(crate) fn adapters(with_gl: bool) -> Vec<Adapter> {
     let native = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     let gl = with_gl.then_some(wgpu::Backends::GL);
     std::iter::once(native)
@@ -69,8 +73,8 @@ fn describe(index: usize, info: &wgpu::AdapterInfo) -> DeviceInfo {
 }
 
 impl Adapter {
-    /// Opens it with all that it has, if that is enough.
-    pub(super) fn open(self) -> Result<Context, Error> {
+    /// Opens it with all that it has, if that is enough; `faults` are for tests.
+    pub(crate) fn open(self, faults: Faults) -> Result<Context, Error> {
         let Self { info, adapter } = self;
         let limits = adapter.limits();
         probe::limits(&limits).map_err(|reason| Error::Unfit {
@@ -90,6 +94,6 @@ impl Adapter {
             device: info.to_string(),
             reason: error.to_string(),
         })?;
-        Ok(Context::new(info, device, queue, limits))
+        Ok(Context::new(info, device, queue, limits, faults))
     }
 }

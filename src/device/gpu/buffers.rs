@@ -143,7 +143,7 @@ fn grow(
         usage,
         mapped_at_creation: usage.contains(wgpu::BufferUsages::MAP_WRITE),
     };
-    let larger = context.device.create_buffer(&descriptor);
+    let larger = context.buffer(&descriptor);
     buffer.insert(larger).clone()
 }
 

@@ -132,6 +132,13 @@ impl Work {
         }
     }
 
+    /// The kind of work that it is, for the bound on a submission: the entry point that takes longest.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.dispatches
+            .last()
+            .map_or("", |(entry_point, _)| entry_point.name)
+    }
+
     /// Bytes of what the passes leave for each other.
     pub(crate) fn bytes(&self, binding: Binding) -> u64 {
         let uses = |binding| {
@@ -156,6 +163,7 @@ fn params(rows: Rows<'_>, recipe: &Recipe) -> Params {
         in_features: in_features as u32,
         dtype: rows.dtype as u32,
         row_scored: u32::from(recipe.factors.terms.is_some()),
+        cubed: u32::from(recipe.factors.cubed),
         k: recipe.selection.k(in_features).unwrap_or(0) as u32,
         key_bits: 32,
         mask_words: Mask::words_per_row(in_features) as u32,

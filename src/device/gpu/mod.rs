@@ -1,7 +1,7 @@
 //! The GPU device: the passes as WGSL, dispatched through wgpu.
 //!
-//! A chunk of rows is written into mapped staging memory, runs through its passes in one submission, and only its mask
-//! comes back: a sixteenth of a bf16 weight's bytes. [`Gpu::submit`] and [`Gpu::wait`] are separate so that the caller can
+//! A chunk of rows is written into mapped staging memory, runs through its passes in one submission, or in several where
+//! the device is slow (`adapter/pace.rs`), and only its mask comes back: a sixteenth of a bf16 weight's bytes. [`Gpu::submit`] and [`Gpu::wait`] are separate so that the caller can
 //! read the next chunk, and write the last, while one is on the device.
 
 pub(super) mod buffers;
@@ -18,7 +18,8 @@ use crate::passes::fused::{
     CAPACITY, GROUPS, ROWS, WIDE_CAPACITY, WIDE_ROWS, WIDE_WORKGROUP_BYTES,
 };
 use crate::passes::params::Binding;
-use crate::recipe::{Recipe, Rows, Step, Sums};
+use crate::recipe::{Recipe, Rows, Step, Sums, WeightStatistics};
+use crate::scores::{Score, WeightsUse};
 use crate::shader::EntryPoint;
 use buffers::{Buffers, Slot, chunk_factors};
 use dispatches::{Dispatch, Work};
@@ -42,9 +43,9 @@ pub struct Gpu {
     idle: Mutex<Vec<Slot>>,
 }
 
-/// A chunk on the device.
+/// Rows on the device: a submission.
 #[derive(Debug)]
-pub(crate) struct Pending {
+struct Submitted {
     slot: Slot,
     /// Of the slot's buffers the one that is read.
     download: wgpu::Buffer,
@@ -52,6 +53,13 @@ pub(crate) struct Pending {
     rows: usize,
     in_features: usize,
     result_bytes: u64,
+}
+
+/// A chunk on the device: as many submissions as it takes.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    parts: Vec<Submitted>,
+    in_features: usize,
 }
 
 impl Gpu {
@@ -90,6 +98,13 @@ impl Gpu {
         (weights / in_features.max(1)).clamp(1, groups)
     }
 
+    /// Rows that one submission of some work should have.
+    pub(super) fn submission_rows(&self, work: &Work, in_features: usize) -> usize {
+        let weights = self.context.submission_limit(work.kind());
+        let rows = usize::try_from(weights).unwrap_or(usize::MAX) / in_features.max(1);
+        rows.clamp(1, self.chunk_rows(in_features))
+    }
+
     pub(super) fn mask(
         &self,
         rows: Rows<'_>,
@@ -101,37 +116,49 @@ impl Gpu {
             in_features: rows.in_features,
             words: Vec::new(),
         };
-        self.for_each_chunk(
+        self.for_each_part(
             rows,
-            |chunk, offset| self.submit(chunk, first_row + offset, recipe),
-            |chunk| mask.words.extend(chunk.words),
+            |part, offset| self.fused(part, first_row + offset, recipe),
+            |part, offset| chunk_factors(&recipe.factors, first_row + offset, part.rows()),
+            |part| mask.words.extend(part.words),
         )?;
         Ok(mask)
     }
 
-    /// Submits chunk after chunk with [`CHUNKS_IN_FLIGHT`] on the device.
-    fn for_each_chunk(
+    /// Submits part after part with [`CHUNKS_IN_FLIGHT`] on the device. `work` and `factors` get the rows of a part, and
+    /// where they lie in `rows`.
+    fn for_each_part(
         &self,
         rows: Rows<'_>,
-        submit: impl Fn(Rows<'_>, usize) -> Result<Pending, Error>,
+        work: impl Fn(Rows<'_>, usize) -> Work,
+        factors: impl Fn(Rows<'_>, usize) -> Vec<f32>,
         mut take: impl FnMut(Mask),
     ) -> Result<(), Error> {
         let row_bytes = rows.in_features * rows.dtype.size();
         if row_bytes == 0 {
             return Ok(());
         }
-        let chunk_rows = self.chunk_rows(rows.in_features);
         let mut in_flight = std::collections::VecDeque::new();
-        for (chunk, bytes) in rows.bytes.chunks(chunk_rows * row_bytes).enumerate() {
+        let mut first = 0;
+        while first < rows.rows() {
             if in_flight.len() == CHUNKS_IN_FLIGHT
                 && let Some(oldest) = in_flight.pop_front()
             {
-                take(self.wait(oldest)?);
+                take(self.wait_for(oldest)?);
             }
-            in_flight.push_back(submit(Rows { bytes, ..rows }, chunk * chunk_rows)?);
+            let part = |count: usize| {
+                let end = rows.rows().min(first + count);
+                let bytes = &rows.bytes[first * row_bytes..end * row_bytes];
+                Rows { bytes, ..rows }
+            };
+            // The kind of the work tells how many rows; it is the same for any number of them.
+            let kind = work(part(1), first);
+            let part = part(self.submission_rows(&kind, rows.in_features));
+            in_flight.push_back(self.dispatch(part, &work(part, first), &factors(part, first))?);
+            first += part.rows();
         }
         for pending in in_flight {
-            take(self.wait(pending)?);
+            take(self.wait_for(pending)?);
         }
         Ok(())
     }
@@ -145,14 +172,11 @@ impl Gpu {
         last: Step,
     ) -> Result<Vec<u32>, Error> {
         let mut words = Vec::new();
-        self.for_each_chunk(
+        self.for_each_part(
             rows,
-            |chunk, offset| {
-                let work = Work::alone(chunk, recipe, last);
-                let factors = chunk_factors(&recipe.factors, first_row + offset, chunk.rows());
-                self.dispatch(chunk, &work, &factors)
-            },
-            |chunk| words.extend(chunk.words),
+            |part, _| Work::alone(part, recipe, last),
+            |part, offset| chunk_factors(&recipe.factors, first_row + offset, part.rows()),
+            |part| words.extend(part.words),
         )?;
         Ok(words)
     }
@@ -165,8 +189,19 @@ impl Gpu {
         first_row: usize,
         recipe: &Recipe,
     ) -> Result<Pending, Error> {
-        let factors = chunk_factors(&recipe.factors, first_row, rows.rows());
-        self.dispatch(rows, &self.fused(rows, first_row, recipe), &factors)
+        let kind = self.fused(rows, first_row, recipe);
+        let step = self.submission_rows(&kind, rows.in_features);
+        let row_bytes = (rows.in_features * rows.dtype.size()).max(1);
+        let mut parts = Vec::new();
+        for (part, bytes) in rows.bytes.chunks(step * row_bytes).enumerate() {
+            let (part, first_row) = (Rows { bytes, ..rows }, first_row + part * step);
+            let factors = chunk_factors(&recipe.factors, first_row, part.rows());
+            parts.push(self.dispatch(part, &self.fused(part, first_row, recipe), &factors)?);
+        }
+        Ok(Pending {
+            parts,
+            in_features: rows.in_features,
+        })
     }
 
     /// From weights to the mask in one dispatch.
@@ -174,14 +209,28 @@ impl Gpu {
         Work::fused(rows, first_row, recipe, self.capacity)
     }
 
+    /// What a score takes of these rows. Squares are the host's to count, on every device.
+    pub(crate) fn statistics(
+        &self,
+        rows: Rows<'_>,
+        score: &Score,
+    ) -> Result<Option<WeightStatistics>, Error> {
+        match score.weights {
+            WeightsUse::Sums => Ok(Some(WeightStatistics::Sums(self.sums(rows)?))),
+            _ => Ok(super::cpu::statistics(rows, score)),
+        }
+    }
+
     pub(crate) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
         let mut sums = Sums {
             column: vec![0; rows.in_features],
             row: Vec::with_capacity(rows.rows()),
         };
-        self.for_each_chunk(
+        let no_factors = |_: Rows<'_>, _| Vec::new();
+        self.for_each_part(
             rows,
-            |chunk, _| self.submit_sums(chunk, true),
+            |part, _| Work::sums(part, true),
+            no_factors,
             |chunk| {
                 for (sum, part) in sums
                     .column
@@ -192,21 +241,17 @@ impl Gpu {
                 }
             },
         )?;
-        self.for_each_chunk(
+        self.for_each_part(
             rows,
-            |chunk, _| self.submit_sums(chunk, false),
+            |part, _| Work::sums(part, false),
+            no_factors,
             |chunk| sums.row.extend(add_tiles(&chunk.words, chunk.rows)),
         )?;
         Ok(sums)
     }
 
-    /// Starts `weight_sums` over a chunk's columns, or over its rows.
-    fn submit_sums(&self, rows: Rows<'_>, columns: bool) -> Result<Pending, Error> {
-        self.dispatch(rows, &Work::sums(rows, columns), &[])
-    }
-
     /// Uploads a chunk, records its dispatches and the copy of their result, and submits them.
-    fn dispatch(&self, rows: Rows<'_>, work: &Work, factors: &[f32]) -> Result<Pending, Error> {
+    fn dispatch(&self, rows: Rows<'_>, work: &Work, factors: &[f32]) -> Result<Submitted, Error> {
         let _turn = self.context.turn();
         let mut slot = self
             .idle
@@ -223,7 +268,8 @@ impl Gpu {
         }
         let result = buffers.bound(work.result);
         encoder.copy_buffer_to_buffer(result, 0, buffers.download(), 0, work.result_bytes);
-        let submission = self.context.queue.submit([encoder.finish()]);
+        let weights = (rows.rows() * rows.in_features) as u64;
+        let submission = self.context.submit(encoder, Some((work.kind(), weights)));
 
         // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
         let mapping = self.context.map(
@@ -234,7 +280,7 @@ impl Gpu {
             ],
         );
         self.context.check()?;
-        Ok(Pending {
+        Ok(Submitted {
             slot,
             download: buffers.download().clone(),
             mapping,
@@ -282,16 +328,36 @@ impl Gpu {
         }
     }
 
-    /// Waits for a chunk. Its result's words are returned as a mask's; `weight_sums`'s caller reads them as sums.
+    /// Waits for a chunk's mask.
     pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
-        let Pending {
+        let mut mask = Mask {
+            rows: 0,
+            in_features: pending.in_features,
+            words: Vec::new(),
+        };
+        for part in pending.parts {
+            let part = self.wait_for(part)?;
+            mask.rows += part.rows;
+            if mask.words.is_empty() {
+                mask.words = part.words;
+            } else {
+                mask.words.extend(part.words);
+            }
+        }
+        Ok(mask)
+    }
+
+    /// Waits for a submission. Its result's words are returned as a mask's; the caller of `weight_sums` reads them as
+    /// sums.
+    fn wait_for(&self, submitted: Submitted) -> Result<Mask, Error> {
+        let Submitted {
             slot,
             download,
             mapping,
             rows,
             in_features,
             result_bytes,
-        } = pending;
+        } = submitted;
         let _turn = self.context.turn();
         self.context.wait(mapping)?;
         let words = self.context.take_words(&download, result_bytes)?;
@@ -319,4 +385,47 @@ fn add_tiles(words: &[u32], count: usize) -> Vec<u64> {
         }
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::adapter::adapters;
+    use crate::device::adapter::faults::Faults;
+    use crate::device::adapter::pace::TARGET;
+    use crate::device::cpu;
+    use crate::dtype::Dtype;
+    use crate::fixtures::{WeightMatrix, rules, trained_norms};
+    use crate::scores::SCORES;
+
+    #[test]
+    fn no_submission_comes_near_a_watchdog_and_the_mask_is_the_same_in_however_many() {
+        let (rows, in_features) = (1024, 4096);
+        let tensor = WeightMatrix::trained(5, Dtype::Bf16, rows, in_features);
+        let norms = trained_norms(5, in_features);
+        for adapter in adapters(true) {
+            let gpu = Gpu::new(adapter.open(Faults::default()).unwrap()).unwrap();
+            for rule in rules() {
+                let recipe =
+                    Recipe::new(rule.selection, &SCORES[0], in_features, Some(&norms), None);
+                let expected = cpu::mask_by_threads(tensor.view(), 0, &recipe, 2);
+                let kind = gpu.fused(tensor.view(), 0, &recipe).kind();
+                // The first ones compile, and find out how much the next may be.
+                assert!(gpu.mask(tensor.view(), 0, &recipe).unwrap() == expected);
+                gpu.context.take_longest_submission();
+                let pending = gpu.submit(tensor.view(), 0, &recipe).unwrap();
+                let parts = pending.parts.len();
+                assert!(gpu.wait(pending).unwrap() == expected, "{}", rule.name);
+                let longest = gpu.context.take_longest_submission();
+                println!(
+                    "{} {}: {parts} submissions of at most {} weights, the longest {longest:?}",
+                    gpu.context.info,
+                    rule.name,
+                    gpu.context.submission_limit(kind)
+                );
+                // On a busy machine some are slower than the bound expects; a watchdog waits for 2 s.
+                assert!(longest < TARGET * 4, "{}: {longest:?}", rule.name);
+            }
+        }
+    }
 }

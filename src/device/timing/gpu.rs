@@ -1,8 +1,10 @@
-//! An adapter's timer: repetitions are dispatches of one submission, between two timestamps where there are any.
+//! An adapter's timer: repetitions are dispatches of one submission, or of several where that would take too long, between
+//! two timestamps where there are any.
 
 use std::time::{Duration, Instant};
 
 use super::timed::{Elapsed, Timed};
+use crate::device::adapter::context::Context;
 use crate::device::error::Error;
 use crate::device::gpu::Gpu;
 use crate::device::gpu::buffers::{Buffers, Slot, chunk_factors};
@@ -14,6 +16,8 @@ pub(super) struct GpuTimer<'a> {
     gpu: &'a Gpu,
     buffers: Buffers,
     what: What,
+    /// The kind of work, for the bound on a submission, and the weights of one repetition.
+    work: (&'static str, u64),
     timestamps: Option<Timestamps>,
 }
 
@@ -58,12 +62,16 @@ impl<'a> GpuTimer<'a> {
             let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             gpu.record(&mut compute, &buffers, &before);
         }
-        context.queue.submit([encoder.finish()]);
+        context.submit(encoder, None);
+        let kind = match timed {
+            Timed::Copy => "copy",
+            _ => work.kind(),
+        };
         let what = match timed {
             Timed::Copy => {
                 let bytes = buffers.bound(Binding::Weights).size();
                 What::Copy(
-                    context.device.create_buffer(&wgpu::BufferDescriptor {
+                    context.buffer(&wgpu::BufferDescriptor {
                         label: Some("copy"),
                         size: bytes,
                         usage: wgpu::BufferUsages::COPY_DST,
@@ -82,13 +90,37 @@ impl<'a> GpuTimer<'a> {
             gpu,
             buffers,
             what,
-            timestamps: has_timestamps.then(|| Timestamps::new(&context.device)),
+            work: (kind, (rows.rows() * rows.in_features) as u64),
+            timestamps: has_timestamps.then(|| Timestamps::new(context)),
         };
         context.check()?;
         Ok(timer)
     }
 
+    /// Rows that one submission should have at most, by what was learned of the device so far.
+    pub(super) fn rows_of_submission(&self, in_features: usize) -> usize {
+        let weights = self.gpu.context().submission_limit(self.work.0);
+        usize::try_from(weights).unwrap_or(usize::MAX) / in_features.max(1)
+    }
+
+    /// Does it so many times, in as few submissions as may be.
     pub(super) fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
+        let (kind, weights) = self.work;
+        let mut all = Elapsed::default();
+        let mut left = repetitions;
+        while left > 0 {
+            let most = self.gpu.context().submission_limit(kind) / weights.max(1);
+            let count = left.min(u32::try_from(most).unwrap_or(u32::MAX).max(1));
+            let Elapsed { wall, device } = self.submit(count)?;
+            all.wall += wall;
+            all.device = device.map(|device| all.device.unwrap_or_default() + device);
+            left -= count;
+        }
+        Ok(all)
+    }
+
+    /// Does it so many times in one submission.
+    fn submit(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
         let context = self.gpu.context();
         let _turn = context.turn();
         let mut encoder = self.gpu.encoder();
@@ -118,9 +150,11 @@ impl<'a> GpuTimer<'a> {
         if let Some(timestamps) = timestamps {
             timestamps.resolve(&mut encoder);
         }
-        let commands = encoder.finish();
+        let sealed = context.seal(encoder);
+        let (kind, weights) = self.work;
         let start = Instant::now();
-        let submission = context.queue.submit([commands]);
+        let work = (kind, weights * u64::from(repetitions));
+        let submission = context.send(sealed, Some(work));
         let read = timestamps.map(|timestamps| (&timestamps.read, wgpu::MapMode::Read));
         let mapping = context.map(submission, read.as_slice());
         context.wait(mapping)?;
@@ -139,10 +173,10 @@ impl<'a> GpuTimer<'a> {
 }
 
 impl Timestamps {
-    fn new(device: &wgpu::Device) -> Self {
+    fn new(context: &Context) -> Self {
         use wgpu::BufferUsages as Usage;
         let buffer = |label, usage| {
-            device.create_buffer(&wgpu::BufferDescriptor {
+            context.buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size: 256,
                 usage,
@@ -150,7 +184,7 @@ impl Timestamps {
             })
         };
         Self {
-            queries: device.create_query_set(&wgpu::QuerySetDescriptor {
+            queries: context.device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),
                 ty: wgpu::QueryType::Timestamp,
                 count: 2,

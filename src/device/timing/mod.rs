@@ -42,6 +42,16 @@ impl<'a> Timer<'a> {
         Ok(Self(TimerOf::Gpu(Box::new(timer))))
     }
 
+    /// Rows of so many weights that the device should get at once at most, as far as it is known by now: a repetition is not
+    /// cut, and a longer one may meet a driver's watchdog. The CPU has no such bound.
+    #[must_use]
+    pub fn rows_at_once(&self, in_features: usize) -> usize {
+        match &self.0 {
+            TimerOf::Cpu(_) => usize::MAX,
+            TimerOf::Gpu(timer) => timer.rows_of_submission(in_features).max(1),
+        }
+    }
+
     /// Does it so many times, one after the other.
     ///
     /// # Errors

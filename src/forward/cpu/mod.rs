@@ -264,7 +264,9 @@ impl Engine for CpuEngine<'_> {
     fn observe(&self, sequence: &mut CpuSequence, x: &Tensor) -> Result<(), Error> {
         let features = x.dim(1).map_err(refused)?;
         for statistic in self.statistics {
-            with_slice(x, |x| sequence.observed.extend(statistic.of(x, features)))?;
+            let mut numbers = Ok(Vec::new());
+            with_slice(x, |x| numbers = statistic.of(x, features))?;
+            sequence.observed.extend(numbers.map_err(refused)?);
         }
         Ok(())
     }
@@ -272,7 +274,7 @@ impl Engine for CpuEngine<'_> {
     fn observe_nothing(&self, sequence: &mut CpuSequence, reader: &CpuMatrix) -> Result<(), Error> {
         for statistic in self.statistics {
             let nothing = statistic.of(&[], reader.in_features());
-            sequence.observed.extend(nothing);
+            sequence.observed.extend(nothing.map_err(refused)?);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::device::adapter::context::Context;
 
 /// A buffer of at least `bytes` bytes.
 pub(super) fn buffer(context: &Context, label: &str, bytes: u64, usage: Usage) -> wgpu::Buffer {
-    context.device.create_buffer(&wgpu::BufferDescriptor {
+    context.buffer(&wgpu::BufferDescriptor {
         label: Some(label),
         size: bytes.next_multiple_of(4).max(4),
         usage,

@@ -2,7 +2,7 @@
 
 use super::buffers::{GpuTensor, filled};
 use super::layers::{ProductPart, elementwise, product};
-use super::recorder::{GpuSequence, Recorder};
+use super::recorder::{GpuSequence, Groups, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
 use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
@@ -245,7 +245,7 @@ impl GpuHeads {
         } = self.counts;
         let tokens = self.all.tokens;
         let found = recorder.activations(tokens, queries * self.value_features);
-        let params = AttentionParams {
+        let params = |part: Groups| AttentionParams {
             tokens: tokens as u32,
             head_dim: features as u32,
             value_dim: self.value_features as u32,
@@ -267,6 +267,8 @@ impl GpuHeads {
             has_sinks: u32::from(attention.sinks.is_some()),
             alibi: alibi.map_or(0, |alibi| alibi.kind),
             alibi_factor: alibi.map_or(0.0, |alibi| alibi.factor),
+            first_group_x: part.first[0] as u32,
+            first_group_y: part.first[1] as u32,
         };
         let sinks = attention.sinks.as_ref();
         let sinks = sinks.map(|sinks| filled(recorder.context, "sinks", sinks));
@@ -278,8 +280,10 @@ impl GpuHeads {
             (3, sinks),
             (4, slopes),
         ];
-        let groups = (tokens.div_ceil(16), queries);
-        recorder.dispatch(sequence, "attention", &params, &buffers, groups);
+        let groups = [tokens.div_ceil(16), queries];
+        // Of 16 queries, every key and every value.
+        let work = (16 * tokens * (features + self.value_features)) as u64;
+        recorder.dispatch_in_parts(sequence, "attention", params, &buffers, groups, work);
         found
     }
 

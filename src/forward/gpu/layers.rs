@@ -1,7 +1,7 @@
 //! Matrix products, norms and nonlinearities on the adapter.
 
 use super::buffers::GpuTensor;
-use super::recorder::{GpuSequence, Recorder};
+use super::recorder::{GpuSequence, Groups, Recorder};
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::forward::kernels::{
     ActivationParams, ElementwiseParams, HeadsParams, NormParams, ProductParams,
@@ -40,7 +40,7 @@ pub(super) fn product(
 ) {
     let mut first = 0;
     for piece in &matrix.pieces {
-        let params = ProductParams {
+        let params = |part: Groups| ProductParams {
             tokens: x.tokens as u32,
             in_features: matrix.in_features as u32,
             out_features: piece.features as u32,
@@ -50,17 +50,20 @@ pub(super) fn product(
             biased: u32::from(matrix.bias.is_some()),
             bias_first: first as u32,
             add: u32::from(to.add),
+            first_group_x: part.first[0] as u32,
+            first_group_y: part.first[1] as u32,
             scale: matrix.scale,
         };
         let bias = matrix.bias.as_ref().unwrap_or(&recorder.nothing);
-        let tiles = (piece.features.div_ceil(64), x.tokens.div_ceil(64));
+        let tiles = [piece.features.div_ceil(64), x.tokens.div_ceil(64)];
+        let work = 64 * 64 * matrix.in_features as u64;
         let buffers = [
             (1, &piece.weights),
             (2, &x.buffer),
             (3, bias),
             (4, to.buffer),
         ];
-        recorder.dispatch(sequence, "product", &params, &buffers, tiles);
+        recorder.dispatch_in_parts(sequence, "product", params, &buffers, tiles, work);
         first += piece.features;
     }
 }

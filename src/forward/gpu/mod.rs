@@ -6,6 +6,7 @@ mod buffers;
 mod head;
 mod heads;
 mod layers;
+mod probe;
 mod recorder;
 mod rows;
 mod scan;
@@ -20,7 +21,7 @@ use super::engine::{
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
-use crate::device::adapter::context::Context;
+use crate::device::{self, adapter::context::Context};
 use crate::model::{
     Architecture, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity, NormTensors, Position,
     Scan, Share,
@@ -56,12 +57,13 @@ impl<'a> GpuEngine<'a> {
         context: &'a Context,
     ) -> Result<Self, Error> {
         check_fit(architecture, tokens, context)?;
+        check(context)?;
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
             embedding_size: architecture.embedding_size,
             logit_soft_cap: architecture.logit_soft_cap,
             recorder: Recorder::new(context, tokens),
-            observations: Observations::new(context, architecture, statistics, IN_FLIGHT),
+            observations: Observations::new(context, architecture, statistics, IN_FLIGHT)?,
             turns: rotaries
                 .map(|rotary| TurnBuffer::new(context, rotary, tokens))
                 .collect(),
@@ -73,6 +75,25 @@ impl<'a> GpuEngine<'a> {
         context.check()?;
         Ok(engine)
     }
+}
+
+/// Tries the kernels on an adapter, once; what differs from the host's results is an error.
+pub(super) fn check(context: &Context) -> Result<(), device::Error> {
+    let checked = match context.forward_check.get() {
+        Some(checked) => checked,
+        None => {
+            let recorder = Recorder::new(context, probe::TOKENS);
+            let found = probe::kernels(&recorder).or_else(|error| match error {
+                Error::Device(error) => Err(error),
+                error => Ok(Err(error.to_string())),
+            })?;
+            context.forward_check.get_or_init(|| found)
+        }
+    };
+    checked.clone().map_err(|reason| device::Error::Unfit {
+        device: context.info.to_string(),
+        reason,
+    })
 }
 
 /// Checks that the adapter has room for sequences of so many tokens.
@@ -137,7 +158,7 @@ impl Engine for GpuEngine<'_> {
     }
 
     fn in_flight(&self, _context: usize) -> usize {
-        IN_FLIGHT
+        self.observations.sequences
     }
 
     fn run(

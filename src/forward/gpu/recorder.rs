@@ -1,6 +1,5 @@
-//! From kernels to submissions: what is dispatched for one sequence becomes one submission.
-//!
-//! A sequence is a submission of its own, so that none is so long that a driver's watchdog takes the device for hung.
+//! From kernels to submissions: what is dispatched for one sequence becomes one submission, or several where one would take
+//! the device too long (`device/adapter/pace.rs`).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,6 +9,8 @@ use wgpu::BufferUsages as Usage;
 
 use super::buffers::{ActivationPool, GpuTensor, buffer};
 use crate::device::adapter::context::{Context, Pipelines};
+use crate::device::adapter::pace::FORWARD;
+use crate::device::adapter::submissions::Submission;
 use crate::forward::error::Error;
 use crate::forward::kernels::{KERNELS, Kernel};
 
@@ -25,6 +26,8 @@ pub(crate) struct GpuSequence {
 struct Recording {
     pass: wgpu::ComputePass<'static>,
     encoder: wgpu::CommandEncoder,
+    /// The work so far, in multiplications.
+    work: u64,
 }
 
 impl Recording {
@@ -34,12 +37,37 @@ impl Recording {
         Self {
             pass: pass.forget_lifetime(),
             encoder,
+            work: 0,
         }
     }
 
-    fn submit(self, context: &Context) -> wgpu::SubmissionIndex {
+    fn submit(self, context: &Context) -> Submission {
         drop(self.pass);
-        context.queue.submit([self.encoder.finish()])
+        context.submit(self.encoder, Some((FORWARD, self.work)))
+    }
+}
+
+/// Multiplications that stand for what a workgroup does with a few values a lane.
+const WORK_OF_GROUP: u64 = 4 * 256;
+
+/// Which workgroups of a dispatch: from where on, and how many, along x and y.
+#[derive(Clone, Copy)]
+pub(super) struct Groups {
+    pub(super) first: [usize; 2],
+    pub(super) count: [usize; 2],
+}
+
+impl Groups {
+    /// All of `x` by `y`, in parts of at most `most` groups.
+    fn in_parts([x, y]: [usize; 2], most: usize) -> impl Iterator<Item = Self> {
+        let columns = most.clamp(1, x.max(1));
+        let rows = (most / columns).clamp(1, y.max(1));
+        (0..y).step_by(rows).flat_map(move |row| {
+            (0..x).step_by(columns).map(move |column| Self {
+                first: [column, row],
+                count: [columns.min(x - column), rows.min(y - row)],
+            })
+        })
     }
 }
 
@@ -81,8 +109,55 @@ impl<'a> Recorder<'a> {
         entry_point: &'static str,
         params: &B,
         buffers: &[(u32, &wgpu::Buffer)],
-        (x, y): (usize, usize),
+        groups: (usize, usize),
     ) {
+        let work = WORK_OF_GROUP * (groups.0 * groups.1) as u64;
+        self.record(sequence, entry_point, params, buffers, groups, work);
+    }
+
+    /// The same for a kernel that does much, in as many dispatches and submissions as it takes: `work_of_group` are the
+    /// multiplications of a workgroup, and `params` tells the kernel which groups are its.
+    pub(super) fn dispatch_in_parts<B: bytemuck::Pod>(
+        &self,
+        sequence: &mut GpuSequence,
+        entry_point: &'static str,
+        params: impl Fn(Groups) -> B,
+        buffers: &[(u32, &wgpu::Buffer)],
+        groups: [usize; 2],
+        work_of_group: u64,
+    ) {
+        let work_of_group = work_of_group.max(1);
+        let most = self.context.submission_limit(FORWARD) / work_of_group;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        for part in Groups::in_parts(groups, most) {
+            let [x, y] = part.count;
+            let work = work_of_group * (x * y) as u64;
+            self.record(sequence, entry_point, &params(part), buffers, (x, y), work);
+        }
+    }
+
+    /// Records a dispatch, in the next submission if this one would become too long.
+    fn record<B: bytemuck::Pod>(
+        &self,
+        sequence: &mut GpuSequence,
+        entry_point: &'static str,
+        params: &B,
+        buffers: &[(u32, &wgpu::Buffer)],
+        (x, y): (usize, usize),
+        work: u64,
+    ) {
+        let limit = self.context.submission_limit(FORWARD);
+        if let Some(recording) = sequence
+            .recording
+            .take_if(|recording| recording.work > 0 && recording.work + work > limit)
+        {
+            let submission = recording.submit(self.context);
+            // Until the device's speed is known, each submission tells more of it. What goes wrong is told by `submit`.
+            if !self.context.is_pace_settled(FORWARD) {
+                let _ = self.context.wait(self.context.map(submission, &[]));
+            }
+            sequence.recording = Some(Recording::begin(self.context));
+        }
         self.compile(entry_point);
         let pipelines = self.pipelines.borrow();
         let pipeline = &pipelines[entry_point];
@@ -93,6 +168,7 @@ impl<'a> Recorder<'a> {
         let Some(recording) = &mut sequence.recording else {
             return;
         };
+        recording.work += work;
         recording.pass.set_pipeline(pipeline);
         recording.pass.set_bind_group(0, &group, &[]);
         recording.pass.dispatch_workgroups(x as u32, y as u32, 1);
@@ -136,7 +212,7 @@ impl<'a> Recorder<'a> {
         &self,
         observed: usize,
         record: impl FnOnce(&mut GpuSequence) -> Result<(), Error>,
-    ) -> Result<(wgpu::SubmissionIndex, usize), Error> {
+    ) -> Result<(Submission, usize), Error> {
         let _turn = self.context.turn();
         let mut sequence = GpuSequence {
             recording: Some(Recording::begin(self.context)),
@@ -166,7 +242,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Waits until a submission is done.
-    pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), Error> {
+    pub(super) fn wait(&self, submission: Submission) -> Result<(), Error> {
         let _turn = self.context.turn();
         Ok(self.context.wait(self.context.map(submission, &[]))?)
     }
@@ -190,10 +266,33 @@ impl<'a> Recorder<'a> {
             .device
             .create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(from, 0, &to, 0, bytes);
-        let submission = self.context.queue.submit([encoder.finish()]);
+        let submission = self.context.submit(encoder, None);
         self.context.check()?;
         let mapping = self.context.map(submission, &[(&to, wgpu::MapMode::Read)]);
         self.context.wait(mapping)?;
         Ok(self.context.take_words(&to, bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_every_group_once_and_none_is_larger_than_it_may_be() {
+        for groups in [[1, 1], [5, 3], [172, 8], [7, 1]] {
+            for most in [0, 1, 4, 7, 172, 500, usize::MAX] {
+                let mut seen = vec![0; groups[0] * groups[1]];
+                for part in Groups::in_parts(groups, most) {
+                    assert!(part.count[0] * part.count[1] <= most.max(1));
+                    for y in part.first[1]..part.first[1] + part.count[1] {
+                        for x in part.first[0]..part.first[0] + part.count[0] {
+                            seen[y * groups[0] + x] += 1;
+                        }
+                    }
+                }
+                assert!(seen.iter().all(|&times| times == 1), "{groups:?}, {most}");
+            }
+        }
     }
 }

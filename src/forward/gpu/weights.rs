@@ -137,7 +137,7 @@ fn upload(
     bytes: usize,
 ) -> Result<wgpu::Buffer, Error> {
     let _turn = context.turn();
-    let made = context.device.create_buffer(&wgpu::BufferDescriptor {
+    let made = context.buffer(&wgpu::BufferDescriptor {
         label: Some("weights"),
         size: bytes.next_multiple_of(4) as u64,
         usage: Usage::STORAGE,

@@ -5,6 +5,8 @@
 //! [`Statistic`], and the adapter's half in `forward/gpu/statistics.rs`.
 
 mod column_norms;
+mod column_sums;
+mod sketch;
 mod tokens;
 
 use crate::model::{Architecture, DecoderBlock};
@@ -14,8 +16,12 @@ use crate::model::{Architecture, DecoderBlock};
 pub(super) enum Statistic {
     /// The sum of squares of each feature.
     ColumnNorms,
+    /// The sum of each feature.
+    ColumnSums,
     /// How many tokens there were.
     Tokens,
+    /// The sketch of so many columns.
+    Sketch(usize),
 }
 
 impl Statistic {
@@ -23,15 +29,19 @@ impl Statistic {
     pub(super) fn len(self, in_features: usize) -> usize {
         match self {
             Self::ColumnNorms => column_norms::len(in_features),
+            Self::ColumnSums => column_sums::len(in_features),
             Self::Tokens => tokens::LEN,
+            Self::Sketch(rank) => sketch::len(in_features, rank),
         }
     }
 
     /// Its numbers for one sequence, `[tokens, in_features]` row-major.
-    pub(super) fn of(self, x: &[f32], in_features: usize) -> Vec<f32> {
+    pub(super) fn of(self, x: &[f32], in_features: usize) -> candle_core::Result<Vec<f32>> {
         match self {
-            Self::ColumnNorms => column_norms::of(x, in_features),
-            Self::Tokens => tokens::of(x, in_features),
+            Self::ColumnNorms => Ok(column_norms::of(x, in_features)),
+            Self::ColumnSums => Ok(column_sums::of(x, in_features)),
+            Self::Tokens => Ok(tokens::of(x, in_features)),
+            Self::Sketch(rank) => sketch::of(x, in_features, rank),
         }
     }
 }
@@ -53,26 +63,27 @@ pub(super) struct StatisticSums {
 
 impl StatisticSums {
     /// Nothing seen yet.
-    pub(super) fn new(statistics: &[Statistic], architecture: &Architecture) -> Self {
-        let blocks = architecture.blocks.iter();
-        let of_block = |block| vec![0.0; numbers(statistics, block)];
+    pub(super) fn new(architecture: &Architecture) -> Self {
         Self {
-            sums: blocks.map(of_block).collect(),
+            sums: vec![Vec::new(); architecture.blocks()],
         }
     }
 
     /// Adds what one sequence showed in a block.
     pub(super) fn add(&mut self, block: usize, observed: &[f32]) {
         let sums = &mut self.sums[block];
+        if sums.is_empty() {
+            sums.resize(observed.len(), 0.0);
+        }
         debug_assert_eq!(sums.len(), observed.len(), "an input that is not observed");
         for (sum, &number) in sums.iter_mut().zip(observed) {
             *sum += f64::from(number);
         }
     }
 
-    /// The next `count` numbers of a block, in the order in which they were observed.
-    pub(super) fn take(&mut self, block: usize, count: usize) -> Vec<f64> {
-        self.sums[block].drain(..count).collect()
+    /// The numbers of a block, in the order in which they were observed. They are gone then.
+    pub(super) fn take(&mut self, block: usize) -> Vec<f64> {
+        std::mem::take(&mut self.sums[block])
     }
 }
 
@@ -83,12 +94,11 @@ mod tests {
     #[test]
     fn sums_come_back_in_the_order_in_which_they_were_observed() {
         let mut sums = StatisticSums {
-            sums: vec![vec![0.0; 2], vec![0.0; 3]],
+            sums: vec![Vec::new(); 2],
         };
         sums.add(1, &[1.0, 2.0, 3.0]);
         sums.add(1, &[1e-9, 2.0, 3.0]);
-        assert_eq!(sums.take(1, 1), [1.0 + f64::from(1e-9_f32)]);
-        assert_eq!(sums.take(1, 2), [4.0, 6.0]);
-        assert_eq!(sums.take(0, 2), [0.0, 0.0], "nothing was observed");
+        assert_eq!(sums.take(1), [1.0 + f64::from(1e-9_f32), 4.0, 6.0]);
+        assert!(sums.take(0).is_empty(), "nothing was observed");
     }
 }

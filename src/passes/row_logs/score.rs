@@ -2,7 +2,7 @@
 
 use crate::dtype::Weight;
 use crate::passes::keys::{NON_FINITE, SMALLEST_LIVE};
-use crate::passes::score::order_key;
+use crate::passes::score::{order_key, value};
 
 /// Logarithms are stored less this, as signed 16-bit numbers, which every CPU compares.
 pub(super) const BIAS: i32 = 1 << 15;
@@ -56,7 +56,7 @@ pub(crate) enum Logs {
 /// Writes the logarithm of each score of one row as 16 bits, from which `mean` and `|q - h|` come out as from the order
 /// keys, since all of them are shifted alike; `None` for a row that has non-finite weights, or scores outside the span.
 #[inline(always)]
-pub(crate) fn row<W: Weight>(
+pub(crate) fn row<const CUBED: bool, W: Weight>(
     weights: &[W],
     multipliers: impl Iterator<Item = f32> + Clone,
     span: Span,
@@ -65,7 +65,7 @@ pub(crate) fn row<W: Weight>(
     // As in `score::row`: whatever is not live lies outside the span.
     let mut highest = 0;
     for ((to, &weight), multiplier) in logs.iter_mut().zip(weights).zip(multipliers.clone()) {
-        let score = f32::from_bits(weight.magnitude_bits()) * multiplier;
+        let score = value::<CUBED>(weight.magnitude_bits()) * multiplier;
         let above = span.above(score.to_bits());
         highest = above.max(highest);
         *to = log(above);
@@ -75,7 +75,7 @@ pub(crate) fn row<W: Weight>(
     }
     let mut outside = false;
     for ((to, &weight), multiplier) in logs.iter_mut().zip(weights).zip(multipliers) {
-        let key = order_key(weight.magnitude_bits(), multiplier);
+        let key = order_key::<CUBED>(weight.magnitude_bits(), multiplier);
         let above = span.above(key);
         let is_live = key as i32 >= SMALLEST_LIVE as i32;
         outside |= is_live & !(2 << 13..Span::WIDTH).contains(&above);
@@ -100,9 +100,9 @@ mod tests {
         let weights: Vec<F32> = weights.iter().map(|w| F32(w.to_bits())).collect();
         let multipliers = multipliers.iter().copied();
         let (mut keys, mut found) = (vec![1; weights.len()], vec![1; weights.len()]);
-        score::row(&weights, multipliers.clone(), &mut keys);
+        score::row::<false, _>(&weights, multipliers.clone(), &mut keys);
         let largest = multipliers.clone().fold(0.0, f32::max);
-        let kind = row(&weights, multipliers, Span::below(largest), &mut found);
+        let kind = row::<false, _>(&weights, multipliers, Span::below(largest), &mut found);
         (keys, kind, found)
     }
 

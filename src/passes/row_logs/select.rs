@@ -303,9 +303,9 @@ mod tests {
         let weights: Vec<F32> = weights.iter().map(|w| F32(w.to_bits())).collect();
         let multipliers = || std::iter::repeat_n(1.0, weights.len());
         let mut order_keys = vec![0; weights.len()];
-        score::row(&weights, multipliers(), &mut order_keys);
+        score::row::<false, _>(&weights, multipliers(), &mut order_keys);
         let mut logs = vec![0; weights.len()];
-        let kind = row_logs::row(&weights, multipliers(), Span::below(1.0), &mut logs);
+        let kind = row_logs::row::<false, _>(&weights, multipliers(), Span::below(1.0), &mut logs);
         Row {
             weights,
             order_keys,

@@ -1,0 +1,146 @@
+//! What the fuzz targets and `tests/hostile.rs` do with bytes from a stranger: each hands them to the library as the file they
+//! pretend to be, and goes on with what it makes of them as far as a run does before it writes.
+//!
+//! This file is compiled into both.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use swiftprune_wgpu::calibration::Text;
+use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::evaluation::Windows;
+use swiftprune_wgpu::internals::Architecture;
+use swiftprune_wgpu::norms::Norms;
+use swiftprune_wgpu::plan::{Draft, NormsSource, Options, Selection};
+
+/// The targets: the name of each, which its corpus has too, and what it does.
+pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+    ("header", header),
+    ("index", index),
+    ("gguf", gguf),
+    ("dat", dat),
+    ("norms", norms),
+    ("config", config),
+    ("tokenizer", tokenizer),
+];
+
+/// The repository's directory, wherever this is compiled.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match here.ends_with("fuzz") {
+        true => here.join(".."),
+        false => here.to_path_buf(),
+    }
+}
+
+/// A file of weights.
+pub fn header(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.safetensors");
+    fs::write(&path, bytes).unwrap();
+    draft(&path);
+}
+
+/// An index beside two shards, and beside a third file outside of its directory.
+pub fn index(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    fs::create_dir(&model).unwrap();
+    fs::write(model.join("a.safetensors"), shard("a", &[1, 2, 3, 4])).unwrap();
+    fs::write(model.join("b.safetensors"), shard("b", &[5, 6, 7, 8])).unwrap();
+    // Too long to be read by chance: whatever is made of it would show.
+    fs::write(dir.path().join("outside.safetensors"), shard("a", &[9; 4])).unwrap();
+    fs::write(model.join("model.safetensors.index.json"), bytes).unwrap();
+    if let Ok(checkpoint) = open(&model) {
+        for shard in &checkpoint.shards {
+            let real = shard.path.canonicalize().unwrap();
+            let inside = real.starts_with(model.canonicalize().unwrap());
+            assert!(inside, "read outside of the model: {}", real.display());
+        }
+    }
+}
+
+/// An importance matrix of llama.cpp, as GGUF.
+pub fn gguf(bytes: &[u8]) {
+    read_norms(bytes, "x.gguf");
+}
+
+/// The older importance matrix.
+pub fn dat(bytes: &[u8]) {
+    read_norms(bytes, "x.dat");
+}
+
+/// A norms file of our own.
+pub fn norms(bytes: &[u8]) {
+    read_norms(bytes, "x.safetensors");
+}
+
+/// A config.json beside weights of a small llama.
+pub fn config(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    link(dir.path(), "model.safetensors");
+    fs::write(dir.path().join("config.json"), bytes).unwrap();
+    if let Ok(checkpoint) = open(dir.path()) {
+        let _ = Architecture::of(&checkpoint);
+    }
+    draft(dir.path());
+}
+
+/// A tokenizer.json beside a model that can be run.
+pub fn tokenizer(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    link(dir.path(), "model.safetensors");
+    link(dir.path(), "config.json");
+    fs::write(dir.path().join("tokenizer.json"), bytes).unwrap();
+    if let Ok(checkpoint) = open(dir.path()) {
+        let text = Text::new(
+            "text",
+            "A text of some words, and numbers: 12345. Ünïcödé 東京.",
+        );
+        let _ = Windows::new(&checkpoint, &text, Some(8), Some(32));
+    }
+}
+
+fn open(path: &Path) -> Result<Checkpoint, swiftprune_wgpu::checkpoint::Error> {
+    Checkpoint::open(path.to_str().unwrap())
+}
+
+/// Opens and plans, as `prune --dry-run` does.
+fn draft(path: &Path) {
+    if let Ok(checkpoint) = open(path) {
+        let options = Options::new(Selection::Exact { sparsity: 0.5 });
+        let _ = Draft::new(checkpoint, options, NormsSource::None);
+    }
+}
+
+fn read_norms(bytes: &[u8], name: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    if let Ok(norms) = Norms::read(&path) {
+        for weight in ["blk.0.ffn_up.weight", "model.layers.0.mlp.up_proj.weight"] {
+            for expert in [None, Some(0), Some(usize::MAX)] {
+                let _ = norms.get(weight, expert, 8);
+            }
+        }
+    }
+}
+
+/// A file of the example model, under its name.
+fn link(dir: &Path, name: &str) {
+    let from = root().join("examples/tiny-llama").join(name);
+    let to = dir.join(name);
+    if fs::hard_link(&from, &to).is_err() {
+        fs::copy(&from, &to).unwrap();
+    }
+}
+
+/// A safetensors file of one tensor of bytes.
+fn shard(name: &str, data: &[u8]) -> Vec<u8> {
+    let len = data.len();
+    let json = format!(r#"{{"{name}":{{"dtype":"U8","shape":[{len}],"data_offsets":[0,{len}]}}}}"#);
+    let mut file = (json.len() as u64).to_le_bytes().to_vec();
+    file.extend(json.as_bytes());
+    file.extend(data);
+    file
+}

@@ -1,0 +1,237 @@
+//! What a layer's output error is measured with: `H = D + U U^T`, a diagonal plus a matrix of rank r, in place of `X^T X`.
+//!
+//! Made of the column norms `n` and the sketch `Y = X^T X Omega` (Nystrom's approximation, in the form of Tropp, Yurtsever,
+//! Udell and Cevher, arXiv 1706.05736):
+//!
+//! ```text
+//!   Y += nu Omega              nu = 1e-6 |Y|, against rounding
+//!   L L^T = Omega^T Y          r x r
+//!   U = Y L^-T
+//!   D_j = max(n_j - sum_k U_jk^2, 1e-3 mean n) + ridge mean n
+//! ```
+//!
+//! So the diagonal of `H` is that of the column norms, raised by the ridge. At rank one, with the whole input in one direction,
+//! this is the Hessian whose inverse is SwiftPrune's score.
+//!
+//! Everything here is f64 on the host, in one order of operations: norms and sketch from a file give the same factors, and so
+//! the same masks, on every machine.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::factor::{Triangle, add_outer, dot};
+use crate::simd::widest;
+use crate::sketch::{self, Sketch};
+
+/// The least that is left of a column's norm beside `U`, of the mean norm.
+const FLOOR: f64 = 1e-3;
+
+/// The shift against rounding, of the sketch's size; the next where that is not enough.
+const SHIFTS: [f64; 3] = [1e-6, 1e-4, 1e-2];
+
+/// `H` of one layer's input, in units of its mean column norm.
+#[derive(Debug)]
+pub(crate) struct Hessian {
+    /// `D`, `[in_features]`.
+    diagonal: Vec<f64>,
+    /// `U`, `[in_features, rank]` row-major.
+    directions: Vec<f64>,
+    rank: usize,
+}
+
+impl Hessian {
+    /// `H` of an input with these column norms and this sketch, of which the first `rank` columns are used. `None` where there
+    /// is none to be had: an input of zeros, or numbers that do not fit each other.
+    pub(crate) fn new(norms: &[f32], sketch: &Sketch, rank: usize, ridge: f64) -> Option<Self> {
+        let (in_features, rank) = (norms.len(), rank.min(sketch.rank));
+        if sketch.in_features != in_features || rank == 0 {
+            return None;
+        }
+        let total: f64 = norms.iter().map(|&n| f64::from(n)).sum();
+        let mean = total / in_features as f64;
+        if !(mean > 0.0 && mean.is_finite()) {
+            return None;
+        }
+        let rows = sketch.values.chunks_exact(sketch.rank);
+        let mut sketched: Vec<f64> = Vec::with_capacity(in_features * rank);
+        for row in rows {
+            sketched.extend(row[..rank].iter().map(|&y| f64::from(y) / mean));
+        }
+        let shifts = SHIFTS.iter();
+        let directions = shifts.copied().find_map(|s| nystrom(&sketched, rank, s))?;
+        let diagonal: Vec<f64> = (directions.chunks_exact(rank).zip(norms))
+            .map(|(u, &n)| (f64::from(n) / mean - dot(u, u)).max(FLOOR) + ridge)
+            .collect();
+        let is_finite = diagonal.iter().chain(&directions).all(|x| x.is_finite());
+        is_finite.then_some(Self {
+            diagonal,
+            directions,
+            rank,
+        })
+    }
+
+    /// The diagonal of `H`, `[in_features]`.
+    pub(super) fn whole_diagonal(&self) -> Vec<f64> {
+        let rows = self.directions.chunks_exact(self.rank);
+        let pairs = rows.zip(&self.diagonal);
+        pairs.map(|(u, d)| d + dot(u, u)).collect()
+    }
+
+    /// Column factors of the score `w^2 / [H^-1]_jj`, `[in_features]`, the largest 1. `None` where the inverse cannot be had.
+    pub(crate) fn column_factors(&self) -> Option<Vec<f32>> {
+        let inverse = self.inverse(&vec![1.0; self.diagonal.len()], 0.0)?;
+        let rows = inverse.vectors.chunks_exact(self.rank);
+        let of_column = |(v, d): (&[f64], &f64)| 1.0 / (d - dot(v, v)).sqrt();
+        let factors: Vec<f64> = rows.zip(&inverse.diagonal).map(of_column).collect();
+        let largest = factors.iter().copied().fold(0.0, f64::max);
+        let is_finite = factors.iter().all(|f| f.is_finite()) && largest > 0.0;
+        is_finite.then(|| factors.iter().map(|f| (f / largest) as f32).collect())
+    }
+
+    /// `S H S + shift I` with `S` the diagonal matrix of `scale`, as a diagonal plus `V V^T`.
+    fn scaled(&self, scale: &[f64], shift: f64) -> DiagonalAndVectors {
+        let scaled = |(d, s): (&f64, &f64)| d * s * s + shift;
+        let rows = self.directions.chunks_exact(self.rank).zip(scale);
+        DiagonalAndVectors {
+            diagonal: self.diagonal.iter().zip(scale).map(scaled).collect(),
+            vectors: rows
+                .flat_map(|(u, s)| u.iter().map(move |u| u * s))
+                .collect(),
+        }
+    }
+
+    /// `(S H S + shift I)^-1` as a diagonal minus `V V^T`, by Woodbury's formula: one factor of r x r.
+    fn inverse(&self, scale: &[f64], shift: f64) -> Option<DiagonalAndVectors> {
+        let rank = self.rank;
+        let scaled = self.scaled(scale, shift);
+        // I + U^T D^-1 U
+        let mut inner = vec![0.0; rank * rank];
+        let (diagonal, vectors) = (&scaled.diagonal, &scaled.vectors);
+        widest(
+            #[inline(always)]
+            || {
+                let mut by_d = vec![0.0; rank];
+                for (u, d) in vectors.chunks_exact(rank).zip(diagonal) {
+                    by_d.iter_mut().zip(u).for_each(|(by_d, u)| *by_d = u / d);
+                    add_outer(&mut inner, u, &by_d);
+                }
+            },
+        );
+        (0..rank).for_each(|k| inner[k * rank + k] += 1.0);
+        let factor = Triangle::of(inner, rank)?;
+        let mut vectors = scaled.vectors;
+        widest(
+            #[inline(always)]
+            || {
+                for (u, d) in vectors.chunks_exact_mut(rank).zip(&scaled.diagonal) {
+                    factor.solve(u);
+                    u.iter_mut().for_each(|u| *u /= d);
+                }
+            },
+        );
+        Some(DiagonalAndVectors {
+            diagonal: scaled.diagonal.iter().map(|d| 1.0 / d).collect(),
+            vectors,
+        })
+    }
+
+    /// `S H S` to multiply with.
+    pub(super) fn product(&self, scale: &[f64]) -> Result<Product> {
+        Product::new(&self.scaled(scale, 0.0), self.rank, 1.0)
+    }
+
+    /// `(S H S + shift I)^-1` to multiply with; `None` where it cannot be had.
+    pub(super) fn inverse_product(&self, scale: &[f64], shift: f64) -> Result<Option<Product>> {
+        let inverse = self.inverse(scale, shift);
+        inverse
+            .map(|inverse| Product::new(&inverse, self.rank, -1.0))
+            .transpose()
+    }
+}
+
+/// `U` of `Y`, `[in_features, rank]`, with a shift of so many times the sketch's size.
+fn nystrom(sketched: &[f64], rank: usize, shift: f64) -> Option<Vec<f64>> {
+    let size = sketched.iter().map(|y| y * y).sum::<f64>().sqrt();
+    let shift = shift * size;
+    let mut shifted = sketched.to_vec();
+    let mut signs = vec![0.0_f32; rank];
+    let mut small = vec![0.0; rank * rank];
+    widest(
+        #[inline(always)]
+        || {
+            let mut omega = vec![0.0; rank];
+            for (feature, y) in shifted.chunks_exact_mut(rank).enumerate() {
+                sketch::signs(feature, &mut signs);
+                for ((omega, &sign), y) in omega.iter_mut().zip(&signs).zip(y.iter_mut()) {
+                    *omega = f64::from(sign);
+                    *y += shift * *omega;
+                }
+                add_outer(&mut small, &omega, y);
+            }
+        },
+    );
+    // Omega^T Y is symmetric but for rounding.
+    for row in 0..rank {
+        for column in 0..row {
+            let mean = 0.5 * (small[row * rank + column] + small[column * rank + row]);
+            small[row * rank + column] = mean;
+        }
+    }
+    let factor = Triangle::of(small, rank)?;
+    widest(
+        #[inline(always)]
+        || {
+            for y in shifted.chunks_exact_mut(rank) {
+                factor.solve(y);
+            }
+        },
+    );
+    Some(shifted)
+}
+
+/// A diagonal, and vectors beside it: `[in_features]`, `[in_features, rank]`.
+struct DiagonalAndVectors {
+    diagonal: Vec<f64>,
+    vectors: Vec<f64>,
+}
+
+/// A symmetric matrix `D + s V V^T` that rows are multiplied with: two thin products and an elementwise step, in f32.
+#[derive(Debug)]
+pub(super) struct Product {
+    diagonal: Vec<f32>,
+    /// `V`, `[in_features, rank]`, and its transpose, both as they are multiplied with.
+    vectors: Tensor,
+    transposed: Tensor,
+    sign: f32,
+}
+
+impl Product {
+    fn new(matrix: &DiagonalAndVectors, rank: usize, sign: f32) -> Result<Self> {
+        let values: Vec<f32> = matrix.vectors.iter().map(|&v| v as f32).collect();
+        let shape = (matrix.diagonal.len(), rank);
+        let vectors = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(Self {
+            diagonal: matrix.diagonal.iter().map(|&d| d as f32).collect(),
+            transposed: vectors.t()?,
+            vectors,
+            sign,
+        })
+    }
+
+    /// Rows, `[rows, in_features]`, times the matrix.
+    pub(super) fn of(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        let in_features = self.diagonal.len();
+        let shape = (rows.len() / in_features, in_features);
+        let low = Tensor::from_slice(rows, shape, &Device::Cpu)?;
+        let low = low.matmul(&self.vectors)?.matmul(&self.transposed)?;
+        let mut product = low.flatten_all()?.to_vec1::<f32>()?;
+        let pairs = product
+            .chunks_exact_mut(in_features)
+            .zip(rows.chunks_exact(in_features));
+        for (product, row) in pairs {
+            for ((y, x), d) in product.iter_mut().zip(row).zip(&self.diagonal) {
+                *y = d * x + self.sign * *y;
+            }
+        }
+        Ok(product)
+    }
+}

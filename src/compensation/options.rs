@@ -1,0 +1,36 @@
+//! What can be asked of compensation.
+
+use serde::Serialize;
+
+use crate::selection::Selection;
+
+/// How the weights that stay are corrected for those that go.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Compensation {
+    /// Columns of the sketch that are used.
+    pub rank: usize,
+    /// What is added to every column's norm, of the mean norm.
+    pub ridge: f64,
+    /// Steps of the conjugate gradients.
+    pub steps: usize,
+    /// Steps of the alternating directions that choose the mask; 0 leaves it to the score.
+    pub mask_steps: usize,
+}
+
+impl Compensation {
+    /// The rank where none is asked for.
+    pub const DEFAULT_RANK: usize = 128;
+
+    /// The defaults for a selection.
+    #[must_use]
+    pub const fn new(selection: &Selection) -> Self {
+        let is_pattern = matches!(selection, Selection::Pattern(_));
+        Self {
+            rank: Self::DEFAULT_RANK,
+            ridge: if is_pattern { 0.03 } else { 0.1 },
+            steps: 8,
+            mask_steps: if is_pattern { 20 } else { 0 },
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Submissions, and whether they were carried out.
+//!
+//! The last dispatch of each adds one to a count on the device, and the last command copies that count to where the host
+//! reads it: its *receipt*. Results are believed only with the right receipt, so that a submission which a driver drops
+//! without a word is noticed, this one or any before it.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::pace::{Pace, Seen};
+use crate::shader::{EntryPoint, Shader, shader};
+
+/// The shader that counts.
+pub static SENTINEL: Shader = shader! {
+    name: "sentinel",
+    summary: "counts the submissions of a queue",
+    files: ["device/sentinel"],
+    entry_points: [COUNT_SUBMISSION],
+};
+
+pub(super) static COUNT_SUBMISSION: EntryPoint = EntryPoint {
+    name: "count_submission",
+    bindings: &[0],
+    workgroup_size: 1,
+};
+
+/// How much work a submission is: its kind, as [`Pace`] has it, and its size.
+pub(crate) type WorkSize = (&'static str, u64);
+
+/// Commands that were submitted.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(super) index: wgpu::SubmissionIndex,
+    /// What the count is once it is carried out.
+    pub(super) number: u32,
+    pub(super) receipt: wgpu::Buffer,
+}
+
+/// What was submitted to one queue, and what is known to be done.
+#[derive(Debug, Default)]
+pub(super) struct Submissions {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Submissions so far.
+    count: u32,
+    /// Those that are not known to be done, the oldest first.
+    pending: VecDeque<Pending>,
+    /// When the last one that is done was known to be.
+    last_done: Option<Instant>,
+    pace: Pace,
+    /// Receipts to be used again.
+    idle: Vec<wgpu::Buffer>,
+    /// The longest that one submission has taken, as far as it was waited for.
+    #[cfg(test)]
+    longest: Duration,
+}
+
+#[derive(Debug)]
+struct Pending {
+    number: u32,
+    work: Option<WorkSize>,
+    at: Instant,
+}
+
+impl Submissions {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A receipt to be written, if one is idle.
+    pub(super) fn receipt(&self) -> Option<wgpu::Buffer> {
+        self.lock().idle.pop()
+    }
+
+    /// Counts a submission; gives its number.
+    pub(super) fn count(&self, work: Option<WorkSize>) -> u32 {
+        let mut state = self.lock();
+        state.count = state.count.wrapping_add(1);
+        let number = state.count;
+        let at = Instant::now();
+        state.pending.push_back(Pending { number, work, at });
+        number
+    }
+
+    /// Books what was learned from waiting so long for a submission, and with it for those before it; keeps its receipt.
+    pub(super) fn done(&self, number: u32, waited: Duration, receipt: wgpu::Buffer) {
+        let mut state = self.lock();
+        state.idle.push(receipt);
+        let now = Instant::now();
+        let mut seen: Option<(&'static str, Seen)> = None;
+        let mut start = None;
+        // Numbers wrap around.
+        while let Some(first) = state.pending.front()
+            && number.wrapping_sub(first.number) < u32::MAX / 2
+        {
+            let begun = state.last_done.map_or(first.at, |done| done.max(first.at));
+            let start = *start.get_or_insert(begun);
+            let elapsed = now.saturating_duration_since(start);
+            if let Some((kind, work)) = first.work {
+                let (_, seen) = seen.get_or_insert((
+                    kind,
+                    Seen {
+                        largest: 0,
+                        total: 0,
+                        elapsed,
+                        waited: waited * 4 >= elapsed,
+                    },
+                ));
+                seen.largest = seen.largest.max(work);
+                seen.total += work;
+            }
+            state.pending.pop_front();
+        }
+        state.last_done = Some(now);
+        if let Some((kind, seen)) = seen {
+            log::trace!("{kind}: {seen:?}");
+            #[cfg(test)]
+            if seen.waited {
+                let share = seen.largest as f64 / seen.total.max(1) as f64;
+                state.longest = state.longest.max(seen.elapsed.mul_f64(share));
+            }
+            state.pace.learn(kind, seen);
+        }
+    }
+
+    /// The longest that a submission has taken since this was asked last.
+    #[cfg(test)]
+    pub(super) fn take_longest(&self) -> Duration {
+        std::mem::take(&mut self.lock().longest)
+    }
+
+    /// The most work that a submission of this kind should be.
+    pub(super) fn limit(&self, kind: &'static str) -> u64 {
+        self.lock().pace.limit(kind)
+    }
+
+    /// Whether [`Self::limit`] has been found.
+    pub(super) fn is_settled(&self, kind: &'static str) -> bool {
+        self.lock().pace.is_settled(kind)
+    }
+}

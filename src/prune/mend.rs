@@ -1,0 +1,99 @@
+//! Rows that are mended after they were pruned: between the mask that a device gives and the bytes that are written.
+
+use candle_core::Error as CandleError;
+
+use super::error::Error;
+use crate::compensation::{Mender, decode, round_row};
+use crate::counts::Counts;
+use crate::device::cpu;
+use crate::dtype::Dtype;
+use crate::mask::Mask;
+use crate::recipe::{Factors, Recipe, Rows};
+
+/// Bytes that the f32 values of the rows which are mended together may take.
+const VALUES_BYTES: usize = 4 << 20;
+
+/// How many rows are mended together. The same on every machine, so that the same bytes come out.
+pub(super) const fn rows_together(in_features: usize) -> usize {
+    let rows = VALUES_BYTES / (4 * if in_features == 0 { 1 } else { in_features });
+    if rows < 16 { 16 } else { rows }
+}
+
+/// Bytes of memory that mending rows takes: their values and what the steps keep beside them.
+pub(super) const fn memory(in_features: usize) -> u64 {
+    (12 * 4 * rows_together(in_features) * in_features) as u64
+}
+
+/// Prunes rows by `mask` where they lie, mends them, and counts. A row that cannot be mended (a weight that is not finite, a
+/// value that its dtype has no room for) is pruned alone.
+pub(super) fn mend(
+    mender: &Mender,
+    recipe: &Recipe,
+    (dtype, in_features): (Dtype, usize),
+    bytes: &mut [u8],
+    mut mask: Mask,
+    squares: bool,
+) -> Result<Counts, Error> {
+    let mut weights = decode(dtype, bytes);
+    let is_sound: Vec<bool> = weights
+        .chunks_exact_mut(in_features)
+        .map(|row| {
+            let is_finite = row.iter().all(|weight| weight.is_finite());
+            if !is_finite {
+                row.fill(0.0);
+            }
+            is_finite
+        })
+        .collect();
+    // By the rule of the recipe; the scores are the values themselves.
+    let by_value = Recipe {
+        selection: recipe.selection,
+        factors: Factors::new(vec![1.0; in_features], None),
+    };
+    let of_score = mask.clone();
+    let mut choose = |values: &[f32]| -> Result<Mask, Error> {
+        let bytes = bytemuck::cast_slice(values);
+        Ok(cpu::mask(
+            Rows::new(Dtype::F32, in_features, bytes),
+            0,
+            &by_value,
+        ))
+    };
+    let mended = mender.mend(&weights, &mut mask, &mut choose)?;
+
+    let mut counts = Counts::default();
+    let row_bytes = in_features * dtype.size();
+    for (row, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
+        let range = row * in_features..(row + 1) * in_features;
+        let (values, weights) = (&mended.values[range.clone()], &weights[range]);
+        let (before, after) = (mended.before[row], mended.after[row]);
+        // Fewer zeros than before are not believed either: f32 has not been enough then.
+        let is_better = is_sound[row] && after.is_finite() && after <= before;
+        let zeros_before = weights.iter().filter(|weight| **weight == 0.0).count();
+        if is_better && round_row(dtype, values, bytes) {
+            counts.weights += in_features as u64;
+            counts.zeros_before += zeros_before as u64;
+            counts.error_pruned += before;
+            counts.error_mended += after;
+            let stored = decode(dtype, bytes);
+            counts.zeros += stored.iter().filter(|value| **value == 0.0).count() as u64;
+            if squares {
+                for (&stored, &weight) in stored.iter().zip(weights) {
+                    let (stored, weight) = (f64::from(stored), f64::from(weight));
+                    counts.squares += weight * weight;
+                    counts.squares_changed += (weight - stored) * (weight - stored);
+                }
+            }
+        } else {
+            counts += of_score.row(row).apply(dtype, bytes, squares);
+            counts.rows_not_mended += 1;
+        }
+    }
+    Ok(counts)
+}
+
+impl From<CandleError> for Error {
+    fn from(error: CandleError) -> Self {
+        Self::Mending(error.to_string())
+    }
+}

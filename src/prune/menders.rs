@@ -1,0 +1,86 @@
+//! What matrices are mended with: made once an input, for all the weights that read it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::error::Error;
+use crate::compensation::{Compensation, Hessian, Mender};
+use crate::plan::Plan;
+use crate::targets::Target;
+
+/// Inputs whose products are kept: weights that read the same one follow each other closely in a file.
+const RECENT: usize = 4;
+
+/// Bytes of memory that the products of a few inputs take, while one more is made of its sketch in f64.
+pub(super) const fn memory(in_features: usize, rank: usize) -> u64 {
+    (in_features * rank * (2 * 4 * RECENT + 4 + 4 * 8)) as u64
+}
+
+/// What an input gives.
+#[derive(Debug)]
+pub(super) struct InputMender {
+    /// Column factors of the score with the inverse Hessian.
+    pub(super) column_factors: Option<Vec<f32>>,
+    pub(super) mender: Mender,
+}
+
+/// `None` where the input has no Hessian that can be used.
+type Made = Arc<OnceLock<Result<Option<Arc<InputMender>>, String>>>;
+
+/// The menders of a run.
+#[derive(Debug, Default)]
+pub(super) struct Menders {
+    recent: Mutex<VecDeque<(u64, Made)>>,
+}
+
+impl Menders {
+    /// That of one matrix; `None` where it cannot be mended.
+    pub(super) fn of(
+        &self,
+        plan: &Plan,
+        compensation: Compensation,
+        (tensor, target, expert): (&str, &Target, usize),
+    ) -> Result<Option<Arc<InputMender>>, Error> {
+        let Some(sketch) = plan.sketch_place(tensor, target, expert) else {
+            return Ok(None);
+        };
+        let made = {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            match recent.iter().find(|(place, _)| *place == sketch) {
+                Some((_, made)) => Arc::clone(made),
+                None => {
+                    let made = Made::default();
+                    recent.push_front((sketch, Arc::clone(&made)));
+                    recent.truncate(RECENT);
+                    made
+                }
+            }
+        };
+        // Whoever comes first makes it; the others wait.
+        let make = || {
+            let hessian = plan.hessian_of(tensor, target, expert);
+            make(
+                hessian.map_err(|error| error.to_string())?.as_ref(),
+                compensation,
+            )
+        };
+        made.get_or_init(make).clone().map_err(Error::Mending)
+    }
+}
+
+fn make(
+    hessian: Option<&Hessian>,
+    compensation: Compensation,
+) -> Result<Option<Arc<InputMender>>, String> {
+    let Some(hessian) = hessian else {
+        return Ok(None);
+    };
+    let mender = Mender::new(hessian, compensation).map_err(|error| error.to_string())?;
+    let of_input = |mender| {
+        Arc::new(InputMender {
+            column_factors: hessian.column_factors(),
+            mender,
+        })
+    };
+    Ok(mender.map(of_input))
+}

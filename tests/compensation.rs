@@ -1,0 +1,244 @@
+//! `prune --compensate` on the example model, as a user runs it: the pattern is exact, the output verifies, norms with sketches
+//! from a file give the same bytes, and what cannot be done is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs a command in which MODEL stands for the example, and names in capitals for places of this test.
+    fn run(&self, arguments: &[&str]) -> Output {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-llama");
+        let arguments = arguments.iter().map(|argument| match *argument {
+            "MODEL" => example.clone().into_os_string(),
+            name if name.chars().all(|c| c.is_ascii_uppercase()) => {
+                self.path(&name.to_lowercase()).into_os_string()
+            }
+            other => other.into(),
+        });
+        Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let done = self.run(arguments);
+        assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+        said(&done)
+    }
+
+    fn weights(&self, out: &str) -> Vec<u8> {
+        fs::read(self.path(out).join("model.safetensors")).unwrap()
+    }
+}
+
+fn said(done: &Output) -> String {
+    let text =
+        [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    text.concat()
+}
+
+const CPU: [&str; 2] = ["--device", "cpu"];
+
+#[test]
+fn every_selection_is_met_to_the_last_weight_and_the_output_error_falls() {
+    let place = Place::new();
+    for (index, asked) in [
+        ["--sparsity", "0.5"],
+        ["--sparsity", "0.7"],
+        ["--pattern", "2:4"],
+        ["--pattern", "3:7"],
+        ["--lambda", "-0.25"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let report = place.path("report.json");
+        let report = report.to_str().unwrap();
+        let mut arguments = vec![
+            "prune",
+            "MODEL",
+            "--compensate",
+            "32",
+            "-o",
+            "OUT",
+            "--force",
+        ];
+        arguments.extend(asked);
+        arguments.extend(CPU);
+        arguments.extend(["--report", report]);
+        if index == 1 {
+            arguments.extend(["--selection", "exact"]);
+        }
+        let text = place.succeeds(&arguments);
+        assert!(text.contains("kept weights were corrected"), "{text}");
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+        assert_eq!(json["compensation"]["rank"], 32);
+        let left = json["prunable"]["output_error_left"].as_f64().unwrap();
+        assert!(
+            (0.0..0.9).contains(&left),
+            "{asked:?}: {left} of the error is left"
+        );
+        place.succeeds(&["verify", "MODEL", "OUT", "--report", report]);
+        // Its kept weights are not the original's, and verify must know why.
+        let plain = place.run(&["verify", "MODEL", "OUT"]);
+        assert_eq!(plain.status.code(), Some(3), "{}", said(&plain));
+    }
+}
+
+#[test]
+fn sketches_from_a_file_give_the_same_bytes_whatever_the_number_of_threads() {
+    let place = Place::new();
+    let norms = place.path("norms.safetensors");
+    let norms = norms.to_str().unwrap();
+    place.succeeds(&[
+        "calibrate",
+        "MODEL",
+        "--sketch",
+        "48",
+        "-o",
+        norms,
+        "--device",
+        "cpu",
+    ]);
+    let prune = |out: &str, more: &[&str]| {
+        let mut arguments = vec!["prune", "MODEL", "--compensate", "32", "-o", out];
+        arguments.extend(CPU);
+        arguments.extend(more);
+        place.succeeds(&arguments);
+    };
+    prune("MEASURED", &[]);
+    prune("FILE", &["--norms", norms]);
+    prune("ONE", &["--norms", norms, "--threads", "1"]);
+    prune("THREE", &["--norms", norms, "--threads", "3"]);
+    // The first 32 columns of 48 are those of a sketch of rank 32.
+    let file = place.weights("file");
+    assert!(
+        file == place.weights("measured"),
+        "measured in the run or read from a file"
+    );
+    assert!(
+        file == place.weights("one") && file == place.weights("three"),
+        "threads"
+    );
+}
+
+#[test]
+fn without_compensation_a_file_with_sketches_prunes_as_one_without() {
+    let place = Place::new();
+    let with = place.path("with.safetensors");
+    let without = place.path("without.safetensors");
+    let (with, without) = (with.to_str().unwrap(), without.to_str().unwrap());
+    place.succeeds(&[
+        "calibrate",
+        "MODEL",
+        "--sketch",
+        "-o",
+        with,
+        "--device",
+        "cpu",
+    ]);
+    place.succeeds(&["calibrate", "MODEL", "-o", without, "--device", "cpu"]);
+    for (out, norms) in [("A", with), ("B", without)] {
+        place.succeeds(&[
+            "prune", "MODEL", "--norms", norms, "-o", out, "--device", "cpu",
+        ]);
+    }
+    assert!(place.weights("a") == place.weights("b"));
+}
+
+#[test]
+fn what_compensation_needs_and_is_not_there_is_an_error_with_the_way_on() {
+    let place = Place::new();
+    let norms = place.path("norms.safetensors");
+    let norms = norms.to_str().unwrap();
+    place.succeeds(&["calibrate", "MODEL", "-o", norms, "--device", "cpu"]);
+    let smaller = place.path("smaller.safetensors");
+    let smaller = smaller.to_str().unwrap();
+    place.succeeds(&[
+        "calibrate",
+        "MODEL",
+        "--sketch",
+        "16",
+        "-o",
+        smaller,
+        "--device",
+        "cpu",
+    ]);
+    for (more, says) in [
+        (["--norms", norms], "calibrate --sketch 128"),
+        (["--norms", smaller], "--compensate 16 uses what is there"),
+        (
+            ["--calibration", "none"],
+            "--compensate needs a calibration",
+        ),
+    ] {
+        let mut arguments = vec!["prune", "MODEL", "--compensate", "-o", "OUT"];
+        arguments.extend(CPU);
+        arguments.extend(more);
+        let done = place.run(&arguments);
+        assert_eq!(done.status.code(), Some(2), "{}", said(&done));
+        assert!(said(&done).contains(says), "{says}: {}", said(&done));
+        assert!(!place.path("out").exists());
+    }
+}
+
+#[test]
+fn a_damaged_sketch_is_refused_by_name() {
+    let place = Place::new();
+    let norms = place.path("norms.safetensors");
+    let path = norms.to_str().unwrap();
+    place.succeeds(&[
+        "calibrate",
+        "MODEL",
+        "--sketch",
+        "32",
+        "-o",
+        path,
+        "--device",
+        "cpu",
+    ]);
+    let mut bytes = fs::read(&norms).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let (name, at) = (json.as_object().unwrap().iter())
+        .filter(|(name, _)| name.ends_with(".sketch"))
+        .map(|(name, tensor)| (name, tensor["data_offsets"][0].as_u64().unwrap() as usize))
+        .next()
+        .unwrap();
+    bytes[8 + header + at..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&norms, &bytes).unwrap();
+    let done = place.run(&[
+        "prune",
+        "MODEL",
+        "--compensate",
+        "32",
+        "--norms",
+        path,
+        "-o",
+        "OUT",
+    ]);
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    let weight = name.strip_suffix(".sketch").unwrap();
+    assert!(
+        said(&done).contains(weight) && said(&done).contains("not finite"),
+        "{}",
+        said(&done)
+    );
+}

@@ -1,0 +1,154 @@
+//! The example model, edited; the program, run, waited for and killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The example model in `dir`, with its weights edited by name.
+pub(crate) fn example(dir: &Path, edit: impl FnMut(&str, &mut [u8])) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-llama");
+    let model = dir.join("model");
+    fs::create_dir(&model).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        fs::copy(from.join(name), model.join(name)).unwrap();
+    }
+    let mut bytes = fs::read(from.join("model.safetensors")).unwrap();
+    for_each_tensor(&mut bytes, edit);
+    fs::write(model.join("model.safetensors"), bytes).unwrap();
+    model
+}
+
+/// The example model in `dir/model`, in three shards with an index.
+pub(crate) fn sharded_example(dir: &Path) -> PathBuf {
+    let model = example(dir, |_, _| {});
+    let bytes = fs::read(model.join("model.safetensors")).unwrap();
+    fs::remove_file(model.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: Vec<_> = tensors.iter().collect();
+    all.sort_by_key(|(name, _)| (*name).to_owned());
+    let mut map = serde_json::Map::new();
+    let share = all.len().div_ceil(3);
+    for (at, part) in all.chunks(share).enumerate() {
+        let file = format!("model-0000{}-of-00003.safetensors", at + 1);
+        for (name, _) in part {
+            map.insert((*name).to_owned(), file.clone().into());
+        }
+        let part = part.iter().map(|(name, tensor)| (name, tensor));
+        let shard = safetensors::serialize(part, None).unwrap();
+        fs::write(model.join(file), shard).unwrap();
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    let path = model.join("model.safetensors.index.json");
+    fs::write(path, index.to_string()).unwrap();
+    model
+}
+
+/// Every file below a directory with its bytes, by its path in it.
+pub(crate) fn tree(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut directories = vec![dir.to_path_buf()];
+    while let Some(at) = directories.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let within = path.strip_prefix(dir).unwrap().to_path_buf();
+                all.push((within, fs::read(&path).unwrap()));
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// Every tensor of a safetensors file: its name and its bytes.
+pub(crate) fn for_each_tensor(file: &mut [u8], mut each: impl FnMut(&str, &mut [u8])) {
+    let (len, rest) = file.split_at_mut(8);
+    let len = usize::try_from(u64::from_le_bytes((*len).try_into().unwrap())).unwrap();
+    let (header, data) = rest.split_at_mut(len);
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    for (name, entry) in header.as_object().unwrap() {
+        if let Some(offsets) = entry["data_offsets"].as_array() {
+            let [begin, end] = [0, 1].map(|i| offsets[i].as_u64().unwrap() as usize);
+            each(name, &mut data[begin..end]);
+        }
+    }
+}
+
+pub(crate) fn prune(model: &Path, out: &Path, options: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+        .arg("prune")
+        .arg(model)
+        .arg("-o")
+        .arg(out)
+        .args(["--device", "cpu"])
+        .args(options)
+        .output()
+        .unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// How often the built-in text is repeated, so that a signal finds the calibration under way.
+pub(crate) const LONG_TEXT: usize = 2;
+
+/// A run in `dir` whose output is staged.
+pub(crate) fn under_way(dir: &Path) -> Child {
+    example(dir, |_, _| {});
+    let text = fs::read_to_string("src/text/builtin.txt").unwrap();
+    fs::write(dir.join("text.txt"), text.repeat(LONG_TEXT)).unwrap();
+    let run = start(dir);
+    wait_until(|| !staged(dir).is_empty());
+    run
+}
+
+/// A run from `model` to `out` that calibrates for long.
+pub(crate) fn start(dir: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+        .arg("prune")
+        .arg(dir.join("model"))
+        .arg("-o")
+        .arg(dir.join("out"))
+        .arg("--calibration")
+        .arg(dir.join("text.txt"))
+        .args(["--tokens", "12000", "--device", "cpu"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) fn kill(run: &Child, signal: &str) {
+    let id = run.id().to_string();
+    let status = Command::new("kill").args(["-s", signal, &id]).status();
+    assert!(status.unwrap().success());
+}
+
+pub(crate) fn wait_until(done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed().as_secs() < 120, "nothing happened");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What is staged in a directory.
+pub(crate) fn staged(dir: &Path) -> Vec<String> {
+    let mut names = names(dir);
+    names.retain(|name| name.starts_with(".out."));
+    names
+}
+
+/// All names in a directory, hidden ones too.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
