@@ -22,6 +22,7 @@ use swiftprune_wgpu::run::{NormsRequest, Request, run};
 
 mod configurations;
 mod pruning;
+mod refusals;
 mod texts;
 
 /// What transformers computed.
