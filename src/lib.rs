@@ -85,8 +85,8 @@ pub mod internals {
     pub use crate::fixtures::{
         NamedSelection, Random, WeightMatrix, random_norms, rules, trained_norms,
     };
-    pub use crate::forward::Forward;
     pub use crate::forward::kernels::{KERNELS, Kernel};
+    pub use crate::forward::{Forward, SiteStatistics};
     pub use crate::model::Architecture;
     pub use crate::passes::{FUSED, PASSES, WIDE_WORKGROUP_BYTES, params_layout};
     pub use crate::recipe::Step;

@@ -69,7 +69,7 @@ fn every_selection_is_met_to_the_last_weight_and_the_output_error_falls() {
     .iter()
     .enumerate()
     {
-        let report = place.path("report.json");
+        let report = place.path(&format!("report-{index}.json"));
         let report = report.to_str().unwrap();
         let mut arguments = vec![
             "prune",

@@ -135,16 +135,16 @@ pub(super) struct Prune {
     /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128
     #[arg(long, value_name = "G", value_parser = gain_shift, default_value = "1/8", help_heading = "Which weights")]
     pub gain: u32,
-    /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128]
+    /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128, or 256
+    /// with --pattern]
     #[arg(
         long,
         value_name = "RANK",
         num_args = 0..=1,
-        default_missing_value = "128",
         value_parser = rank,
         help_heading = "Which weights"
     )]
-    pub compensate: Option<usize>,
+    pub compensate: Option<Option<usize>>,
     /// What compensation adds to every column norm, relative to their mean [default: 0.1, or 0.03 with --pattern]
     #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
     pub ridge: Option<f64>,

@@ -120,11 +120,8 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     options.keep_non_finite = args.keep_non_finite;
     options.compensation = args.compensate.map(|rank| {
         let mut compensation = Compensation::new(&selection);
-        compensation.rank = rank;
+        compensation.rank = rank.unwrap_or(compensation.rank);
         compensation.ridge = args.ridge.unwrap_or(compensation.ridge);
-        let from = |name: &str| std::env::var(name).ok()?.parse().ok();
-        compensation.steps = from("SP_STEPS").unwrap_or(compensation.steps);
-        compensation.mask_steps = from("SP_MASK").unwrap_or(compensation.mask_steps);
         compensation
     });
     options.squared_error = args.json || args.report.is_some();

@@ -26,7 +26,10 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
         format!(
             "score   {}: {}{}",
             score.name,
-            score.formula,
+            match draft.options().compensation {
+                Some(_) if score.has_inverse_hessian() => "w^2 / [H^-1]_jj",
+                _ => score.formula,
+            },
             if is_without_norms && score.norms != NormsUse::Unused {
                 ", with n = 1"
             } else {

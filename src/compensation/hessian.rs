@@ -224,14 +224,17 @@ impl Product {
         let low = Tensor::from_slice(rows, shape, &Device::Cpu)?;
         let low = low.matmul(&self.vectors)?.matmul(&self.transposed)?;
         let mut product = low.flatten_all()?.to_vec1::<f32>()?;
-        let pairs = product
-            .chunks_exact_mut(in_features)
-            .zip(rows.chunks_exact(in_features));
-        for (product, row) in pairs {
-            for ((y, x), d) in product.iter_mut().zip(row).zip(&self.diagonal) {
-                *y = d * x + self.sign * *y;
-            }
-        }
+        widest(
+            #[inline(always)]
+            || {
+                let rows = rows.chunks_exact(in_features);
+                for (product, row) in product.chunks_exact_mut(in_features).zip(rows) {
+                    for ((y, x), d) in product.iter_mut().zip(row).zip(&self.diagonal) {
+                        *y = d * x + self.sign * *y;
+                    }
+                }
+            },
+        );
         Ok(product)
     }
 }

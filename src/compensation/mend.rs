@@ -16,6 +16,7 @@ use candle_core::Result;
 use super::hessian::{Hessian, Product};
 use super::options::Compensation;
 use crate::mask::Mask;
+use crate::simd::widest;
 
 /// Steps at the end of the alternating directions in which the mask stays.
 const SETTLED: usize = 5;
@@ -115,12 +116,16 @@ impl Mender {
     fn row_dots(&self, a: &[f32], b: &[f32]) -> Vec<f64> {
         let in_features = self.scale.len();
         let rows = a.chunks_exact(in_features).zip(b.chunks_exact(in_features));
-        rows.map(|(a, b)| dot(a, b)).collect()
+        let mut dots = Vec::with_capacity(rows.len());
+        widest(
+            #[inline(always)]
+            || dots.extend(rows.map(|(a, b)| dot(a, b))),
+        );
+        dots
     }
 
     /// Conjugate gradients from `values`; the output error of each row afterwards.
     fn descend(&self, weights: &[f32], kept: &[bool], values: &mut [f32]) -> Result<Vec<f64>> {
-        let in_features = self.scale.len();
         let error: Vec<f32> = (weights.iter().zip(values.iter()))
             .map(|(w, v)| w - v)
             .collect();
@@ -134,38 +139,23 @@ impl Mender {
         let mut squares = self.row_dots(&residual, &residual);
         for _ in 0..self.options.steps {
             let product = self.product.of(&direction)?;
-            let curvatures = self.row_dots(&direction, &product);
-            let rows = (values.chunks_exact_mut(in_features))
-                .zip(residual.chunks_exact_mut(in_features))
-                .zip(direction.chunks_exact_mut(in_features))
-                .zip(product.chunks_exact(in_features))
-                .zip(kept.chunks_exact(in_features));
-            let of_rows = squares.iter_mut().zip(&mut left).zip(&curvatures);
-            for (((((value, residual), direction), product), kept), ((square, left), &curvature)) in
-                rows.zip(of_rows)
-            {
-                // A row that is there already, or that rounding has worn down.
-                if !(curvature > 0.0 && *square > 0.0) {
-                    continue;
-                }
-                let alpha = *square / curvature;
-                *left -= alpha * *square;
-                let step = alpha as f32;
-                for (((value, residual), &direction), (&product, &kept)) in (value.iter_mut())
-                    .zip(residual.iter_mut())
-                    .zip(direction.iter())
-                    .zip(product.iter().zip(kept))
-                {
-                    *value += step * direction;
-                    *residual -= if kept { step * product } else { 0.0 };
-                }
-                let now = dot(residual, residual);
-                let beta = (now / *square) as f32;
-                *square = now;
-                for (direction, &residual) in direction.iter_mut().zip(residual.iter()) {
-                    *direction = residual + beta * *direction;
-                }
-            }
+            widest(
+                #[inline(always)]
+                || {
+                    let in_features = self.scale.len();
+                    let rows = (values.chunks_exact_mut(in_features))
+                        .zip(residual.chunks_exact_mut(in_features))
+                        .zip(direction.chunks_exact_mut(in_features))
+                        .zip(product.chunks_exact(in_features))
+                        .zip(kept.chunks_exact(in_features));
+                    let of_rows = squares.iter_mut().zip(&mut left);
+                    for (((((value, residual), direction), product), kept), (square, left)) in
+                        rows.zip(of_rows)
+                    {
+                        step((value, residual, direction), product, kept, (square, left));
+                    }
+                },
+            );
         }
         Ok(left.iter().map(|left| left.max(0.0)).collect())
     }
@@ -208,6 +198,39 @@ impl Mender {
             }
         }
         Ok(pruned)
+    }
+}
+
+/// One step of one row: along `direction`, whose product with `H` is given. `square` is that of the residual, `left` the output
+/// error.
+#[inline(always)]
+fn step(
+    (value, residual, direction): (&mut [f32], &mut [f32], &mut [f32]),
+    product: &[f32],
+    kept: &[bool],
+    (square, left): (&mut f64, &mut f64),
+) {
+    let curvature = dot(direction, product);
+    // A row that is there already, or that rounding has worn down.
+    if !(curvature > 0.0 && *square > 0.0) {
+        return;
+    }
+    let alpha = *square / curvature;
+    *left -= alpha * *square;
+    let step = alpha as f32;
+    for (((value, residual), &direction), (&product, &kept)) in (value.iter_mut())
+        .zip(residual.iter_mut())
+        .zip(direction.iter())
+        .zip(product.iter().zip(kept))
+    {
+        *value += step * direction;
+        *residual -= if kept { step * product } else { 0.0 };
+    }
+    let now = dot(residual, residual);
+    let beta = (now / *square) as f32;
+    *square = now;
+    for (direction, &residual) in direction.iter_mut().zip(residual.iter()) {
+        *direction = residual + beta * *direction;
     }
 }
 

@@ -19,15 +19,12 @@ pub struct Compensation {
 }
 
 impl Compensation {
-    /// The rank where none is asked for.
-    pub const DEFAULT_RANK: usize = 128;
-
-    /// The defaults for a selection.
+    /// The defaults for a selection, chosen by measurement: docs/quality.md.
     #[must_use]
     pub const fn new(selection: &Selection) -> Self {
         let is_pattern = matches!(selection, Selection::Pattern(_));
         Self {
-            rank: Self::DEFAULT_RANK,
+            rank: if is_pattern { 256 } else { 128 },
             ridge: if is_pattern { 0.03 } else { 0.1 },
             steps: 8,
             mask_steps: if is_pattern { 20 } else { 0 },

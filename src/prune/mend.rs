@@ -10,13 +10,21 @@ use crate::dtype::Dtype;
 use crate::mask::Mask;
 use crate::recipe::{Factors, Recipe, Rows};
 
-/// Bytes that the f32 values of the rows which are mended together may take.
-const VALUES_BYTES: usize = 4 << 20;
+/// Bytes that the f32 values of the rows which are mended together may take: small enough that the steps' other values stay in
+/// a core's cache with them.
+const VALUES_BYTES: usize = 512 << 10;
+
+/// The fewest rows that are mended together, so that a product is worth its packing.
+const FEWEST_ROWS: usize = 48;
 
 /// How many rows are mended together. The same on every machine, so that the same bytes come out.
 pub(super) const fn rows_together(in_features: usize) -> usize {
     let rows = VALUES_BYTES / (4 * if in_features == 0 { 1 } else { in_features });
-    if rows < 16 { 16 } else { rows }
+    if rows < FEWEST_ROWS {
+        FEWEST_ROWS
+    } else {
+        rows
+    }
 }
 
 /// Bytes of memory that mending rows takes: their values and what the steps keep beside them.

@@ -23,6 +23,7 @@ use swiftprune_wgpu::run::{NormsRequest, Request, run};
 mod configurations;
 mod pruning;
 mod refusals;
+mod sketches;
 mod texts;
 
 /// What transformers computed.
