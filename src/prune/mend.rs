@@ -20,7 +20,11 @@ const FEWEST_ROWS: usize = 48;
 /// How many rows are mended together. The same on every machine, so that the same bytes come out.
 pub(super) const fn rows_together(in_features: usize) -> usize {
     let rows = VALUES_BYTES / (4 * if in_features == 0 { 1 } else { in_features });
-    if rows < FEWEST_ROWS { FEWEST_ROWS } else { rows }
+    if rows < FEWEST_ROWS {
+        FEWEST_ROWS
+    } else {
+        rows
+    }
 }
 
 /// Bytes of memory that mending rows takes: their values and what the steps keep beside them.

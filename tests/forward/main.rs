@@ -22,6 +22,7 @@ use swiftprune_wgpu::run::{NormsRequest, Request, run};
 
 mod configurations;
 mod pruning;
+mod refusals;
 mod sketches;
 mod texts;
 
@@ -346,44 +347,44 @@ fn a_sequence_longer_than_the_table_of_positions_is_refused() {
     assert!(error.to_string().contains(says), "{error}");
 }
 
-/// Longer than a tile of any kernel, and no multiple of one.
+/// Sequences for a case: longer than a tile of any kernel, and no multiple of one.
+fn long_sequences(name: &str) -> [Vec<u32>; 3] {
+    // Learned positions end.
+    let longest = match runs_beyond_its_context(name) {
+        true => 150,
+        false => 64,
+    };
+    [longest, 33, 1].map(|len| (0..len).map(|i| (i * i * 7 + 3) % 80).collect())
+}
+
 #[test]
 fn an_adapter_measures_what_the_cpu_does_on_sequences_longer_than_a_tile() {
-    for name in &cases() {
+    let measure = |name: &str, device: &Device| {
         let checkpoint = open(&folder(name));
         let architecture = Architecture::of(&checkpoint).unwrap();
-        // Learned positions end.
-        let longest = if runs_beyond_its_context(name) {
-            150
-        } else {
-            64
-        };
-        let texts = [longest, 33, 1];
-        let texts =
-            texts.map(|len| -> Vec<u32> { (0..len).map(|i| (i * i * 7 + 3) % 80).collect() });
+        let forward = Forward::new(&checkpoint, &architecture, device);
+        let texts = long_sequences(name);
         let sequences: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let reference = cpu(2);
-        let expected = Forward::new(&checkpoint, &architecture, &reference);
-        let norms = column_norms(&expected, &sequences);
-        let losses = expected.losses(&sequences, &|_| {}).unwrap();
-        on_every_device(|device| {
-            let forward = Forward::new(&checkpoint, &architecture, device);
-            let got = column_norms(&forward, &sequences);
+        let losses = forward.losses(&sequences, &|_| {}).unwrap();
+        (column_norms(&forward, &sequences), losses.concat())
+    };
+    let expected: Vec<_> = (cases().into_iter())
+        .map(|name| (measure(&name, &cpu(2)), name))
+        .collect();
+    // A device is opened once for all cases.
+    on_every_device(|device| {
+        for ((norms, losses), name) in &expected {
+            let (got, got_losses) = measure(name, device);
+            let on = device.info();
             assert_eq!(got.len(), norms.len());
-            for (weight, expected) in &norms {
+            for (weight, expected) in norms {
                 let difference = difference(expected, &got[weight]);
-                let on = device.info();
                 assert!(difference < 1e-4, "{weight} on {on}: {difference}");
             }
-            let got = forward.losses(&sequences, &|_| {}).unwrap();
-            let difference = difference(&losses.concat(), &got.concat());
-            assert!(
-                difference < 1e-4,
-                "{name} on {}: {difference}",
-                device.info()
-            );
-        });
-    }
+            let difference = difference(losses, &got_losses);
+            assert!(difference < 1e-4, "{name} on {on}: {difference}");
+        }
+    });
 }
 
 #[test]

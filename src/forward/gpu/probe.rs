@@ -314,6 +314,8 @@ impl Probe<'_, '_> {
             first_key: part as u32,
             first_value: 2 * part as u32,
             window: u32::MAX,
+            chunk: u32::MAX,
+            temperature_period: 1,
             scale: 1.0,
             first_group_x: groups.first[0] as u32,
             first_group_y: groups.first[1] as u32,
