@@ -64,6 +64,8 @@ struct Pending {
     number: u32,
     work: Option<WorkSize>,
     at: Instant,
+    /// How long the host was held up by submitting it: GL works then.
+    held_up: Duration,
 }
 
 impl Submissions {
@@ -82,12 +84,24 @@ impl Submissions {
         state.count = state.count.wrapping_add(1);
         let number = state.count;
         let at = Instant::now();
-        state.pending.push_back(Pending { number, work, at });
+        state.pending.push_back(Pending {
+            number,
+            work,
+            at,
+            held_up: Duration::ZERO,
+        });
         number
     }
 
+    /// Notes that the submission that was counted last has been handed to the driver.
+    pub(super) fn handed_over(&self) {
+        if let Some(last) = self.lock().pending.back_mut() {
+            last.held_up = last.at.elapsed();
+        }
+    }
+
     /// Books what was learned from waiting so long for a submission, and with it for those before it; keeps its receipt.
-    pub(super) fn done(&self, number: u32, waited: Duration, receipt: wgpu::Buffer) {
+    pub(super) fn done(&self, number: u32, mut waited: Duration, receipt: wgpu::Buffer) {
         let mut state = self.lock();
         state.idle.push(receipt);
         let now = Instant::now();
@@ -99,6 +113,7 @@ impl Submissions {
         {
             let begun = state.last_done.map_or(first.at, |done| done.max(first.at));
             let start = *start.get_or_insert(begun);
+            waited += first.held_up;
             let elapsed = now.saturating_duration_since(start);
             if let Some((kind, work)) = first.work {
                 let (_, seen) = seen.get_or_insert((
