@@ -101,19 +101,20 @@ impl Submissions {
     }
 
     /// Books what was learned from waiting so long for a submission, and with it for those before it; keeps its receipt.
-    pub(super) fn done(&self, number: u32, mut waited: Duration, receipt: wgpu::Buffer) {
+    pub(super) fn done(&self, number: u32, waited: Duration, receipt: wgpu::Buffer) {
         let mut state = self.lock();
         state.idle.push(receipt);
         let now = Instant::now();
         let mut seen: Option<(&'static str, Seen)> = None;
         let mut start = None;
+        let mut held_up = Duration::ZERO;
         // Numbers wrap around.
         while let Some(first) = state.pending.front()
             && number.wrapping_sub(first.number) < u32::MAX / 2
         {
             let begun = state.last_done.map_or(first.at, |done| done.max(first.at));
             let start = *start.get_or_insert(begun);
-            waited += first.held_up;
+            held_up += first.held_up;
             let elapsed = now.saturating_duration_since(start);
             if let Some((kind, work)) = first.work {
                 let (_, seen) = seen.get_or_insert((
@@ -122,7 +123,7 @@ impl Submissions {
                         largest: 0,
                         total: 0,
                         elapsed,
-                        waited: waited * 4 >= elapsed,
+                        waited: false,
                     },
                 ));
                 seen.largest = seen.largest.max(work);
@@ -131,7 +132,12 @@ impl Submissions {
             state.pending.pop_front();
         }
         state.last_done = Some(now);
-        if let Some((kind, seen)) = seen {
+        if let Some((kind, mut seen)) = seen {
+            // Where submitting does the work, what was submitted since has taken the rest of the time.
+            if held_up > waited && held_up * 8 > seen.elapsed {
+                seen.elapsed = held_up + waited;
+            }
+            seen.waited = (held_up + waited) * 4 >= seen.elapsed;
             log::trace!("{kind}: {seen:?}");
             #[cfg(test)]
             if seen.waited {
