@@ -45,10 +45,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::Changed`] and [`Error::Io`].
     pub fn check_unchanged(&self) -> Result<()> {
-        let files = self.checkpoint.shards.iter().zip(&self.files);
-        files
-            .map(|(shard, file)| shard.check_unchanged(file))
-            .collect()
+        let mut files = self.checkpoint.shards.iter().zip(&self.files);
+        files.try_for_each(|(shard, file)| shard.check_unchanged(file))
     }
 
     /// The tensors by name.

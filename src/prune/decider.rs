@@ -7,10 +7,10 @@ use std::cell::Cell;
 
 use super::clocks::Stage;
 use super::job::Job;
-use crate::device::gpu::{Gpu, Pending};
+use crate::device::gpu::{Gpu, Pending, Piece};
 use crate::device::{Error, cpu};
 use crate::mask::Mask;
-use crate::recipe::{Recipe, Rows, WeightStatistics};
+use crate::recipe::{Rows, WeightStatistics};
 
 pub(super) struct Decider<'a> {
     job: &'a Job<'a>,
@@ -20,7 +20,10 @@ pub(super) struct Decider<'a> {
     has_failed: Cell<bool>,
 }
 
-/// Rows whose mask is to come.
+/// Bytes of rows that the host adds up itself.
+const FEW_BYTES: usize = 128 << 10;
+
+/// Pieces whose masks are to come.
 pub(super) struct Undecided(Option<Pending>);
 
 impl<'a> Decider<'a> {
@@ -48,31 +51,32 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// What the score of the run takes of these rows.
+    /// What the score of the run takes of some rows; of few weights it is counted here, in less time than the device takes to
+    /// answer.
     pub(super) fn statistics(&self, rows: Rows<'_>) -> Option<WeightStatistics> {
         let _clock = self.job.clocks.run(Stage::Wait);
         let score = self.job.plan.score();
+        if rows.bytes.len() <= FEW_BYTES {
+            return cpu::statistics(rows, score);
+        }
         self.on_device(|gpu| gpu.statistics(rows, score))
             .unwrap_or_else(|| cpu::statistics(rows, score))
     }
 
-    /// Starts to decide rows, the first of which is row `first_row` of the recipe's tensor.
-    pub(super) fn submit(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Undecided {
+    /// Starts to decide pieces.
+    pub(super) fn submit(&self, pieces: &[Piece<'_>]) -> Undecided {
         let _clock = self.job.clocks.run(Stage::Upload);
-        Undecided(self.on_device(|gpu| gpu.submit(rows, first_row, recipe)))
+        Undecided(self.on_device(|gpu| gpu.submit(pieces)))
     }
 
-    /// The mask of what was submitted with these arguments.
-    pub(super) fn wait(
-        &self,
-        undecided: Undecided,
-        rows: Rows<'_>,
-        first_row: usize,
-        recipe: &Recipe,
-    ) -> Mask {
+    /// The masks of what was submitted as these pieces.
+    pub(super) fn wait(&self, undecided: Undecided, pieces: &[Piece<'_>]) -> Vec<Mask> {
         let _clock = self.job.clocks.run(Stage::Wait);
         let pending = undecided.0;
-        let mask = pending.and_then(|pending| self.on_device(|gpu| gpu.wait(pending)));
-        mask.unwrap_or_else(|| cpu::mask_by_threads(rows, first_row, recipe, self.threads))
+        let masks = pending.and_then(|pending| self.on_device(|gpu| gpu.wait(pending)));
+        let by_cpu = |piece: &Piece<'_>| {
+            cpu::mask_by_threads(piece.rows, piece.first_row, piece.recipe, self.threads)
+        };
+        masks.unwrap_or_else(|| pieces.iter().map(by_cpu).collect())
     }
 }

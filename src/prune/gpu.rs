@@ -14,7 +14,7 @@ use super::job::Job;
 use super::matrix::Matrix;
 use super::pieces::Piece;
 use super::shared_recipe::MatrixRecipe;
-use crate::device::gpu::{CHUNKS_IN_FLIGHT, Gpu};
+use crate::device::gpu::{self, CHUNKS_IN_FLIGHT, Gpu};
 use crate::mask::Mask;
 use crate::recipe::Rows;
 
@@ -24,21 +24,30 @@ const WAITING: usize = 2;
 /// Chunks that go round: those that wait, those on the device, and one in each stage's hands.
 pub(super) const CHUNKS: usize = 3 * WAITING + CHUNKS_IN_FLIGHT + 3;
 
-/// Rows that were read: to sum, or to prune.
-struct Read {
+/// Bytes of small pieces that go to the device together, and how many of them.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH: usize = 64;
+
+/// Rows that were read.
+struct ReadRows {
     matrix: usize,
     rows: Range<usize>,
-    sum: bool,
     chunk: Chunk,
+}
+
+/// What the device gets.
+enum Read {
+    /// Rows to sum.
+    Sum(ReadRows),
+    /// Rows to prune: of one large piece, or of several small ones.
+    Prune(Vec<ReadRows>),
 }
 
 /// Rows on the device.
 struct InFlight {
     undecided: Undecided,
-    matrix: usize,
-    rows: Range<usize>,
-    chunk: Chunk,
-    recipe: Arc<MatrixRecipe>,
+    pieces: Vec<ReadRows>,
+    recipes: Vec<Arc<MatrixRecipe>>,
 }
 
 /// Rows that were decided.
@@ -97,6 +106,10 @@ fn copies(job: &Job<'_>) -> Result<(), Error> {
 }
 
 fn read(job: &Job<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> Result<(), Error> {
+    let mut together = Vec::new();
+    let mut bytes = 0;
+    // Whether there is somebody to go on.
+    let send = |read: Read| !job.is_stopped() && to_device.send(read).is_ok();
     for piece in &job.pieces {
         let (matrix, rows, sum) = match piece {
             Piece::Copy { .. } => continue,
@@ -105,18 +118,30 @@ fn read(job: &Job<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> 
         };
         let mut chunk = used.try_recv().unwrap_or_default();
         job.read(&job.matrices[matrix], rows.clone(), &mut chunk)?;
-        if job.is_stopped()
-            || to_device
-                .send(Read {
-                    matrix,
-                    rows,
-                    sum,
-                    chunk,
-                })
-                .is_err()
-        {
-            break;
+        let len = chunk.bytes().len();
+        let read = ReadRows {
+            matrix,
+            rows,
+            chunk,
+        };
+        if sum {
+            if !send(Read::Sum(read)) {
+                return Ok(());
+            }
+            continue;
         }
+        let is_full = bytes + len > BATCH_BYTES || together.len() == BATCH;
+        if is_full && !together.is_empty() {
+            if !send(Read::Prune(std::mem::take(&mut together))) {
+                return Ok(());
+            }
+            bytes = 0;
+        }
+        bytes += len;
+        together.push(read);
+    }
+    if !together.is_empty() {
+        send(Read::Prune(together));
     }
     Ok(())
 }
@@ -133,59 +158,77 @@ fn decide(
     let finish = |in_flight: InFlight| {
         let InFlight {
             undecided,
-            matrix,
-            rows,
-            chunk,
-            recipe,
+            pieces,
+            recipes,
         } = in_flight;
-        let weights = weights(&job.matrices[matrix], &chunk);
-        let mask = decider.wait(undecided, weights, rows.start, &recipe.recipe);
-        // A thread that is gone has reported why.
-        let _ = to_pruner.send(Decided {
-            matrix,
-            rows,
-            chunk,
-            mask,
-            recipe,
-        });
+        let masks = decider.wait(undecided, &of_device(job, &pieces, &recipes));
+        for (read, (mask, recipe)) in pieces.into_iter().zip(masks.into_iter().zip(recipes)) {
+            let ReadRows {
+                matrix,
+                rows,
+                chunk,
+            } = read;
+            // A thread that is gone has reported why.
+            let _ = to_pruner.send(Decided {
+                matrix,
+                rows,
+                chunk,
+                mask,
+                recipe,
+            });
+        }
     };
-    for Read {
-        matrix: index,
-        rows,
-        sum,
-        chunk,
-    } in from_reader
-    {
+    for read in from_reader {
         if job.is_stopped() {
             break;
         }
-        let matrix = &job.matrices[index];
-        let weights = weights(matrix, &chunk);
-        if sum {
-            if let Some(sums) = decider.statistics(weights) {
-                job.add_sums(matrix, rows, &sums)?;
+        let pieces = match read {
+            Read::Sum(read) => {
+                let matrix = &job.matrices[read.matrix];
+                if let Some(sums) = decider.statistics(weights(matrix, &read.chunk)) {
+                    job.add_sums(matrix, read.rows, &sums)?;
+                }
+                let _ = to_reader.try_send(read.chunk);
+                continue;
             }
-            let _ = to_reader.try_send(chunk);
-            continue;
-        }
-        let Some(recipe) = job.recipe(matrix, rows.len())? else {
-            break;
+            Read::Prune(pieces) => pieces,
         };
+        let mut recipes = Vec::with_capacity(pieces.len());
+        for read in &pieces {
+            match job.recipe(&job.matrices[read.matrix], read.rows.len())? {
+                Some(recipe) => recipes.push(recipe),
+                None => return Ok(()),
+            }
+        }
         if in_flight.len() == CHUNKS_IN_FLIGHT
             && let Some(oldest) = in_flight.pop_front()
         {
             finish(oldest);
         }
         in_flight.push_back(InFlight {
-            undecided: decider.submit(weights, rows.start, &recipe.recipe),
-            matrix: index,
-            rows,
-            chunk,
-            recipe,
+            undecided: decider.submit(&of_device(job, &pieces, &recipes)),
+            pieces,
+            recipes,
         });
     }
     in_flight.into_iter().for_each(finish);
     Ok(())
+}
+
+/// Rows that were read as the device sees them.
+fn of_device<'a>(
+    job: &'a Job<'_>,
+    pieces: &'a [ReadRows],
+    recipes: &'a [Arc<MatrixRecipe>],
+) -> Vec<gpu::Piece<'a>> {
+    let pieces = pieces.iter().zip(recipes);
+    pieces
+        .map(|(read, recipe)| gpu::Piece {
+            rows: weights(&job.matrices[read.matrix], &read.chunk),
+            first_row: read.rows.start,
+            recipe: &recipe.recipe,
+        })
+        .collect()
 }
 
 /// The rows that a chunk holds.

@@ -56,7 +56,7 @@ fn a_shard_in_the_middle_that_cannot_be_read_is_named_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
     let model = sharded_example(dir.path());
     let shard = model.join("model-00002-of-00003.safetensors");
-    fs::set_permissions(&shard, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&shard, Permissions::from_mode(0o000)).unwrap();
     let out = dir.path().join("out");
     let done = if fs::read(&shard).is_err() {
         prune(&model, &out, &["--calibration", "none"])

@@ -208,8 +208,10 @@ impl Context {
             self.device.destroy();
         });
         let number = self.submissions.count(work);
+        let index = self.queue.submit((!is_lost).then_some(commands));
+        self.submissions.handed_over();
         Submission {
-            index: self.queue.submit((!is_lost).then_some(commands)),
+            index,
             number,
             receipt,
         }

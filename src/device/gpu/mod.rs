@@ -8,7 +8,7 @@ pub(super) mod buffers;
 pub(super) mod dispatches;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::adapter::context::{Context, Mapping, Pipelines};
 use super::error::Error;
@@ -39,28 +39,62 @@ pub struct Gpu {
     wide_rows: OnceLock<Pipelines>,
     /// Columns of a row that can be kept in workgroup memory.
     capacity: usize,
-    /// Sets of buffers that are not on the device now.
-    idle: Mutex<Vec<Slot>>,
+    /// Sets of buffers that are not on the device now, for large parts and for small ones.
+    idle: [Mutex<Vec<Slot>>; 2],
 }
 
-/// Rows on the device: a submission.
+/// Rows to prune, and by what.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    pub(crate) rows: Rows<'a>,
+    /// Where they lie in the recipe's tensor.
+    pub(crate) first_row: usize,
+    pub(crate) recipe: &'a Recipe,
+}
+
+/// Rows with what they are put through.
+struct Prepared<'a> {
+    /// Which of the pieces they are of.
+    piece: usize,
+    rows: Rows<'a>,
+    work: Work,
+    factors: Vec<f32>,
+}
+
+impl Prepared<'_> {
+    fn weights(&self) -> u64 {
+        (self.rows.rows() * self.rows.in_features) as u64
+    }
+}
+
+/// A submission: rows of a large piece, or all of some small ones.
 #[derive(Debug)]
 struct Submitted {
+    parts: Vec<Part>,
+    mapping: Mapping,
+}
+
+#[derive(Debug)]
+struct Part {
+    piece: usize,
     slot: Slot,
+    is_small: bool,
     /// Of the slot's buffers the one that is read.
     download: wgpu::Buffer,
-    mapping: Mapping,
     rows: usize,
-    in_features: usize,
     result_bytes: u64,
 }
 
-/// A chunk on the device: as many submissions as it takes.
+/// Pieces on the device: in as many submissions as they take.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    parts: Vec<Submitted>,
-    in_features: usize,
+    submissions: Vec<Submitted>,
+    /// Of each piece, the weights a row.
+    in_features: Vec<usize>,
 }
+
+/// Weights of rows that share a submission with others; their buffers are kept apart, so that few become large.
+const SMALL_WEIGHTS: u64 = 1 << 16;
 
 impl Gpu {
     /// Compiles the passes.
@@ -81,7 +115,7 @@ impl Gpu {
             } else {
                 CAPACITY
             },
-            idle: Mutex::default(),
+            idle: Default::default(),
         })
     }
 
@@ -144,7 +178,7 @@ impl Gpu {
             if in_flight.len() == CHUNKS_IN_FLIGHT
                 && let Some(oldest) = in_flight.pop_front()
             {
-                take(self.wait_for(oldest)?);
+                take(self.only_mask(oldest, rows.in_features)?);
             }
             let part = |count: usize| {
                 let end = rows.rows().min(first + count);
@@ -154,13 +188,25 @@ impl Gpu {
             // The kind of the work tells how many rows; it is the same for any number of them.
             let kind = work(part(1), first);
             let part = part(self.submission_rows(&kind, rows.in_features));
-            in_flight.push_back(self.dispatch(part, &work(part, first), &factors(part, first))?);
+            in_flight.push_back(self.dispatch(vec![Prepared {
+                piece: 0,
+                rows: part,
+                work: work(part, first),
+                factors: factors(part, first),
+            }])?);
             first += part.rows();
         }
         for pending in in_flight {
-            take(self.wait_for(pending)?);
+            take(self.only_mask(pending, rows.in_features)?);
         }
         Ok(())
+    }
+
+    /// What a submission of one part gives.
+    fn only_mask(&self, submitted: Submitted, in_features: usize) -> Result<Mask, Error> {
+        let mut masks = vec![Mask::empty(0, in_features)];
+        self.wait_for(submitted, &mut masks)?;
+        Ok(masks.remove(0))
     }
 
     /// The words that the passes give one by one, up to and with `last`.
@@ -181,26 +227,46 @@ impl Gpu {
         Ok(words)
     }
 
-    /// Starts the fused passes on at most [`Self::chunk_rows`] rows; `first_row` is where they lie in the recipe's
-    /// tensor.
-    pub(crate) fn submit(
-        &self,
-        rows: Rows<'_>,
-        first_row: usize,
-        recipe: &Recipe,
-    ) -> Result<Pending, Error> {
-        let kind = self.fused(rows, first_row, recipe);
-        let step = self.submission_rows(&kind, rows.in_features);
-        let row_bytes = (rows.in_features * rows.dtype.size()).max(1);
-        let mut parts = Vec::new();
-        for (part, bytes) in rows.bytes.chunks(step * row_bytes).enumerate() {
-            let (part, first_row) = (Rows { bytes, ..rows }, first_row + part * step);
-            let factors = chunk_factors(&recipe.factors, first_row, part.rows());
-            parts.push(self.dispatch(part, &self.fused(part, first_row, recipe), &factors)?);
+    /// Starts the fused passes on some pieces, each of at most [`Self::chunk_rows`] rows: a large one in several
+    /// submissions where the device is slow, small ones together in one.
+    pub(crate) fn submit(&self, pieces: &[Piece<'_>]) -> Result<Pending, Error> {
+        let mut submissions = Vec::new();
+        let mut together: Vec<Prepared<'_>> = Vec::new();
+        for (index, piece) in pieces.iter().enumerate() {
+            let Piece {
+                rows,
+                first_row,
+                recipe,
+            } = *piece;
+            let kind = self.fused(rows, first_row, recipe);
+            let step = self.submission_rows(&kind, rows.in_features);
+            let row_bytes = (rows.in_features * rows.dtype.size()).max(1);
+            for (part, bytes) in rows.bytes.chunks(step * row_bytes).enumerate() {
+                let (part, first_row) = (Rows { bytes, ..rows }, first_row + part * step);
+                let prepared = Prepared {
+                    piece: index,
+                    rows: part,
+                    work: self.fused(part, first_row, recipe),
+                    factors: chunk_factors(&recipe.factors, first_row, part.rows()),
+                };
+                let kind = prepared.work.kind();
+                let weights: u64 = together.iter().map(Prepared::weights).sum();
+                let is_apart = |first: &Prepared<'_>| {
+                    first.work.kind() != kind
+                        || weights + prepared.weights() > self.context.submission_limit(kind)
+                };
+                if together.first().is_some_and(is_apart) {
+                    submissions.push(self.dispatch(std::mem::take(&mut together))?);
+                }
+                together.push(prepared);
+            }
+        }
+        if !together.is_empty() {
+            submissions.push(self.dispatch(together)?);
         }
         Ok(Pending {
-            parts,
-            in_features: rows.in_features,
+            submissions,
+            in_features: pieces.iter().map(|piece| piece.rows.in_features).collect(),
         })
     }
 
@@ -250,44 +316,59 @@ impl Gpu {
         Ok(sums)
     }
 
-    /// Uploads a chunk, records its dispatches and the copy of their result, and submits them.
-    fn dispatch(&self, rows: Rows<'_>, work: &Work, factors: &[f32]) -> Result<Submitted, Error> {
+    /// Uploads rows, records their dispatches and the copies of the results, and submits all of it at once.
+    fn dispatch(&self, prepared: Vec<Prepared<'_>>) -> Result<Submitted, Error> {
         let _turn = self.context.turn();
-        let mut slot = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-            .unwrap_or_default();
-        let buffers = slot.fill(&self.context, rows, work, factors)?;
         let mut encoder = self.encoder();
-        buffers.record_upload(&mut encoder, work);
+        let mut parts = Vec::with_capacity(prepared.len());
+        let mut all_buffers = Vec::with_capacity(prepared.len());
+        for part in &prepared {
+            let is_small = part.weights() <= SMALL_WEIGHTS;
+            let mut slot = self.idle(is_small).pop().unwrap_or_default();
+            let buffers = slot.fill(&self.context, part.rows, &part.work, &part.factors)?;
+            buffers.record_upload(&mut encoder, &part.work);
+            parts.push(Part {
+                piece: part.piece,
+                slot,
+                is_small,
+                download: buffers.download().clone(),
+                rows: part.rows.rows(),
+                result_bytes: part.work.result_bytes,
+            });
+            all_buffers.push(buffers);
+        }
         {
             let mut compute = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.record(&mut compute, &buffers, &work.dispatches);
+            for (part, buffers) in prepared.iter().zip(&all_buffers) {
+                self.record(&mut compute, buffers, &part.work.dispatches);
+            }
         }
-        let result = buffers.bound(work.result);
-        encoder.copy_buffer_to_buffer(result, 0, buffers.download(), 0, work.result_bytes);
-        let weights = (rows.rows() * rows.in_features) as u64;
-        let submission = self.context.submit(encoder, Some((work.kind(), weights)));
+        for (Prepared { work, .. }, buffers) in prepared.iter().zip(&all_buffers) {
+            let result = buffers.bound(work.result);
+            encoder.copy_buffer_to_buffer(result, 0, buffers.download(), 0, work.result_bytes);
+        }
+        let weights = prepared.iter().map(Prepared::weights).sum();
+        let kind = prepared.first().map_or("", |part| part.work.kind());
+        let submission = self.context.submit(encoder, Some((kind, weights)));
 
-        // Both maps complete when the submission does: the result to be read, the staging memory for the next chunk.
-        let mapping = self.context.map(
-            submission,
-            &[
-                (buffers.download(), wgpu::MapMode::Read),
-                (buffers.upload(), wgpu::MapMode::Write),
-            ],
-        );
+        // All maps complete when the submission does: results to be read, staging memory for the next chunk.
+        let maps: Vec<_> = all_buffers
+            .iter()
+            .flat_map(|buffers| {
+                [
+                    (buffers.download(), wgpu::MapMode::Read),
+                    (buffers.upload(), wgpu::MapMode::Write),
+                ]
+            })
+            .collect();
+        let mapping = self.context.map(submission, &maps);
         self.context.check()?;
-        Ok(Submitted {
-            slot,
-            download: buffers.download().clone(),
-            mapping,
-            rows: rows.rows(),
-            in_features: rows.in_features,
-            result_bytes: work.result_bytes,
-        })
+        Ok(Submitted { parts, mapping })
+    }
+
+    fn idle(&self, is_small: bool) -> MutexGuard<'_, Vec<Slot>> {
+        let idle = &self.idle[usize::from(is_small)];
+        idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
@@ -328,48 +409,33 @@ impl Gpu {
         }
     }
 
-    /// Waits for a chunk's mask.
-    pub(crate) fn wait(&self, pending: Pending) -> Result<Mask, Error> {
-        let mut mask = Mask {
-            rows: 0,
-            in_features: pending.in_features,
-            words: Vec::new(),
-        };
-        for part in pending.parts {
-            let part = self.wait_for(part)?;
-            mask.rows += part.rows;
-            if mask.words.is_empty() {
-                mask.words = part.words;
-            } else {
-                mask.words.extend(part.words);
-            }
+    /// Waits for the masks of pieces, in their order.
+    pub(crate) fn wait(&self, pending: Pending) -> Result<Vec<Mask>, Error> {
+        let empty = |&in_features| Mask::empty(0, in_features);
+        let mut masks: Vec<Mask> = pending.in_features.iter().map(empty).collect();
+        for submitted in pending.submissions {
+            self.wait_for(submitted, &mut masks)?;
         }
-        Ok(mask)
+        Ok(masks)
     }
 
-    /// Waits for a submission. Its result's words are returned as a mask's; the caller of `weight_sums` reads them as
-    /// sums.
-    fn wait_for(&self, submitted: Submitted) -> Result<Mask, Error> {
-        let Submitted {
-            slot,
-            download,
-            mapping,
-            rows,
-            in_features,
-            result_bytes,
-        } = submitted;
+    /// Waits for a submission, whose results' words go to the masks of their pieces; the caller of `weight_sums` reads them
+    /// as sums.
+    fn wait_for(&self, submitted: Submitted, masks: &mut [Mask]) -> Result<(), Error> {
         let _turn = self.context.turn();
-        self.context.wait(mapping)?;
-        let words = self.context.take_words(&download, result_bytes)?;
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(slot);
-        Ok(Mask {
-            rows,
-            in_features,
-            words,
-        })
+        self.context.wait(submitted.mapping)?;
+        for part in submitted.parts {
+            let words = self.context.take_words(&part.download, part.result_bytes)?;
+            let mask = &mut masks[part.piece];
+            mask.rows += part.rows;
+            if mask.words.is_empty() {
+                mask.words = words;
+            } else {
+                mask.words.extend(words);
+            }
+            self.idle(part.is_small).push(part.slot);
+        }
+        Ok(())
     }
 }
 
@@ -388,44 +454,4 @@ fn add_tiles(words: &[u32], count: usize) -> Vec<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::adapter::adapters;
-    use crate::device::adapter::faults::Faults;
-    use crate::device::adapter::pace::TARGET;
-    use crate::device::cpu;
-    use crate::dtype::Dtype;
-    use crate::fixtures::{WeightMatrix, rules, trained_norms};
-    use crate::scores::SCORES;
-
-    #[test]
-    fn no_submission_comes_near_a_watchdog_and_the_mask_is_the_same_in_however_many() {
-        let (rows, in_features) = (1024, 4096);
-        let tensor = WeightMatrix::trained(5, Dtype::Bf16, rows, in_features);
-        let norms = trained_norms(5, in_features);
-        for adapter in adapters(true) {
-            let gpu = Gpu::new(adapter.open(Faults::default()).unwrap()).unwrap();
-            for rule in rules() {
-                let recipe =
-                    Recipe::new(rule.selection, &SCORES[0], in_features, Some(&norms), None);
-                let expected = cpu::mask_by_threads(tensor.view(), 0, &recipe, 2);
-                let kind = gpu.fused(tensor.view(), 0, &recipe).kind();
-                // The first ones compile, and find out how much the next may be.
-                assert!(gpu.mask(tensor.view(), 0, &recipe).unwrap() == expected);
-                gpu.context.take_longest_submission();
-                let pending = gpu.submit(tensor.view(), 0, &recipe).unwrap();
-                let parts = pending.parts.len();
-                assert!(gpu.wait(pending).unwrap() == expected, "{}", rule.name);
-                let longest = gpu.context.take_longest_submission();
-                println!(
-                    "{} {}: {parts} submissions of at most {} weights, the longest {longest:?}",
-                    gpu.context.info,
-                    rule.name,
-                    gpu.context.submission_limit(kind)
-                );
-                // On a busy machine some are slower than the bound expects; a watchdog waits for 2 s.
-                assert!(longest < TARGET * 4, "{}: {longest:?}", rule.name);
-            }
-        }
-    }
-}
+mod tests;

@@ -65,7 +65,7 @@ fn difference(expected: &[f64], got: &[f32]) -> Option<String> {
     let is_off = |(expected, got): (&f64, &f32)| {
         let off = (expected - f64::from(*got)).abs();
         // NaN is off, too.
-        !(off <= TOLERANCE * largest)
+        off.is_nan() || off > TOLERANCE * largest
     };
     let at = expected.iter().zip(got).position(is_off)?;
     Some(format!("{} where {} is right", got[at], expected[at]))
@@ -497,45 +497,4 @@ fn normalised(x: &[f32], is_centred: bool) -> Vec<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::super::recorder::Recorder;
-    use super::kernels;
-    use crate::device::adapter::adapters;
-    use crate::device::adapter::faults::{Fault, Faults};
-    use crate::forward::kernels::KERNELS;
-
-    /// What the check says of every adapter here, each with a fault.
-    fn check(fault: Option<Fault>) -> Vec<(String, Result<(), String>)> {
-        let check = |adapter: crate::device::adapter::Adapter| {
-            let name = adapter.info.to_string();
-            let context = adapter.open(Faults::new(fault)).unwrap();
-            let start = Instant::now();
-            let recorder = Recorder::new(&context, super::TOKENS);
-            let compiled = start.elapsed();
-            let result = kernels(&recorder).unwrap();
-            let all = start.elapsed();
-            println!("{name}: {compiled:?} to compile, {all:?} in all");
-            (name, result)
-        };
-        adapters(true).into_iter().map(check).collect()
-    }
-
-    #[test]
-    fn every_adapter_here_runs_the_kernels_right() {
-        for (name, result) in check(None) {
-            assert_eq!(result, Ok(()), "{name}");
-        }
-    }
-
-    #[test]
-    fn an_adapter_that_ignores_the_barriers_of_a_kernel_does_not_pass() {
-        let shaders = KERNELS.iter().map(|kernel| &kernel.shader);
-        for shader in shaders.filter(|shader| shader.wgsl.contains("Barrier();")) {
-            for (name, result) in check(Some(Fault::WithoutBarriers(shader.name))) {
-                assert!(result.is_err(), "{} on {name}", shader.name);
-            }
-        }
-    }
-}
+mod tests;
