@@ -145,7 +145,7 @@ pub(super) struct Prune {
         help_heading = "Which weights"
     )]
     pub compensate: Option<Option<usize>>,
-    /// What compensation adds to every column norm, relative to their mean [default: 0.1, or 0.03 with --pattern]
+    /// What compensation adds to every column norm, relative to their mean [default: 0.03]
     #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
     pub ridge: Option<f64>,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)

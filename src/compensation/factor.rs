@@ -106,9 +106,9 @@ mod tests {
         let mut x: Vec<f64> = (0..size).map(|i| i as f64 - 4.0).collect();
         let b = x.clone();
         factor.solve(&mut x);
-        for row in 0..size {
+        for (row, b) in b.iter().enumerate() {
             let product: f64 = (0..=row).map(|k| l(row, k) * x[k]).sum();
-            assert!((product - b[row]).abs() < 1e-9);
+            assert!((product - b).abs() < 1e-9);
         }
     }
 

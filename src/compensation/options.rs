@@ -25,7 +25,7 @@ impl Compensation {
         let is_pattern = matches!(selection, Selection::Pattern(_));
         Self {
             rank: if is_pattern { 256 } else { 128 },
-            ridge: if is_pattern { 0.03 } else { 0.1 },
+            ridge: 0.03,
             steps: 8,
             mask_steps: if is_pattern { 10 } else { 0 },
         }

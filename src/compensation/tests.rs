@@ -185,11 +185,8 @@ fn the_error_never_rises_from_one_step_to_the_next() {
     for steps in 0..12 {
         let mut mask = every_other(rows, in_features);
         let mended = mend(&hessian, options(steps), &weights, &mut mask);
-        for row in 0..rows {
-            assert!(
-                mended.after[row] <= before[row] * (1.0 + 1e-6),
-                "step {steps}, row {row}"
-            );
+        for (row, (after, before)) in mended.after.iter().zip(&before).enumerate() {
+            assert!(*after <= before * (1.0 + 1e-6), "step {steps}, row {row}");
         }
         before = mended.after;
     }
