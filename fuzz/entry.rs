@@ -13,8 +13,11 @@ use swiftprune_wgpu::internals::Architecture;
 use swiftprune_wgpu::norms::Norms;
 use swiftprune_wgpu::plan::{Draft, NormsSource, Options, Selection};
 
-/// The targets: the name of each, which its corpus has too, and what it does.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+/// A target: its name, which its corpus has too, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 7] = [
     ("header", header),
     ("index", index),
     ("gguf", gguf),

@@ -65,10 +65,8 @@ pub(crate) struct Match {
 /// Compares a tail, without `.weight`, with a pattern, part by part.
 pub(crate) fn match_tail(pattern: &str, tail: &str) -> Option<Match> {
     // Most patterns are of other names, and there may be a million names: the ends tell nearly always.
-    if pattern.len() >= 4
-        && !pattern.ends_with('*')
-        && !tail.ends_with(&pattern[pattern.len() - 4..])
-    {
+    let end = &pattern[pattern.len().saturating_sub(2)..];
+    if !end.contains('*') && !tail.ends_with(end) {
         return None;
     }
     let mut found = Match { expert: None };
