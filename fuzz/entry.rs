@@ -13,11 +13,11 @@ use swiftprune_wgpu::internals::Architecture;
 use swiftprune_wgpu::norms::Norms;
 use swiftprune_wgpu::plan::{Draft, NormsSource, Options, Selection};
 
-/// What a target does with the bytes of a stranger's file.
-pub type Target = fn(&[u8]);
+/// A target: its name, which its corpus has too, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
 
-/// The targets: the name of each, which its corpus has too, and what it does.
-pub const TARGETS: [(&str, Target); 7] = [
+/// All of them.
+pub const TARGETS: [Target; 7] = [
     ("header", header),
     ("index", index),
     ("gguf", gguf),

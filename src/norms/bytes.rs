@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use crate::checkpoint::{read_exact_at, write_all_at};
 
+/// The most bytes of norms that are read: 2 GiB, about what a mixture of experts with 10^12 weights needs. Sketches do not
+/// count, as they are read one at a time. Only regular files are read.
+pub const MAX_FILE: u64 = 2 << 30;
+
 /// A file that is open, or its bytes in memory. Clones are the same bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Bytes {

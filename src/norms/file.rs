@@ -15,8 +15,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::MAX_FILE;
-use super::bytes::Bytes;
+use super::bytes::{Bytes, MAX_FILE};
 use super::cursor::f32s;
 use super::entries::Norms;
 use super::error::Error;

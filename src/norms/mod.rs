@@ -39,6 +39,7 @@ mod sketches;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use bytes::MAX_FILE;
 pub use coverage::Coverage;
 pub(crate) use entries::Blocks;
 pub use entries::Norms;
@@ -49,10 +50,6 @@ pub(crate) use sketches::Sketches;
 
 use crate::untrusted::{self, ReadError};
 use bytes::Bytes;
-
-/// The longest file that is read, in bytes: 2 GiB, about what a mixture of experts with 10^12 weights needs. Only regular
-/// files are read.
-pub const MAX_FILE: u64 = 2 << 30;
 
 /// Bytes that tell the formats apart.
 const START: usize = 9;
