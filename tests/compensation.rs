@@ -139,6 +139,49 @@ fn sketches_from_a_file_give_the_same_bytes_whatever_the_number_of_threads() {
     );
 }
 
+/// The masks come from the adapter, the values from the host. That there are adapters is for `tests/devices.rs` to require.
+#[test]
+fn from_a_file_every_adapter_writes_what_the_cpu_writes() {
+    let place = Place::new();
+    let norms = place.path("norms.safetensors");
+    let norms = norms.to_str().unwrap();
+    place.succeeds(&[
+        "calibrate",
+        "MODEL",
+        "--sketch",
+        "32",
+        "-o",
+        norms,
+        "--device",
+        "cpu",
+    ]);
+    for selection in [["--sparsity", "0.5"], ["--pattern", "2:4"]] {
+        let prune = |out: &str, device: &str| {
+            let mut arguments = vec![
+                "prune",
+                "MODEL",
+                "--compensate",
+                "32",
+                "--norms",
+                norms,
+                "--force",
+            ];
+            arguments.extend(selection);
+            arguments.extend(["--device", device, "-o", out]);
+            place.succeeds(&arguments);
+        };
+        prune("CPU", "cpu");
+        for adapter in swiftprune_wgpu::device::devices() {
+            let index = adapter.index.unwrap().to_string();
+            prune("ADAPTER", &index);
+            assert!(
+                place.weights("cpu") == place.weights("adapter"),
+                "{adapter}, {selection:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn without_compensation_a_file_with_sketches_prunes_as_one_without() {
     let place = Place::new();
