@@ -490,7 +490,9 @@ fn tokens(text: &str) -> Result<usize, String> {
 fn rank(text: &str) -> Result<usize, String> {
     let rank = text.parse().ok().filter(|n| (1..=MAX_RANK).contains(n));
     rank.ok_or_else(|| {
-        format!("give a rank from 1 to {MAX_RANK}, or none and MODEL before this flag")
+        format!(
+            "give a rank from 1 to {MAX_RANK}; for the default rank, write MODEL before this flag"
+        )
     })
 }
 

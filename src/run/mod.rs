@@ -74,7 +74,7 @@ pub struct Prepared {
 pub struct Estimate {
     /// Bytes of memory while pruning.
     pub memory: u64,
-    /// The device's time while pruning, measured on a sample; `None` for a plan without weights.
+    /// The device's time while pruning, measured on a sample; `None` for a plan without weights, and with compensation.
     pub time: Option<Duration>,
 }
 
