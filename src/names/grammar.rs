@@ -64,11 +64,6 @@ pub(crate) struct Match {
 
 /// Compares a tail, without `.weight`, with a pattern, part by part.
 pub(crate) fn match_tail(pattern: &str, tail: &str) -> Option<Match> {
-    // Most patterns are of other names, and there may be a million names: the ends tell nearly always.
-    let end = pattern.rsplit('.').next().unwrap_or(pattern);
-    if end != "*" && !tail.ends_with(end) {
-        return None;
-    }
     let mut found = Match { expert: None };
     let mut parts = tail.split('.');
     for wanted in pattern.split('.') {

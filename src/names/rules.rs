@@ -5,6 +5,9 @@
 //! them), and by that input how llama.cpp calls them (`imatrix.rs`). **To support an architecture, add its tails here**;
 //! every row is tested by the loop in this file, and by the lists of real names in `src/targets`.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::grammar::{block, match_tail};
 
 /// Which axis of a stored weight its inputs run along.
@@ -763,26 +766,47 @@ pub(crate) struct Known {
     pub(crate) expert: Option<usize>,
 }
 
+/// The patterns by their last part, each with its rule: there may be a million names to look up.
+static BY_LAST_PART: LazyLock<HashMap<&str, Vec<(&NameRule, &str)>>> = LazyLock::new(|| {
+    let mut by_last: HashMap<&str, Vec<(&NameRule, &str)>> = HashMap::new();
+    for rule in RULES {
+        for &pattern in rule.tails {
+            let patterns = by_last.entry(last_part(pattern)).or_default();
+            patterns.push((rule, pattern));
+        }
+    }
+    by_last
+});
+
+fn last_part(of: &str) -> &str {
+    of.rsplit_once('.').map_or(of, |(_, last)| last)
+}
+
 /// What the table knows of a tensor, by its name alone.
 pub(crate) fn known(name: &str) -> Option<Known> {
     let tail = block(name)?.tail;
     let bare = tail.strip_suffix(".weight");
-    RULES.iter().find_map(|rule| {
-        let tail = match (bare, rule.stored) {
-            (Some(bare), _) => bare,
-            // Experts in one are parameters of their module, mostly without `.weight`.
-            (None, Stored::FusedExperts(_) | Stored::StackedExperts(_)) => tail,
-            (None, _) => return None,
-        };
-        let found = rule
-            .tails
-            .iter()
-            .find_map(|pattern| match_tail(pattern, tail))?;
-        Some(Known {
-            rule,
-            expert: found.expert,
+    let last = last_part(bare.unwrap_or(tail));
+    // A pattern may end in the number of an expert.
+    let patterns = [last, "*"].map(|last| BY_LAST_PART.get(last));
+    // No tail is in two rules, so that their order does not matter.
+    patterns
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find_map(|&(rule, pattern)| {
+            let tail = match (bare, rule.stored) {
+                (Some(bare), _) => bare,
+                // Experts in one are parameters of their module, mostly without `.weight`.
+                (None, Stored::FusedExperts(_) | Stored::StackedExperts(_)) => tail,
+                (None, _) => return None,
+            };
+            let found = match_tail(pattern, tail)?;
+            Some(Known {
+                rule,
+                expert: found.expert,
+            })
         })
-    })
 }
 
 #[cfg(test)]
