@@ -77,13 +77,14 @@ impl Mender {
         let mut values: Vec<f32> = (scaled.iter().zip(&kept))
             .map(|(&w, &kept)| if kept { w } else { 0.0 })
             .collect();
-        let before = self.error(&scaled, &values)?;
+        let mut pruned_alone = None;
         if let Some(inverse) = &self.inverse {
-            let chosen = self.choose(inverse, &scaled, mask, choose)?;
-            values = chosen;
+            pruned_alone = Some(self.error(&scaled, &values)?);
+            values = self.choose(inverse, &scaled, mask, choose)?;
             kept = self::kept(&scaled, mask);
         }
-        let after = self.descend(&scaled, &kept, &mut values)?;
+        let [start, after] = self.descend(&scaled, &kept, &mut values)?;
+        let before = pruned_alone.unwrap_or(start);
         for row in values.chunks_exact_mut(self.scale.len()) {
             for (value, scale) in row.iter_mut().zip(&self.scale) {
                 *value /= scale;
@@ -124,13 +125,14 @@ impl Mender {
         dots
     }
 
-    /// Conjugate gradients from `values`; the output error of each row afterwards.
-    fn descend(&self, weights: &[f32], kept: &[bool], values: &mut [f32]) -> Result<Vec<f64>> {
+    /// Conjugate gradients from `values`; the output error of each row before and afterwards.
+    fn descend(&self, weights: &[f32], kept: &[bool], values: &mut [f32]) -> Result<[Vec<f64>; 2]> {
         let error: Vec<f32> = (weights.iter().zip(values.iter()))
             .map(|(w, v)| w - v)
             .collect();
         let mut residual = self.product.of(&error)?;
-        let mut left = self.row_dots(&error, &residual);
+        let start = self.row_dots(&error, &residual);
+        let mut left = start.clone();
         drop(error);
         for (residual, &kept) in residual.iter_mut().zip(kept) {
             *residual = if kept { *residual } else { 0.0 };
@@ -157,7 +159,8 @@ impl Mender {
                 },
             );
         }
-        Ok(left.iter().map(|left| left.max(0.0)).collect())
+        let after = left.iter().map(|left| left.max(0.0)).collect();
+        Ok([start, after])
     }
 
     /// Alternating directions: the mask, and values to start from.

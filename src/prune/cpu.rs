@@ -71,14 +71,14 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut scratch = Scratch::default();
-                let products = match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+                let products = match products(job) {
                     Ok(products) => products,
-                    Err(error) => return job.fail(Error::Mending(error.to_string())),
+                    Err(error) => return job.fail(error),
                 };
                 while !job.is_stopped()
                     && let Some(piece) = job.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
                 {
-                    if let Err(error) = shared.one(piece, &mut scratch, &products) {
+                    if let Err(error) = shared.one(piece, &mut scratch, products.as_ref()) {
                         job.fail(error);
                     }
                 }
@@ -87,12 +87,23 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
     });
 }
 
+/// Where a thread's products run: on one more thread of its own, since the others have chunks of theirs. None in a run that
+/// mends nothing.
+fn products(job: &Job<'_>) -> Result<Option<rayon::ThreadPool>, Error> {
+    if job.plan.options().compensation.is_none() {
+        return Ok(None);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.map(Some)
+        .map_err(|error| Error::Mending(error.to_string()))
+}
+
 impl<'a> Shared<'a> {
     fn one(
         &self,
         piece: &Piece,
         scratch: &mut Scratch,
-        products: &rayon::ThreadPool,
+        products: Option<&rayon::ThreadPool>,
     ) -> Result<(), Error> {
         let job = self.job;
         match piece {
@@ -137,8 +148,11 @@ impl<'a> Shared<'a> {
                     let _clock = job.clocks.run(Stage::Prune);
                     let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
-                    // One thread: the others have chunks of their own.
-                    products.install(|| job.apply(matrix, &recipe, mask, chunk.bytes_mut()))?
+                    let apply = || job.apply(matrix, &recipe, mask, chunk.bytes_mut());
+                    match products {
+                        Some(products) => products.install(apply)?,
+                        None => apply()?,
+                    }
                 };
                 job.count(matrix, rows.clone(), counts)?;
                 self.write(Write::Rows {

@@ -75,7 +75,7 @@ pub(super) fn mend(
         let range = row * in_features..(row + 1) * in_features;
         let (values, weights) = (&mended.values[range.clone()], &weights[range]);
         let (before, after) = (mended.before[row], mended.after[row]);
-        // Fewer zeros than before are not believed either: f32 has not been enough then.
+        // An error that has not fallen: f32 has not been enough.
         let is_better = is_sound[row] && after.is_finite() && after <= before;
         let zeros_before = weights.iter().filter(|weight| **weight == 0.0).count();
         if is_better && round_row(dtype, values, bytes) {
