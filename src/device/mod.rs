@@ -10,7 +10,11 @@ pub(crate) mod cpu;
 mod error;
 pub(crate) mod gpu;
 mod info;
+pub(crate) mod mending;
 mod probe;
+pub(crate) mod product;
+pub(crate) mod recorder;
+pub(crate) mod storage;
 pub(crate) mod timing;
 
 pub use choice::DeviceChoice;

@@ -11,10 +11,12 @@ use super::error::Error;
 use super::job::Job;
 use super::matrix::Matrix;
 use super::mend;
+use super::menders::InputMender;
 use super::pieces::Piece;
 use super::shared_recipe::Mending;
 use super::single_writer::SingleWriter;
 use crate::device::cpu;
+use crate::mask::Mask;
 use crate::passes::fused::Scratch;
 use crate::recipe::Rows;
 
@@ -148,7 +150,12 @@ impl<'a> Shared<'a> {
                     let _clock = job.clocks.run(Stage::Prune);
                     let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
-                    let apply = || job.apply(matrix, &recipe, mask, chunk.bytes_mut());
+                    let selection = recipe.recipe.selection;
+                    let mend_rows = |of_input: &InputMender, weights: &[f32], mask: &mut Mask| {
+                        mend::on_host(&of_input.mender, selection, weights, mask)
+                    };
+                    let bytes = chunk.bytes_mut();
+                    let apply = || job.apply(matrix, &recipe, mask, bytes, mend_rows);
                     match products {
                         Some(products) => products.install(apply)?,
                         None => apply()?,

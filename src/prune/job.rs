@@ -8,12 +8,13 @@ use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
 use super::mend;
-use super::menders::Menders;
+use super::menders::{InputMender, Menders};
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::shared_recipe::{MatrixRecipe, Mending};
 use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
+use crate::compensation::MendedRows;
 use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
@@ -105,13 +106,19 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Tells that the device has failed, and the CPU goes on.
+    /// Tells, once, that the device has failed, and the CPU goes on.
     pub(super) fn device_failed(&self, error: device::Error) {
-        (self.progress)(PruneEvent::DeviceFailed(&error));
-        self.device_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        let mut failure = (self.device_failure.lock()).unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            (self.progress)(PruneEvent::DeviceFailed(&error));
+            *failure = Some(error);
+        }
+    }
+
+    /// Whether the device has failed: it is not asked again.
+    pub(super) fn has_device_failed(&self) -> bool {
+        let failure = self.device_failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Adds the sums of some rows of a matrix to those that its recipe waits for.
@@ -168,13 +175,14 @@ impl<'a> Job<'a> {
         Ok(MatrixRecipe { recipe, mending })
     }
 
-    /// Prunes rows in place by `mask`, mends them where that is asked for, and counts.
+    /// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
     pub(super) fn apply(
         &self,
         matrix: &Matrix<'_>,
         recipe: &MatrixRecipe,
         mask: Mask,
         bytes: &mut [u8],
+        mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
     ) -> Result<Counts, Error> {
         let squares = self.plan.options().squared_error;
         match &recipe.mending {
@@ -184,14 +192,12 @@ impl<'a> Job<'a> {
                 counts.rows_not_mended += mask.rows as u64;
                 Ok(counts)
             }
-            Mending::By(of_input) => mend::mend(
-                &of_input.mender,
-                &recipe.recipe,
-                (matrix.dtype, matrix.target.in_features),
-                bytes,
-                mask,
-                squares,
-            ),
+            Mending::By(of_input) => {
+                let rows = (matrix.dtype, matrix.target.in_features);
+                let mend_rows =
+                    |weights: &[f32], mask: &mut Mask| mend_rows(of_input, weights, mask);
+                mend::mend(mend_rows, rows, bytes, mask, squares)
+            }
         }
     }
 

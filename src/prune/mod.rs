@@ -44,7 +44,7 @@ pub use verify::{Survivors, Verified, verify, verify_until};
 pub use crate::stop::Stop;
 
 use crate::checkpoint::Output;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, mending};
 use crate::plan::Plan;
 use job::{Job, JobResult};
 use matrix::Matrix;
@@ -82,14 +82,22 @@ pub fn prune_until(
         Backend::Cpu(_) => cpu::chunk_rows(matrix, mends),
         Backend::Gpu(gpu) => {
             let rows = gpu.chunk_rows(matrix.target.in_features);
-            // The host mends them, as many at a time as it would on its own.
-            if mends {
-                rows.min(mend::rows_together(matrix.target.in_features))
-            } else {
-                rows
+            match plan.options().compensation {
+                Some(compensation) => {
+                    let in_features = matrix.target.in_features;
+                    let fit = mending::chunk_rows(gpu, in_features, compensation.rank);
+                    // Should the host mend them, it is as many at a time as it would on its own.
+                    let together = mend::rows_together(in_features);
+                    let rows = rows.min(fit);
+                    rows - if rows > together { rows % together } else { 0 }
+                }
+                None => rows,
             }
         }
     };
+    if mends && let Backend::Gpu(gpu) = device.backend() {
+        mending::check(gpu)?;
+    }
     let job = Job::new(plan, &output, chunk_rows, progress, stop)?;
     match device.backend() {
         Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),

@@ -2,7 +2,7 @@
 
 use wgpu::BufferUsages as Usage;
 
-use super::buffers::filled;
+use crate::device::storage::filled;
 use crate::device::adapter::context::Context;
 use crate::dtype::Dtype;
 use crate::forward::engine::HeadPart;
