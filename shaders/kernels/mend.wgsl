@@ -82,14 +82,6 @@ fn input_error(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
     }
 }
 
-// The weights are multiplied.
-@compute @workgroup_size(256)
-fn input_weights(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    for (var column = lane; column < params.in_features; column += LANES) {
-        set_input(group.x, column, planes[at(WEIGHTS, group.x, column)]);
-    }
-}
-
 // The output error of each row, whose error was multiplied.
 @compute @workgroup_size(256)
 fn row_errors(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -99,25 +91,24 @@ fn row_errors(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
 }
 
-// The alternating directions begin: their target is H W, which lies where the residual will, and U, in the product's place,
-// the values.
+// The alternating directions begin: Z and Y in one, in the product's place, are the values.
 @compute @workgroup_size(256)
 fn begin_directions(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var column = lane; column < params.in_features; column += LANES) {
-        planes[at(RESIDUAL, group.x, column)] = planes[at(PRODUCT, group.x, column)];
         planes[at(PRODUCT, group.x, column)] = planes[at(VALUES, group.x, column)];
     }
 }
 
-// H W + Z - Y is multiplied with the inverse, whose diagonal this is; to the product comes Y.
+// Z - Y - W is multiplied with the inverse, whose diagonal this is; to the product come W and Y.
 @compute @workgroup_size(256)
 fn input_directions(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var column = lane; column < params.in_features; column += LANES) {
         let both = planes[at(PRODUCT, group.x, column)];
+        let weight = planes[at(WEIGHTS, group.x, column)];
         let is_kept = is_kept(group.x, column);
-        let wanted = planes[at(RESIDUAL, group.x, column)] + select(-both, both, is_kept);
+        let wanted = select(-both, both, is_kept) - weight;
         planes[at(INPUT, group.x, column)] = wanted;
-        planes[at(PRODUCT, group.x, column)] = diagonal[column] * wanted + select(both, 0.0, is_kept);
+        planes[at(PRODUCT, group.x, column)] = weight + diagonal[column] * wanted + select(both, 0.0, is_kept);
     }
 }
 

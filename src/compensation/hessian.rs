@@ -237,9 +237,14 @@ impl Product {
         self.vectors.flatten_all()?.to_vec1()
     }
 
+    /// `V^T` with rows, `[rows, in_features]`: `[rows, rank]`.
+    pub(super) fn half(&self, rows: &Tensor) -> Result<Tensor> {
+        rows.matmul(&self.vectors)
+    }
+
     /// `V V^T` with rows, `[rows, in_features]`: what is left to the caller is `D x + s y`, elementwise, for each row `x` and its
     /// `y` here.
     pub(super) fn thin(&self, rows: &Tensor) -> Result<Tensor> {
-        rows.matmul(&self.vectors)?.matmul(&self.transposed)
+        self.half(rows)?.matmul(&self.transposed)
     }
 }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `Z` and `Y` are the two halves of their sum `U = X + Y`: `Z` is `U` where a weight is kept, `Y` is `U` where none is. So what
-//! goes from one step to the next is `U` alone, and `Z - Y` is `U` with the signs of the mask.
+//! goes from one step to the next is `U` alone, and `Z - Y` is `U` with the signs of the mask. And with the inverse,
+//! `X = W + (H + I)^-1 (Z - Y - W)`: one product a step.
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 
@@ -30,11 +31,6 @@ pub(crate) struct Mender {
     product: Product,
     /// `(H + I)^-1`, where the alternating directions choose the mask.
     inverse: Option<Product>,
-    k_settled: usize, k_rho: f32, k_relax: f32,
-}
-
-fn knob(name: &str, default: f64) -> f64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// Some rows, mended.
@@ -59,26 +55,22 @@ impl MendedRows {
 
 impl Mender {
     /// For matrices with this `H`; `None` where it cannot be inverted.
-    pub(crate) fn new(hessian: &Hessian, mut options: Compensation) -> Result<Option<Self>> {
+    pub(crate) fn new(hessian: &Hessian, options: Compensation) -> Result<Option<Self>> {
         let roots: Vec<f64> = hessian.whole_diagonal().iter().map(|h| h.sqrt()).collect();
         let scale: Vec<f64> = roots.iter().map(|root| 1.0 / root).collect();
-        let rho = knob("K_RHO", 1.0);
         let inverse = if options.mask_steps > 0 {
-            match hessian.inverse_product(&scale, rho)? {
+            match hessian.inverse_product(&scale, 1.0)? {
                 Some(inverse) => Some(inverse),
                 None => return Ok(None),
             }
         } else {
             None
         };
-        options.steps = knob("K_CG", options.steps as f64) as usize;
-        if options.mask_steps > 0 { options.mask_steps = knob("K_MASK", options.mask_steps as f64) as usize; }
         Ok(Some(Self {
             options,
             scale: roots.iter().map(|&root| root as f32).collect(),
             product: hessian.product(&scale)?,
             inverse,
-            k_settled: knob("K_SETTLED", 5.0) as usize, k_rho: rho as f32, k_relax: knob("K_RELAX", 1.0) as f32,
         }))
     }
 
@@ -164,11 +156,28 @@ impl Mender {
         })
     }
 
-    /// `(v - w)^T H (v - w)` of each row.
+    /// `(v - w)^T H (v - w)` of each row: half a product with `H` is enough.
     fn error(&self, weights: &[f32], values: &[f32]) -> Result<Vec<f64>> {
+        let in_features = self.scale.len();
         let error = self.tensor(differences(weights, values))?;
-        let product = self.multiplied(&error)?;
-        with_values(&error, &error, |error, _| self.row_dots(error, &product))
+        let Product { diagonal, .. } = &self.product;
+        with_values(&error, &self.product.half(&error)?, |error, half| {
+            let rank = half.len() * in_features / error.len().max(1);
+            let rows = error.chunks_exact(in_features).zip(half.chunks_exact(rank.max(1)));
+            let mut errors = Vec::with_capacity(rows.len());
+            widest(
+                #[inline(always)]
+                || {
+                    errors.extend(rows.map(|(error, half)| {
+                        let along: f64 = (error.iter().zip(diagonal))
+                            .map(|(&e, &d)| f64::from(e) * f64::from(e) * f64::from(d))
+                            .sum();
+                        along + dot(half, half)
+                    }));
+                },
+            );
+            errors
+        })
     }
 
     fn row_dots(&self, a: &[f32], b: &[f32]) -> Vec<f64> {
@@ -235,50 +244,45 @@ impl Mender {
         choose: &mut dyn FnMut(&[f32]) -> std::result::Result<Mask, E>,
     ) -> std::result::Result<Vec<f32>, E> {
         let in_features = self.scale.len();
-        let target = self.multiplied(&self.tensor(weights.to_vec())?)?;
-        let mut sum = start;
+        let mut both = start;
         let Product { diagonal, sign, .. } = inverse;
-        for step in 0..self.options.mask_steps {
-            let mut wanted = Vec::with_capacity(sum.len());
-            let rho = self.k_rho;
-            let relax = self.k_relax;
+        for _ in 0..self.options.mask_steps {
+            let mut wanted = Vec::with_capacity(both.len());
             widest(
                 #[inline(always)]
                 || {
-                    let all = target.iter().zip(&sum).zip(kept.iter());
-                    wanted.extend(all.map(|((t, u), &kept)| t + rho * if kept { *u } else { -u }));
+                    let all = both.iter().zip(weights).zip(kept.iter());
+                    wanted.extend(all.map(|((u, w), &kept)| if kept { *u } else { -u } - w));
                 },
             );
             let wanted = self.tensor(wanted)?;
             let thin = inverse.thin(&wanted)?;
+            let mut scores = Vec::with_capacity(both.len());
             with_values(&wanted, &thin, |wanted, thin| {
                 widest(
                     #[inline(always)]
                     || {
-                        let rows = (sum.chunks_exact_mut(in_features))
+                        let rows = (both.chunks_exact_mut(in_features))
+                            .zip(weights.chunks_exact(in_features))
                             .zip(kept.chunks_exact(in_features))
                             .zip(wanted.chunks_exact(in_features))
                             .zip(thin.chunks_exact(in_features));
-                        for (((sum, kept), wanted), thin) in rows {
-                            let x = times(diagonal, wanted, thin, *sign);
-                            for ((sum, &kept), x) in sum.iter_mut().zip(kept).zip(x) {
-                                let z = if kept { *sum } else { 0.0 };
-                                *sum = relax * x + (1.0 - relax) * z + if kept { 0.0 } else { *sum };
+                        for ((((both, weights), kept), wanted), thin) in rows {
+                            let change = times(diagonal, wanted, thin, *sign);
+                            let of_row = both.iter_mut().zip(weights).zip(kept).zip(change);
+                            for (((u, w), &kept), change) in of_row {
+                                *u = w + change + if kept { 0.0 } else { *u };
                             }
+                            let pairs = both.iter().zip(weights);
+                            scores.extend(pairs.map(|(&u, &w)| if w == 0.0 { 0.0 } else { u }));
                         }
                     },
-                )
+                );
             })?;
-            if step + self.k_settled < self.options.mask_steps {
-                let mut scores = sum.clone();
-                for (score, &weight) in scores.iter_mut().zip(weights) {
-                    *score = if weight == 0.0 { 0.0 } else { *score };
-                }
-                *mask = choose(&scores)?;
-                *kept = self::kept(weights, mask);
-            }
+            *mask = choose(&scores)?;
+            *kept = self::kept(weights, mask);
         }
-        Ok(pruned(&sum, kept))
+        Ok(pruned(&both, kept))
     }
 }
 

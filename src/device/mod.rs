@@ -120,6 +120,17 @@ impl Device {
         &self.passed_over
     }
 
+    /// Tries the kernels that mend rows on an adapter, once.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] where they differ from the host's results, [`Error::Failed`].
+    pub(crate) fn check_mending(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Cpu(_) => Ok(()),
+            Backend::Gpu(gpu) => mending::check(gpu),
+        }
+    }
+
     pub(crate) const fn backend(&self) -> &Backend {
         &self.backend
     }

@@ -52,7 +52,8 @@ use matrix::Matrix;
 /// Prunes: runs the plan on the device and makes the output appear, whole, at the end.
 ///
 /// `progress` is called from several threads. Memory: a few chunks a thread. If the device fails in the middle, the CPU goes
-/// on, with the same bytes: [`PruneEvent::DeviceFailed`] and [`Outcome::device_failure`] tell.
+/// on, with the same bytes (but for the last bits of weights that are mended): [`PruneEvent::DeviceFailed`] and
+/// [`Outcome::device_failure`] tell.
 ///
 /// # Errors
 /// Every variant of [`Error`] but [`Error::Stopped`]; the output is then as if nothing had been run.
@@ -95,8 +96,8 @@ pub fn prune_until(
             }
         }
     };
-    if mends && let Backend::Gpu(gpu) = device.backend() {
-        mending::check(gpu)?;
+    if mends {
+        device.check_mending()?;
     }
     let job = Job::new(plan, &output, chunk_rows, progress, stop)?;
     match device.backend() {

@@ -90,6 +90,9 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     if calibration.is_some() || request.evaluate {
         devices.prepare_forward()?;
     }
+    if request.options.compensation.is_some() {
+        devices.prepare_mending()?;
+    }
     let evaluation = match request.evaluate {
         true => {
             let text = Text::held_out();

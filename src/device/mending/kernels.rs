@@ -15,7 +15,6 @@ pub static MEND: Kernel = kernel!(
     [
         "prune_values": 256, [0, 1, 3];
         "input_error": 256, [0, 1, 2];
-        "input_weights": 256, [0, 1, 2];
         "row_errors": 256, [0, 1, 4];
         "begin_directions": 256, [0, 1];
         "input_directions": 256, [0, 1, 2, 3];

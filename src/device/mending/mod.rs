@@ -2,6 +2,9 @@
 //!
 //! A step is two thin products and one dispatch with a workgroup a row. What the steps leave for each other stays on the device:
 //! weights go there, and values, errors and the mask come back.
+//!
+//! Memory on the device, whatever the matrix: [`PLANES`] floats a weight of a chunk of at most [`CHUNK_WEIGHTS`] weights (80 MiB),
+//! `rank` floats a row, and `rank` floats a feature for each Hessian of the last [`RECENT`] inputs (twice that for a pattern).
 
 mod kernels;
 mod probe;
@@ -86,11 +89,9 @@ pub(crate) fn chunk_rows(gpu: &Gpu, in_features: usize, rank: usize) -> usize {
     rows.min(largest / rank.max(1)).min(groups)
 }
 
-/// Bytes on the device that mending takes: the planes of a chunk and their thin products, and what is kept of a few inputs.
-pub(crate) fn memory(gpu: &Gpu, in_features: usize, rank: usize, has_inverse: bool) -> u64 {
-    let rows = chunk_rows(gpu, in_features, rank);
-    let matrices = RECENT * if has_inverse { 2 } else { 1 };
-    4 * (rows * (PLANES * in_features + rank) + matrices * in_features * (rank + 1)) as u64
+/// Bytes of the host that a chunk takes on its way: as f32, scaled, on its way there and back, its values.
+pub(crate) fn host_memory(gpu: &Gpu, in_features: usize, rank: usize) -> u64 {
+    5 * 4 * (chunk_rows(gpu, in_features, rank) * in_features) as u64
 }
 
 impl<'a> RowMender<'a> {
@@ -319,8 +320,6 @@ impl Recording<'_, '_> {
         self.of_rows("input_error", diagonal);
         self.multiply(&hessian.product);
         self.of_rows("row_errors", None);
-        self.of_rows("input_weights", diagonal);
-        self.multiply(&hessian.product);
         self.of_rows("begin_directions", None);
         for _ in 0..mender.options().mask_steps {
             self.of_rows("input_directions", Some(&inverse.diagonal));
