@@ -163,7 +163,9 @@ impl Mender {
         let Product { diagonal, .. } = &self.product;
         with_values(&error, &self.product.half(&error)?, |error, half| {
             let rank = half.len() * in_features / error.len().max(1);
-            let rows = error.chunks_exact(in_features).zip(half.chunks_exact(rank.max(1)));
+            let rows = error
+                .chunks_exact(in_features)
+                .zip(half.chunks_exact(rank.max(1)));
             let mut errors = Vec::with_capacity(rows.len());
             widest(
                 #[inline(always)]
@@ -222,7 +224,14 @@ impl Mender {
                             rows.zip(of_rows)
                         {
                             let product = (&diagonal[..], thin, *sign);
-                            step((value, residual), direction, product, kept, of_row, &mut next);
+                            step(
+                                (value, residual),
+                                direction,
+                                product,
+                                kept,
+                                of_row,
+                                &mut next,
+                            );
                         }
                     },
                 );
@@ -363,7 +372,8 @@ fn kept(weights: &[f32], mask: &Mask) -> Vec<bool> {
             let rows = weights.chunks_exact(in_features);
             for (row, words) in rows.zip(mask.words.chunks_exact(words)) {
                 for (part, word) in row.chunks(32).zip(words) {
-                    let column = |(bit, &weight): (u32, &f32)| weight != 0.0 && word >> bit & 1 == 0;
+                    let column =
+                        |(bit, &weight): (u32, &f32)| weight != 0.0 && word >> bit & 1 == 0;
                     kept.extend((0..).zip(part).map(column));
                 }
             }
@@ -385,10 +395,7 @@ fn dot_with_product(direction: &[f32], diagonal: &[f32], thin: &[f32], sign: f32
         }
     }
     let rest = times(d_rest, a_rest, y_rest, sign).zip(a_rest);
-    sums.iter().sum::<f64>()
-        + rest
-            .map(|(b, &a)| f64::from(a) * f64::from(b))
-            .sum::<f64>()
+    sums.iter().sum::<f64>() + rest.map(|(b, &a)| f64::from(a) * f64::from(b)).sum::<f64>()
 }
 
 /// A sum of products in f64, in eight partial sums.

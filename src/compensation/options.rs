@@ -26,8 +26,8 @@ impl Compensation {
         Self {
             rank: if is_pattern { 256 } else { 128 },
             ridge: 0.03,
-            steps: 8,
-            mask_steps: if is_pattern { 10 } else { 0 },
+            steps: if is_pattern { 3 } else { 8 },
+            mask_steps: if is_pattern { 3 } else { 0 },
         }
     }
 }

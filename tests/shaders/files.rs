@@ -11,7 +11,9 @@ use crate::shaders;
 fn shaders_and_folders() -> impl Iterator<Item = (&'static Shader, &'static str)> {
     let alone = PASSES.iter().map(|shader| (*shader, "entry/alone"));
     let fused = FUSED.iter().map(|shader| (*shader, "entry/fused"));
-    let forward = FORWARD_KERNELS.iter().map(|kernel| (&kernel.shader, "forward"));
+    let forward = FORWARD_KERNELS
+        .iter()
+        .map(|kernel| (&kernel.shader, "forward"));
     let shared = [&PRODUCT, &MEND].map(|kernel| (&kernel.shader, "kernels"));
     alone.chain(fused).chain(forward).chain(shared)
 }

@@ -166,7 +166,12 @@ impl<'a> RowMender<'a> {
             return Err(self.gpu.context().failed("buffers are missing".to_owned()));
         };
         mask.words.copy_from_slice(words);
-        self.mended(mender, bytemuck::cast_slice(values), bytemuck::cast_slice(sums), mask)
+        self.mended(
+            mender,
+            bytemuck::cast_slice(values),
+            bytemuck::cast_slice(sums),
+            mask,
+        )
     }
 
     /// What came back, held against the mask.
@@ -200,7 +205,10 @@ impl<'a> RowMender<'a> {
 
     /// Has the Hessian of a mender on the device, first among the recent ones.
     fn upload_hessian(&mut self, mender: &Arc<Mender>) -> Result<(), Error> {
-        let found = self.recent.iter().position(|(known, _)| Arc::ptr_eq(known, mender));
+        let found = self
+            .recent
+            .iter()
+            .position(|(known, _)| Arc::ptr_eq(known, mender));
         if let Some(found) = found {
             self.recent.swap(0, found);
             return Ok(());
@@ -208,7 +216,9 @@ impl<'a> RowMender<'a> {
         let context = self.gpu.context();
         let _turn = context.turn();
         let upload = |product: &Product| -> Result<ProductBuffers, Error> {
-            let vectors = product.vectors().map_err(|error| context.failed(error.to_string()))?;
+            let vectors = product
+                .vectors()
+                .map_err(|error| context.failed(error.to_string()))?;
             Ok(ProductBuffers {
                 diagonal: filled(context, "diagonal", &product.diagonal),
                 rank: vectors.len() / product.diagonal.len().max(1),
@@ -219,7 +229,11 @@ impl<'a> RowMender<'a> {
         let uploaded = HessianBuffers {
             product: upload(mender.product())?,
             inverse: mender.inverse().map(upload).transpose()?,
-            ones: filled(context, "ones", &vec![1.0_f32; mender.product().diagonal.len()]),
+            ones: filled(
+                context,
+                "ones",
+                &vec![1.0_f32; mender.product().diagonal.len()],
+            ),
         };
         context.check()?;
         self.recent.insert(0, (Arc::clone(mender), uploaded));
@@ -237,7 +251,10 @@ fn grown<'r>(rows: &'r mut Option<RowBuffers>, gpu: &Gpu, sizes: [usize; 4]) -> 
     }
     rows.get_or_insert_with(|| {
         let mut larger = known;
-        larger.iter_mut().zip(sizes).for_each(|(known, asked)| *known = asked.max(*known));
+        larger
+            .iter_mut()
+            .zip(sizes)
+            .for_each(|(known, asked)| *known = asked.max(*known));
         let [weights, rows, words, thin] = larger;
         let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
         let room = |label, numbers: usize| buffer(gpu.context(), label, 4 * numbers as u64, usage);
@@ -260,7 +277,11 @@ impl Recording<'_, '_> {
             plane: (rows * in_features) as u32,
             mask_words: Mask::words_per_row(in_features) as u32,
         };
-        let bindings = MEND.shader.entry_points.iter().find(|known| known.name == entry_point);
+        let bindings = MEND
+            .shader
+            .entry_points
+            .iter()
+            .find(|known| known.name == entry_point);
         let bindings = bindings.map_or(&[][..], |entry_point| entry_point.bindings);
         let of = |&binding: &u32| {
             let bound = match binding {
@@ -338,7 +359,8 @@ impl Recording<'_, '_> {
                 let buffers: Vec<_> = entry_point.bindings.iter().filter_map(of).collect();
                 let groups = (x as usize, y as usize);
                 let (name, params) = (entry_point.name, &choice.params);
-                self.recorder.dispatch(self.sequence, name, params, &buffers, groups);
+                self.recorder
+                    .dispatch(self.sequence, name, params, &buffers, groups);
             }
         }
         self.of_rows("end_directions", None);

@@ -58,7 +58,9 @@ pub(super) fn kernels(gpu: &Gpu) -> Result<Result<(), String>, Error> {
         let mender = Arc::new(mender);
         let choose = |values: &[f32]| mask_of(values, selection);
         let (mut here, mut there) = (choose(&weights), choose(&weights));
-        let expected = mender.mend(&weights, &mut here, &mut |values: &[f32]| Ok(choose(values)));
+        let expected = mender.mend(&weights, &mut here, &mut |values: &[f32]| {
+            Ok(choose(values))
+        });
         let expected = expected.map_err(failed)?;
         let got = RowMender::new(gpu).mend(&mender, selection, &weights, &mut there)?;
         if here != there {
@@ -77,8 +79,7 @@ pub(super) fn difference(expected: &MendedRows, got: &MendedRows) -> Option<&'st
     if is_off(&values(expected), &values(got)) {
         return Some("value");
     }
-    let is_error_off =
-        is_off(&expected.before, &got.before) || is_off(&expected.after, &got.after);
+    let is_error_off = is_off(&expected.before, &got.before) || is_off(&expected.after, &got.after);
     is_error_off.then_some("output error")
 }
 
@@ -114,17 +115,31 @@ pub(super) fn example() -> (Vec<f32>, Option<Hessian>) {
         let strengths: [f32; 8] = std::array::from_fn(|_| next());
         let token: Vec<f32> = (0..IN_FEATURES)
             .map(|feature| {
-                let along = strengths.iter().zip(mixing[feature..].iter().step_by(IN_FEATURES));
-                along.map(|(strength, mixing)| strength * mixing).sum::<f32>() + 0.3 * next()
+                let along = strengths
+                    .iter()
+                    .zip(mixing[feature..].iter().step_by(IN_FEATURES));
+                along
+                    .map(|(strength, mixing)| strength * mixing)
+                    .sum::<f32>()
+                    + 0.3 * next()
             })
             .collect();
         let mut projected = [0.0; RANK];
         for (x, signs) in token.iter().zip(omega.chunks_exact(RANK)) {
-            projected.iter_mut().zip(signs).for_each(|(p, sign)| *p += x * sign);
+            projected
+                .iter_mut()
+                .zip(signs)
+                .for_each(|(p, sign)| *p += x * sign);
         }
-        for ((x, norm), sums) in token.iter().zip(&mut norms).zip(values.chunks_exact_mut(RANK)) {
+        for ((x, norm), sums) in token
+            .iter()
+            .zip(&mut norms)
+            .zip(values.chunks_exact_mut(RANK))
+        {
             *norm += x * x;
-            sums.iter_mut().zip(&projected).for_each(|(sum, p)| *sum += x * p);
+            sums.iter_mut()
+                .zip(&projected)
+                .for_each(|(sum, p)| *sum += x * p);
         }
     }
     let sketch = Sketch {

@@ -3,12 +3,12 @@
 use wgpu::BufferUsages as Usage;
 
 use super::buffers::GpuTensor;
-use crate::device::storage::{buffer, filled};
 use super::layers::{elementwise, product};
 use super::recorder::Recorder;
+use super::weights::GpuMatrix;
 use crate::device::product::Destination;
 use crate::device::recorder::Sequence;
-use super::weights::GpuMatrix;
+use crate::device::storage::{buffer, filled};
 use crate::forward::engine::{HeadPart, PartialLoss};
 use crate::forward::error::Error;
 use crate::forward::kernels::LogSumExpParams;

@@ -1,13 +1,13 @@
 //! Heads and causal attention on the adapter.
 
 use super::buffers::GpuTensor;
-use crate::device::storage::filled;
 use super::layers::{self, elementwise, product};
-use crate::device::product::Destination;
 use super::recorder::Recorder;
-use crate::device::recorder::{Groups, Sequence};
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
+use crate::device::product::Destination;
+use crate::device::recorder::{Groups, Sequence};
+use crate::device::storage::filled;
 use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
 use crate::model::{
     Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary,
@@ -212,12 +212,7 @@ impl GpuHeads {
     }
 
     /// Turns queries and keys by their position.
-    pub(super) fn turn(
-        &self,
-        recorder: &Recorder<'_>,
-        sequence: &mut Sequence,
-        by: &TurnBuffer,
-    ) {
+    pub(super) fn turn(&self, recorder: &Recorder<'_>, sequence: &mut Sequence, by: &TurnBuffer) {
         let fits = |(longest, _): &&(usize, _)| self.all.tokens <= *longest;
         let table = by.tables.iter().find(fits);
         let (_, turns) = table.unwrap_or(&by.tables[0]);

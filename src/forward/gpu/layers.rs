@@ -2,9 +2,9 @@
 
 use super::buffers::GpuTensor;
 use super::recorder::Recorder;
+use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::product::{self, Destination, Operand, Weights};
 use crate::device::recorder::Sequence;
-use super::weights::{GpuMatrix, GpuNorm};
 use crate::forward::kernels::{ActivationParams, ElementwiseParams, HeadsParams, NormParams};
 use crate::model::{Nonlinearity, NormKind};
 

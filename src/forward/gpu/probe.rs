@@ -6,13 +6,13 @@
 use wgpu::BufferUsages as Usage;
 
 use super::buffers::GpuTensor;
-use crate::device::storage::{buffer, filled};
 use super::layers;
 use super::recorder::Recorder;
-use crate::device::product::{self, Destination, Operand, Weights};
-use crate::device::recorder::{Groups, Sequence};
 use super::rows;
 use super::weights::{GpuMatrix, GpuNorm, MatrixPiece};
+use crate::device::product::{self, Destination, Operand, Weights};
+use crate::device::recorder::{Groups, Sequence};
+use crate::device::storage::{buffer, filled};
 use crate::dtype::Dtype;
 use crate::fixtures::Random;
 use crate::forward::error::Error;

@@ -18,7 +18,10 @@ pub(super) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// For sequences of at most `tokens` tokens.
     pub(super) fn new(context: &'a Context, tokens: usize) -> Self {
-        let shaders = KERNELS.iter().chain([&PRODUCT]).map(|kernel| &kernel.shader);
+        let shaders = KERNELS
+            .iter()
+            .chain([&PRODUCT])
+            .map(|kernel| &kernel.shader);
         Self {
             kernels: recorder::Recorder::new(context, shaders),
             pool: ActivationPool::new(tokens),

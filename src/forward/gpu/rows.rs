@@ -1,9 +1,9 @@
 //! Some tokens' rows out of a hidden state on the adapter, and back into one.
 
 use super::buffers::GpuTensor;
-use crate::device::storage::filled;
 use super::recorder::Recorder;
 use crate::device::recorder::Sequence;
+use crate::device::storage::filled;
 use crate::forward::kernels::RowsParams;
 use crate::model::Share;
 

@@ -1,9 +1,9 @@
 //! Convolutions and recurrences along a sequence on the adapter.
 
 use super::buffers::GpuTensor;
-use crate::device::storage::filled;
 use super::recorder::Recorder;
 use crate::device::recorder::Sequence;
+use crate::device::storage::filled;
 use crate::forward::engine::Convolved;
 use crate::forward::kernels::{
     ConvolutionParams, CopyHeadsParams, DeltaNetParams, StateSpaceParams,

@@ -4,13 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::buffers::GpuTensor;
-use crate::device::storage::buffer;
 use super::layers;
 use super::recorder::Recorder;
-use crate::device::product::{self, Destination, Operand, Weights};
-use crate::device::recorder::Sequence;
 use super::weights::GpuMatrix;
 use crate::device::adapter::context::Context;
+use crate::device::product::{self, Destination, Operand, Weights};
+use crate::device::recorder::Sequence;
+use crate::device::storage::buffer;
 use crate::forward::engine::HeadPart;
 use crate::forward::error::Error;
 use crate::forward::kernels::SiteNormsParams;
@@ -74,12 +74,7 @@ impl<'a> Observations<'a> {
     }
 
     /// Takes every statistic of `x`.
-    pub(super) fn observe(
-        &self,
-        recorder: &Recorder<'_>,
-        sequence: &mut Sequence,
-        x: &GpuTensor,
-    ) {
+    pub(super) fn observe(&self, recorder: &Recorder<'_>, sequence: &mut Sequence, x: &GpuTensor) {
         self.observe_rows(recorder, sequence, Some(x), x.features);
     }
 
@@ -123,7 +118,8 @@ impl<'a> Observations<'a> {
                     &(tokens as f32).to_ne_bytes(),
                 ),
             }
-            self.observed.set(self.observed.get() + statistic.len(features));
+            self.observed
+                .set(self.observed.get() + statistic.len(features));
         }
     }
 

@@ -8,7 +8,10 @@ use crate::fixtures::WeightMatrix;
 fn every_adapter(fault: Option<Fault>) -> Vec<(String, Gpu)> {
     let open = |adapter: crate::device::adapter::Adapter| {
         let name = adapter.info.to_string();
-        (name, Gpu::new(adapter.open(Faults::new(fault)).unwrap()).unwrap())
+        (
+            name,
+            Gpu::new(adapter.open(Faults::new(fault)).unwrap()).unwrap(),
+        )
     };
     adapters(true).into_iter().map(open).collect()
 }
@@ -91,11 +94,15 @@ fn many_rows_are_mended_as_the_host_does_and_with_another_input_they_are_not() {
         let expected = mend_here(&mender, selection, &weights, &mut here);
         // An input whose columns come in another order.
         let mut other = weights.clone();
-        other.chunks_exact_mut(IN_FEATURES).for_each(|row| row.rotate_left(1));
+        other
+            .chunks_exact_mut(IN_FEATURES)
+            .for_each(|row| row.rotate_left(1));
         for (name, gpu) in every_adapter(None) {
             let mut row_mender = RowMender::new(&gpu);
             let mut there = mask_of(&weights, selection);
-            let got = row_mender.mend(&mender, selection, &weights, &mut there).unwrap();
+            let got = row_mender
+                .mend(&mender, selection, &weights, &mut there)
+                .unwrap();
             let words = here.words.iter().zip(&there.words);
             let differing: u32 = words.map(|(a, b)| (a ^ b).count_ones()).sum();
             if selection == HALF {
@@ -111,7 +118,9 @@ fn many_rows_are_mended_as_the_host_does_and_with_another_input_they_are_not() {
                 assert!((0.999..1.001).contains(&ratio), "{name}: {ratio}");
             }
             let mut wrong = mask_of(&other, selection);
-            let got = row_mender.mend(&mender, selection, &other, &mut wrong).unwrap();
+            let got = row_mender
+                .mend(&mender, selection, &other, &mut wrong)
+                .unwrap();
             assert!(difference(&expected, &got).is_some(), "{name}");
         }
     }
@@ -134,20 +143,41 @@ fn an_adapter_tells_the_errors_that_its_rows_have_in_f64() {
         for selection in [HALF, pattern()] {
             let mut mask = mask_of(&weights, selection);
             let first = mask.clone();
-            let got = RowMender::new(&gpu).mend(&mender(selection, 8), selection, &weights, &mut mask);
+            let got =
+                RowMender::new(&gpu).mend(&mender(selection, 8), selection, &weights, &mut mask);
             let got = got.unwrap();
-            let rows = weights.chunks_exact(IN_FEATURES).zip(got.values.chunks_exact(IN_FEATURES));
+            let rows = weights
+                .chunks_exact(IN_FEATURES)
+                .zip(got.values.chunks_exact(IN_FEATURES));
             for (row, (weights, values)) in rows.enumerate() {
                 let alone: Vec<f32> = (0..IN_FEATURES)
-                    .map(|c| if first.prunes(row, c) { 0.0 } else { weights[c] })
+                    .map(|c| {
+                        if first.prunes(row, c) {
+                            0.0
+                        } else {
+                            weights[c]
+                        }
+                    })
                     .collect();
                 let (before, after) = (error(weights, &alone), error(weights, values));
-                assert!((got.before[row] - before).abs() < 1e-3 * before, "{name}, row {row}");
-                assert!((got.after[row] - after).abs() < 1e-3 * before, "{name}, row {row}");
-                assert!(after < 0.9 * before, "{name}, row {row}: {after} of {before}");
+                assert!(
+                    (got.before[row] - before).abs() < 1e-3 * before,
+                    "{name}, row {row}"
+                );
+                assert!(
+                    (got.after[row] - after).abs() < 1e-3 * before,
+                    "{name}, row {row}"
+                );
+                assert!(
+                    after < 0.9 * before,
+                    "{name}, row {row}: {after} of {before}"
+                );
                 for (column, &value) in values.iter().enumerate() {
                     let is_pruned = mask.prunes(row, column) || weights[column] == 0.0;
-                    assert!(!is_pruned || value.to_bits() == 0, "{name}: {row}, {column}");
+                    assert!(
+                        !is_pruned || value.to_bits() == 0,
+                        "{name}: {row}, {column}"
+                    );
                 }
             }
         }
@@ -163,7 +193,9 @@ fn the_same_adapter_gives_the_same_bits_again_and_in_other_chunks() {
         let mut bits = |first: usize, last: usize| -> Vec<u32> {
             let weights = &weights[first * IN_FEATURES..last * IN_FEATURES];
             let mut mask = mask_of(weights, pattern());
-            let mended = row_mender.mend(&mender, pattern(), weights, &mut mask).unwrap();
+            let mended = row_mender
+                .mend(&mender, pattern(), weights, &mut mask)
+                .unwrap();
             mended.values.iter().map(|value| value.to_bits()).collect()
         };
         let all = bits(0, 131);
