@@ -34,6 +34,7 @@ pub use error::Error;
 use progress::Meter;
 pub use progress::Progress;
 use statistics::{Statistic, StatisticSums};
+pub(crate) use weights::WeightOverlay;
 use weights::WeightReader;
 
 /// Hidden states in memory at a time, in bytes; more sequences go through the model group by group.
@@ -46,6 +47,7 @@ pub struct Forward<'a> {
     architecture: &'a Architecture,
     device: &'a Device,
     means: bool,
+    overlay: Option<&'a dyn WeightOverlay>,
 }
 
 /// What was observed of the input of some linear layers.
@@ -105,6 +107,7 @@ impl<'a> Forward<'a> {
             architecture,
             device,
             means: false,
+            overlay: None,
         }
     }
 
@@ -112,6 +115,12 @@ impl<'a> Forward<'a> {
     #[must_use]
     pub const fn with_means(self, means: bool) -> Self {
         Self { means, ..self }
+    }
+
+    /// The same, with these weights in the place of those in the files, where there are any.
+    #[must_use]
+    pub(crate) const fn with_overlay(self, overlay: Option<&'a dyn WeightOverlay>) -> Self {
+        Self { overlay, ..self }
     }
 
     /// The statistics of every linear layer's input, summed over all tokens of all sequences, in the order of
@@ -277,7 +286,7 @@ impl<'a> Forward<'a> {
         take: &mut dyn FnMut(Vec<SiteStatistics>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let blocks = self.architecture.blocks();
-        let weights = WeightReader::open(self.checkpoint)?;
+        let weights = WeightReader::open(self.checkpoint, self.overlay)?;
         let mut sums = StatisticSums::new(self.architecture);
         let mut meter = Meter::new(sequences, blocks, progress);
         let groups: Vec<_> = self.groups(sequences).collect();
@@ -305,7 +314,7 @@ impl<'a> Forward<'a> {
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<Vec<f32>>, Error> {
         let architecture = self.architecture;
-        let weights = WeightReader::open(self.checkpoint)?;
+        let weights = WeightReader::open(self.checkpoint, self.overlay)?;
         let mut meter = Meter::new(sequences, architecture.blocks() + 1, progress);
         let mut losses = Vec::new();
         for group in self.groups(sequences) {
@@ -325,7 +334,7 @@ impl<'a> Forward<'a> {
 
     fn logits_on<E: Engine>(&self, engine: &E, sequence: &[u32]) -> Result<Vec<f32>, Error> {
         let architecture = self.architecture;
-        let weights = WeightReader::open(self.checkpoint)?;
+        let weights = WeightReader::open(self.checkpoint, self.overlay)?;
         let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
         let hidden = self.blocks(engine, &weights, &[sequence], &mut |_| Ok(()), &mut meter)?;
         let hidden = loss::finished(engine, &weights, architecture, hidden)?;

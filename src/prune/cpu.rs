@@ -16,6 +16,7 @@ use super::shared_recipe::Mending;
 use super::single_writer::SingleWriter;
 use crate::device::cpu;
 use crate::passes::fused::Scratch;
+use crate::plan::Plan;
 use crate::recipe::Rows;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.
@@ -71,7 +72,7 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut scratch = Scratch::default();
-                let products = match products(job) {
+                let products = match products(job.plan) {
                     Ok(products) => products,
                     Err(error) => return job.fail(error),
                 };
@@ -89,8 +90,8 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
 
 /// Where a thread's products run: on one more thread of its own, since the others have chunks of theirs. None in a run that
 /// mends nothing.
-fn products(job: &Job<'_>) -> Result<Option<rayon::ThreadPool>, Error> {
-    if job.plan.options().compensation.is_none() {
+pub(super) fn products(plan: &Plan) -> Result<Option<rayon::ThreadPool>, Error> {
+    if plan.options().compensation.is_none() {
         return Ok(None);
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();

@@ -7,18 +7,18 @@ use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::mend;
 use super::menders::Menders;
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
-use super::shared_recipe::{MatrixRecipe, Mending};
+use super::recipes;
+use super::shared_recipe::MatrixRecipe;
 use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
 use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
 use crate::plan::Plan;
-use crate::recipe::{Recipe, WeightStatistics};
+use crate::recipe::WeightStatistics;
 use crate::stop::Stop;
 
 /// What the threads of a run share.
@@ -142,30 +142,7 @@ impl<'a> Job<'a> {
         matrix: &Matrix<'_>,
         sums: Option<&WeightStatistics>,
     ) -> Result<MatrixRecipe, Error> {
-        let name = &self.plan.tensors()[matrix.tensor].name;
-        let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
-        let in_features = matrix.target.in_features;
-        let score = self.plan.score();
-        let mut recipe = Recipe::new(matrix.selection, score, in_features, norms.as_deref(), sums);
-        let Some(compensation) = self.plan.options().compensation else {
-            return Ok(MatrixRecipe {
-                recipe,
-                mending: Mending::None,
-            });
-        };
-        let of_input = (name.as_str(), matrix.target, matrix.expert);
-        let mending = match self.menders.of(self.plan, compensation, of_input)? {
-            Some(of_input) => {
-                if score.has_inverse_hessian()
-                    && let Some(factors) = &of_input.column_factors
-                {
-                    recipe.factors.column.clone_from(factors);
-                }
-                Mending::By(of_input)
-            }
-            None => Mending::NotPossible,
-        };
-        Ok(MatrixRecipe { recipe, mending })
+        recipes::recipe(self.plan, &self.menders, matrix, sums)
     }
 
     /// Prunes rows in place by `mask`, mends them where that is asked for, and counts.
@@ -176,23 +153,7 @@ impl<'a> Job<'a> {
         mask: Mask,
         bytes: &mut [u8],
     ) -> Result<Counts, Error> {
-        let squares = self.plan.options().squared_error;
-        match &recipe.mending {
-            Mending::None => Ok(mask.apply(matrix.dtype, bytes, squares)),
-            Mending::NotPossible => {
-                let mut counts = mask.apply(matrix.dtype, bytes, squares);
-                counts.rows_not_mended += mask.rows as u64;
-                Ok(counts)
-            }
-            Mending::By(of_input) => mend::mend(
-                &of_input.mender,
-                &recipe.recipe,
-                (matrix.dtype, matrix.target.in_features),
-                bytes,
-                mask,
-                squares,
-            ),
-        }
+        recipes::apply(self.plan, matrix, recipe, mask, bytes)
     }
 
     /// Whether the run was given up; asked before every piece of work.
@@ -265,28 +226,7 @@ impl<'a> Job<'a> {
         rows: Range<usize>,
         counts: Counts,
     ) -> Result<(), Error> {
-        let tensor = &self.plan.tensors()[matrix.tensor];
-        if counts.non_finite > 0 && !self.plan.options().keep_non_finite {
-            return Err(Error::NonFinite {
-                file: self.plan.checkpoint().shards[matrix.shard].path.clone(),
-                tensor: tensor.name.clone(),
-                count: counts.non_finite,
-                rows,
-            });
-        }
-        if let Some(target) = matrix.selection.target(matrix.target.in_features)
-            && counts.non_finite == 0
-        {
-            let a_row = (target * matrix.target.in_features as f64).round() as u64;
-            let asked = a_row * rows.len() as u64;
-            if counts.zeros < asked {
-                return Err(Error::TooFewZeros {
-                    tensor: tensor.name.clone(),
-                    asked,
-                    got: counts.zeros,
-                });
-            }
-        }
+        recipes::check(self.plan, matrix, rows.clone(), &counts)?;
         let Some(tally) = &self.tallies[matrix.tensor] else {
             return Ok(());
         };

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A matrix knows where its rows lie (`matrix.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and the job
-//! what all threads share (`job.rs`). Bytes that do not change are copied by the kernel.
+//! what all threads share (`job.rs`). The same weights without an output, as a forward pass reads them: `pruned_weights.rs`. Bytes that do not change are copied by the kernel.
 
 mod block_scores;
 mod chunk;
@@ -26,6 +26,8 @@ mod mend;
 mod menders;
 mod outcome;
 mod pieces;
+mod pruned_weights;
+mod recipes;
 mod shared_recipe;
 mod single_writer;
 mod tally;
@@ -39,6 +41,7 @@ pub use error::Error;
 pub use estimate::{memory, time};
 pub use fault::{Fault, VerifyError};
 pub use outcome::{Outcome, PruneEvent};
+pub(crate) use pruned_weights::PrunedWeights;
 pub use verify::{Survivors, Verified, verify, verify_until};
 
 pub use crate::stop::Stop;
