@@ -148,6 +148,9 @@ pub(super) struct Prune {
     /// What compensation adds to every column norm, relative to their mean [default: 0.03]
     #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
     pub ridge: Option<f64>,
+    /// Calibrate each block on what the blocks before it give once they are pruned (and mended); takes about twice as long
+    #[arg(long, conflicts_with = "norms", help_heading = "Which weights")]
+    pub sequential: bool,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,

@@ -25,6 +25,16 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
                 )
             }),
             run::Error::Evaluation(_) => Some("leave --eval out to prune without it".to_owned()),
+            run::Error::NothingMeasured { norms: Some(_) } => {
+                Some("leave out --norms, or --sequential".to_owned())
+            }
+            run::Error::NothingMeasured { norms: None } => Some(
+                "--sequential needs a calibration: a model with its config.json and tokenizer.json, and a score that uses norms"
+                    .to_owned(),
+            ),
+            run::Error::AllocationNeedsAllBlocks { .. } => {
+                Some("--allocate atp goes by the number of a block alone".to_owned())
+            }
             run::Error::Report { .. } => Some("give a new name to --report".to_owned()),
             run::Error::Device(error) => of_device(error),
             _ => None,

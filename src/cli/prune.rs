@@ -77,6 +77,7 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     };
     request.tokens = args.tokens;
     request.context = args.context;
+    request.sequential = args.sequential;
     request.device = args.on.device.clone();
     request.threads = args.on.threads.map(usize::from);
     request.overwrite = args.force;

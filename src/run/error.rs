@@ -30,6 +30,27 @@ pub enum Error {
     /// The plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// Block by block on pruned blocks, and nothing is calibrated in this run.
+    #[error(
+        "block by block on pruned blocks, the norms are measured while pruning; here {}",
+        match norms {
+            Some(path) => format!("they are read from {}", shown_path(path)),
+            None => "none are measured".to_owned(),
+        }
+    )]
+    NothingMeasured {
+        /// The file of the norms, if there is one.
+        norms: Option<PathBuf>,
+    },
+    /// Block by block on pruned blocks, and the sparsity is shared out by the scores of all blocks.
+    #[error(
+        "the allocation {allocation} goes by the scores of all blocks, which are not known while a block is pruned before the \
+         next one is calibrated"
+    )]
+    AllocationNeedsAllBlocks {
+        /// The rule.
+        allocation: &'static str,
+    },
     /// Pruning.
     #[error(transparent)]
     Prune(#[from] prune::Error),
@@ -97,6 +118,7 @@ impl Error {
             Self::Plan(error) => error.kind(),
             Self::Prune(error) => error.kind(),
             Self::Verify(error) => error.kind(),
+            Self::NothingMeasured { .. } | Self::AllocationNeedsAllBlocks { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }

@@ -23,6 +23,7 @@ mod device_pair;
 mod error;
 mod event;
 mod request;
+mod sequential;
 mod stoppable;
 #[cfg(test)]
 mod tests;
@@ -85,6 +86,9 @@ pub struct Estimate {
 pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
+    if request.sequential {
+        sequential::check(&request, calibration.is_some())?;
+    }
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
     let mut devices = DevicePair::open(&request.device, request.threads)?;
     if calibration.is_some() || request.evaluate {
@@ -207,22 +211,32 @@ impl Prepared {
         let known = draft.warnings().len();
         let draft = match &calibration {
             Some(calibration) => {
+                let broken = sequential::Broken::default();
                 let norms = timed(Phase::Calibrate, tell, || {
-                    stoppable(&request.stop, |check| {
+                    let measured = stoppable(&request.stop, |check| {
                         let progress = |at| {
                             tell(Event::Forward(at));
                             check();
                         };
                         devices.run_forward(
-                            |device| calibration.run(draft.checkpoint(), device, &progress),
+                            |device| match request.sequential {
+                                false => calibration.run(draft.checkpoint(), device, &progress),
+                                true => {
+                                    let on = (device, devices.threads(), &request.stop);
+                                    sequential::run(calibration, &draft, on, &progress, &broken)
+                                }
+                            },
                             |error| failures.add(Phase::Calibrate, error, tell),
                         )
                     })
                     .ok_or(Error::Stopped {
                         phase: Phase::Calibrate,
                         output: None,
-                    })?
-                    .map_err(Error::Calibration)
+                    })?;
+                    match broken.into_inner() {
+                        Some(error) => Err(error),
+                        None => measured.map_err(Error::Calibration),
+                    }
                 });
                 draft.measured(norms?)?
             }

@@ -24,6 +24,8 @@ pub struct Request {
     pub tokens: usize,
     /// Tokens a window, of calibration and evaluation; `None` is 512, or what the model was made for.
     pub context: Option<usize>,
+    /// Calibrate each block on what the blocks before it give once they are pruned, and mended.
+    pub sequential: bool,
     /// The device.
     pub device: DeviceChoice,
     /// Threads of the CPU; `None` is all cores.
@@ -72,6 +74,7 @@ impl Request {
             norms: NormsRequest::Automatic,
             tokens: DEFAULT_TOKENS,
             context: None,
+            sequential: false,
             device: DeviceChoice::Auto,
             threads: None,
             overwrite: false,

@@ -25,7 +25,7 @@ pub(super) fn filled<T: bytemuck::Pod>(
     values: &[T],
 ) -> wgpu::Buffer {
     let bytes = bytemuck::cast_slice(values);
-    let usage = Usage::STORAGE | Usage::COPY_DST;
+    let usage = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
     let made = buffer(context, label, bytes.len() as u64, usage);
     context.queue.write_buffer(&made, 0, bytes);
     made
@@ -87,7 +87,7 @@ impl ActivationPool {
         let free = self.free.borrow_mut().get_mut(&features).and_then(Vec::pop);
         let made = || {
             let bytes = 4 * (self.tokens * features) as u64;
-            let usage = Usage::STORAGE | Usage::COPY_SRC;
+            let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
             buffer(context, "activations", bytes, usage)
         };
         GpuTensor {

@@ -16,7 +16,7 @@ mod weights;
 use wgpu::BufferUsages as Usage;
 
 use super::engine::{
-    Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring,
+    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 };
 use super::error::Error;
 use super::statistics::Statistic;
@@ -165,15 +165,16 @@ impl Engine for GpuEngine<'_> {
         &self,
         block: &LoadedBlock<Self>,
         hidden: &mut [GpuTensor],
-        wiring: Wiring<Self>,
+        pass: BlockPass<Self>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let mut observed = 0;
         let mut last = None;
         let count = hidden.len();
         for hidden in hidden {
-            let (submission, so_far) = self
-                .recorder
-                .submit(observed, |sequence| wiring(self, sequence, block, hidden))?;
+            let (submission, so_far) = self.recorder.submit(observed, |sequence| {
+                sequence.observes = pass.observes;
+                (pass.wiring)(self, sequence, block, hidden)
+            })?;
             observed = so_far;
             last = Some(submission);
         }
@@ -186,6 +187,12 @@ impl Engine for GpuEngine<'_> {
             .download(&self.observations.numbers, observed)?;
         let of_sequence = all.chunks_exact(observed / count);
         Ok(of_sequence.map(<[f32]>::to_vec).collect())
+    }
+
+    fn copy(&self, x: &GpuTensor) -> Result<GpuTensor, Error> {
+        let copy = self.recorder.activations(x.tokens, x.features);
+        self.recorder.copy(x, &copy)?;
+        Ok(copy)
     }
 
     fn norm(

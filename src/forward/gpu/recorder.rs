@@ -20,6 +20,8 @@ pub(crate) struct GpuSequence {
     recording: Option<Recording>,
     /// Numbers that were observed so far, of this sequence and of those before it in flight.
     pub(super) observed: usize,
+    /// Whether statistics are taken of it.
+    pub(super) observes: bool,
 }
 
 /// Commands that are being written down.
@@ -217,6 +219,7 @@ impl<'a> Recorder<'a> {
         let mut sequence = GpuSequence {
             recording: Some(Recording::begin(self.context)),
             observed,
+            observes: true,
         };
         record(&mut sequence)?;
         let observed = sequence.observed;
@@ -239,6 +242,17 @@ impl<'a> Recorder<'a> {
         let values = self.download_in_turn(&x.buffer, x.tokens * x.features);
         sequence.recording = Some(Recording::begin(self.context));
         values
+    }
+
+    /// Copies activations, behind everything submitted so far.
+    pub(super) fn copy(&self, from: &GpuTensor, to: &GpuTensor) -> Result<(), Error> {
+        let _turn = self.context.turn();
+        let device = &self.context.device;
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let bytes = 4 * (from.tokens * from.features) as u64;
+        encoder.copy_buffer_to_buffer(&from.buffer, 0, &to.buffer, 0, bytes);
+        self.context.submit(encoder, None);
+        Ok(self.context.check()?)
     }
 
     /// Waits until a submission is done.

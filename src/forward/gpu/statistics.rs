@@ -84,6 +84,9 @@ impl<'a> Observations<'a> {
         x: Option<&GpuTensor>,
         features: usize,
     ) {
+        if !sequence.observes {
+            return;
+        }
         let tokens = x.map_or(0, |x| x.tokens);
         let buffer = x.map_or(&recorder.nothing, |x| &x.buffer);
         for statistic in self.statistics {
