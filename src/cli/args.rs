@@ -55,6 +55,42 @@ pub(super) enum Command {
     Selftest(Selftest),
     /// Measure the speed of a device, or compare two measurements
     Bench(Bench),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the manual page of the program or of a command, for `man`
+    Man(Man),
+}
+
+/// Print completions for a shell.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu completions bash > ~/.local/share/bash-completion/completions/swiftprune-wgpu
+  swiftprune-wgpu completions zsh > ~/.zfunc/_swiftprune-wgpu
+  swiftprune-wgpu completions fish > ~/.config/fish/completions/swiftprune-wgpu.fish")]
+pub(super) struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the manual page of the program or of a command, for `man`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu man > ~/.local/share/man/man1/swiftprune-wgpu.1
+  swiftprune-wgpu man prune > ~/.local/share/man/man1/swiftprune-wgpu-prune.1")]
+pub(super) struct Man {
+    /// A command, for example `prune`
+    #[arg(value_parser = command_name)]
+    pub command: Option<String>,
+}
+
+/// The name of a command that has a page.
+fn command_name(text: &str) -> Result<String, String> {
+    let program = <Args as clap::CommandFactory>::command();
+    let mut names = program.get_subcommands().map(clap::Command::get_name);
+    if names.any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    Err("there is no such command".to_owned())
 }
 
 #[derive(Debug, ClapArgs)]

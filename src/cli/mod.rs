@@ -7,6 +7,7 @@ mod devices;
 mod dry_run;
 mod eval;
 mod hints;
+mod manual;
 mod output;
 mod progress;
 mod prune;
@@ -73,6 +74,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),
+        Command::Completions(completions) => manual::completions(&completions),
+        Command::Man(man) => manual::man(&man),
     };
     match result {
         Ok(()) => ExitCode::from(DONE),
