@@ -75,7 +75,9 @@ impl<'a> PrunedWeights<'a> {
     pub(crate) fn counts(&self) -> Counts {
         let mut total = Counts::default();
         // In the order of the matrices, whatever the order they were made in.
-        lock(&self.counts).values().for_each(|&counts| total += counts);
+        lock(&self.counts)
+            .values()
+            .for_each(|&counts| total += counts);
         total
     }
 
@@ -205,7 +207,10 @@ impl<'a> PrunedWeights<'a> {
         let mut begins = 0;
         for index in matrices {
             let len = self.matrices[index].bytes() as u64;
-            let (from, to) = (first.max(begins), (first + bytes.len() as u64).min(begins + len));
+            let (from, to) = (
+                first.max(begins),
+                (first + bytes.len() as u64).min(begins + len),
+            );
             if from < to {
                 let made = self.matrix(index)?;
                 let of_matrix = (from - begins) as usize..(to - begins) as usize;
@@ -275,20 +280,29 @@ mod tests {
             let mut got = vec![0; wanted.len()];
             let mut is_made = true;
             for (part, bytes) in got.chunks_mut(100_001).enumerate() {
-                is_made &= made.read(&tensor.name, part as u64 * 100_001, bytes).unwrap();
+                is_made &= made
+                    .read(&tensor.name, part as u64 * 100_001, bytes)
+                    .unwrap();
             }
             assert_eq!(is_made, tensor.target().is_some(), "{}", tensor.name);
             assert!(!is_made || got == wanted, "{}", tensor.name);
         }
         let mut all = Counts::default();
-        outcome.counts.iter().flatten().for_each(|&counts| all += counts);
+        outcome
+            .counts
+            .iter()
+            .flatten()
+            .for_each(|&counts| all += counts);
         assert_eq!(made.counts(), all);
     }
 
     #[test]
     fn what_is_read_is_what_a_run_writes() {
         let two_of_four = Pattern::new(2, 4).unwrap();
-        for score in SCORES.iter().filter(|score| score.norms != crate::plan::NormsUse::Required) {
+        for score in SCORES
+            .iter()
+            .filter(|score| score.norms != crate::plan::NormsUse::Required)
+        {
             for selection in [
                 Selection::Exact { sparsity: 0.3 },
                 Selection::Pattern(two_of_four),
