@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod exp;
+mod in_place;
 mod rows;
 mod scan;
 mod weights;
@@ -145,8 +146,8 @@ impl Engine for CpuEngine<'_> {
         x: &Tensor,
         sum: &mut Tensor,
     ) -> Result<(), Error> {
-        *sum = matrix.apply(x).and_then(|y| &*sum + y).map_err(refused)?;
-        Ok(())
+        let product = matrix.apply(x).map_err(refused)?;
+        in_place::add(sum, &product).map_err(refused)
     }
 
     fn scaled(&self, _: &mut CpuSequence, x: &Tensor, scale: f32) -> Result<Tensor, Error> {
@@ -199,9 +200,7 @@ impl Engine for CpuEngine<'_> {
         scale: f32,
         sum: &mut Tensor,
     ) -> Result<(), Error> {
-        let scaled = x.affine(f64::from(scale), 0.0);
-        *sum = scaled.and_then(|x| &*sum + x).map_err(refused)?;
-        Ok(())
+        in_place::add_scaled(sum, scale, x).map_err(refused)
     }
 
     fn heads(
