@@ -10,6 +10,8 @@ use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::plan::SCORES;
 use swiftprune_wgpu::plan::{Allocation, Ewma, Pattern};
 
+use super::sweep_args::Sweep;
+
 /// Prune large language models on a GPU (Vulkan, Metal, DX12, GL) or on the CPU. Every device gives the same bytes.
 #[derive(Debug, Parser)]
 #[command(
@@ -47,6 +49,8 @@ pub(super) enum Command {
     Calibrate(Calibrate),
     /// Measure the perplexity of one checkpoint, or compare two
     Eval(Eval),
+    /// Measure the quality of many ways to prune, without writing any checkpoint
+    Sweep(Box<Sweep>),
     /// Check a pruned checkpoint against its original, byte by byte
     Verify(Verify),
     /// List the devices of this machine, and which one `auto` uses
@@ -459,6 +463,22 @@ pub(super) enum AllocationName {
     Atp,
 }
 
+impl AllocationName {
+    /// The rule, with this spread if it has one.
+    pub(super) fn rule(self, spread: Option<f64>) -> Allocation {
+        let rule = match self {
+            Self::Uniform => Allocation::Uniform,
+            Self::Owl => Allocation::OWL,
+            Self::Dlp => Allocation::DLP,
+            Self::Atp => Allocation::ATP,
+        };
+        match spread {
+            Some(spread) => rule.with_spread(spread),
+            None => rule,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RuleName {
     /// Compare each score with a moving average along its row
@@ -470,16 +490,7 @@ pub(super) enum RuleName {
 impl Prune {
     /// The rule of allocation with its spread.
     pub(super) fn allocation(&self) -> Allocation {
-        let rule = match self.allocate {
-            AllocationName::Uniform => Allocation::Uniform,
-            AllocationName::Owl => Allocation::OWL,
-            AllocationName::Dlp => Allocation::DLP,
-            AllocationName::Atp => Allocation::ATP,
-        };
-        match self.spread {
-            Some(spread) => rule.with_spread(spread),
-            None => rule,
-        }
+        self.allocate.rule(self.spread)
     }
 
     /// The moving average's constants; each was checked when it was parsed.
@@ -488,7 +499,7 @@ impl Prune {
     }
 }
 
-fn sparsity(text: &str) -> Result<f64, String> {
+pub(super) fn sparsity(text: &str) -> Result<f64, String> {
     let (number, scale) = text
         .strip_suffix('%')
         .map_or((text, 1.0), |number| (number, 100.0));
@@ -507,7 +518,7 @@ fn sparsity(text: &str) -> Result<f64, String> {
     }
 }
 
-fn pattern(text: &str) -> Result<Pattern, String> {
+pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     let wrong = || {
         format!(
             "use N:M with 1 <= N < M <= {}, for example 2:4 to keep 2 of every 4",
@@ -521,7 +532,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::new(n, m).ok_or_else(wrong)
 }
 
-fn tokens(text: &str) -> Result<usize, String> {
+pub(super) fn tokens(text: &str) -> Result<usize, String> {
     let tokens = text.parse().ok().filter(|n| (1..=1 << 24).contains(n));
     tokens.ok_or_else(|| format!("give a number from 1 to {}", 1 << 24))
 }
@@ -535,7 +546,7 @@ fn rank(text: &str) -> Result<usize, String> {
     })
 }
 
-fn ridge(text: &str) -> Result<f64, String> {
+pub(super) fn ridge(text: &str) -> Result<f64, String> {
     let ridge = text.parse().ok().filter(|x| (1e-6..=1e3).contains(x));
     ridge.ok_or_else(|| "give a number from 0.000001 to 1000".to_owned())
 }

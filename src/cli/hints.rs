@@ -1,7 +1,7 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
 use swiftprune_wgpu::untrusted::shown;
-use swiftprune_wgpu::{bench, calibration, checkpoint, device, norms, plan, prune, run};
+use swiftprune_wgpu::{bench, calibration, checkpoint, device, norms, plan, prune, run, sweep};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -9,7 +9,16 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(error) = error.chain().find_map(|error| error.downcast_ref()) {
         return of_device(error);
     }
-    if let Some(error) = error.downcast_ref::<run::Error>() {
+    let of_sweep = error.downcast_ref::<sweep::Error>();
+    if let Some(sweep::Error::PatternsAlone) = of_sweep {
+        return Some("leave --allocate out, or give --sparsity, too".to_owned());
+    }
+    let of_run = match of_sweep {
+        Some(sweep::Error::Run(run::Error::Evaluation(_))) => return None,
+        Some(sweep::Error::Run(error)) => Some(error),
+        _ => error.downcast_ref::<run::Error>(),
+    };
+    if let Some(error) = of_run {
         return match error {
             run::Error::Checkpoint(checkpoint::Error::OutputExists { .. }) => {
                 Some("--force replaces it".to_owned())

@@ -15,6 +15,8 @@ mod selftest;
 mod settings;
 mod signals;
 mod summary;
+mod sweep;
+mod sweep_args;
 mod terminal;
 mod verify;
 
@@ -69,6 +71,11 @@ pub(crate) fn main() -> ExitCode {
             Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        Command::Sweep(sweep) => match sweep::run(&sweep, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
         Command::Verify(verify) => verify::run(&verify, terminal),
@@ -112,6 +119,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 /// What the library makes of its error; anything else has failed.
 fn kind(error: &anyhow::Error) -> Kind {
     if let Some(error) = error.downcast_ref::<run::Error>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<swiftprune_wgpu::sweep::Error>() {
         return error.kind();
     }
     if let Some(error) = error.downcast_ref::<calibration::Error>() {

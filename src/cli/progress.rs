@@ -24,7 +24,7 @@ const STEPS: u64 = 10_000;
 
 impl Pass {
     /// `what` is `calibrating` or the like.
-    pub(super) fn new(what: &'static str, terminal: Terminal) -> Self {
+    pub(super) fn new(what: impl Into<std::borrow::Cow<'static, str>>, terminal: Terminal) -> Self {
         let bar = if terminal.live {
             ProgressBar::new(STEPS)
         } else {
@@ -235,4 +235,13 @@ pub(super) fn calibrated(tokens: usize, elapsed: Duration) -> String {
         output::count(tokens as u64),
         tokens as f64 / seconds
     )
+}
+
+/// A time for humans: seconds, or minutes, or hours and minutes.
+pub(super) fn duration(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 99.5 => format!("{seconds:.0} s"),
+        seconds if seconds < 99.5 * 60.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3600.0),
+    }
 }

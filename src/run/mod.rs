@@ -47,9 +47,8 @@ use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Plan};
 use crate::prune::{self, Survivors, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
-use crate::scores;
 use crate::text::Text;
-use stoppable::stoppable;
+pub(crate) use stoppable::stoppable;
 
 /// Prepares and runs.
 ///
@@ -117,12 +116,7 @@ fn norms_source(
     checkpoint: &Checkpoint,
 ) -> Result<(NormsSource, Option<Calibration>), Error> {
     let without = Ok((NormsSource::None, None));
-    let is_unused = request
-        .options
-        .score
-        .is_some_and(|score| score.norms == scores::NormsUse::Unused)
-        && request.options.compensation.is_none()
-        && !request.options.allocation.needs_scores();
+    let is_unused = !request.options.takes_norms();
     let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
         NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
