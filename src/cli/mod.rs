@@ -7,7 +7,9 @@ mod devices;
 mod dry_run;
 mod eval;
 mod hints;
+mod inspect;
 mod manual;
+mod merge;
 mod output;
 mod progress;
 mod prune;
@@ -78,6 +80,16 @@ pub(crate) fn main() -> ExitCode {
         },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
+        Command::Inspect(inspect) => match inspect::run(&inspect, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Command::Merge(merge) => match merge::run(&merge, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),

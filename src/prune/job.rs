@@ -49,15 +49,16 @@ pub(super) struct JobResult {
 }
 
 impl<'a> Job<'a> {
-    /// Opens the input and cuts the plan; `chunk_rows` says how many rows of a matrix go together.
+    /// Opens the input and cuts the plan, or one shard of it; `chunk_rows` says how many rows of a matrix go together.
     pub(super) fn new(
         plan: &'a Plan,
+        only: Option<usize>,
         output: &'a Output,
         chunk_rows: impl Fn(&Matrix<'_>) -> usize,
         progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
         stop: &'a Stop,
     ) -> Result<Self, Error> {
-        let (matrices, pieces) = pieces::cut(plan, chunk_rows);
+        let (matrices, pieces) = pieces::cut(plan, only, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
         Ok(Self {
             plan,
@@ -266,7 +267,7 @@ mod tests {
         let plan = Plan::new(checkpoint, options, None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         let stop = Stop::new();
-        check(Job::new(&plan, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
+        check(Job::new(&plan, None, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<'a> PrunedWeights<'a> {
     /// # Errors
     /// [`Error::Checkpoint`] for files that cannot be opened.
     pub(crate) fn new(plan: &'a Plan, threads: usize, stop: &'a Stop) -> Result<Self, Error> {
-        let (matrices, _) = pieces::cut(plan, |_| usize::MAX);
+        let (matrices, _) = pieces::cut(plan, None, |_| usize::MAX);
         let mut of_tensor: HashMap<&str, Range<usize>> = HashMap::new();
         for (index, matrix) in matrices.iter().enumerate() {
             let name = plan.tensors()[matrix.tensor].name.as_str();

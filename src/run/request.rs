@@ -34,6 +34,9 @@ pub struct Request {
     pub overwrite: bool,
     /// Flush the output to disk before moving it into place.
     pub sync: bool,
+    /// Prune shard by shard, keep the finished ones if the run ends early, and begin with those that an earlier run has kept.
+    /// A single file of weights has nothing to keep.
+    pub resume: bool,
     /// Measure the perplexity before and after, on the built-in held-out text.
     pub evaluate: bool,
     /// Hold the output against the original afterwards, read from the disk.
@@ -79,6 +82,7 @@ impl Request {
             threads: None,
             overwrite: false,
             sync: false,
+            resume: false,
             evaluate: false,
             verify: false,
             checksum: false,
