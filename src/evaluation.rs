@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::calibration::{Error, context_of};
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceInfo};
-use crate::forward::{Forward, Progress};
+use crate::forward::{Forward, Progress, WeightOverlay};
 use crate::model::Architecture;
 use crate::text::{self, Text};
 
@@ -73,6 +73,34 @@ impl Windows {
         })
     }
 
+    /// Tokens a window.
+    #[must_use]
+    pub const fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The tokens, window by window.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Losses that were measured on these windows before; `None` if they are of others.
+    pub(crate) fn measured(&self, losses: Vec<Vec<f32>>, device: DeviceInfo) -> Option<Evaluation> {
+        let predicted = self
+            .tokens
+            .chunks(self.context)
+            .map(|window| window.len() - 1);
+        let is_of_these = predicted.eq(losses.iter().map(Vec::len));
+        is_of_these.then(|| Evaluation {
+            context: self.context,
+            losses,
+            sequence: self.tokens.clone(),
+            device,
+            elapsed: Duration::ZERO,
+        })
+    }
+
     /// Runs `checkpoint`, which need not be the one whose tokenizer made the windows, on `device`.
     ///
     /// # Errors
@@ -83,11 +111,23 @@ impl Windows {
         device: &Device,
         progress: &dyn Fn(Progress),
     ) -> Result<Evaluation, Error> {
+        self.run_with(checkpoint, None, device, progress)
+    }
+
+    /// The same, with weights in the place of those in the files.
+    pub(crate) fn run_with(
+        &self,
+        checkpoint: &Checkpoint,
+        overlay: Option<&dyn WeightOverlay>,
+        device: &Device,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Evaluation, Error> {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_head(checkpoint)?;
         let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
         let start = Instant::now();
-        let losses = Forward::new(checkpoint, &architecture, device).losses(&windows, progress)?;
+        let forward = Forward::new(checkpoint, &architecture, device).with_overlay(overlay);
+        let losses = forward.losses(&windows, progress)?;
         Ok(Evaluation {
             context: self.context,
             losses,
@@ -124,6 +164,17 @@ impl Evaluation {
         self.mean_loss().exp()
     }
 
+    /// The standard error of the mean loss over windows, in nats per token, as tokens of one window are not independent; none
+    /// for a single window.
+    #[must_use]
+    pub fn standard_error(&self) -> Option<f64> {
+        let sums = self.losses.iter().map(|window| {
+            let sum = window.iter().map(|&loss| f64::from(loss)).sum();
+            (sum, window.len() as f64)
+        });
+        over_windows(&sums.collect::<Vec<_>>()).standard_error
+    }
+
     /// How much more `other` loses on the same windows; `None` if they are not the same, token for token.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<Difference> {
@@ -142,18 +193,23 @@ impl Evaluation {
                 (sum, a.len() as f64)
             })
             .collect();
-        let tokens: f64 = windows.iter().map(|(_, len)| len).sum();
-        let mean = windows.iter().map(|(sum, _)| sum).sum::<f64>() / tokens;
-        let n = windows.len() as f64;
-        let squares: f64 = windows
-            .iter()
-            .map(|(sum, len)| (sum - mean * len).powi(2))
-            .sum();
-        let standard_error = (n > 1.0).then(|| (squares * n / (n - 1.0)).sqrt() / tokens);
-        Some(Difference {
-            mean,
-            standard_error,
-        })
+        Some(over_windows(&windows))
+    }
+}
+
+/// The mean of sums over windows, and its standard error: of each window the sum and the number of tokens.
+fn over_windows(windows: &[(f64, f64)]) -> Difference {
+    let tokens: f64 = windows.iter().map(|(_, len)| len).sum();
+    let mean = windows.iter().map(|(sum, _)| sum).sum::<f64>() / tokens;
+    let n = windows.len() as f64;
+    let squares: f64 = windows
+        .iter()
+        .map(|(sum, len)| (sum - mean * len).powi(2))
+        .sum();
+    let standard_error = (n > 1.0).then(|| (squares * n / (n - 1.0)).sqrt() / tokens);
+    Difference {
+        mean,
+        standard_error,
     }
 }
 
@@ -189,7 +245,10 @@ mod tests {
         assert_eq!(difference.mean, 2.0);
         assert!((difference.standard_error.unwrap() - 1.0).abs() < 1e-12);
         assert_eq!(one.difference(&evaluation(&[&[1.0, 2.0]])), None);
+        // Of itself: windows of 1.5 and 5.5 a token, deviation sqrt(8), over sqrt(2) windows.
+        assert!((one.standard_error().unwrap() - 2.0).abs() < 1e-12);
         let single = evaluation(&[&[1.0]]);
+        assert_eq!(single.standard_error(), None);
         assert_eq!(single.difference(&single).unwrap().standard_error, None);
     }
 }

@@ -27,6 +27,7 @@
 //! | [`device`] | the CPU and every adapter: rows of weights in, a mask out |
 //! | [`mod@prune`] | a plan run on a device, in memory that does not grow with the model |
 //! | [`evaluation`], [`report`] | perplexity; a run as data |
+//! | [`sweep`] | the quality of many ways to prune, without an output |
 //!
 //! [`selftest`] and [`mod@bench`] check and measure a device. `docs/algorithm.md` defines what is computed, bit for bit.
 
@@ -46,10 +47,12 @@ pub mod error;
 pub mod evaluation;
 mod fixtures;
 mod forward;
+pub mod inspect;
 mod mask;
 mod model;
 mod names;
 pub mod norms;
+pub mod parts;
 mod passes;
 pub mod plan;
 pub mod prune;
@@ -64,6 +67,7 @@ mod simd;
 mod sketch;
 mod squares;
 mod stop;
+pub mod sweep;
 mod targets;
 mod text;
 pub mod untrusted;

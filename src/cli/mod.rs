@@ -7,6 +7,9 @@ mod devices;
 mod dry_run;
 mod eval;
 mod hints;
+mod inspect;
+mod manual;
+mod merge;
 mod output;
 mod progress;
 mod prune;
@@ -14,6 +17,8 @@ mod selftest;
 mod settings;
 mod signals;
 mod summary;
+mod sweep;
+mod sweep_args;
 mod terminal;
 mod verify;
 
@@ -68,11 +73,28 @@ pub(crate) fn main() -> ExitCode {
             Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        Command::Sweep(sweep) => match sweep::run(&sweep, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
+        Command::Inspect(inspect) => match inspect::run(&inspect, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Command::Merge(merge) => match merge::run(&merge, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),
+        Command::Completions(completions) => manual::completions(&completions),
+        Command::Man(man) => manual::man(&man),
     };
     match result {
         Ok(()) => ExitCode::from(DONE),
@@ -109,6 +131,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 /// What the library makes of its error; anything else has failed.
 fn kind(error: &anyhow::Error) -> Kind {
     if let Some(error) = error.downcast_ref::<run::Error>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<swiftprune_wgpu::sweep::Error>() {
         return error.kind();
     }
     if let Some(error) = error.downcast_ref::<calibration::Error>() {

@@ -1,11 +1,11 @@
 //! What can be asked of compensation.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::selection::Selection;
 
 /// How the weights that stay are corrected for those that go.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Compensation {
     /// Columns of the sketch that are used.

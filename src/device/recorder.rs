@@ -244,6 +244,21 @@ impl<'a> Recorder<'a> {
         values
     }
 
+    /// Copies floats from one buffer's start to another's, behind everything submitted so far.
+    pub(crate) fn copy(
+        &self,
+        from: &wgpu::Buffer,
+        to: &wgpu::Buffer,
+        count: usize,
+    ) -> Result<(), Error> {
+        let _turn = self.context.turn();
+        let device = &self.context.device;
+        let mut encoder = device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(from, 0, to, 0, 4 * count as u64);
+        self.context.submit(encoder, None);
+        self.context.check()
+    }
+
     /// Waits until a submission is done.
     pub(crate) fn wait(&self, submission: Submission) -> Result<(), Error> {
         let _turn = self.context.turn();

@@ -21,7 +21,7 @@ pub(crate) fn filled<T: bytemuck::Pod>(
     values: &[T],
 ) -> wgpu::Buffer {
     let bytes = bytemuck::cast_slice(values);
-    let usage = Usage::STORAGE | Usage::COPY_DST;
+    let usage = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
     let made = buffer(context, label, bytes.len() as u64, usage);
     context.queue.write_buffer(&made, 0, bytes);
     made

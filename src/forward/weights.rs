@@ -13,12 +13,30 @@ use crate::model::{Linear, NormKind, NormTensors};
 use crate::names::rules::Layout;
 use crate::untrusted::shown;
 
+/// Weights that take the place of those in the files, byte for byte as a file would hold them.
+pub(crate) trait WeightOverlay: std::fmt::Debug + Sync {
+    /// Fills `bytes` with those of a tensor from its byte `first` on; `false` for a tensor that stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Overlay`].
+    fn read(&self, tensor: &str, first: u64, bytes: &mut [u8]) -> Result<bool, Error>;
+}
+
 /// The data of a checkpoint, as the forward pass takes it.
-pub(super) struct WeightReader<'a>(Reader<'a>);
+pub(super) struct WeightReader<'a> {
+    files: Reader<'a>,
+    overlay: Option<&'a dyn WeightOverlay>,
+}
 
 impl<'a> WeightReader<'a> {
-    pub(super) fn open(checkpoint: &'a Checkpoint) -> Result<Self, Error> {
-        Ok(Self(Reader::open(checkpoint)?))
+    pub(super) fn open(
+        checkpoint: &'a Checkpoint,
+        overlay: Option<&'a dyn WeightOverlay>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            files: Reader::open(checkpoint)?,
+            overlay,
+        })
     }
 
     /// How a tensor's elements are stored.
@@ -30,7 +48,7 @@ impl<'a> WeightReader<'a> {
 
     /// Tells the system that a tensor will be read soon.
     pub(super) fn will_read(&self, name: &str) -> Result<(), Error> {
-        self.0.will_read(&self.find(name)?);
+        self.files.will_read(&self.find(name)?);
         Ok(())
     }
 
@@ -151,12 +169,17 @@ impl<'a> WeightReader<'a> {
 
     // The architecture was held against the headers, so an error is for a name that it forgot to check.
     fn find(&self, name: &str) -> Result<Place<'a>, Error> {
-        Ok(self.0.find(name)?)
+        Ok(self.files.find(name)?)
     }
 
     /// The bytes of a tensor from byte `first` on, as they are stored.
     fn read_bytes(&self, name: &str, first: usize, bytes: &mut [u8]) -> Result<(), Error> {
-        Ok(self.0.read_range(&self.find(name)?, first as u64, bytes)?)
+        if let Some(overlay) = self.overlay
+            && overlay.read(name, first as u64, bytes)?
+        {
+            return Ok(());
+        }
+        Ok((self.files).read_range(&self.find(name)?, first as u64, bytes)?)
     }
 
     fn read_elements(&self, name: &str, first: usize, elements: usize) -> Result<Vec<f32>, Error> {

@@ -11,13 +11,12 @@ use super::error::Error;
 use super::job::Job;
 use super::matrix::Matrix;
 use super::mend;
-use super::menders::InputMender;
 use super::pieces::Piece;
 use super::shared_recipe::Mending;
 use super::single_writer::SingleWriter;
 use crate::device::cpu;
-use crate::mask::Mask;
 use crate::passes::fused::Scratch;
+use crate::plan::Plan;
 use crate::recipe::Rows;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.
@@ -73,7 +72,7 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut scratch = Scratch::default();
-                let products = match products(job) {
+                let products = match products(job.plan) {
                     Ok(products) => products,
                     Err(error) => return job.fail(error),
                 };
@@ -91,8 +90,8 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
 
 /// Where a thread's products run: on one more thread of its own, since the others have chunks of theirs. None in a run that
 /// mends nothing.
-fn products(job: &Job<'_>) -> Result<Option<rayon::ThreadPool>, Error> {
-    if job.plan.options().compensation.is_none() {
+pub(super) fn products(plan: &Plan) -> Result<Option<rayon::ThreadPool>, Error> {
+    if plan.options().compensation.is_none() {
         return Ok(None);
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
@@ -150,12 +149,8 @@ impl<'a> Shared<'a> {
                     let _clock = job.clocks.run(Stage::Prune);
                     let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
-                    let selection = recipe.recipe.selection;
-                    let mend_rows = |of_input: &InputMender, weights: &[f32], mask: &mut Mask| {
-                        mend::on_host(&of_input.mender, selection, weights, mask)
-                    };
                     let bytes = chunk.bytes_mut();
-                    let apply = || job.apply(matrix, &recipe, mask, bytes, mend_rows);
+                    let apply = || job.apply(matrix, &recipe, mask, bytes, mend::by_host(&recipe));
                     match products {
                         Some(products) => products.install(apply)?,
                         None => apply()?,

@@ -62,7 +62,7 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     if draft.options().compensation.is_some() {
         return Ok(None);
     }
-    let (matrices, _) = pieces::cut(draft, |_| usize::MAX);
+    let (matrices, _) = pieces::cut(draft, None, |_| usize::MAX);
     let Some(matrix) = matrices
         .iter()
         .max_by_key(|matrix| matrix.target.out_features * matrix.row_bytes())

@@ -7,11 +7,11 @@ use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::mend;
 use super::menders::{InputMender, Menders};
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
-use super::shared_recipe::{MatrixRecipe, Mending};
+use super::recipes;
+use super::shared_recipe::MatrixRecipe;
 use super::tally::Tally;
 use crate::checkpoint::{Output, Reader};
 use crate::compensation::MendedRows;
@@ -19,7 +19,7 @@ use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
 use crate::plan::Plan;
-use crate::recipe::{Recipe, WeightStatistics};
+use crate::recipe::WeightStatistics;
 use crate::stop::Stop;
 
 /// What the threads of a run share.
@@ -50,15 +50,16 @@ pub(super) struct JobResult {
 }
 
 impl<'a> Job<'a> {
-    /// Opens the input and cuts the plan; `chunk_rows` says how many rows of a matrix go together.
+    /// Opens the input and cuts the plan, or one shard of it; `chunk_rows` says how many rows of a matrix go together.
     pub(super) fn new(
         plan: &'a Plan,
+        only: Option<usize>,
         output: &'a Output,
         chunk_rows: impl Fn(&Matrix<'_>) -> usize,
         progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
         stop: &'a Stop,
     ) -> Result<Self, Error> {
-        let (matrices, pieces) = pieces::cut(plan, chunk_rows);
+        let (matrices, pieces) = pieces::cut(plan, only, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
         Ok(Self {
             plan,
@@ -149,30 +150,7 @@ impl<'a> Job<'a> {
         matrix: &Matrix<'_>,
         sums: Option<&WeightStatistics>,
     ) -> Result<MatrixRecipe, Error> {
-        let name = &self.plan.tensors()[matrix.tensor].name;
-        let norms = self.plan.norms_of(name, matrix.target, matrix.expert)?;
-        let in_features = matrix.target.in_features;
-        let score = self.plan.score();
-        let mut recipe = Recipe::new(matrix.selection, score, in_features, norms.as_deref(), sums);
-        let Some(compensation) = self.plan.options().compensation else {
-            return Ok(MatrixRecipe {
-                recipe,
-                mending: Mending::None,
-            });
-        };
-        let of_input = (name.as_str(), matrix.target, matrix.expert);
-        let mending = match self.menders.of(self.plan, compensation, of_input)? {
-            Some(of_input) => {
-                if score.has_inverse_hessian()
-                    && let Some(factors) = &of_input.column_factors
-                {
-                    recipe.factors.column.clone_from(factors);
-                }
-                Mending::By(of_input)
-            }
-            None => Mending::NotPossible,
-        };
-        Ok(MatrixRecipe { recipe, mending })
+        recipes::recipe(self.plan, &self.menders, matrix, sums)
     }
 
     /// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
@@ -184,21 +162,7 @@ impl<'a> Job<'a> {
         bytes: &mut [u8],
         mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
     ) -> Result<Counts, Error> {
-        let squares = self.plan.options().squared_error;
-        match &recipe.mending {
-            Mending::None => Ok(mask.apply(matrix.dtype, bytes, squares)),
-            Mending::NotPossible => {
-                let mut counts = mask.apply(matrix.dtype, bytes, squares);
-                counts.rows_not_mended += mask.rows as u64;
-                Ok(counts)
-            }
-            Mending::By(of_input) => {
-                let rows = (matrix.dtype, matrix.target.in_features);
-                let mend_rows =
-                    |weights: &[f32], mask: &mut Mask| mend_rows(of_input, weights, mask);
-                mend::mend(mend_rows, rows, bytes, mask, squares)
-            }
-        }
+        recipes::apply(self.plan, matrix, recipe, mask, bytes, mend_rows)
     }
 
     /// Whether the run was given up; asked before every piece of work.
@@ -271,28 +235,7 @@ impl<'a> Job<'a> {
         rows: Range<usize>,
         counts: Counts,
     ) -> Result<(), Error> {
-        let tensor = &self.plan.tensors()[matrix.tensor];
-        if counts.non_finite > 0 && !self.plan.options().keep_non_finite {
-            return Err(Error::NonFinite {
-                file: self.plan.checkpoint().shards[matrix.shard].path.clone(),
-                tensor: tensor.name.clone(),
-                count: counts.non_finite,
-                rows,
-            });
-        }
-        if let Some(target) = matrix.selection.target(matrix.target.in_features)
-            && counts.non_finite == 0
-        {
-            let a_row = (target * matrix.target.in_features as f64).round() as u64;
-            let asked = a_row * rows.len() as u64;
-            if counts.zeros < asked {
-                return Err(Error::TooFewZeros {
-                    tensor: tensor.name.clone(),
-                    asked,
-                    got: counts.zeros,
-                });
-            }
-        }
+        recipes::check(self.plan, matrix, rows.clone(), &counts)?;
         let Some(tally) = &self.tallies[matrix.tensor] else {
             return Ok(());
         };
@@ -332,7 +275,7 @@ mod tests {
         let plan = Plan::new(checkpoint, options, None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         let stop = Stop::new();
-        check(Job::new(&plan, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
+        check(Job::new(&plan, None, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
     }
 
     #[test]

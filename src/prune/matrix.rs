@@ -97,6 +97,16 @@ impl<'a> Matrix<'a> {
         Ok(())
     }
 
+    /// Its first byte in the shard's file.
+    pub(super) const fn first_byte(&self) -> u64 {
+        self.offset
+    }
+
+    /// Its bytes, however they lie.
+    pub(super) fn bytes(&self) -> usize {
+        self.target.out_features * self.row_bytes()
+    }
+
     fn row_offset(&self, row: usize) -> u64 {
         self.offset + (row * self.row_bytes()) as u64
     }

@@ -3,6 +3,8 @@
 use candle_core::Error as CandleError;
 
 use super::error::Error;
+use super::menders::InputMender;
+use super::shared_recipe::MatrixRecipe;
 use crate::compensation::{MendedRows, Mender, decode, round_row};
 use crate::counts::Counts;
 use crate::device::cpu;
@@ -86,6 +88,14 @@ pub(super) fn mend(
         }
     }
     Ok(counts)
+}
+
+/// What mends the rows of a matrix here.
+pub(super) fn by_host(
+    recipe: &MatrixRecipe,
+) -> impl Fn(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error> {
+    let selection = recipe.recipe.selection;
+    move |of_input, weights, mask| on_host(&of_input.mender, selection, weights, mask)
 }
 
 /// Mends rows here, a few at a time.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A matrix knows where its rows lie (`matrix.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and the job
-//! what all threads share (`job.rs`). Bytes that do not change are copied by the kernel.
+//! what all threads share (`job.rs`). The same weights without an output, as a forward pass reads them: `pruned_weights.rs`. Bytes that do not change are copied by the kernel.
 
 mod block_scores;
 mod chunk;
@@ -26,6 +26,8 @@ mod mend;
 mod menders;
 mod outcome;
 mod pieces;
+mod pruned_weights;
+mod recipes;
 mod shared_recipe;
 mod single_writer;
 mod tally;
@@ -38,7 +40,9 @@ pub use clocks::Stages;
 pub use error::Error;
 pub use estimate::{memory, time};
 pub use fault::{Fault, VerifyError};
+pub(crate) use outcome::ShardOutcome;
 pub use outcome::{Outcome, PruneEvent};
+pub(crate) use pruned_weights::PrunedWeights;
 pub use verify::{Survivors, Verified, verify, verify_until};
 
 pub use crate::stop::Stop;
@@ -78,6 +82,56 @@ pub fn prune_until(
     stop: &Stop,
 ) -> Result<Outcome, Error> {
     let start = Instant::now();
+    let JobResult {
+        counts,
+        stages,
+        device_failure,
+    } = work(plan, None, device, &output, progress, stop)?;
+    let finished = output.finish()?;
+    Ok(Outcome {
+        counts,
+        elapsed: start.elapsed(),
+        stages,
+        finished,
+        device_failure,
+    })
+}
+
+/// Prunes one shard of the plan into an output in which that shard is staged; it is not finished.
+///
+/// # Errors
+/// As [`prune_until`].
+pub(crate) fn prune_shard(
+    plan: &Plan,
+    shard: usize,
+    device: &Device,
+    output: &Output,
+    progress: &(dyn Fn(PruneEvent<'_>) + Sync),
+    stop: &Stop,
+) -> Result<ShardOutcome, Error> {
+    let start = Instant::now();
+    let JobResult {
+        counts,
+        stages,
+        device_failure,
+    } = work(plan, Some(shard), device, output, progress, stop)?;
+    Ok(ShardOutcome {
+        counts,
+        elapsed: start.elapsed(),
+        stages,
+        device_failure,
+    })
+}
+
+/// Does the plan's work, or that of one of its shards.
+fn work(
+    plan: &Plan,
+    only: Option<usize>,
+    device: &Device,
+    output: &Output,
+    progress: &(dyn Fn(PruneEvent<'_>) + Sync),
+    stop: &Stop,
+) -> Result<JobResult, Error> {
     let mends = plan.options().compensation.is_some();
     let chunk_rows = |matrix: &Matrix<'_>| match device.backend() {
         Backend::Cpu(_) => cpu::chunk_rows(matrix, mends),
@@ -99,22 +153,10 @@ pub fn prune_until(
     if mends {
         device.check_mending()?;
     }
-    let job = Job::new(plan, &output, chunk_rows, progress, stop)?;
+    let job = Job::new(plan, only, output, chunk_rows, progress, stop)?;
     match device.backend() {
         Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
         Backend::Gpu(gpu) => gpu::run(&job, gpu),
     }
-    let JobResult {
-        counts,
-        stages,
-        device_failure,
-    } = job.finish()?;
-    let finished = output.finish()?;
-    Ok(Outcome {
-        counts,
-        elapsed: start.elapsed(),
-        stages,
-        finished,
-        device_failure,
-    })
+    job.finish()
 }

@@ -7,6 +7,7 @@ mod evaluation;
 mod file;
 mod memory;
 mod selection;
+mod sweep;
 mod totals;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,9 @@ pub use evaluation::{AgainstReport, EvaluationReport};
 pub(crate) use file::ReportFile;
 pub use memory::peak_memory;
 pub use selection::SelectionReport;
+#[cfg(test)]
+pub(crate) use sweep::tests as sweep_tests;
+pub use sweep::{Quality, SWEEP_SCHEMA_VERSION, SweepCell, SweepReport};
 pub use totals::Totals;
 
 use crate::compensation::Compensation;

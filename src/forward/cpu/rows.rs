@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result};
 
+use super::in_place::{values, values_mut};
 use crate::model::Share;
 
 /// The rows of `x`, `[tokens, features]`, that a share names, each times its weight.
@@ -32,19 +33,12 @@ impl InplaceOp2 for Scatter<'_> {
         rows: &CpuStorage,
         from: &Layout,
     ) -> Result<()> {
-        let (CpuStorage::F32(sum), CpuStorage::F32(rows)) = (sum, rows) else {
-            candle_core::bail!("activations are f32");
-        };
-        let (Some((into, _)), Some((from, end))) =
-            (into.contiguous_offsets(), from.contiguous_offsets())
-        else {
-            candle_core::bail!("activations are contiguous");
-        };
-        let rows = &rows[from..end];
+        let rows = values(rows, from)?;
+        let sum = values_mut(sum, into)?;
         let features = rows.len() / self.share.tokens.len().max(1);
         let places = self.share.tokens.iter().zip(&self.share.weights);
         for ((&token, &weight), row) in places.zip(rows.chunks_exact(features.max(1))) {
-            let first = into + token as usize * features;
+            let first = token as usize * features;
             let sums = &mut sum[first..first + features];
             sums.iter_mut()
                 .zip(row)

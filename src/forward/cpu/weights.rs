@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops;
 
+use super::in_place;
 use crate::model::{Linear, NormKind, NormTensors};
 
 /// A linear layer: `x W^T + b`.
@@ -45,14 +46,13 @@ impl CpuMatrix {
 
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let y = x.matmul(&self.weight.t()?)?;
-        let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        };
-        match self.scale {
-            1.0 => Ok(y),
-            scale => y.affine(f64::from(scale), 0.0),
+        if let Some(bias) = &self.bias {
+            in_place::add_to_rows(&y, bias)?;
         }
+        if self.scale != 1.0 {
+            in_place::change(&y, |y| y.iter_mut().for_each(|y| *y *= self.scale))?;
+        }
+        Ok(y)
     }
 }
 

@@ -65,7 +65,7 @@ impl ActivationPool {
         let free = self.free.borrow_mut().get_mut(&features).and_then(Vec::pop);
         let made = || {
             let bytes = 4 * (self.tokens * features) as u64;
-            let usage = Usage::STORAGE | Usage::COPY_SRC;
+            let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
             buffer(context, "activations", bytes, usage)
         };
         GpuTensor {

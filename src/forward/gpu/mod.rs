@@ -16,7 +16,7 @@ mod weights;
 use wgpu::BufferUsages as Usage;
 
 use super::engine::{
-    Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring,
+    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 };
 use super::error::Error;
 use super::statistics::Statistic;
@@ -167,13 +167,13 @@ impl Engine for GpuEngine<'_> {
         &self,
         block: &LoadedBlock<Self>,
         hidden: &mut [GpuTensor],
-        wiring: Wiring<Self>,
+        pass: BlockPass<Self>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        self.observations.begin();
+        self.observations.begin(pass.observes);
         let mut last = None;
         let count = hidden.len();
         for hidden in hidden {
-            let record = |sequence: &mut Sequence| wiring(self, sequence, block, hidden);
+            let record = |sequence: &mut Sequence| (pass.wiring)(self, sequence, block, hidden);
             last = Some(self.recorder.try_submit(record)?);
         }
         let observed = self.observations.observed();
@@ -186,6 +186,13 @@ impl Engine for GpuEngine<'_> {
             .download(&self.observations.numbers, observed)?;
         let of_sequence = all.chunks_exact(observed / count);
         Ok(of_sequence.map(<[f32]>::to_vec).collect())
+    }
+
+    fn copy(&self, x: &GpuTensor) -> Result<GpuTensor, Error> {
+        let copy = self.recorder.activations(x.tokens, x.features);
+        let count = x.tokens * x.features;
+        self.recorder.copy(&x.buffer, &copy.buffer, count)?;
+        Ok(copy)
     }
 
     fn norm(

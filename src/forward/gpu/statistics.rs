@@ -24,6 +24,8 @@ pub(super) struct Observations<'a> {
     pub(super) numbers: wgpu::Buffer,
     /// Numbers that were observed so far, of the sequences in flight.
     observed: Cell<usize>,
+    /// Whether statistics are taken of these.
+    observes: Cell<bool>,
     /// Sequences that there is room for.
     pub(super) sequences: usize,
     /// `Omega^T`, `[rank, features]`, by features.
@@ -58,13 +60,15 @@ impl<'a> Observations<'a> {
             statistics,
             numbers: buffer(context, "statistics", bytes, usage),
             observed: Cell::new(0),
+            observes: Cell::new(true),
             sequences,
             signs: RefCell::default(),
         })
     }
 
-    /// Begins anew, with the next sequences.
-    pub(super) fn begin(&self) {
+    /// Begins anew, with the next sequences; whether statistics are taken of them.
+    pub(super) fn begin(&self, observes: bool) {
+        self.observes.set(observes);
         self.observed.set(0);
     }
 
@@ -95,6 +99,9 @@ impl<'a> Observations<'a> {
         x: Option<&GpuTensor>,
         features: usize,
     ) {
+        if !self.observes.get() {
+            return;
+        }
         let tokens = x.map_or(0, |x| x.tokens);
         let buffer = x.map_or(&recorder.nothing, |x| &x.buffer);
         for statistic in self.statistics {

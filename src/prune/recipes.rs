@@ -1,0 +1,105 @@
+//! What happens to the rows of one matrix, for a run and for whoever wants pruned weights without an output: the recipe, how it
+//! is applied, and what a result must hold.
+
+use std::ops::Range;
+
+use super::error::Error;
+use super::matrix::Matrix;
+use super::mend;
+use super::menders::{InputMender, Menders};
+use super::shared_recipe::{MatrixRecipe, Mending};
+use crate::compensation::MendedRows;
+use crate::counts::Counts;
+use crate::mask::Mask;
+use crate::plan::Plan;
+use crate::recipe::{Recipe, WeightStatistics};
+
+/// The recipe of a matrix, with what its score takes of the weights.
+pub(super) fn recipe(
+    plan: &Plan,
+    menders: &Menders,
+    matrix: &Matrix<'_>,
+    sums: Option<&WeightStatistics>,
+) -> Result<MatrixRecipe, Error> {
+    let name = &plan.tensors()[matrix.tensor].name;
+    let norms = plan.norms_of(name, matrix.target, matrix.expert)?;
+    let in_features = matrix.target.in_features;
+    let score = plan.score();
+    let mut recipe = Recipe::new(matrix.selection, score, in_features, norms.as_deref(), sums);
+    let Some(compensation) = plan.options().compensation else {
+        return Ok(MatrixRecipe {
+            recipe,
+            mending: Mending::None,
+        });
+    };
+    let of_input = (name.as_str(), matrix.target, matrix.expert);
+    let mending = match menders.of(plan, compensation, of_input)? {
+        Some(of_input) => {
+            if score.has_inverse_hessian()
+                && let Some(factors) = &of_input.column_factors
+            {
+                recipe.factors.column.clone_from(factors);
+            }
+            Mending::By(of_input)
+        }
+        None => Mending::NotPossible,
+    };
+    Ok(MatrixRecipe { recipe, mending })
+}
+
+/// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
+pub(super) fn apply(
+    plan: &Plan,
+    matrix: &Matrix<'_>,
+    recipe: &MatrixRecipe,
+    mask: Mask,
+    bytes: &mut [u8],
+    mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
+) -> Result<Counts, Error> {
+    let squares = plan.options().squared_error;
+    match &recipe.mending {
+        Mending::None => Ok(mask.apply(matrix.dtype, bytes, squares)),
+        Mending::NotPossible => {
+            let mut counts = mask.apply(matrix.dtype, bytes, squares);
+            counts.rows_not_mended += mask.rows as u64;
+            Ok(counts)
+        }
+        Mending::By(of_input) => {
+            let rows = (matrix.dtype, matrix.target.in_features);
+            let mend_rows = |weights: &[f32], mask: &mut Mask| mend_rows(of_input, weights, mask);
+            mend::mend(mend_rows, rows, bytes, mask, squares)
+        }
+    }
+}
+
+/// Holds what pruning some rows did against what was asked for.
+pub(super) fn check(
+    plan: &Plan,
+    matrix: &Matrix<'_>,
+    rows: Range<usize>,
+    counts: &Counts,
+) -> Result<(), Error> {
+    let tensor = &plan.tensors()[matrix.tensor];
+    if counts.non_finite > 0 && !plan.options().keep_non_finite {
+        return Err(Error::NonFinite {
+            file: plan.checkpoint().shards[matrix.shard].path.clone(),
+            tensor: tensor.name.clone(),
+            count: counts.non_finite,
+            rows,
+        });
+    }
+    if let Some(target) = matrix.selection.target(matrix.target.in_features)
+        && counts.non_finite == 0
+    {
+        let a_row = (target * matrix.target.in_features as f64).round() as u64;
+        let asked = a_row * rows.len() as u64;
+        if counts.zeros < asked {
+            return Err(Error::TooFewZeros {
+                tensor: tensor.name.clone(),
+                asked,
+                got: counts.zeros,
+            });
+        }
+    }
+    Ok(())
+}
