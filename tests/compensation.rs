@@ -139,36 +139,37 @@ fn sketches_from_a_file_give_the_same_bytes_whatever_the_number_of_threads() {
     );
 }
 
-/// What an adapter writes, weight by weight against the CPU's: zeros in other places, and how far the largest difference is, of
-/// the largest weight of its tensor.
+/// What an adapter writes, weight by weight against the CPU's: the weights, how many are zero in one alone, and the root mean
+/// square of how far the others are off, as a share of that of what was changed.
 fn difference(cpu: &[u8], adapter: &[u8]) -> (usize, usize, f64) {
-    let [cpu, adapter] =
-        [cpu, adapter].map(|file| safetensors::SafeTensors::deserialize(file).unwrap());
-    let (mut weights, mut moved, mut furthest) = (0, 0, 0.0_f64);
-    for (name, tensor) in cpu.tensors() {
-        let values = |tensor: &safetensors::tensor::TensorView<'_>| -> Vec<f64> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-llama");
+    let original = fs::read(example.join("model.safetensors")).unwrap();
+    let [original, cpu, adapter] = [&original[..], cpu, adapter]
+        .map(|file| safetensors::SafeTensors::deserialize(file).unwrap());
+    let (mut weights, mut moved, mut off, mut changed) = (0, 0, 0.0, 0.0);
+    for (name, _) in original.tensors() {
+        let [original, cpu, adapter] = [&original, &cpu, &adapter].map(|file| {
+            let tensor = file.tensor(&name).unwrap();
+            assert_eq!(tensor.dtype(), safetensors::Dtype::BF16, "{name}");
             let pairs = tensor.data().as_chunks::<2>().0.iter();
-            pairs
-                .map(|&pair| f64::from(half::bf16::from_le_bytes(pair)))
-                .collect()
-        };
-        assert_eq!(tensor.dtype(), safetensors::Dtype::BF16, "{name}");
-        let (cpu, adapter) = (values(&tensor), values(&adapter.tensor(&name).unwrap()));
-        let largest = cpu.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-        for (a, b) in cpu.iter().zip(&adapter) {
+            let value = |&pair: &[u8; 2]| half::bf16::from_le_bytes(pair).to_f64();
+            pairs.map(value).collect::<Vec<f64>>()
+        });
+        for ((original, cpu), adapter) in original.iter().zip(&cpu).zip(&adapter) {
             weights += 1;
-            if (*a == 0.0) == (*b == 0.0) {
-                furthest = furthest.max((a - b).abs() / largest);
+            changed += (cpu - original).powi(2);
+            if (*cpu == 0.0) == (*adapter == 0.0) {
+                off += (cpu - adapter).powi(2);
             } else {
                 moved += 1;
             }
         }
     }
-    (weights, moved, furthest)
+    (weights, moved, f64::sqrt(off / changed))
 }
 
-/// A bf16 has eight bits: one of them is 1/256 of a weight.
-const TOLERANCE: f64 = 1.0 / 128.0;
+/// Sums in another order, and then another of two neighbours in bf16. Measured on llvmpipe: 0.0013.
+const TOLERANCE: f64 = 0.01;
 
 /// That there are adapters is for `tests/devices.rs` to require.
 #[test]
@@ -209,18 +210,18 @@ fn from_a_file_every_adapter_makes_the_cpus_mask_and_its_values_but_for_the_last
     for adapter in swiftprune_wgpu::device::devices() {
         let index = adapter.index.unwrap().to_string();
         let of_half = prune("ADAPTER", &index, half, "0.03");
-        let (_, moved, furthest) = difference(&cpu_half, &of_half);
+        let (_, moved, off) = difference(&cpu_half, &of_half);
         assert_eq!(moved, 0, "{adapter}: the mask comes of the factors");
-        assert!(furthest <= TOLERANCE, "{adapter}: {furthest}");
+        assert!(off <= TOLERANCE, "{adapter}: {off}");
         let again = prune("ADAPTER", &index, half, "0.03");
         assert!(of_half == again, "{adapter}: the same bytes each time");
         // With another ridge it is another result.
-        let (_, moved, furthest) = difference(&cpu_half, &prune("ADAPTER", &index, half, "1"));
-        assert!(moved > 0 && furthest > TOLERANCE, "{adapter}: {furthest}");
+        let (_, moved, off) = difference(&cpu_half, &prune("ADAPTER", &index, half, "1"));
+        assert!(moved > 0 && off > TOLERANCE, "{adapter}: {off}");
         // A mask that comes of values: near ties may go the other way.
         let (weights, moved, _) =
             difference(&cpu_pattern, &prune("ADAPTER", &index, pattern, "0.03"));
-        assert!(moved * 100 < weights, "{adapter}: {moved} of {weights}");
+        assert!(moved * 1000 < weights, "{adapter}: {moved} of {weights}");
     }
 }
 
