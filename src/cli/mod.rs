@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use swiftprune_wgpu::error::Kind;
+use swiftprune_wgpu::inspect::Error as InspectError;
 use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
@@ -130,6 +131,9 @@ fn kind(error: &anyhow::Error) -> Kind {
         return error.kind();
     }
     if let Some(error) = error.downcast_ref::<VerifyError>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<InspectError>() {
         return error.kind();
     }
     if error.is::<plan::GlobError>() {
