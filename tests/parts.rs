@@ -163,6 +163,9 @@ fn parts_that_run_at_the_same_time_are_merged_to_what_a_single_run_writes() {
         for out in ["single", "out"] {
             fs::remove_dir_all(place.at(out)).unwrap();
         }
+        for report in ["single.json", "merged.json"] {
+            fs::remove_file(place.at(report)).unwrap();
+        }
     }
 }
 
@@ -229,7 +232,7 @@ fn a_set_that_is_not_whole_is_refused_by_name() {
     place.refused(
         &["merge", "out"],
         1,
-        &["1 of 3 files of weights are missing", "--resume"],
+        &["2 of 3 files of weights are missing", "--resume"],
     );
     place.part("b", "1/2", &NONE);
     place.part("b", "2/2", &NONE);
@@ -394,7 +397,7 @@ fn times(dir: &Path) -> Vec<(String, std::time::SystemTime)> {
 fn a_resumed_run_keeps_what_is_right_and_prunes_the_rest() {
     let place = Place::new();
     place.done(&place.prune("single", &NONE));
-    place.part("out", "1/2", &NONE);
+    place.part("out", "2/2", &NONE);
     let before = times(&place.at("out.parts"));
     assert_eq!(before.len(), 2);
     let resume = [&place.prune("out", &NONE)[..], &["--resume"]].concat();
@@ -417,16 +420,24 @@ fn a_resumed_run_keeps_what_is_right_and_prunes_the_rest() {
         }
         assert!(!place.at("out.parts").exists());
         fs::remove_dir_all(place.at("out")).unwrap();
-        place.part("out", "1/2", &NONE);
+        place.part("out", "2/2", &NONE);
     }
 }
 
 #[test]
 fn a_run_that_is_killed_anywhere_and_resumed_writes_what_a_single_run_writes() {
+    // One measures its norms itself: those are kept, too.
+    for (options, kills) in [(["--tokens", "64"], 6), (NONE, 12)] {
+        survive(&options, kills);
+    }
+}
+
+/// Kills runs in even steps from their start to their end, and resumes each.
+fn survive(options: &[&str], kills: u32) {
     let place = Place::new();
-    // Measures its norms itself: those are kept, too.
-    let options = ["--tokens", "64", "--resume"];
-    let words = place.prune("out", &options);
+    place.done(&place.prune("single", options));
+    let expected = tree(&place.at("single"));
+    let words = [&place.prune("out", options)[..], &["--resume"]].concat();
     let start = || {
         let mut command = place.command(&words);
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -435,11 +446,7 @@ fn a_run_that_is_killed_anywhere_and_resumed_writes_what_a_single_run_writes() {
     let begin = Instant::now();
     assert!(start().wait().unwrap().success());
     let took = begin.elapsed();
-    let single = [&place.prune("single", &options[..2])[..]].concat();
-    place.done(&single);
-    let expected = tree(&place.at("single"));
     assert_eq!(tree(&place.at("out")), expected);
-    let kills = 12;
     let mut seen = std::collections::BTreeMap::new();
     for kill in 0..kills {
         fs::remove_dir_all(place.at("out")).unwrap();
@@ -447,13 +454,10 @@ fn a_run_that_is_killed_anywhere_and_resumed_writes_what_a_single_run_writes() {
         std::thread::sleep(took * kill / kills);
         run.kill().unwrap();
         if !run.wait().unwrap().success() {
-            let finished = match place.at("out.parts/manifest").is_dir() {
-                true => names(&place.at("out.parts/manifest"))
-                    .iter()
-                    .filter(|name| name.starts_with("model-"))
-                    .count(),
-                false => 0,
-            };
+            let manifest = place.at("out.parts/manifest");
+            let records = manifest.is_dir().then(|| names(&manifest));
+            let records = records.unwrap_or_default().into_iter();
+            let finished = records.filter(|name| name.starts_with("model-")).count();
             *seen.entry(finished).or_insert(0) += 1;
             assert!(!place.at("out").exists() || tree(&place.at("out")) == expected);
         }
@@ -465,7 +469,7 @@ fn a_run_that_is_killed_anywhere_and_resumed_writes_what_a_single_run_writes() {
         let left: Vec<_> = all.iter().filter(|name| name.starts_with(".out")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    println!("killed with so many shards finished: {seen:?}");
+    println!("{options:?}: killed with so many shards finished: {seen:?}");
 }
 
 #[test]
@@ -506,4 +510,36 @@ fn a_run_that_is_killed_between_two_shards_keeps_the_first() {
         }
     }
     panic!("no run was killed between its shards");
+}
+
+/// The script that does without Slurm what the job array does with it.
+#[cfg(unix)]
+#[test]
+fn the_script_of_plain_processes_writes_what_a_single_run_writes() {
+    let place = Place::new();
+    let norms = place.at("norms");
+    let calibrate = [
+        "calibrate",
+        "model",
+        "--tokens",
+        "64",
+        "--device",
+        "cpu",
+        "-o",
+    ];
+    place.done(&[&calibrate[..], &["norms"]].concat());
+    place.done(&place.prune("single", &["--norms", "norms", "--pattern", "2:4"]));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/slurm/processes.sh");
+    let done = Command::new(script)
+        .env("MODEL", place.at("model"))
+        .env("OUTPUT", place.at("out"))
+        .env("NORMS", norms)
+        .env("PARTS", "3")
+        .env("OPTIONS", "--pattern 2:4")
+        .env("SWIFTPRUNE", env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(tree(&place.at("single")), tree(&place.at("out")));
+    assert!(place.at("out.report.json").exists());
 }

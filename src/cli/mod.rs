@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use swiftprune_wgpu::error::Kind;
+use swiftprune_wgpu::inspect::Error as InspectError;
 use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
@@ -143,6 +144,9 @@ fn kind(error: &anyhow::Error) -> Kind {
         return error.kind();
     }
     if let Some(error) = error.downcast_ref::<VerifyError>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<InspectError>() {
         return error.kind();
     }
     if error.is::<plan::GlobError>() {

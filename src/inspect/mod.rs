@@ -19,6 +19,7 @@ pub use statistics::Statistics;
 use crate::calibration::{Calibration, DEFAULT_TOKENS};
 use crate::checkpoint::{self, Checkpoint, Reader};
 use crate::dtype::StoredDtype;
+use crate::error::Kind;
 use crate::evaluation::Windows;
 use crate::plan::{Draft, Layout, NameFilter, NormsSource, Options, Selection};
 use crate::stop::Stop;
@@ -159,6 +160,17 @@ pub enum Error {
     /// It was asked to stop.
     #[error("stopped before all was read")]
     Stopped,
+}
+
+impl Error {
+    /// What the error means for whoever asked.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::GlobMatchesNothing(_) => Kind::Usage,
+            Self::Checkpoint(_) | Self::Stopped => Kind::Failed,
+        }
+    }
 }
 
 /// A checkpoint that is to be inspected: opened, and its tensors chosen; nothing of its data is read.
