@@ -57,7 +57,10 @@ fn assert_as_pruned(place: &Place, sweep: &Value, flags: &[(&str, usize)]) {
         let out = place.path("out");
         let done = place.run(&format!("prune {EXAMPLE} {flags} --force -o out -q"));
         assert_eq!(done.status.code(), Some(0), "{flags}");
-        let evaluation = place.json(&format!("eval {EXAMPLE} --tokens 1024 --against {}", out.display()));
+        let evaluation = place.json(&format!(
+            "eval {EXAMPLE} --tokens 1024 --against {}",
+            out.display()
+        ));
         let cell = &sweep["cells"][cell];
         assert_eq!(
             cell["perplexity"], evaluation["against"]["perplexity"],

@@ -10,6 +10,7 @@ mod hints;
 mod output;
 mod progress;
 mod prune;
+mod report;
 mod selftest;
 mod settings;
 mod signals;
@@ -77,6 +78,7 @@ pub(crate) fn main() -> ExitCode {
         },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
+        Command::Report(report) => report::run(&report, terminal),
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),

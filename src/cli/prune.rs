@@ -84,7 +84,8 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.evaluate = args.eval;
     request.verify = args.verify;
     request.checksum = args.checksum;
-    request.report.clone_from(&args.report);
+    request.card = !args.no_card;
+    request.reports.clone_from(&args.report);
     // Not `args`, which panics at a path that is not Unicode.
     let words = std::env::args_os();
     request.command = words
@@ -124,6 +125,6 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
         compensation.ridge = args.ridge.unwrap_or(compensation.ridge);
         compensation
     });
-    options.squared_error = args.json || args.report.is_some();
+    options.squared_error = args.json || !args.report.is_empty();
     Ok(options)
 }

@@ -257,10 +257,12 @@ fn prune(
             break;
         }
         let matrix = &job.matrices[index];
-        let counts = {
+        let before = job.kept(&chunk);
+        let mut counts = {
             let _clock = job.clocks.run(Stage::Prune);
             job.apply(matrix, &recipe, mask, chunk.bytes_mut())?
         };
+        job.weigh(matrix, before, &chunk, &mut counts)?;
         job.count(matrix, rows.clone(), counts)?;
         let pruned = Pruned {
             matrix: index,
