@@ -56,6 +56,8 @@ pub(super) enum Command {
     Inspect(Inspect),
     /// Put the parts of a run together (`prune --part`)
     Merge(Merge),
+    /// Make a page of reports that `prune` and `sweep` wrote as JSON
+    Report(Report),
     /// Check a pruned checkpoint against its original, byte by byte
     Verify(Verify),
     /// List the devices of this machine, and which one `auto` uses
@@ -248,9 +250,12 @@ pub(super) struct Prune {
     /// Measure the perplexity of the model before and after
     #[arg(long, conflicts_with = "dry_run", help_heading = "Reporting")]
     pub eval: bool,
-    /// Write the report to a .json file
+    /// Write the report to a file: a page to look at (.html), or data (.json) (can be repeated)
     #[arg(long, value_name = "FILE", value_parser = report_path, help_heading = "Reporting")]
-    pub report: Option<PathBuf>,
+    pub report: Vec<PathBuf>,
+    /// Leave the README.md of the output as the original's, and write no report.json beside it
+    #[arg(long, help_heading = "Reporting")]
+    pub no_card: bool,
     /// Write the report (with --dry-run, the plan) as JSON to stdout
     #[arg(long, help_heading = "Reporting")]
     pub json: bool,
@@ -366,6 +371,25 @@ pub(super) struct Calibrate {
     pub means: bool,
     #[command(flatten)]
     pub on: DeviceArgs,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Make a page of reports that `prune` and `sweep` wrote as JSON.
+///
+/// The page is one HTML file that loads nothing. Several runs stand side by side.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu report run.json -o run.html
+  swiftprune-wgpu report a.json b.json sweep.json -o page.html")]
+pub(super) struct Report {
+    /// Reports in JSON, of `prune --report FILE.json` or `sweep -o FILE.json`
+    #[arg(value_name = "FILE.json", required = true)]
+    pub reports: Vec<PathBuf>,
+    /// Where to write the page
+    #[arg(short, long, value_name = "FILE.html")]
+    pub output: PathBuf,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
@@ -664,7 +688,9 @@ fn gain_shift(text: &str) -> Result<u32, String> {
 fn report_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
-        Some(extension) if extension.eq_ignore_ascii_case("json") => Ok(path),
-        _ => Err("the report is JSON, so its name must end in .json".to_owned()),
+        Some(end) if end.eq_ignore_ascii_case("json") || end.eq_ignore_ascii_case("html") => {
+            Ok(path)
+        }
+        _ => Err("the name must end in .html, for a page, or in .json".to_owned()),
     }
 }

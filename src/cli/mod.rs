@@ -13,6 +13,7 @@ mod merge;
 mod output;
 mod progress;
 mod prune;
+mod report;
 mod selftest;
 mod settings;
 mod signals;
@@ -91,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
             Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        Command::Report(report) => report::run(&report, terminal),
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),

@@ -140,7 +140,8 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.evaluate = args.eval;
     request.verify = args.verify;
     request.checksum = args.checksum;
-    request.report.clone_from(&args.report);
+    request.card = !args.no_card;
+    request.reports.clone_from(&args.report);
     request.resume = args.resume;
     request.command = command_line();
     Ok(request)
@@ -179,6 +180,6 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
     });
     // A shard that is kept counts for a report that is asked for later.
     let keeps = args.part.is_some() || args.resume;
-    options.squared_error = args.json || args.report.is_some() || keeps;
+    options.squared_error = args.json || !args.report.is_empty() || keeps;
     Ok(options)
 }

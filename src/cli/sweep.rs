@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use anyhow::Context as _;
 use swiftprune_wgpu::calibration::{Calibration, Text};
 use swiftprune_wgpu::plan::{Ewma, NameFilter, Score, Selection};
+use swiftprune_wgpu::report::page::page;
 use swiftprune_wgpu::report::{Quality, SweepCell, SweepReport};
 use swiftprune_wgpu::run::NormsRequest;
 use swiftprune_wgpu::sweep::{Mending, PreparedSweep, SweepEvent, SweepRequest, prepare};
@@ -349,18 +350,8 @@ fn table(report: &SweepReport) -> String {
 fn write(path: &Path, report: &SweepReport) -> anyhow::Result<()> {
     let text = match TableFormat::of(path) {
         Some(TableFormat::Csv) => report.to_csv(),
+        Some(TableFormat::Html) => page(&[], std::slice::from_ref(report)),
         _ => serde_json::to_string_pretty(report)? + "\n",
     };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
-    file.write_all(text.as_bytes())?;
-    // A temporary file is its owner's alone.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(readable)?;
-    }
-    file.persist(path)?;
-    Ok(())
+    Ok(output::write_whole(path, text.as_bytes())?)
 }

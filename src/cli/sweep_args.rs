@@ -142,6 +142,7 @@ fn compensate(text: &str) -> Result<CompensateChoice, String> {
 pub(super) enum TableFormat {
     Csv,
     Json,
+    Html,
 }
 
 impl TableFormat {
@@ -151,6 +152,7 @@ impl TableFormat {
         Some(match end.as_str() {
             "csv" => Self::Csv,
             "json" => Self::Json,
+            "html" => Self::Html,
             _ => return None,
         })
     }

@@ -134,7 +134,8 @@ impl<'a> Shared<'a> {
                 };
                 let mut chunk = self.chunk();
                 job.read(matrix, rows.clone(), &mut chunk)?;
-                let counts = if matches!(recipe.mending, Mending::None) {
+                let before = job.kept(&chunk);
+                let mut counts = if matches!(recipe.mending, Mending::None) {
                     let _clock = job.clocks.run(Stage::Prune);
                     cpu::prune(
                         matrix.dtype,
@@ -156,6 +157,7 @@ impl<'a> Shared<'a> {
                         None => apply()?,
                     }
                 };
+                job.weigh(matrix, before, &chunk, &mut counts)?;
                 job.count(matrix, rows.clone(), counts)?;
                 self.write(Write::Rows {
                     matrix,

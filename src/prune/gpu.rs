@@ -260,7 +260,8 @@ fn prune(
             break;
         }
         let matrix = &job.matrices[index];
-        let counts = {
+        let before = job.kept(&chunk);
+        let mut counts = {
             let _clock = job.clocks.run(Stage::Prune);
             let selection = recipe.recipe.selection;
             let mend_rows = |of_input: &InputMender, weights: &[f32], mask: &mut Mask| {
@@ -268,6 +269,7 @@ fn prune(
             };
             job.apply(matrix, &recipe, mask, chunk.bytes_mut(), mend_rows)?
         };
+        job.weigh(matrix, before, &chunk, &mut counts)?;
         job.count(matrix, rows.clone(), counts)?;
         let pruned = Pruned {
             matrix: index,

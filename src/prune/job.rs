@@ -13,6 +13,7 @@ use super::pieces::{self, Piece};
 use super::recipes;
 use super::shared_recipe::MatrixRecipe;
 use super::tally::Tally;
+use super::weigh;
 use crate::checkpoint::{Output, Reader};
 use crate::compensation::MendedRows;
 use crate::counts::Counts;
@@ -163,6 +164,26 @@ impl<'a> Job<'a> {
         mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
     ) -> Result<Counts, Error> {
         recipes::apply(self.plan, matrix, recipe, mask, bytes, mend_rows)
+    }
+
+    /// Rows as they are before they are pruned, where somebody wants to know what their output loses.
+    pub(super) fn kept(&self, chunk: &Chunk) -> Option<Chunk> {
+        let is_wanted = self.plan.options().squared_error && self.plan.norms().is_some();
+        is_wanted.then(|| chunk.clone())
+    }
+
+    /// Counts what the output of rows loses that were [kept](Self::kept).
+    pub(super) fn weigh(
+        &self,
+        matrix: &Matrix<'_>,
+        before: Option<Chunk>,
+        after: &Chunk,
+        counts: &mut Counts,
+    ) -> Result<(), Error> {
+        match before {
+            Some(before) => weigh::weigh(self.plan, matrix, &before, after, counts),
+            None => Ok(()),
+        }
     }
 
     /// Whether the run was given up; asked before every piece of work.

@@ -28,10 +28,12 @@ mod outcome;
 mod pieces;
 mod pruned_weights;
 mod recipes;
+mod samples;
 mod shared_recipe;
 mod single_writer;
 mod tally;
 mod verify;
+mod weigh;
 
 use std::time::Instant;
 
@@ -43,6 +45,7 @@ pub use fault::{Fault, VerifyError};
 pub(crate) use outcome::ShardOutcome;
 pub use outcome::{Outcome, PruneEvent};
 pub(crate) use pruned_weights::PrunedWeights;
+pub use samples::{Histogram, SampleRow, Samples, samples};
 pub use verify::{Survivors, Verified, verify, verify_until};
 
 pub use crate::stop::Stop;

@@ -110,7 +110,8 @@ impl<'a> PrunedWeights<'a> {
         Ok(bytes)
     }
 
-    fn make(&self, matrix: &Matrix<'_>) -> Result<(Vec<u8>, Counts), Error> {
+    /// How the rows of a matrix are pruned, with what its score takes of all of them.
+    pub(super) fn recipe(&self, matrix: &Matrix<'_>) -> Result<MatrixRecipe, Error> {
         let rows = matrix.target.out_features;
         let mends = self.plan.options().compensation.is_some();
         let step = chunk_rows(matrix, mends).max(1);
@@ -125,7 +126,24 @@ impl<'a> PrunedWeights<'a> {
                 part.iter().for_each(|part| sums.add(first, part));
             }
         }
-        let recipe = recipes::recipe(self.plan, &self.menders, matrix, sums.as_ref())?;
+        recipes::recipe(self.plan, &self.menders, matrix, sums.as_ref())
+    }
+
+    /// All matrices of the plan.
+    pub(super) fn matrices(&self) -> &[Matrix<'a>] {
+        &self.matrices
+    }
+
+    /// The files of the original.
+    pub(super) const fn reader(&self) -> &Reader<'a> {
+        &self.reader
+    }
+
+    fn make(&self, matrix: &Matrix<'_>) -> Result<(Vec<u8>, Counts), Error> {
+        let rows = matrix.target.out_features;
+        let recipe = self.recipe(matrix)?;
+        let mends = self.plan.options().compensation.is_some();
+        let step = chunk_rows(matrix, mends).max(1);
         let bytes = Mutex::new(vec![0; matrix.bytes()]);
         let counted = self.by_chunks(rows, step, &|rows, chunk| {
             let counts = self.prune(matrix, &recipe, rows.clone(), chunk)?;

@@ -43,11 +43,13 @@ pub struct SweepReport {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Quality {
-    /// `exp` of the mean loss.
+    /// `exp` of the mean loss; JSON has null for what is no finite number.
+    #[serde(deserialize_with = "or_nan")]
     pub perplexity: f64,
     /// Its standard error over windows, to first order: perplexity times that of the mean loss; none for a single window.
     pub perplexity_standard_error: Option<f64>,
     /// Mean loss, in nats per token.
+    #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
     /// Its standard error over windows.
     pub loss_standard_error: Option<f64>,
@@ -65,6 +67,11 @@ impl Quality {
             loss_standard_error: standard_error,
         }
     }
+}
+
+/// A number, or null in the place of one that is not finite.
+fn or_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// One way to prune, and what is left of the model's quality.
@@ -91,6 +98,7 @@ pub struct SweepCell {
     #[serde(flatten)]
     pub quality: Quality,
     /// Its mean loss less the dense model's, in nats per token.
+    #[serde(deserialize_with = "or_nan")]
     pub difference: f64,
     /// The standard error of that difference, paired window by window; none for a single window.
     pub difference_standard_error: Option<f64>,
@@ -211,6 +219,16 @@ pub(crate) mod tests {
         assert_eq!(lines[2][column("difference")], "0.5");
         assert_eq!(lines[2][column("perplexity")], 3.5_f64.exp().to_string());
         assert_eq!(lines[2][column("ridge")], "");
+    }
+
+    #[test]
+    fn a_model_that_pruning_has_destroyed_is_read_again() {
+        let mut sweep = example();
+        sweep.cells[0].quality = Quality::of_loss(800.0, Some(1.0));
+        let json = serde_json::to_string(&sweep).unwrap();
+        let again: SweepReport = serde_json::from_str(&json).unwrap();
+        assert!(again.cells[0].quality.perplexity.is_nan());
+        assert_eq!(again.cells[0].quality.loss, 800.0);
     }
 
     #[test]

@@ -19,12 +19,15 @@
 //! # }
 //! ```
 
+mod card;
+mod details;
 mod device_pair;
 mod error;
 mod event;
 mod failures;
 mod merge;
 mod part;
+mod phase_seconds;
 mod phases;
 mod request;
 mod sequential;
@@ -54,7 +57,9 @@ use crate::plan::{Draft, NormsSource, Plan};
 use crate::prune::{self, Survivors, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::text::Text;
+use details::{Details, add_details};
 use failures::Failures;
+use phase_seconds::Phases;
 use phases::{allocated, timed};
 use shards::{Finished, Keeper};
 pub(crate) use stoppable::stoppable;
@@ -257,8 +262,12 @@ impl Prepared {
             evaluation,
         } = self;
         // Opened before the work: a report that cannot be written should not cost a run.
-        let report_file = request.report.as_deref().map(ReportFile::create);
-        let report_file = report_file.transpose().map_err(report_error(&request))?;
+        let mut report_files = Vec::new();
+        for path in &request.reports {
+            report_files.push((path, ReportFile::create(path).map_err(report_error(path))?));
+        }
+        let phases = Phases::default();
+        let tell = &phases.watching(tell);
         let path = request
             .output
             .clone()
@@ -351,6 +360,13 @@ impl Prepared {
         };
         let written = report.output.clone();
         report.command.clone_from(&request.command);
+        if let Some((path, _)) = report_files.first() {
+            add_details(&mut report, &plan).map_err(|error| match error {
+                Details::Prune(error) => Error::Prune(error),
+                Details::Checkpoint(error) => Error::Checkpoint(error),
+                Details::Copy(error) => report_error(path)(error),
+            })?;
+        }
         if request.verify {
             let survivors = Survivors::of(plan.options());
             let output = Checkpoint::open_path(&written)?;
@@ -384,8 +400,20 @@ impl Prepared {
         report
             .warnings
             .extend(report.device_failures.iter().cloned());
-        if let Some(file) = report_file {
-            file.write(&report).map_err(report_error(&request))?;
+        report.phases = phases.seconds();
+        if request.card && report.output.is_dir() {
+            let path = report.output.join(report::REPORT_JSON);
+            let card = card::card(&report, plan.checkpoint(), plan.options());
+            let said = card
+                .write(&report.output, &report)
+                .map_err(report_error(&path))?;
+            if let Some(warning) = said {
+                tell(Event::Warning(&warning));
+                report.warnings.push(warning);
+            }
+        }
+        for (path, file) in report_files {
+            file.write(&report).map_err(report_error(path))?;
         }
         Ok(report)
     }
@@ -460,10 +488,9 @@ fn stopped_or(error: VerifyError, output: &Path) -> Error {
     }
 }
 
-fn report_error(request: &Request) -> impl Fn(std::io::Error) -> Error {
-    let path = request.report.clone().unwrap_or_default();
+fn report_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
     move |reason| Error::Report {
-        path: path.clone(),
+        path: path.to_path_buf(),
         reason,
     }
 }

@@ -43,8 +43,10 @@ pub struct Request {
     pub verify: bool,
     /// Add the SHA-256 of each weight file to the report.
     pub checksum: bool,
-    /// A file to write the report to, as JSON.
-    pub report: Option<PathBuf>,
+    /// Add a section to the README.md of an output directory, and write report.json beside it.
+    pub card: bool,
+    /// Files to write the report to: as a page if the name ends in `.html`, else as JSON.
+    pub reports: Vec<PathBuf>,
     /// The command line, for the report.
     pub command: Vec<String>,
     /// Asks the run to stop.
@@ -86,7 +88,8 @@ impl Request {
             evaluate: false,
             verify: false,
             checksum: false,
-            report: None,
+            card: true,
+            reports: Vec::new(),
             command: Vec::new(),
             stop: Stop::new(),
         }
