@@ -328,6 +328,9 @@ pub(super) struct Merge {
     /// Write the report to a .json file
     #[arg(long, value_name = "FILE", value_parser = report_path)]
     pub report: Option<PathBuf>,
+    /// Leave the README.md of the output as the original's, and write no report.json beside it
+    #[arg(long)]
+    pub no_card: bool,
     /// Write the report as JSON to stdout
     #[arg(long)]
     pub json: bool,
