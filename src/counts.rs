@@ -1,12 +1,14 @@
 //! What pruning did to some rows: weights are zeroed where they lie, and counted on the way.
 
+use serde::{Deserialize, Serialize};
+
 use crate::dtype::Weight;
 
 /// Magnitude bits of an infinity; those of a NaN are above.
 const NON_FINITE: u32 = f32::INFINITY.to_bits();
 
 /// What pruning some rows did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counts {
     /// Weights seen.
@@ -21,6 +23,10 @@ pub struct Counts {
     pub squares: f64,
     /// `sum dW^2`, over the pruned ones and those that were mended; 0 when squares were not asked for.
     pub squares_changed: f64,
+    /// `sum n_j W_ij^2` with the column norms: the output that the norms predict; 0 without norms, and when it was not asked for.
+    pub output_squares: f64,
+    /// `sum n_j dW_ij^2`, as much of it as changes.
+    pub output_squares_changed: f64,
     /// Rows that were to be mended and keep their weights.
     pub rows_not_mended: u64,
     /// The output error of the mended rows if they were only pruned, `(v - w)^T H (v - w)` in the units of the layer's `H`.
@@ -37,6 +43,8 @@ impl std::ops::AddAssign for Counts {
         self.non_finite += other.non_finite;
         self.squares += other.squares;
         self.squares_changed += other.squares_changed;
+        self.output_squares += other.output_squares;
+        self.output_squares_changed += other.output_squares_changed;
         self.rows_not_mended += other.rows_not_mended;
         self.error_pruned += other.error_pruned;
         self.error_mended += other.error_mended;
@@ -125,6 +133,12 @@ impl Counts {
     #[must_use]
     pub fn output_error_left(&self) -> Option<f64> {
         (self.error_pruned > 0.0).then(|| self.error_mended / self.error_pruned)
+    }
+
+    /// `sum n dW^2 / sum n W^2`, when it was asked for and there are norms.
+    #[must_use]
+    pub fn output_error(&self) -> Option<f64> {
+        (self.output_squares > 0.0).then(|| self.output_squares_changed / self.output_squares)
     }
 
     /// `sum dW^2 / sum W^2`, when squares were asked for.

@@ -85,6 +85,22 @@ impl Windows {
         &self.tokens
     }
 
+    /// Losses that were measured on these windows before; `None` if they are of others.
+    pub(crate) fn measured(&self, losses: Vec<Vec<f32>>, device: DeviceInfo) -> Option<Evaluation> {
+        let predicted = self
+            .tokens
+            .chunks(self.context)
+            .map(|window| window.len() - 1);
+        let is_of_these = predicted.eq(losses.iter().map(Vec::len));
+        is_of_these.then(|| Evaluation {
+            context: self.context,
+            losses,
+            sequence: self.tokens.clone(),
+            device,
+            elapsed: Duration::ZERO,
+        })
+    }
+
     /// Runs `checkpoint`, which need not be the one whose tokenizer made the windows, on `device`.
     ///
     /// # Errors

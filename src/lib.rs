@@ -27,6 +27,7 @@
 //! | [`device`] | the CPU and every adapter: rows of weights in, a mask out |
 //! | [`mod@prune`] | a plan run on a device, in memory that does not grow with the model |
 //! | [`evaluation`], [`report`] | perplexity; a run as data |
+//! | [`sweep`] | the quality of many ways to prune, without an output |
 //!
 //! [`selftest`] and [`mod@bench`] check and measure a device. `docs/algorithm.md` defines what is computed, bit for bit.
 
@@ -46,10 +47,12 @@ pub mod error;
 pub mod evaluation;
 mod fixtures;
 mod forward;
+pub mod inspect;
 mod mask;
 mod model;
 mod names;
 pub mod norms;
+pub mod parts;
 mod passes;
 pub mod plan;
 pub mod prune;
@@ -64,6 +67,7 @@ mod simd;
 mod sketch;
 mod squares;
 mod stop;
+pub mod sweep;
 mod targets;
 mod text;
 pub mod untrusted;
@@ -81,15 +85,17 @@ pub struct Readme;
 pub mod internals {
     pub use crate::bench::matrices::{MATRICES, passes, weights};
     pub use crate::device::adapter::submissions::SENTINEL;
+    pub use crate::device::mending::MEND;
+    pub use crate::device::product::PRODUCT;
     pub use crate::device::timing::{Elapsed, Timed, Timer};
     pub use crate::fixtures::{
         NamedSelection, Random, WeightMatrix, random_norms, rules, trained_norms,
     };
-    pub use crate::forward::kernels::{KERNELS, Kernel};
+    pub use crate::forward::kernels::KERNELS as FORWARD_KERNELS;
     pub use crate::forward::{Forward, SiteStatistics};
     pub use crate::model::Architecture;
     pub use crate::passes::{FUSED, PASSES, WIDE_WORKGROUP_BYTES, params_layout};
     pub use crate::recipe::Step;
     pub use crate::selftest::shapes::{SHAPES, WIDE};
-    pub use crate::shader::{EntryPoint, Shader};
+    pub use crate::shader::{EntryPoint, Kernel, Shader};
 }

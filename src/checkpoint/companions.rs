@@ -118,6 +118,7 @@ fn reason_to_leave_out(
             Some("an index of weights that are left out")
         }
         FileKind::Weights => Some("weights that are not part of this checkpoint, still dense"),
+        FileKind::Report => Some("the report of another run"),
         FileKind::Litter => Some("of the operating system"),
         FileKind::Foreign(reason) => Some(reason),
     }

@@ -6,11 +6,18 @@ use std::path::Path;
 
 use super::error::{Error, Result};
 use super::locate::{Source, directory_of};
+use super::readme::is_extended;
 use super::shards::Checkpoint;
-use crate::untrusted::open_regular;
+use crate::untrusted::{self, ReadError, open_regular};
 
 /// How many directories deep is looked.
 const MAX_DEPTH: usize = 8;
+
+/// The file that `prune` adds a section to.
+const README: &str = "README.md";
+
+/// The longest one that is looked into, in bytes.
+const MAX_README: u64 = 16 << 20;
 
 /// Files without which a model is not loaded as its original was.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
@@ -56,7 +63,10 @@ fn directory(
         let differs = if ours.is_dir() && theirs.is_dir() && depth < MAX_DEPTH {
             directory(&ours, &theirs, &format!("{shown}/"), depth + 1, is_shard)?
         } else if ours.is_file() && theirs.is_file() && !(depth == 0 && is_shard(&shown)) {
-            (!have_equal_bytes(&ours, &theirs)?).then_some(shown)
+            let is_readme = depth == 0 && shown == README;
+            let is_alike = have_equal_bytes(&ours, &theirs)?
+                || (is_readme && has_only_a_section_more(&ours, &theirs)?);
+            (!is_alike).then_some(shown)
         } else {
             None
         };
@@ -65,6 +75,17 @@ fn directory(
         }
     }
     Ok(None)
+}
+
+/// Whether a README.md is the original's and what `prune` adds to it.
+fn has_only_a_section_more(ours: &Path, theirs: &Path) -> Result<bool> {
+    let text = |path: &Path| match untrusted::read(path, MAX_README) {
+        Ok(bytes) => Ok(String::from_utf8(bytes).ok()),
+        Err(ReadError::TooLong { .. }) => Ok(None),
+        Err(error) => Err(Error::reading(path)(error)),
+    };
+    let (ours, theirs) = (text(ours)?, text(theirs)?);
+    Ok((ours.zip(theirs)).is_some_and(|(ours, theirs)| is_extended(&ours, &theirs)))
 }
 
 fn have_equal_bytes(ours: &Path, theirs: &Path) -> Result<bool> {

@@ -20,7 +20,7 @@ use super::hub_cache;
 use super::locate::{Source, directory_of};
 use super::moving::{self, is_momentary, patiently};
 use super::shards::Checkpoint;
-use crate::untrusted::{self, shown_path};
+use crate::untrusted::{self, open_regular, shown_path};
 
 /// What is to be put in place, and so what it may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -414,6 +414,7 @@ fn holds(dir: &Path, like: Option<&Path>) -> Result<Held> {
                     FileKind::Code => {
                         like.is_some_and(|like| same_bytes(&like.join(&path), &entry.path()))
                     }
+                    FileKind::Report => is_our_report(&entry.path()),
                     FileKind::Foreign(_) => false,
                 }
             };
@@ -432,6 +433,16 @@ fn holds(dir: &Path, like: Option<&Path>) -> Result<Held> {
         None if weights => Held::Checkpoint,
         None => Held::NoWeights,
     })
+}
+
+/// Whether a file begins as the reports of this program do.
+fn is_our_report(path: &Path) -> bool {
+    use std::io::Read as _;
+
+    const START: &[u8] = b"{\n  \"report_schema_version\":";
+    let mut start = [0; START.len()];
+    let read = open_regular(path).map(|(mut file, _)| file.read_exact(&mut start));
+    matches!(read, Ok(Ok(()))) && start == START
 }
 
 /// The longest file of code that is compared, in bytes.

@@ -27,6 +27,8 @@ pub(super) enum FileKind {
     Code,
     /// A file of weights in safetensors, or an index of such files.
     Weights,
+    /// What `prune` writes beside the weights; another program's file may have the same name.
+    Report,
     /// What an operating system leaves in every directory that it shows.
     Litter,
     /// Anything else, and why it is not copied.
@@ -35,7 +37,7 @@ pub(super) enum FileKind {
 
 /// What a file is by its name; `nested` in one of the directories that [`is_companion_directory`] knows.
 pub(super) fn kind(name: &str, nested: bool) -> FileKind {
-    use FileKind::{Code, Companion, Foreign, Litter, Weights};
+    use FileKind::{Code, Companion, Foreign, Litter, Report, Weights};
     let name = name.to_ascii_lowercase();
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
     if ends(&[WEIGHTS_SUFFIX, INDEX_SUFFIX]) && !name.starts_with("adapter_") {
@@ -55,6 +57,8 @@ pub(super) fn kind(name: &str, nested: bool) -> FileKind {
         Foreign("an index of weights that are left out")
     } else if matches!(name.as_str(), ".ds_store" | "thumbs.db" | "desktop.ini") {
         Litter
+    } else if name == "report.json" && !nested {
+        Report
     } else if is_companion(&name) || (nested && ends(&[".json", ".jinja"])) {
         Companion
     } else if ends(&[".py"]) || name == "requirements.txt" {

@@ -31,6 +31,7 @@ mod output;
 mod positional;
 mod quantized;
 mod reader;
+mod readme;
 mod shards;
 mod staging;
 mod stamp;
@@ -48,6 +49,7 @@ pub use options::OutputOptions;
 pub use output::{Finished, Output};
 pub(crate) use positional::{read_exact_at, write_all_at};
 pub use reader::Reader;
+pub(crate) use readme::{Field, extended as extended_readme};
 pub use shards::{Checkpoint, Shard};
 pub use writer::Writer;
 

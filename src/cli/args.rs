@@ -7,8 +7,11 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
 use swiftprune_wgpu::device::DeviceChoice;
+use swiftprune_wgpu::parts::Part;
 use swiftprune_wgpu::plan::SCORES;
 use swiftprune_wgpu::plan::{Allocation, Ewma, Pattern};
+
+use super::sweep_args::Sweep;
 
 /// Prune large language models on a GPU (Vulkan, Metal, DX12, GL) or on the CPU. Every device gives the same bytes.
 #[derive(Debug, Parser)]
@@ -47,6 +50,14 @@ pub(super) enum Command {
     Calibrate(Calibrate),
     /// Measure the perplexity of one checkpoint, or compare two
     Eval(Eval),
+    /// Measure the quality of many ways to prune, without writing any checkpoint
+    Sweep(Box<Sweep>),
+    /// Show what a checkpoint holds, and what `prune` would do to each tensor
+    Inspect(Inspect),
+    /// Put the parts of a run together (`prune --part`)
+    Merge(Merge),
+    /// Make a page of reports that `prune` and `sweep` wrote as JSON
+    Report(Report),
     /// Check a pruned checkpoint against its original, byte by byte
     Verify(Verify),
     /// List the devices of this machine, and which one `auto` uses
@@ -184,6 +195,9 @@ pub(super) struct Prune {
     /// What compensation adds to every column norm, relative to their mean [default: 0.03]
     #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
     pub ridge: Option<f64>,
+    /// Calibrate each block on what the blocks before it give once they are pruned (and mended); takes about twice as long
+    #[arg(long, conflicts_with = "norms", help_heading = "Which weights")]
+    pub sequential: bool,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,
@@ -220,13 +234,28 @@ pub(super) struct Prune {
     /// Flush the output to disk before moving it into place
     #[arg(long, help_heading = "Running")]
     pub sync: bool,
+    /// Prune only the K-th of N shares of the files of weights, into OUTPUT.parts; `merge` makes OUTPUT of all parts. Needs
+    /// --norms FILE or --calibration none
+    #[arg(
+        long,
+        value_name = "K/N",
+        help_heading = "Running",
+        conflicts_with_all = ["dry_run", "eval", "verify", "checksum", "report"]
+    )]
+    pub part: Option<Part>,
+    /// Keep finished files of weights in OUTPUT.parts if the run is stopped, and go on with those that an earlier run kept
+    #[arg(long, help_heading = "Running", conflicts_with = "dry_run")]
+    pub resume: bool,
 
     /// Measure the perplexity of the model before and after
     #[arg(long, conflicts_with = "dry_run", help_heading = "Reporting")]
     pub eval: bool,
-    /// Write the report to a .json file
+    /// Write the report to a file: a page to look at (.html), or data (.json) (can be repeated)
     #[arg(long, value_name = "FILE", value_parser = report_path, help_heading = "Reporting")]
-    pub report: Option<PathBuf>,
+    pub report: Vec<PathBuf>,
+    /// Leave the README.md of the output as the original's, and write no report.json beside it
+    #[arg(long, help_heading = "Reporting")]
+    pub no_card: bool,
     /// Write the report (with --dry-run, the plan) as JSON to stdout
     #[arg(long, help_heading = "Reporting")]
     pub json: bool,
@@ -237,6 +266,77 @@ pub(super) struct Prune {
     /// Also print the SHA-256 of the output (hashing takes longer than pruning)
     #[arg(long, help_heading = "Reporting")]
     pub checksum: bool,
+}
+
+/// Show what a checkpoint holds, and what `prune` would do to each tensor.
+///
+/// Reads every weight: zeros, N:M patterns that hold along the input, NaN and infinities, the least, mean and largest |w|. It
+/// also opens checkpoints that `prune` refuses, and says why.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu inspect ./SmolLM2-135M
+  swiftprune-wgpu inspect ./SmolLM2-135M-2-4 --include '*down_proj*' --json")]
+pub(super) struct Inspect {
+    /// A .safetensors file, a .safetensors.index.json, a model directory, or org/name in the local Hugging Face cache
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Only tensors whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Not the tensors whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Write JSON to stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Number of threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// Put the parts of a run together, to what a single run would have written.
+///
+/// Every part must be there, of the same input, options, norms and version. A file whose time of change is the recorded one
+/// is not read again, any other is hashed. OUTPUT appears complete or not at all; then the parts are removed.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu prune ./Llama --norms norms.safetensors --part 1/2 -o ./out
+  swiftprune-wgpu prune ./Llama --norms norms.safetensors --part 2/2 -o ./out
+  swiftprune-wgpu merge ./out")]
+pub(super) struct Merge {
+    /// The output: what --output was when the parts were pruned
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// Directories that hold the parts [default: OUTPUT.parts]
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    pub from: Vec<PathBuf>,
+    /// The model that was pruned [default: where it was then]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The file of norms [default: where it was then]
+    #[arg(long, value_name = "FILE")]
+    pub norms: Option<PathBuf>,
+    /// Replace an existing output (never the input)
+    #[arg(long)]
+    pub force: bool,
+    /// Flush the output to disk before moving it into place
+    #[arg(long)]
+    pub sync: bool,
+    /// Leave the parts where they are
+    #[arg(long)]
+    pub keep: bool,
+    /// Write the report to a .json file
+    #[arg(long, value_name = "FILE", value_parser = report_path)]
+    pub report: Option<PathBuf>,
+    /// Write the report as JSON to stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Also print the SHA-256 of the output, which the parts have recorded
+    #[arg(long)]
+    pub checksum: bool,
+    /// Number of CPU threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// Measure column norms (sums of squares of each layer's inputs) and write them to a file.
@@ -271,6 +371,25 @@ pub(super) struct Calibrate {
     pub means: bool,
     #[command(flatten)]
     pub on: DeviceArgs,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Make a page of reports that `prune` and `sweep` wrote as JSON.
+///
+/// The page is one HTML file that loads nothing. Several runs stand side by side.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu report run.json -o run.html
+  swiftprune-wgpu report a.json b.json sweep.json -o page.html")]
+pub(super) struct Report {
+    /// Reports in JSON, of `prune --report FILE.json` or `sweep -o FILE.json`
+    #[arg(value_name = "FILE.json", required = true)]
+    pub reports: Vec<PathBuf>,
+    /// Where to write the page
+    #[arg(short, long, value_name = "FILE.html")]
+    pub output: PathBuf,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
@@ -456,6 +575,22 @@ pub(super) enum AllocationName {
     Atp,
 }
 
+impl AllocationName {
+    /// The rule, with this spread if it has one.
+    pub(super) fn rule(self, spread: Option<f64>) -> Allocation {
+        let rule = match self {
+            Self::Uniform => Allocation::Uniform,
+            Self::Owl => Allocation::OWL,
+            Self::Dlp => Allocation::DLP,
+            Self::Atp => Allocation::ATP,
+        };
+        match spread {
+            Some(spread) => rule.with_spread(spread),
+            None => rule,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RuleName {
     /// Compare each score with a moving average along its row
@@ -467,16 +602,7 @@ pub(super) enum RuleName {
 impl Prune {
     /// The rule of allocation with its spread.
     pub(super) fn allocation(&self) -> Allocation {
-        let rule = match self.allocate {
-            AllocationName::Uniform => Allocation::Uniform,
-            AllocationName::Owl => Allocation::OWL,
-            AllocationName::Dlp => Allocation::DLP,
-            AllocationName::Atp => Allocation::ATP,
-        };
-        match self.spread {
-            Some(spread) => rule.with_spread(spread),
-            None => rule,
-        }
+        self.allocate.rule(self.spread)
     }
 
     /// The moving average's constants; each was checked when it was parsed.
@@ -485,7 +611,7 @@ impl Prune {
     }
 }
 
-fn sparsity(text: &str) -> Result<f64, String> {
+pub(super) fn sparsity(text: &str) -> Result<f64, String> {
     let (number, scale) = text
         .strip_suffix('%')
         .map_or((text, 1.0), |number| (number, 100.0));
@@ -504,7 +630,7 @@ fn sparsity(text: &str) -> Result<f64, String> {
     }
 }
 
-fn pattern(text: &str) -> Result<Pattern, String> {
+pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     let wrong = || {
         format!(
             "use N:M with 1 <= N < M <= {}, for example 2:4 to keep 2 of every 4",
@@ -518,7 +644,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::new(n, m).ok_or_else(wrong)
 }
 
-fn tokens(text: &str) -> Result<usize, String> {
+pub(super) fn tokens(text: &str) -> Result<usize, String> {
     let tokens = text.parse().ok().filter(|n| (1..=1 << 24).contains(n));
     tokens.ok_or_else(|| format!("give a number from 1 to {}", 1 << 24))
 }
@@ -532,7 +658,7 @@ fn rank(text: &str) -> Result<usize, String> {
     })
 }
 
-fn ridge(text: &str) -> Result<f64, String> {
+pub(super) fn ridge(text: &str) -> Result<f64, String> {
     let ridge = text.parse().ok().filter(|x| (1e-6..=1e3).contains(x));
     ridge.ok_or_else(|| "give a number from 0.000001 to 1000".to_owned())
 }
@@ -562,7 +688,9 @@ fn gain_shift(text: &str) -> Result<u32, String> {
 fn report_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
-        Some(extension) if extension.eq_ignore_ascii_case("json") => Ok(path),
-        _ => Err("the report is JSON, so its name must end in .json".to_owned()),
+        Some(end) if end.eq_ignore_ascii_case("json") || end.eq_ignore_ascii_case("html") => {
+            Ok(path)
+        }
+        _ => Err("the name must end in .html, for a page, or in .json".to_owned()),
     }
 }

@@ -7,14 +7,19 @@ mod devices;
 mod dry_run;
 mod eval;
 mod hints;
+mod inspect;
 mod manual;
+mod merge;
 mod output;
 mod progress;
 mod prune;
+mod report;
 mod selftest;
 mod settings;
 mod signals;
 mod summary;
+mod sweep;
+mod sweep_args;
 mod terminal;
 mod verify;
 
@@ -23,6 +28,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use swiftprune_wgpu::error::Kind;
+use swiftprune_wgpu::inspect::Error as InspectError;
 use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
@@ -69,8 +75,24 @@ pub(crate) fn main() -> ExitCode {
             Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        Command::Sweep(sweep) => match sweep::run(&sweep, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
+        Command::Inspect(inspect) => match inspect::run(&inspect, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Command::Merge(merge) => match merge::run(&merge, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Command::Report(report) => report::run(&report, terminal),
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),
@@ -114,6 +136,9 @@ fn kind(error: &anyhow::Error) -> Kind {
     if let Some(error) = error.downcast_ref::<run::Error>() {
         return error.kind();
     }
+    if let Some(error) = error.downcast_ref::<swiftprune_wgpu::sweep::Error>() {
+        return error.kind();
+    }
     if let Some(error) = error.downcast_ref::<calibration::Error>() {
         return error.kind();
     }
@@ -121,6 +146,9 @@ fn kind(error: &anyhow::Error) -> Kind {
         return error.kind();
     }
     if let Some(error) = error.downcast_ref::<VerifyError>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<InspectError>() {
         return error.kind();
     }
     if error.is::<plan::GlobError>() {

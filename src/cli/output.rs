@@ -1,5 +1,8 @@
 //! How things look: tables, numbers, devices and untrusted text.
 
+use std::io::Write as _;
+use std::path::Path;
+
 use swiftprune_wgpu::device::{DeviceInfo, DeviceKind};
 use swiftprune_wgpu::untrusted::shown;
 
@@ -33,6 +36,22 @@ pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Writes a file that appears whole, in the place of one that is there.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    // A temporary file is its owner's alone.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let readable = std::fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(readable)?;
+    }
+    file.persist(path)?;
+    Ok(())
 }
 
 /// A number with thousands apart.

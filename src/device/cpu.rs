@@ -216,7 +216,7 @@ impl Keys {
 }
 
 /// What the passes give one by one, up to and with `last`.
-pub(super) fn alone(rows: Rows<'_>, first_row: usize, recipe: &Recipe, last: Step) -> Vec<u32> {
+pub(crate) fn alone(rows: Rows<'_>, first_row: usize, recipe: &Recipe, last: Step) -> Vec<u32> {
     let mut keys = Keys::default();
     for step in [Step::Score, Step::Ewma, Step::Select] {
         if step <= last {

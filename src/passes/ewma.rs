@@ -106,6 +106,21 @@ pub(crate) fn row(order_keys: &[u32], ewma: Ewma, threshold_keys: &mut [i16]) {
     }
 }
 
+/// The moving average at each block of one row, from its order keys: what [`row`] compares with. A block without live weights
+/// has the one before it.
+pub(crate) fn averages(order_keys: &[u32], ewma: Ewma) -> Vec<Average> {
+    let mut average: Option<Average> = None;
+    let blocks = order_keys.chunks(ewma.block_size());
+    blocks
+        .map(|order| {
+            if let Some(block) = block_statistics(order, all_live(order)) {
+                average = Some(Average::follow(average, block, ewma.gain_shift()));
+            }
+            average.unwrap_or_default()
+        })
+        .collect()
+}
+
 #[inline(always)]
 fn is_live(key: u32) -> bool {
     (key as i32) >= SMALLEST_LIVE as i32 && (key as i32) < NON_FINITE as i32

@@ -3,7 +3,7 @@
 use super::allocation::Allocation;
 use crate::compensation::Compensation;
 use crate::norms::{Coverage, Norms};
-use crate::scores::Score;
+use crate::scores::{NormsUse, Score};
 use crate::selection::Selection;
 use crate::targets;
 
@@ -40,6 +40,15 @@ impl Options {
             compensation: None,
             squared_error: false,
         }
+    }
+
+    /// Whether anything that is asked for goes by column norms, where there are any.
+    #[must_use]
+    pub fn takes_norms(&self) -> bool {
+        self.score
+            .is_none_or(|score| score.norms != NormsUse::Unused)
+            || self.compensation.is_some()
+            || self.allocation.needs_scores()
     }
 }
 

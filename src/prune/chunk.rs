@@ -1,7 +1,7 @@
 //! The weights of some rows in memory: what is read, pruned and written at a time.
 
 /// The weights of some rows, row-major, aligned for every dtype. Its memory is used again for the next rows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Chunk {
     words: Vec<u64>,
     len: usize,

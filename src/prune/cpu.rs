@@ -134,7 +134,8 @@ impl<'a> Shared<'a> {
                 };
                 let mut chunk = self.chunk();
                 job.read(matrix, rows.clone(), &mut chunk)?;
-                let counts = if matches!(recipe.mending, Mending::None) {
+                let before = job.kept(&chunk);
+                let mut counts = if matches!(recipe.mending, Mending::None) {
                     let _clock = job.clocks.run(Stage::Prune);
                     cpu::prune(
                         matrix.dtype,
@@ -149,12 +150,14 @@ impl<'a> Shared<'a> {
                     let _clock = job.clocks.run(Stage::Prune);
                     let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
-                    let apply = || job.apply(matrix, &recipe, mask, chunk.bytes_mut());
+                    let bytes = chunk.bytes_mut();
+                    let apply = || job.apply(matrix, &recipe, mask, bytes, mend::by_host(&recipe));
                     match products {
                         Some(products) => products.install(apply)?,
                         None => apply()?,
                     }
                 };
+                job.weigh(matrix, before, &chunk, &mut counts)?;
                 job.count(matrix, rows.clone(), counts)?;
                 self.write(Write::Rows {
                     matrix,

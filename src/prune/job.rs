@@ -7,13 +7,15 @@ use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::menders::Menders;
+use super::menders::{InputMender, Menders};
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::recipes;
 use super::shared_recipe::MatrixRecipe;
 use super::tally::Tally;
+use super::weigh;
 use crate::checkpoint::{Output, Reader};
+use crate::compensation::MendedRows;
 use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
@@ -49,15 +51,16 @@ pub(super) struct JobResult {
 }
 
 impl<'a> Job<'a> {
-    /// Opens the input and cuts the plan; `chunk_rows` says how many rows of a matrix go together.
+    /// Opens the input and cuts the plan, or one shard of it; `chunk_rows` says how many rows of a matrix go together.
     pub(super) fn new(
         plan: &'a Plan,
+        only: Option<usize>,
         output: &'a Output,
         chunk_rows: impl Fn(&Matrix<'_>) -> usize,
         progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
         stop: &'a Stop,
     ) -> Result<Self, Error> {
-        let (matrices, pieces) = pieces::cut(plan, chunk_rows);
+        let (matrices, pieces) = pieces::cut(plan, only, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
         Ok(Self {
             plan,
@@ -105,13 +108,19 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Tells that the device has failed, and the CPU goes on.
+    /// Tells, once, that the device has failed, and the CPU goes on.
     pub(super) fn device_failed(&self, error: device::Error) {
-        (self.progress)(PruneEvent::DeviceFailed(&error));
-        self.device_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        let mut failure = (self.device_failure.lock()).unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            (self.progress)(PruneEvent::DeviceFailed(&error));
+            *failure = Some(error);
+        }
+    }
+
+    /// Whether the device has failed: it is not asked again.
+    pub(super) fn has_device_failed(&self) -> bool {
+        let failure = self.device_failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Adds the sums of some rows of a matrix to those that its recipe waits for.
@@ -145,15 +154,36 @@ impl<'a> Job<'a> {
         recipes::recipe(self.plan, &self.menders, matrix, sums)
     }
 
-    /// Prunes rows in place by `mask`, mends them where that is asked for, and counts.
+    /// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
     pub(super) fn apply(
         &self,
         matrix: &Matrix<'_>,
         recipe: &MatrixRecipe,
         mask: Mask,
         bytes: &mut [u8],
+        mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
     ) -> Result<Counts, Error> {
-        recipes::apply(self.plan, matrix, recipe, mask, bytes)
+        recipes::apply(self.plan, matrix, recipe, mask, bytes, mend_rows)
+    }
+
+    /// Rows as they are before they are pruned, where somebody wants to know what their output loses.
+    pub(super) fn kept(&self, chunk: &Chunk) -> Option<Chunk> {
+        let is_wanted = self.plan.options().squared_error && self.plan.norms().is_some();
+        is_wanted.then(|| chunk.clone())
+    }
+
+    /// Counts what the output of rows loses that were [kept](Self::kept).
+    pub(super) fn weigh(
+        &self,
+        matrix: &Matrix<'_>,
+        before: Option<Chunk>,
+        after: &Chunk,
+        counts: &mut Counts,
+    ) -> Result<(), Error> {
+        match before {
+            Some(before) => weigh::weigh(self.plan, matrix, &before, after, counts),
+            None => Ok(()),
+        }
     }
 
     /// Whether the run was given up; asked before every piece of work.
@@ -266,7 +296,7 @@ mod tests {
         let plan = Plan::new(checkpoint, options, None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         let stop = Stop::new();
-        check(Job::new(&plan, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
+        check(Job::new(&plan, None, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::chunk::Chunk;
 use super::cpu::{chunk_rows, products};
 use super::error::Error;
 use super::matrix::Matrix;
+use super::mend;
 use super::menders::Menders;
 use super::pieces;
 use super::recipes;
@@ -51,7 +52,7 @@ impl<'a> PrunedWeights<'a> {
     /// # Errors
     /// [`Error::Checkpoint`] for files that cannot be opened.
     pub(crate) fn new(plan: &'a Plan, threads: usize, stop: &'a Stop) -> Result<Self, Error> {
-        let (matrices, _) = pieces::cut(plan, |_| usize::MAX);
+        let (matrices, _) = pieces::cut(plan, None, |_| usize::MAX);
         let mut of_tensor: HashMap<&str, Range<usize>> = HashMap::new();
         for (index, matrix) in matrices.iter().enumerate() {
             let name = plan.tensors()[matrix.tensor].name.as_str();
@@ -75,7 +76,9 @@ impl<'a> PrunedWeights<'a> {
     pub(crate) fn counts(&self) -> Counts {
         let mut total = Counts::default();
         // In the order of the matrices, whatever the order they were made in.
-        lock(&self.counts).values().for_each(|&counts| total += counts);
+        lock(&self.counts)
+            .values()
+            .for_each(|&counts| total += counts);
         total
     }
 
@@ -107,7 +110,8 @@ impl<'a> PrunedWeights<'a> {
         Ok(bytes)
     }
 
-    fn make(&self, matrix: &Matrix<'_>) -> Result<(Vec<u8>, Counts), Error> {
+    /// How the rows of a matrix are pruned, with what its score takes of all of them.
+    pub(super) fn recipe(&self, matrix: &Matrix<'_>) -> Result<MatrixRecipe, Error> {
         let rows = matrix.target.out_features;
         let mends = self.plan.options().compensation.is_some();
         let step = chunk_rows(matrix, mends).max(1);
@@ -122,7 +126,24 @@ impl<'a> PrunedWeights<'a> {
                 part.iter().for_each(|part| sums.add(first, part));
             }
         }
-        let recipe = recipes::recipe(self.plan, &self.menders, matrix, sums.as_ref())?;
+        recipes::recipe(self.plan, &self.menders, matrix, sums.as_ref())
+    }
+
+    /// All matrices of the plan.
+    pub(super) fn matrices(&self) -> &[Matrix<'a>] {
+        &self.matrices
+    }
+
+    /// The files of the original.
+    pub(super) const fn reader(&self) -> &Reader<'a> {
+        &self.reader
+    }
+
+    fn make(&self, matrix: &Matrix<'_>) -> Result<(Vec<u8>, Counts), Error> {
+        let rows = matrix.target.out_features;
+        let recipe = self.recipe(matrix)?;
+        let mends = self.plan.options().compensation.is_some();
+        let step = chunk_rows(matrix, mends).max(1);
         let bytes = Mutex::new(vec![0; matrix.bytes()]);
         let counted = self.by_chunks(rows, step, &|rows, chunk| {
             let counts = self.prune(matrix, &recipe, rows.clone(), chunk)?;
@@ -149,7 +170,14 @@ impl<'a> PrunedWeights<'a> {
     ) -> Result<Counts, Error> {
         matrix.read(&self.reader, rows.clone(), chunk)?;
         let mask = cpu::mask(weights(matrix, chunk), rows.start, &recipe.recipe);
-        let counts = recipes::apply(self.plan, matrix, recipe, mask, chunk.bytes_mut())?;
+        let counts = recipes::apply(
+            self.plan,
+            matrix,
+            recipe,
+            mask,
+            chunk.bytes_mut(),
+            mend::by_host(recipe),
+        )?;
         recipes::check(self.plan, matrix, rows, &counts)?;
         Ok(counts)
     }
@@ -205,7 +233,10 @@ impl<'a> PrunedWeights<'a> {
         let mut begins = 0;
         for index in matrices {
             let len = self.matrices[index].bytes() as u64;
-            let (from, to) = (first.max(begins), (first + bytes.len() as u64).min(begins + len));
+            let (from, to) = (
+                first.max(begins),
+                (first + bytes.len() as u64).min(begins + len),
+            );
             if from < to {
                 let made = self.matrix(index)?;
                 let of_matrix = (from - begins) as usize..(to - begins) as usize;
@@ -275,20 +306,29 @@ mod tests {
             let mut got = vec![0; wanted.len()];
             let mut is_made = true;
             for (part, bytes) in got.chunks_mut(100_001).enumerate() {
-                is_made &= made.read(&tensor.name, part as u64 * 100_001, bytes).unwrap();
+                is_made &= made
+                    .read(&tensor.name, part as u64 * 100_001, bytes)
+                    .unwrap();
             }
             assert_eq!(is_made, tensor.target().is_some(), "{}", tensor.name);
             assert!(!is_made || got == wanted, "{}", tensor.name);
         }
         let mut all = Counts::default();
-        outcome.counts.iter().flatten().for_each(|&counts| all += counts);
+        outcome
+            .counts
+            .iter()
+            .flatten()
+            .for_each(|&counts| all += counts);
         assert_eq!(made.counts(), all);
     }
 
     #[test]
     fn what_is_read_is_what_a_run_writes() {
         let two_of_four = Pattern::new(2, 4).unwrap();
-        for score in SCORES.iter().filter(|score| score.norms != crate::plan::NormsUse::Required) {
+        for score in SCORES
+            .iter()
+            .filter(|score| score.norms != crate::plan::NormsUse::Required)
+        {
             for selection in [
                 Selection::Exact { sparsity: 0.3 },
                 Selection::Pattern(two_of_four),

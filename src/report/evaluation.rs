@@ -24,6 +24,8 @@ pub struct EvaluationReport {
     pub perplexity: f64,
     /// Mean loss, in nats per token.
     pub loss: f64,
+    /// Its standard error over windows; none for a single window.
+    pub loss_standard_error: Option<f64>,
     /// Where the forward pass ran.
     pub device: DeviceInfo,
     /// Tokens a second of the forward pass.
@@ -41,6 +43,8 @@ pub struct AgainstReport {
     pub perplexity: f64,
     /// Mean loss, in nats per token.
     pub loss: f64,
+    /// Its standard error over windows; none for a single window.
+    pub loss_standard_error: Option<f64>,
     /// Tokens a second of the forward pass.
     pub tokens_per_second: f64,
     /// The second's loss less the first's, in nats per token; none if their tokenizers differ.
@@ -58,6 +62,7 @@ impl EvaluationReport {
             AgainstReport {
                 perplexity: second.perplexity(),
                 loss: second.mean_loss(),
+                loss_standard_error: second.standard_error(),
                 tokens_per_second: second.tokens_per_second(),
                 difference: difference.map(|d| d.mean),
                 standard_error: difference.and_then(|d| d.standard_error),
@@ -71,6 +76,7 @@ impl EvaluationReport {
             tokens: first.tokens(),
             perplexity: first.perplexity(),
             loss: first.mean_loss(),
+            loss_standard_error: first.standard_error(),
             device: first.device.clone(),
             tokens_per_second: first.tokens_per_second(),
             against: second.map(against),

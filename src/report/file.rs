@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::page::{self, Run};
+
 /// A file that a report will be written to.
 #[derive(Debug)]
 pub(crate) struct ReportFile {
@@ -25,10 +27,19 @@ impl ReportFile {
         })
     }
 
-    /// Writes the report as JSON.
+    /// Writes the report: as a page if the file's name ends in `.html`, else as JSON.
     pub(crate) fn write(mut self, report: &impl Serialize) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(report)?;
-        json.push(b'\n');
+        let is_page = self
+            .path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("html"));
+        let json = if is_page {
+            page::page(&[Run::of(report)?], &[]).into_bytes()
+        } else {
+            let mut json = serde_json::to_vec_pretty(report)?;
+            json.push(b'\n');
+            json
+        };
         match &mut self.file {
             Some(file) => file.write_all(&json)?,
             None => unreachable!("a report is written once"),

@@ -2,11 +2,17 @@
 //! JSON.
 
 mod asked;
+mod card;
 mod checksums;
+mod column_norms;
 mod evaluation;
 mod file;
 mod memory;
+pub mod page;
+mod plain_copy;
+mod schema;
 mod selection;
+mod sweep;
 mod totals;
 
 use std::collections::BTreeMap;
@@ -15,24 +21,35 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use asked::{Asked, AskedError, asked};
+pub(crate) use card::{Card, REPORT_JSON};
 pub(crate) use checksums::checksums;
+pub use column_norms::{InputReport, OUTLIER_FEATURE};
 pub use evaluation::{AgainstReport, EvaluationReport};
 pub(crate) use file::ReportFile;
 pub use memory::peak_memory;
+pub use plain_copy::CopyReport;
+pub(crate) use plain_copy::plain_copy;
+pub use schema::REPORT_SCHEMA_VERSION;
 pub use selection::SelectionReport;
+#[cfg(test)]
+pub(crate) use sweep::tests as sweep_tests;
+pub use sweep::{Quality, SWEEP_SCHEMA_VERSION, SweepCell, SweepReport};
 pub use totals::Totals;
 
 use crate::compensation::Compensation;
 use crate::counts::Counts;
 use crate::device::DeviceInfo;
+use crate::names::grammar::{block, stack};
 use crate::plan::{Action, Allocation, LeftDense, Plan, PlannedBlock};
-use crate::prune::{Outcome, Verified};
+use crate::prune::{Histogram, Outcome, SampleRow, Samples, Verified};
 use crate::untrusted::shown;
 
 /// One run.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Report {
+    /// [`REPORT_SCHEMA_VERSION`].
+    pub report_schema_version: u32,
     /// Version of this program.
     pub version: &'static str,
     /// The command line.
@@ -74,6 +91,21 @@ pub struct Report {
     pub seconds: f64,
     /// Seconds per stage, summed over threads.
     pub stages: BTreeMap<&'static str, f64>,
+    /// Seconds per phase of the run, which follow one another: `calibrate`, `allocate`, `prune`, `verify`, `checksum`,
+    /// `evaluate`; those that there were.
+    pub phases: BTreeMap<&'static str, f64>,
+    /// A plain copy to the place of the output, to compare with; with a report file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_copy: Option<CopyReport>,
+    /// A few rows with their scores; with a report file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<SampleRow>,
+    /// How normalised scores are spread; with a report file, for the rules that normalise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<Histogram>,
+    /// The inputs by their column norms; with a report file, for a score with norms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputReport>,
     /// The most memory the process held, where the system tells.
     pub peak_memory_bytes: Option<u64>,
     /// Files that came along unchanged.
@@ -116,6 +148,9 @@ pub struct NormsReport {
 pub struct TensorReport {
     /// Its name, as the checkpoint has it.
     pub name: String,
+    /// Its decoder block; none outside of blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<String>,
     /// Its dtype.
     pub dtype: String,
     /// Its shape.
@@ -142,6 +177,8 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
     for (tensor, counts) in plan.tensors().iter().zip(&outcome.counts) {
         let mut record = TensorReport {
             name: tensor.name.clone(),
+            block: (stack(&tensor.name).zip(block(&tensor.name)))
+                .map(|(stack, block)| format!("{stack}.{}", block.number)),
             dtype: format!("{:?}", tensor.dtype),
             shape: tensor.shape.clone(),
             copied_because: None,
@@ -178,6 +215,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
     let not_mended = not_mended(&tensors);
     let stages = outcome.stages;
     Report {
+        report_schema_version: REPORT_SCHEMA_VERSION,
         version: env!("CARGO_PKG_VERSION"),
         command: Vec::new(),
         input: plan.checkpoint().source.weights().path().to_owned(),
@@ -217,6 +255,11 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         .into_iter()
         .map(|(stage, time)| (stage, time.as_secs_f64()))
         .collect(),
+        phases: BTreeMap::new(),
+        plain_copy: None,
+        rows: Vec::new(),
+        histogram: None,
+        inputs: Vec::new(),
         peak_memory_bytes: peak_memory(),
         copied: outcome.finished.copied.clone(),
         left_out: outcome.finished.left_out.clone(),
@@ -225,6 +268,16 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         verified: None,
         device_failures: Vec::new(),
         warnings: plan.warnings().iter().cloned().chain(not_mended).collect(),
+    }
+}
+
+impl Report {
+    /// Adds what a report file has beside the numbers: what its pictures are drawn of.
+    pub(crate) fn add_details(&mut self, plan: &Plan, samples: Samples, copy: CopyReport) {
+        self.rows = samples.rows;
+        self.histogram = samples.histogram;
+        self.inputs = column_norms::inputs(plan);
+        self.plain_copy = Some(copy);
     }
 }
 

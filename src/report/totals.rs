@@ -26,6 +26,9 @@ pub struct Totals {
     pub asked: Option<f64>,
     /// `sum dW^2 / sum W^2`.
     pub squared_error: Option<f64>,
+    /// `sum n dW^2 / sum n W^2`: the output error that the column norms predict; where there are norms, and squared errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
     /// Rows that were to be mended, and could not be; with compensation.
     #[serde(skip_serializing_if = "is_none")]
     pub rows_not_mended: u64,
@@ -56,6 +59,7 @@ impl Totals {
         self.asked =
             Some(self.asked_zeros / self.weights.max(1) as f64).filter(|asked| asked.is_finite());
         self.squared_error = self.counts.squared_error();
+        self.output_error = self.counts.output_error();
         self.rows_not_mended = self.counts.rows_not_mended;
         self.output_error_left = self.counts.output_error_left();
         self

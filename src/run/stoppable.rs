@@ -13,7 +13,7 @@ struct Left;
 
 /// Does some work that calls `check` now and then, in this thread; `None` if it was left, which `check` does once a stop is
 /// requested.
-pub(super) fn stoppable<T>(stop: &Stop, work: impl FnOnce(&dyn Fn()) -> T) -> Option<T> {
+pub(crate) fn stoppable<T>(stop: &Stop, work: impl FnOnce(&dyn Fn()) -> T) -> Option<T> {
     let check = || {
         if stop.is_requested() {
             resume_unwind(Box::new(Left));

@@ -1,0 +1,88 @@
+//! What charts have in common: places on an axis, grid lines and their labels.
+
+use std::fmt::Write as _;
+
+use super::html::escape;
+
+/// An axis: values from `low` to `high` at pixels from `from` to `to`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Axis {
+    pub(super) low: f64,
+    pub(super) high: f64,
+    pub(super) from: f64,
+    pub(super) to: f64,
+}
+
+impl Axis {
+    /// An axis that is never empty.
+    pub(super) fn new((low, high): (f64, f64), (from, to): (f64, f64)) -> Self {
+        let high = if high > low { high } else { low + 1.0 };
+        Self {
+            low,
+            high,
+            from,
+            to,
+        }
+    }
+
+    /// The pixel of a value, which is kept inside.
+    pub(super) fn at(&self, value: f64) -> f64 {
+        let share = (value - self.low) / (self.high - self.low);
+        self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
+    }
+}
+
+/// Horizontal lines with labels at their left, over the width of `x`.
+pub(super) fn horizontal_grid(lines: &[(f64, String)], x: Axis, y: Axis) -> String {
+    let mut svg = String::new();
+    for (value, label) in lines {
+        let at = y.at(*value);
+        let _ = write!(
+            svg,
+            "<path class=\"grid\" d=\"M{:.0} {at:.1}H{:.0}\"/><text x=\"{:.0}\" y=\"{:.1}\" class=\"end\">{}</text>",
+            x.from,
+            x.to,
+            x.from - 6.0,
+            at + 4.0,
+            escape(label)
+        );
+    }
+    svg
+}
+
+/// Labels below the picture.
+pub(super) fn labels_below(labels: &[(f64, String)], x: Axis, bottom: f64) -> String {
+    let mut svg = String::new();
+    for (value, label) in labels {
+        let at = x.at(*value);
+        let _ = write!(
+            svg,
+            "<text x=\"{at:.1}\" y=\"{bottom:.0}\" class=\"middle\">{}</text>",
+            escape(label)
+        );
+    }
+    svg
+}
+
+/// Round values on a logarithmic axis, from `low` to `high`: 1, 2 and 5 times powers of ten, thinned out.
+pub(super) fn round_values(low: f64, high: f64) -> Vec<f64> {
+    let mut values = Vec::new();
+    let decades = (high / low).log10();
+    let steps: &[f64] = match decades {
+        decades if decades <= 2.0 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
+    let first = low.log10().floor() as i32;
+    let last = high.log10().ceil() as i32;
+    // A model that pruning has destroyed has a perplexity of many decades.
+    let every = ((last - first) / 8).max(1);
+    for power in (first..=last).step_by(every as usize) {
+        for step in steps {
+            let value = step * 10_f64.powi(power);
+            if (low..=high).contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+    values
+}

@@ -1,0 +1,110 @@
+//! What the model card says of a run.
+
+use crate::checkpoint::{Checkpoint, Source};
+use crate::plan::Options;
+use crate::report::{Card, Report};
+use crate::selection::Selection;
+use crate::untrusted::shown_path;
+
+/// The card of a finished run.
+pub(super) fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
+    let percent = |fraction: f64| format!("{:.2} %", 100.0 * fraction);
+    let (prunable, all) = (&report.prunable, &report.all_weights);
+    let mut facts = vec![
+        (
+            "zeros",
+            format!(
+                "{} of {} prunable weights ({}), {} of all",
+                prunable.zeros,
+                prunable.weights,
+                percent(prunable.sparsity),
+                percent(all.sparsity)
+            ),
+        ),
+        ("asked", asked(options)),
+        ("score", report.score.to_owned()),
+    ];
+    facts.push((
+        "calibration",
+        match &report.norms {
+            Some(norms) => {
+                let text = norms.metadata.get("text");
+                let text = text.cloned().unwrap_or_else(|| shown_path(&norms.path));
+                let tokens = norms
+                    .tokens
+                    .map_or_else(String::new, |n| format!(", {n} tokens"));
+                format!("{text}{tokens}")
+            }
+            None => "none: by the weights alone".to_owned(),
+        },
+    ));
+    if let Some(compensation) = &report.compensation {
+        let left = prunable.output_error_left.map_or_else(String::new, |left| {
+            format!(", which leaves {} of the output error", percent(left))
+        });
+        facts.push((
+            "kept weights",
+            format!("corrected, rank {}{left}", compensation.rank),
+        ));
+    }
+    facts.push(("device", report.device.to_string()));
+    if let Some(evaluation) = &report.evaluation {
+        let with_error = |perplexity: f64, error: Option<f64>| {
+            let error = error.map_or_else(String::new, |e| format!(" +- {:.2}", perplexity * e));
+            format!("{perplexity:.2}{error}")
+        };
+        let before = with_error(evaluation.perplexity, evaluation.loss_standard_error);
+        let after = evaluation
+            .against
+            .as_ref()
+            .map_or_else(String::new, |after| {
+                let after = with_error(after.perplexity, after.loss_standard_error);
+                format!("{after} (before: {before})")
+            });
+        let text = &evaluation.text;
+        let (windows, context) = (evaluation.windows, evaluation.context);
+        facts.push((
+            "perplexity",
+            format!("{after} on {text}, {windows} windows of {context} tokens"),
+        ));
+    }
+    let base_model = match &checkpoint.source {
+        Source::Cache { id, .. } => Some(id.clone()),
+        _ => None,
+    };
+    let directory = checkpoint.source.directory();
+    Card {
+        facts,
+        command: report.command.clone(),
+        model: base_model
+            .clone()
+            .unwrap_or_else(|| directory.map_or_else(|| shown_path(&report.input), shown_path)),
+        base_model,
+        survivors: match report.compensation {
+            Some(_) => "The weights that stay were corrected for those that went.",
+            None => "The weights that stay keep their bits.",
+        },
+    }
+}
+
+fn asked(options: &Options) -> String {
+    let rule = match options.selection {
+        Selection::Ewma { sparsity, .. } => {
+            format!("{} % of each row, moving average", 100.0 * sparsity)
+        }
+        Selection::Exact { sparsity } => {
+            format!("{} % of each row, lowest scores", 100.0 * sparsity)
+        }
+        Selection::Lambda { lambda, .. } => format!("lambda {lambda}"),
+        Selection::Pattern(pattern) => {
+            format!("{pattern} ({} kept of every {})", pattern.n(), pattern.m())
+        }
+    };
+    match options.allocation.spread() {
+        Some(spread) => format!(
+            "{rule}; shared out by {} (spread {spread})",
+            options.allocation.name()
+        ),
+        None => rule,
+    }
+}

@@ -1,0 +1,118 @@
+//! What the numbers of a cell depend on, as one sum: cells of a state file are used again where it is the same.
+//!
+//! The weights are known by their files' names, lengths and times of change and by their headers, not by a sum over all bytes,
+//! which would take as long as a cell. The texts are known by their tokens.
+
+use serde_json::{Value, json};
+
+use super::cells::pruned;
+use super::error::Error;
+use super::request::SweepRequest;
+use crate::calibration::Calibration;
+use crate::checkpoint::{Checkpoint, Shard};
+use crate::checksum;
+use crate::evaluation::Windows;
+use crate::plan::{Options, Selection};
+use crate::run::{self, NormsRequest, Stop};
+
+/// The keys of a sweep.
+pub(super) struct Keys {
+    /// What all cells share, the dense model too.
+    of_model: Value,
+    /// What the cells share.
+    of_norms: Value,
+    keep_non_finite: bool,
+    /// The globs, as they are.
+    targets: String,
+}
+
+impl Keys {
+    pub(super) fn new(
+        request: &SweepRequest,
+        checkpoint: &Checkpoint,
+        windows: &Windows,
+        calibration: Option<&Calibration>,
+        device: &str,
+    ) -> Result<Self, Error> {
+        let of_norms = match (&request.norms, calibration) {
+            (NormsRequest::Read(path), _) => {
+                let sum = checksum::of_file(path, &Stop::new());
+                let sum = sum.map_err(|reason| {
+                    run::Error::from(crate::norms::Error::Io {
+                        path: path.clone(),
+                        source: reason,
+                    })
+                });
+                json!({ "file": sum? })
+            }
+            (_, Some(calibration)) => json!({
+                "text": calibration.text().sha256(),
+                "tokens": calibration.tokens(),
+                "context": calibration.context(),
+            }),
+            _ => Value::Null,
+        };
+        let tokens: Vec<u8> = (windows.tokens().iter())
+            .flat_map(|token| token.to_le_bytes())
+            .collect();
+        let of_model = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "shards": checkpoint.shards.iter().map(shard).collect::<Vec<_>>(),
+            "config": checkpoint.config.as_ref().map(|config| config.json()),
+            "tokens": checksum::of_bytes(&tokens),
+            "context": windows.context(),
+            "device": device,
+        });
+        Ok(Self {
+            of_model,
+            of_norms,
+            keep_non_finite: request.keep_non_finite,
+            targets: format!("{:?}", request.targets),
+        })
+    }
+
+    /// Of the dense model's losses.
+    pub(super) fn of_dense(&self) -> String {
+        checksum::of_bytes(self.of_model.to_string().as_bytes())
+    }
+
+    /// Of a cell.
+    pub(super) fn of_cell(&self, options: &Options) -> String {
+        let (pruned, rule) = pruned(&options.selection);
+        let ewma = match options.selection {
+            Selection::Ewma { ewma, .. } | Selection::Lambda { ewma, .. } => {
+                json!([ewma.block_size(), ewma.gain_shift()])
+            }
+            Selection::Exact { .. } | Selection::Pattern(_) => Value::Null,
+        };
+        let all = json!({
+            "model": self.of_model,
+            "norms": self.of_norms,
+            "keep_non_finite": self.keep_non_finite,
+            "targets": self.targets,
+            "score": options.score.map(|score| score.name),
+            "rule": rule,
+            "pruned": pruned,
+            "ewma": ewma,
+            "compensation": options.compensation,
+            "allocation": options.allocation.name(),
+            "spread": options.allocation.spread(),
+        });
+        checksum::of_bytes(all.to_string().as_bytes())
+    }
+}
+
+/// What tells a file of weights from another state of it.
+fn shard(shard: &Shard) -> Value {
+    let modified = std::fs::metadata(&shard.path).and_then(|meta| meta.modified());
+    let modified = modified.ok().and_then(|time| {
+        let since = time.duration_since(std::time::UNIX_EPOCH);
+        since.ok().map(|since| since.as_nanos().to_string())
+    });
+    let mut header = checksum::Checksum::default();
+    for tensor in &shard.header.tensors {
+        let (name, dtype, shape) = (&tensor.name, tensor.dtype, &tensor.shape);
+        header.update(format!("{name:?} {dtype:?} {shape:?} {}\n", tensor.offset).as_bytes());
+    }
+    json!([shard.file_name, shard.len, modified, header.finish()])
+}

@@ -1,0 +1,341 @@
+//! What a run leaves to look at, as a user has it: the report as a page and as JSON, which say the same; its schema; pages of
+//! several reports; the model card.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tiny-llama");
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+            .args(arguments.split_whitespace())
+            .current_dir(self.dir.path())
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, arguments: &str) {
+        let done = self.run(arguments);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(0), "{arguments}: {said}");
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &str) -> String {
+        let done = self.run(arguments);
+        assert_ne!(done.status.code(), Some(0), "{arguments}");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.text(name)).unwrap()
+    }
+}
+
+/// What is wrong with a JSON by a schema of the documents.
+fn errors(schema: &str, json: &Value) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(schema);
+    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors = validator.iter_errors(json);
+    errors
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
+}
+
+fn percent(fraction: &Value) -> String {
+    let value = 100.0 * fraction.as_f64().unwrap();
+    match value {
+        value if value >= 9.95 || value == 0.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+#[test]
+fn the_page_and_the_json_of_one_run_hold_the_same() {
+    let place = Place::new();
+    place.succeeds(&format!(
+        "prune {EXAMPLE} -o out --compensate 32 --tokens 512 --report run.html --report run.json --device cpu -q"
+    ));
+    let (json, page) = (place.json("run.json"), place.text("run.html"));
+    assert_eq!(errors("report.schema.json", &json), Vec::<String>::new());
+    for tensor in json["tensors"].as_array().unwrap() {
+        let name = tensor["name"].as_str().unwrap();
+        let line = page
+            .lines()
+            .find(|line| line.contains(&format!("<th scope=\"row\">{name}</th>")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not on the page"));
+        match tensor["copied_because"].as_str() {
+            Some(reason) => assert!(line.contains(reason), "{line}"),
+            None => {
+                for field in [
+                    "sparsity",
+                    "asked",
+                    "squared_error",
+                    "output_error",
+                    "output_error_left",
+                ] {
+                    let number = percent(&tensor[field]);
+                    assert!(
+                        line.contains(&format!("<td class=\"n\">{number}</td>")),
+                        "{field} {number}: {line}"
+                    );
+                }
+            }
+        }
+    }
+    for row in json["rows"].as_array().unwrap() {
+        let said = format!(
+            "Scores of row {} of {}: {} of the first {} weights became zero.",
+            row["row"],
+            row["tensor"].as_str().unwrap(),
+            row["pruned"].as_array().unwrap().len(),
+            row["scores"].as_array().unwrap().len()
+        );
+        assert!(page.contains(&said), "{said}");
+    }
+    let words: Vec<&str> = json["command"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|w| w.as_str().unwrap())
+        .collect();
+    assert!(page.contains(&words.join(" ")), "the command");
+    let all: u64 = json["histogram"]["counts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c.as_u64().unwrap())
+        .sum();
+    assert!(all > 0 && page.contains("scores of"));
+    // Made later of the JSON, it is the same page.
+    place.succeeds("report run.json -o later.html -q");
+    assert_eq!(place.text("later.html"), page);
+}
+
+#[test]
+fn what_the_norms_predict_is_measured_over_the_weights_that_changed() {
+    let place = Place::new();
+    place.succeeds(&format!(
+        "prune {EXAMPLE} -o a --tokens 512 --sparsity 0.3 --report a.json --device cpu -q"
+    ));
+    place.succeeds(&format!(
+        "prune {EXAMPLE} -o b --tokens 512 --sparsity 0.6 --report b.json --device cpu -q"
+    ));
+    place.succeeds(&format!("prune {EXAMPLE} -o c --tokens 512 --sparsity 0.6 --score swiftprune-weight --report c.json --device cpu -q"));
+    let error = |name: &str, field: &str| place.json(name)["prunable"][field].as_f64().unwrap();
+    assert!(error("a.json", "output_error") < error("b.json", "output_error"));
+    // A score that does not look at the outputs is worse by what the norms say of them, and better by the weights alone.
+    assert!(error("b.json", "output_error") < error("c.json", "output_error"));
+    assert!(error("b.json", "squared_error") > error("c.json", "squared_error"));
+    assert!(error("b.json", "output_error") < error("b.json", "squared_error"));
+}
+
+#[test]
+fn every_kind_of_report_is_valid_and_one_with_a_field_less_is_not() {
+    let place = Place::new();
+    let runs = [
+        (
+            "--pattern 2:4 --calibration none --eval --verify --checksum",
+            "a.json",
+        ),
+        ("--lambda -0.5 --calibration none", "b.json"),
+        (
+            "--selection exact --allocate atp --calibration none",
+            "c.json",
+        ),
+    ];
+    for (flags, name) in runs {
+        place.succeeds(&format!(
+            "prune {EXAMPLE} -o out --force {flags} --report {name} --device cpu -q"
+        ));
+        let mut json = place.json(name);
+        assert_eq!(
+            errors("report.schema.json", &json),
+            Vec::<String>::new(),
+            "{flags}"
+        );
+        json["tensors"][1].as_object_mut().unwrap().remove("name");
+        assert_ne!(errors("report.schema.json", &json), Vec::<String>::new());
+        // The same form stands beside the weights.
+        let beside = place.json("out/report.json");
+        assert_eq!(errors("report.schema.json", &beside), Vec::<String>::new());
+    }
+    let json = place.json("a.json");
+    assert!(
+        json["evaluation"]["against"]["loss_standard_error"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    let sweep = format!(
+        "sweep {EXAMPLE} --calibration none --sparsity 0.5 --pattern 2:4 --eval-tokens 1024 --device cpu -q"
+    );
+    place.succeeds(&format!("{sweep} -o sweep.json -o sweep.html"));
+    assert_eq!(
+        errors("sweep.schema.json", &place.json("sweep.json")),
+        Vec::<String>::new()
+    );
+    place.succeeds("report a.json b.json c.json sweep.json -o page.html -q");
+    let page = place.text("page.html");
+    for text in [
+        "Side by side",
+        "1. ria 2:4",
+        "2. ria lambda",
+        "3. ria 50.0 %",
+        "What each way to prune costs",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn a_page_replaces_nothing_and_is_made_of_reports_alone() {
+    let place = Place::new();
+    fs::write(place.path("mine.html"), "mine").unwrap();
+    fs::write(place.path("no.json"), "{\"a\":1}").unwrap();
+    fs::write(place.path("newer.json"), "{\"report_schema_version\":2}").unwrap();
+    assert!(
+        place
+            .refused("report no.json -o mine.html")
+            .contains("--force")
+    );
+    assert_eq!(place.text("mine.html"), "mine");
+    assert!(
+        place
+            .refused("report no.json -o page.html")
+            .contains("not a report")
+    );
+    assert!(
+        place
+            .refused("report newer.json -o page.html")
+            .contains("newer version")
+    );
+    assert!(
+        place
+            .refused("report absent.json -o page.html")
+            .contains("absent.json")
+    );
+    let said = place.refused(&format!("prune {EXAMPLE} -o out --report run.txt"));
+    assert!(said.contains(".html") && said.contains(".json"), "{said}");
+}
+
+/// A copy of the example with a README of its own.
+fn model_with_readme(place: &Place, readme: &str) {
+    fs::create_dir(place.path("model")).unwrap();
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        fs::copy(
+            Path::new(EXAMPLE).join(name),
+            place.path("model").join(name),
+        )
+        .unwrap();
+    }
+    fs::write(place.path("model/README.md"), readme).unwrap();
+}
+
+#[test]
+fn an_output_directory_has_a_model_card_behind_the_original_text_and_still_verifies() {
+    let place = Place::new();
+    let original = "---\nlicense: mit\ntags:\n- llama\n---\n# My model\n\nText.\n";
+    model_with_readme(&place, original);
+    place.succeeds("prune model -o out --sparsity 0.4 --calibration none --device cpu -q");
+    let card = place.text("out/README.md");
+    assert!(card.starts_with("---\nlicense: mit\ntags:\n- pruned # swiftprune-wgpu\n- sparse # swiftprune-wgpu\n- llama\n---\n# My model\n\nText.\n"), "{card}");
+    for text in [
+        "## Pruned",
+        "40.10 %",
+        "prune model -o out --sparsity 0.4",
+        "swiftprune-wgpu verify model . --report report.json",
+    ] {
+        assert!(card.contains(text), "{text}: {card}");
+    }
+    assert!(place.json("out/report.json")["tensors"].is_array());
+    // What the card says to type.
+    place.succeeds("verify model out --report out/report.json");
+    fs::write(
+        place.path("out/README.md"),
+        card.replace("Text.", "Other text."),
+    )
+    .unwrap();
+    assert!(
+        place
+            .refused("verify model out --sparsity 0.4")
+            .contains("README.md")
+    );
+    fs::write(place.path("out/README.md"), card + "more").unwrap();
+    assert!(
+        place
+            .refused("verify model out --sparsity 0.4")
+            .contains("README.md")
+    );
+    // What stands there is replaced, report and all; and a foreign report.json is not.
+    place.succeeds("prune model -o out --force --no-card --calibration none --device cpu -q");
+    assert_eq!(place.text("out/README.md"), original);
+    assert!(!place.path("out/report.json").exists());
+    fs::write(place.path("out/report.json"), "{}").unwrap();
+    assert!(
+        place
+            .refused("prune model -o out --force --calibration none --device cpu")
+            .contains("report.json")
+    );
+}
+
+#[test]
+fn a_model_that_was_pruned_before_gets_a_second_section_and_a_report_of_its_own() {
+    let place = Place::new();
+    model_with_readme(&place, "# My model\n");
+    place.succeeds("prune model -o once --sparsity 0.2 --calibration none --device cpu -q");
+    place.succeeds("prune once -o twice --sparsity 0.5 --calibration none --device cpu -q");
+    let card = place.text("twice/README.md");
+    assert_eq!(card.matches("## Pruned").count(), 2, "{card}");
+    assert_eq!(card.matches("- pruned").count(), 1, "{card}");
+    place.succeeds("verify once twice --sparsity 0.5");
+    assert_eq!(
+        place.json("twice/report.json")["input"],
+        "once/model.safetensors"
+    );
+}
+
+#[test]
+fn the_card_has_the_perplexity_where_it_was_measured() {
+    let place = Place::new();
+    model_with_readme(&place, "");
+    place.succeeds(
+        "prune model -o out --calibration none --include *.0.*_proj.weight --eval --device cpu -q",
+    );
+    let card = place.text("out/README.md");
+    assert!(
+        card.contains("| perplexity | ") && card.contains("23 windows of 256 tokens"),
+        "{card}"
+    );
+}

@@ -1,0 +1,254 @@
+//! `sweep` on the example model, as a user runs it: each cell's perplexity is, to the last bit, that of the checkpoint which
+//! `prune` writes; a sweep that was stopped goes on; and what cannot be done is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tiny-llama");
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs a command in this place.
+    fn run(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+            .args(arguments.split_whitespace())
+            .args(["--device", "cpu"])
+            .current_dir(self.dir.path())
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &str) -> Value {
+        let done = self.run(&format!("{arguments} --json"));
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(0), "{said}");
+        serde_json::from_slice(&done.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &str, code: i32) -> String {
+        let done = self.run(arguments);
+        assert_eq!(done.status.code(), Some(code), "{arguments}");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    }
+}
+
+/// The first cell of a sweep against `prune` and `eval --against` with the same flags.
+#[track_caller]
+fn assert_as_pruned(place: &Place, sweep: &Value, flags: &[(&str, usize)]) {
+    for &(flags, cell) in flags {
+        let out = place.path("out");
+        let done = place.run(&format!("prune {EXAMPLE} {flags} --force -o out -q"));
+        assert_eq!(done.status.code(), Some(0), "{flags}");
+        let evaluation = place.json(&format!(
+            "eval {EXAMPLE} --tokens 1024 --against {}",
+            out.display()
+        ));
+        let cell = &sweep["cells"][cell];
+        assert_eq!(
+            cell["perplexity"], evaluation["against"]["perplexity"],
+            "{flags}"
+        );
+        assert_eq!(cell["loss"], evaluation["against"]["loss"], "{flags}");
+        assert_eq!(
+            cell["difference"], evaluation["against"]["difference"],
+            "{flags}"
+        );
+        assert_eq!(
+            cell["difference_standard_error"], evaluation["against"]["standard_error"],
+            "{flags}"
+        );
+        assert_eq!(sweep["dense"]["perplexity"], evaluation["perplexity"]);
+    }
+}
+
+#[test]
+fn the_perplexity_of_a_cell_is_that_of_the_checkpoint_that_prune_writes() {
+    let place = Place::new();
+    let sweep = place.json(&format!(
+        "sweep {EXAMPLE} --sparsity 0.3,60% --pattern 2:4 --allocate uniform,owl,atp --score wanda,ria --eval-tokens 1024"
+    ));
+    assert_eq!(sweep["cells"].as_array().unwrap().len(), 2 * (3 + 2 + 2));
+    assert_as_pruned(
+        &place,
+        &sweep,
+        &[
+            ("--sparsity 0.3 --score wanda", 0),
+            ("--pattern 2:4 --score wanda", 2),
+            ("--sparsity 0.6 --score wanda --allocate owl", 4),
+            ("--sparsity 0.3 --score wanda --allocate atp", 5),
+            ("--sparsity 0.6 --score ria", 8),
+        ],
+    );
+    assert_ne!(
+        sweep["cells"][0]["perplexity"],
+        sweep["cells"][1]["perplexity"]
+    );
+}
+
+#[test]
+fn so_it_is_with_compensation() {
+    let place = Place::new();
+    let sweep = place.json(&format!(
+        "sweep {EXAMPLE} --sparsity 0.5 --pattern 2:4 --compensate off,32 --eval-tokens 1024"
+    ));
+    assert_as_pruned(
+        &place,
+        &sweep,
+        &[
+            ("--sparsity 0.5", 0),
+            ("--sparsity 0.5 --compensate 32", 2),
+            ("--pattern 2:4 --compensate 32", 3),
+        ],
+    );
+    let left = sweep["cells"][2]["output_error_left"].as_f64().unwrap();
+    assert!(0.0 < left && left < 1.0, "{left}");
+}
+
+#[test]
+fn so_it_is_with_the_norms_of_a_file_and_with_scores_that_take_none() {
+    let place = Place::new();
+    let done = place.run(&format!(
+        "calibrate {EXAMPLE} --tokens 1000 --sketch 16 --means -o norms"
+    ));
+    assert_eq!(done.status.code(), Some(0));
+    let sweep = place.json(&format!(
+        "sweep {EXAMPLE} --norms norms --sparsity 0.4 --score stade,magnitude --compensate off,8 --eval-tokens 1024"
+    ));
+    assert_as_pruned(
+        &place,
+        &sweep,
+        &[
+            ("--norms norms --sparsity 0.4 --score stade", 0),
+            (
+                "--norms norms --sparsity 0.4 --score stade --compensate 8",
+                1,
+            ),
+            ("--norms norms --sparsity 0.4 --score magnitude", 2),
+        ],
+    );
+}
+
+#[test]
+fn finished_cells_are_used_again_and_others_are_measured() {
+    let place = Place::new();
+    let sweep = format!("sweep {EXAMPLE} --calibration none --eval-tokens 1024");
+    let first = place.run(&format!("{sweep} --sparsity 0.3,0.5 -o a.csv"));
+    assert_eq!(first.status.code(), Some(0));
+    let more = place.run(&format!(
+        "{sweep} --sparsity 0.3,0.5,0.7 -o b.json --state a.csv.state"
+    ));
+    let said = String::from_utf8(more.stderr).unwrap();
+    assert_eq!(said.matches("  known").count(), 2, "{said}");
+    assert!(!said.contains("the dense model"), "{said}");
+    let anew = place.json(&format!("{sweep} --sparsity 0.3,0.5,0.7"));
+    let resumed: Value = serde_json::from_slice(&fs::read(place.path("b.json")).unwrap()).unwrap();
+    for cell in 0..3 {
+        for number in ["perplexity", "difference", "difference_standard_error"] {
+            assert_eq!(resumed["cells"][cell][number], anew["cells"][cell][number]);
+        }
+    }
+    // Another window is another cell.
+    let other = place.run(&format!(
+        "{sweep} --sparsity 0.3 --context 64 -o c.csv --state a.csv.state"
+    ));
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(!said.contains("  known"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_sweep_that_is_interrupted_keeps_what_is_finished_and_goes_on() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
+    let place = Place::new();
+    let flags = format!(
+        "sweep {EXAMPLE} --calibration none --sparsity 0.2,0.3,0.4,0.5,0.6 --eval-tokens 1024 -o a.csv --device cpu"
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+        .args(flags.split_whitespace())
+        .current_dir(place.dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.starts_with("[1/5]") {
+            let id = child.id().to_string();
+            assert!(
+                Command::new("kill")
+                    .args(["-INT", &id])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        said.push(line);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    assert!(
+        said.last()
+            .unwrap()
+            .contains("of 5 cells; they are kept in a.csv.state"),
+        "{said:?}"
+    );
+    assert!(!place.path("a.csv").exists());
+    let again = place.run(flags.strip_suffix(" --device cpu").unwrap());
+    assert_eq!(again.status.code(), Some(0));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("  known"));
+    let csv = fs::read_to_string(place.path("a.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 7, "{csv}");
+}
+
+#[test]
+fn nothing_is_written_but_what_was_asked_for() {
+    let place = Place::new();
+    let done = place.run(&format!(
+        "sweep {EXAMPLE} --calibration none --sparsity 0.5 --eval-tokens 512"
+    ));
+    assert_eq!(done.status.code(), Some(0));
+    assert_eq!(fs::read_dir(place.dir.path()).unwrap().count(), 0);
+    assert!(String::from_utf8(done.stdout).unwrap().starts_with("SCORE"));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused() {
+    let place = Place::new();
+    let said = place.refused(&format!("sweep {EXAMPLE} --pattern 2:4 --allocate owl"), 2);
+    assert!(said.contains("leave --allocate out"), "{said}");
+    let said = place.refused(
+        &format!("sweep {EXAMPLE} --calibration none --score wanda"),
+        2,
+    );
+    assert!(said.contains("--calibration builtin"), "{said}");
+    fs::write(place.path("a.csv"), "mine").unwrap();
+    let said = place.refused(&format!("sweep {EXAMPLE} -o a.csv"), 1);
+    assert!(said.contains("--force"), "{said}");
+    let said = place.refused(
+        &format!("sweep {EXAMPLE} --sparsity 0.5 -o b.csv --state a.csv"),
+        1,
+    );
+    assert!(said.contains("not a file of finished cells"), "{said}");
+    assert_eq!(fs::read_to_string(place.path("a.csv")).unwrap(), "mine");
+    assert!(!Path::new(&place.path("b.csv")).exists());
+}
