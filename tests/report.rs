@@ -57,11 +57,15 @@ impl Place {
 
 /// What is wrong with a JSON by a schema of the documents.
 fn errors(schema: &str, json: &Value) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(schema);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(schema);
     let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let errors = validator.iter_errors(json);
-    errors.map(|error| format!("{}: {error}", error.instance_path())).collect()
+    errors
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
 }
 
 fn percent(fraction: &Value) -> String {
@@ -82,14 +86,25 @@ fn the_page_and_the_json_of_one_run_hold_the_same() {
     assert_eq!(errors("report.schema.json", &json), Vec::<String>::new());
     for tensor in json["tensors"].as_array().unwrap() {
         let name = tensor["name"].as_str().unwrap();
-        let line = page.lines().find(|line| line.contains(&format!("<th scope=\"row\">{name}</th>")));
+        let line = page
+            .lines()
+            .find(|line| line.contains(&format!("<th scope=\"row\">{name}</th>")));
         let line = line.unwrap_or_else(|| panic!("{name} is not on the page"));
         match tensor["copied_because"].as_str() {
             Some(reason) => assert!(line.contains(reason), "{line}"),
             None => {
-                for field in ["sparsity", "asked", "squared_error", "output_error", "output_error_left"] {
+                for field in [
+                    "sparsity",
+                    "asked",
+                    "squared_error",
+                    "output_error",
+                    "output_error_left",
+                ] {
                     let number = percent(&tensor[field]);
-                    assert!(line.contains(&format!("<td class=\"n\">{number}</td>")), "{field} {number}: {line}");
+                    assert!(
+                        line.contains(&format!("<td class=\"n\">{number}</td>")),
+                        "{field} {number}: {line}"
+                    );
                 }
             }
         }
@@ -104,9 +119,19 @@ fn the_page_and_the_json_of_one_run_hold_the_same() {
         );
         assert!(page.contains(&said), "{said}");
     }
-    let words: Vec<&str> = json["command"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    let words: Vec<&str> = json["command"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|w| w.as_str().unwrap())
+        .collect();
     assert!(page.contains(&words.join(" ")), "the command");
-    let all: u64 = json["histogram"]["counts"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).sum();
+    let all: u64 = json["histogram"]["counts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c.as_u64().unwrap())
+        .sum();
     assert!(all > 0 && page.contains("scores of"));
     // Made later of the JSON, it is the same page.
     place.succeeds("report run.json -o later.html -q");
@@ -116,8 +141,12 @@ fn the_page_and_the_json_of_one_run_hold_the_same() {
 #[test]
 fn what_the_norms_predict_is_measured_over_the_weights_that_changed() {
     let place = Place::new();
-    place.succeeds(&format!("prune {EXAMPLE} -o a --tokens 512 --sparsity 0.3 --report a.json --device cpu -q"));
-    place.succeeds(&format!("prune {EXAMPLE} -o b --tokens 512 --sparsity 0.6 --report b.json --device cpu -q"));
+    place.succeeds(&format!(
+        "prune {EXAMPLE} -o a --tokens 512 --sparsity 0.3 --report a.json --device cpu -q"
+    ));
+    place.succeeds(&format!(
+        "prune {EXAMPLE} -o b --tokens 512 --sparsity 0.6 --report b.json --device cpu -q"
+    ));
     place.succeeds(&format!("prune {EXAMPLE} -o c --tokens 512 --sparsity 0.6 --score swiftprune-weight --report c.json --device cpu -q"));
     let error = |name: &str, field: &str| place.json(name)["prunable"][field].as_f64().unwrap();
     assert!(error("a.json", "output_error") < error("b.json", "output_error"));
@@ -131,14 +160,26 @@ fn what_the_norms_predict_is_measured_over_the_weights_that_changed() {
 fn every_kind_of_report_is_valid_and_one_with_a_field_less_is_not() {
     let place = Place::new();
     let runs = [
-        ("--pattern 2:4 --calibration none --eval --verify --checksum", "a.json"),
+        (
+            "--pattern 2:4 --calibration none --eval --verify --checksum",
+            "a.json",
+        ),
         ("--lambda -0.5 --calibration none", "b.json"),
-        ("--selection exact --allocate atp --calibration none", "c.json"),
+        (
+            "--selection exact --allocate atp --calibration none",
+            "c.json",
+        ),
     ];
     for (flags, name) in runs {
-        place.succeeds(&format!("prune {EXAMPLE} -o out --force {flags} --report {name} --device cpu -q"));
+        place.succeeds(&format!(
+            "prune {EXAMPLE} -o out --force {flags} --report {name} --device cpu -q"
+        ));
         let mut json = place.json(name);
-        assert_eq!(errors("report.schema.json", &json), Vec::<String>::new(), "{flags}");
+        assert_eq!(
+            errors("report.schema.json", &json),
+            Vec::<String>::new(),
+            "{flags}"
+        );
         json["tensors"][1].as_object_mut().unwrap().remove("name");
         assert_ne!(errors("report.schema.json", &json), Vec::<String>::new());
         // The same form stands beside the weights.
@@ -146,13 +187,29 @@ fn every_kind_of_report_is_valid_and_one_with_a_field_less_is_not() {
         assert_eq!(errors("report.schema.json", &beside), Vec::<String>::new());
     }
     let json = place.json("a.json");
-    assert!(json["evaluation"]["against"]["loss_standard_error"].as_f64().unwrap() > 0.0);
-    let sweep = format!("sweep {EXAMPLE} --calibration none --sparsity 0.5 --pattern 2:4 --eval-tokens 1024 --device cpu -q");
+    assert!(
+        json["evaluation"]["against"]["loss_standard_error"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    let sweep = format!(
+        "sweep {EXAMPLE} --calibration none --sparsity 0.5 --pattern 2:4 --eval-tokens 1024 --device cpu -q"
+    );
     place.succeeds(&format!("{sweep} -o sweep.json -o sweep.html"));
-    assert_eq!(errors("sweep.schema.json", &place.json("sweep.json")), Vec::<String>::new());
+    assert_eq!(
+        errors("sweep.schema.json", &place.json("sweep.json")),
+        Vec::<String>::new()
+    );
     place.succeeds("report a.json b.json c.json sweep.json -o page.html -q");
     let page = place.text("page.html");
-    for text in ["Side by side", "1. ria 2:4", "2. ria lambda", "3. ria 50.0 %", "What each way to prune costs"] {
+    for text in [
+        "Side by side",
+        "1. ria 2:4",
+        "2. ria lambda",
+        "3. ria 50.0 %",
+        "What each way to prune costs",
+    ] {
         assert!(page.contains(text), "{text}");
     }
 }
@@ -163,11 +220,27 @@ fn a_page_replaces_nothing_and_is_made_of_reports_alone() {
     fs::write(place.path("mine.html"), "mine").unwrap();
     fs::write(place.path("no.json"), "{\"a\":1}").unwrap();
     fs::write(place.path("newer.json"), "{\"report_schema_version\":2}").unwrap();
-    assert!(place.refused("report no.json -o mine.html").contains("--force"));
+    assert!(
+        place
+            .refused("report no.json -o mine.html")
+            .contains("--force")
+    );
     assert_eq!(place.text("mine.html"), "mine");
-    assert!(place.refused("report no.json -o page.html").contains("not a report"));
-    assert!(place.refused("report newer.json -o page.html").contains("newer version"));
-    assert!(place.refused("report absent.json -o page.html").contains("absent.json"));
+    assert!(
+        place
+            .refused("report no.json -o page.html")
+            .contains("not a report")
+    );
+    assert!(
+        place
+            .refused("report newer.json -o page.html")
+            .contains("newer version")
+    );
+    assert!(
+        place
+            .refused("report absent.json -o page.html")
+            .contains("absent.json")
+    );
     let said = place.refused(&format!("prune {EXAMPLE} -o out --report run.txt"));
     assert!(said.contains(".html") && said.contains(".json"), "{said}");
 }
@@ -175,8 +248,17 @@ fn a_page_replaces_nothing_and_is_made_of_reports_alone() {
 /// A copy of the example with a README of its own.
 fn model_with_readme(place: &Place, readme: &str) {
     fs::create_dir(place.path("model")).unwrap();
-    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
-        fs::copy(Path::new(EXAMPLE).join(name), place.path("model").join(name)).unwrap();
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        fs::copy(
+            Path::new(EXAMPLE).join(name),
+            place.path("model").join(name),
+        )
+        .unwrap();
     }
     fs::write(place.path("model/README.md"), readme).unwrap();
 }
@@ -189,22 +271,48 @@ fn an_output_directory_has_a_model_card_behind_the_original_text_and_still_verif
     place.succeeds("prune model -o out --sparsity 0.4 --calibration none --device cpu -q");
     let card = place.text("out/README.md");
     assert!(card.starts_with("---\nlicense: mit\ntags:\n- pruned # swiftprune-wgpu\n- sparse # swiftprune-wgpu\n- llama\n---\n# My model\n\nText.\n"), "{card}");
-    for text in ["## Pruned", "40.10 %", "prune model -o out --sparsity 0.4", "swiftprune-wgpu verify model . --report report.json"] {
+    for text in [
+        "## Pruned",
+        "prune model -o out --sparsity 0.4",
+        "swiftprune-wgpu verify model . --report report.json",
+    ] {
         assert!(card.contains(text), "{text}: {card}");
     }
-    assert!(place.json("out/report.json")["tensors"].is_array());
+    let sparsity = place.json("out/report.json")["prunable"]["sparsity"]
+        .as_f64()
+        .unwrap();
+    assert!(
+        card.contains(&format!("({:.2} %)", 100.0 * sparsity)),
+        "{card}"
+    );
     // What the card says to type.
     place.succeeds("verify model out --report out/report.json");
-    fs::write(place.path("out/README.md"), card.replace("Text.", "Other text.")).unwrap();
-    assert!(place.refused("verify model out --sparsity 0.4").contains("README.md"));
+    fs::write(
+        place.path("out/README.md"),
+        card.replace("Text.", "Other text."),
+    )
+    .unwrap();
+    assert!(
+        place
+            .refused("verify model out --sparsity 0.4")
+            .contains("README.md")
+    );
     fs::write(place.path("out/README.md"), card + "more").unwrap();
-    assert!(place.refused("verify model out --sparsity 0.4").contains("README.md"));
+    assert!(
+        place
+            .refused("verify model out --sparsity 0.4")
+            .contains("README.md")
+    );
     // What stands there is replaced, report and all; and a foreign report.json is not.
     place.succeeds("prune model -o out --force --no-card --calibration none --device cpu -q");
     assert_eq!(place.text("out/README.md"), original);
     assert!(!place.path("out/report.json").exists());
     fs::write(place.path("out/report.json"), "{}").unwrap();
-    assert!(place.refused("prune model -o out --force --calibration none --device cpu").contains("report.json"));
+    assert!(
+        place
+            .refused("prune model -o out --force --calibration none --device cpu")
+            .contains("report.json")
+    );
 }
 
 #[test]
@@ -217,14 +325,22 @@ fn a_model_that_was_pruned_before_gets_a_second_section_and_a_report_of_its_own(
     assert_eq!(card.matches("## Pruned").count(), 2, "{card}");
     assert_eq!(card.matches("- pruned").count(), 1, "{card}");
     place.succeeds("verify once twice --sparsity 0.5");
-    assert_eq!(place.json("twice/report.json")["input"], "once/model.safetensors");
+    assert_eq!(
+        place.json("twice/report.json")["input"],
+        "once/model.safetensors"
+    );
 }
 
 #[test]
 fn the_card_has_the_perplexity_where_it_was_measured() {
     let place = Place::new();
     model_with_readme(&place, "");
-    place.succeeds("prune model -o out --calibration none --include *.0.*_proj.weight --eval --device cpu -q");
+    place.succeeds(
+        "prune model -o out --calibration none --include *.0.*_proj.weight --eval --device cpu -q",
+    );
     let card = place.text("out/README.md");
-    assert!(card.contains("| perplexity | ") && card.contains("23 windows of 256 tokens"), "{card}");
+    assert!(
+        card.contains("| perplexity | ") && card.contains("11 windows of 512 tokens"),
+        "{card}"
+    );
 }

@@ -9,13 +9,14 @@ use swiftprune_wgpu::plan::Selection;
 use swiftprune_wgpu::plan::{Compensation, NameFilter, Options};
 use swiftprune_wgpu::run::{NormsRequest, Request, prepare};
 
-use super::args::{Prune, RuleName, TextChoice};
+use super::args::Prune;
 use super::dry_run;
 use super::progress::LiveProgress;
 use super::settings::settings;
 use super::signals::Signals;
 use super::summary::summary;
 use super::terminal::{Terminal, complain};
+use super::values::{RuleName, TextChoice};
 
 /// How a run ended that nothing was wrong with.
 pub(super) enum RunVerdict {

@@ -1,5 +1,7 @@
 //! What the model card says of a run.
 
+use std::path::Path;
+
 use crate::checkpoint::{Checkpoint, Source};
 use crate::plan::Options;
 use crate::report::{Card, Report};
@@ -75,7 +77,7 @@ pub(super) fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) 
     let directory = checkpoint.source.directory();
     Card {
         facts,
-        command: report.command.clone(),
+        command: command(&report.command),
         model: base_model
             .clone()
             .unwrap_or_else(|| directory.map_or_else(|| shown_path(&report.input), shown_path)),
@@ -85,6 +87,17 @@ pub(super) fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) 
             None => "The weights that stay keep their bits.",
         },
     }
+}
+
+/// The words of the command; the program without the directory that it lies in here.
+fn command(words: &[String]) -> Vec<String> {
+    let mut words = words.to_vec();
+    if let Some(program) = words.first_mut()
+        && let Some(name) = Path::new(&*program).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    words
 }
 
 fn asked(options: &Options) -> String {
