@@ -1,5 +1,7 @@
 //! What the model card says of a run.
 
+use std::path::Path;
+
 use super::error::Error;
 use super::event::Event;
 use crate::checkpoint::{Checkpoint, Source};
@@ -102,7 +104,7 @@ fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
     let directory = checkpoint.source.directory();
     Card {
         facts,
-        command: report.command.clone(),
+        command: command(&report.command),
         model: base_model
             .clone()
             .unwrap_or_else(|| directory.map_or_else(|| shown_path(&report.input), shown_path)),
@@ -112,6 +114,17 @@ fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
             None => "The weights that stay keep their bits.",
         },
     }
+}
+
+/// The words of the command; the program without the directory that it lies in here.
+fn command(words: &[String]) -> Vec<String> {
+    let mut words = words.to_vec();
+    if let Some(program) = words.first_mut()
+        && let Some(name) = Path::new(&*program).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    words
 }
 
 fn asked(options: &Options) -> String {
