@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod experts;
 mod gpu;
+mod hidden;
 pub(crate) mod kernels;
 mod latent;
 mod loss;
@@ -21,6 +22,7 @@ mod mlp;
 mod progress;
 mod recurrence;
 mod sequential;
+mod site_statistics;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -28,19 +30,19 @@ mod weights;
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Backend, Device};
-use crate::model::{Architecture, Site};
+use crate::model::Architecture;
 
 use engine::Engine;
 pub use error::Error;
+pub use hidden::HIDDEN_BYTES;
+use hidden::longest;
 use progress::Meter;
 pub use progress::Progress;
 pub(crate) use sequential::GoOn;
+pub use site_statistics::SiteStatistics;
 use statistics::{Statistic, StatisticSums};
 pub(crate) use weights::WeightOverlay;
 use weights::WeightReader;
-
-/// Hidden states in memory at a time, in bytes; more sequences go through the model group by group.
-pub const HIDDEN_BYTES: usize = 256 << 20;
 
 /// A checkpoint ready to run.
 #[derive(Debug)]
@@ -50,22 +52,6 @@ pub struct Forward<'a> {
     device: &'a Device,
     means: bool,
     overlay: Option<&'a dyn WeightOverlay>,
-}
-
-/// What was observed of the input of some linear layers.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct SiteStatistics {
-    /// Where.
-    pub site: Site,
-    /// The sum of squares of each feature over all tokens, `[in_features]`.
-    pub column_norms: Vec<f32>,
-    /// The mean of each feature, `[in_features]`, where it was asked for.
-    pub means: Option<Vec<f32>>,
-    /// The tokens that came by: all of them but at the sites of experts.
-    pub tokens: u64,
-    /// The sketch, `[in_features, rank]` row-major, where one was asked for.
-    pub sketch: Option<Vec<f32>>,
 }
 
 /// What the forward pass comes to.
@@ -201,14 +187,19 @@ impl<'a> Forward<'a> {
                 Error::Engine("a block could not be pruned".to_owned())
             })
         };
-        let result = with_engine!(self, sequences, &statistics, |engine| sequential::run(
-            self,
-            &engine,
-            &statistics,
-            sequences,
-            progress,
-            &mut take_all
-        ));
+        let result = with_engine!(self, sequences, &statistics, |engine| {
+            let files = WeightReader::open(self.checkpoint, None)?;
+            let hidden = self.embed(&engine, &files, sequences)?;
+            let model = (self.checkpoint, self.architecture);
+            sequential::run(
+                &engine,
+                model,
+                &statistics,
+                (sequences, hidden),
+                progress,
+                &mut take_all,
+            )
+        });
         match failed {
             Some(error) => Err(error),
             None => Ok(result?),
@@ -221,53 +212,6 @@ impl<'a> Forward<'a> {
         statistics.extend(self.means.then_some(Statistic::ColumnSums));
         statistics.extend(sketch_rank.map(Statistic::Sketch));
         statistics
-    }
-
-    /// The statistics of a block's sites, out of what was observed there.
-    fn of_block(
-        &self,
-        block: usize,
-        statistics: &[Statistic],
-        sums: Vec<f64>,
-    ) -> Result<Vec<SiteStatistics>, Error> {
-        let mut sums = sums.into_iter();
-        let sites = self.architecture.sites().filter(|site| site.block == block);
-        let of_site = |site: Site| {
-            let mut found = SiteStatistics {
-                column_norms: Vec::new(),
-                means: None,
-                tokens: 0,
-                sketch: None,
-                site,
-            };
-            for statistic in statistics {
-                let numbers = sums.by_ref().take(statistic.len(found.site.in_features));
-                match statistic {
-                    Statistic::Tokens => found.tokens = numbers.sum::<f64>() as u64,
-                    Statistic::ColumnNorms => {
-                        found.column_norms = numbers.map(|sum| sum as f32).collect();
-                    }
-                    Statistic::ColumnSums => {
-                        let tokens = found.tokens.max(1) as f64;
-                        found.means = Some(numbers.map(|sum| (sum / tokens) as f32).collect());
-                    }
-                    Statistic::Sketch(_) => {
-                        found.sketch = Some(numbers.map(|sum| sum as f32).collect());
-                    }
-                }
-            }
-            let all = found
-                .column_norms
-                .iter()
-                .chain(found.sketch.iter().flatten());
-            if all.into_iter().any(|number| !number.is_finite()) {
-                return Err(Error::NotFinite {
-                    at: found.site.readers[0].clone(),
-                });
-            }
-            Ok(found)
-        };
-        sites.map(of_site).collect()
     }
 
     /// The loss of every token but the first of each sequence, in nats.
@@ -341,9 +285,12 @@ impl<'a> Forward<'a> {
                     sums.add(block, observed);
                     Ok(())
                 }
-                Seen::Block(block) if is_last => {
-                    take(self.of_block(block, statistics, sums.take(block))?)
-                }
+                Seen::Block(block) if is_last => take(SiteStatistics::of_block(
+                    self.architecture,
+                    block,
+                    statistics,
+                    sums.take(block),
+                )?),
                 Seen::Block(_) => Ok(()),
             };
             self.blocks(engine, &weights, group, &mut see, &mut meter)?;
@@ -490,9 +437,4 @@ pub(crate) fn check(device: &Device) -> Result<(), device::Error> {
         Backend::Cpu(_) => Ok(()),
         Backend::Gpu(gpu) => gpu::check(gpu.context()),
     }
-}
-
-/// Tokens of the longest sequence.
-fn longest(sequences: &[&[u32]]) -> usize {
-    sequences.iter().map(|s| s.len()).max().unwrap_or(0)
 }

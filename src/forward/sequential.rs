@@ -6,10 +6,13 @@
 use super::block;
 use super::engine::Engine;
 use super::error::Error;
+use super::hidden::{HIDDEN_BYTES, longest};
 use super::progress::{Meter, Progress};
+use super::site_statistics::SiteStatistics;
 use super::statistics::{Statistic, StatisticSums};
 use super::weights::{WeightOverlay, WeightReader};
-use super::{Forward, HIDDEN_BYTES, SiteStatistics, longest};
+use crate::checkpoint::Checkpoint;
+use crate::model::Architecture;
 
 /// Has all sequences go through a block with these weights in the place of those in the files.
 pub(crate) type GoOn<'g> = &'g mut dyn FnMut(&dyn WeightOverlay) -> Result<(), Error>;
@@ -30,21 +33,20 @@ pub(super) fn check(tokens: usize, hidden_size: usize) -> Result<(), Error> {
 
 /// Hands the statistics of each block to `take`, which has the sequences go on before the next one is observed.
 pub(super) fn run<E: Engine>(
-    forward: &Forward<'_>,
     engine: &E,
+    (checkpoint, architecture): (&Checkpoint, &Architecture),
     statistics: &[Statistic],
-    sequences: &[&[u32]],
+    (sequences, mut hidden): (&[&[u32]], Vec<E::Tensor>),
     progress: &dyn Fn(Progress),
     take: &mut dyn FnMut(Vec<SiteStatistics>, GoOn<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let blocks = &forward.architecture.blocks;
-    let files = WeightReader::open(forward.checkpoint, None)?;
-    let mut hidden = forward.embed(engine, &files, sequences)?;
+    let blocks = &architecture.blocks;
+    let files = WeightReader::open(checkpoint, None)?;
     let in_flight = engine.in_flight(longest(sequences));
     let tokens = |sequences: &[&[u32]]| sequences.iter().map(|s| s.len()).sum();
     // Nothing reads what the last block gives.
     let mut meter = Meter::new(sequences, (2 * blocks.len()).saturating_sub(1), progress);
-    let mut sums = StatisticSums::new(forward.architecture);
+    let mut sums = StatisticSums::new(architecture);
     for (index, block) in blocks.iter().enumerate() {
         let dense = block::load(engine, &files, block)?;
         if let Some(next) = blocks.get(index + 1) {
@@ -60,12 +62,12 @@ pub(super) fn run<E: Engine>(
             meter.step(tokens(sequences));
         }
         drop(dense);
-        let of_block = forward.of_block(index, statistics, sums.take(index))?;
+        let of_block = SiteStatistics::of_block(architecture, index, statistics, sums.take(index))?;
         let mut go_on = |overlay: &dyn WeightOverlay| -> Result<(), Error> {
             if index + 1 == blocks.len() {
                 return Ok(());
             }
-            let weights = WeightReader::open(forward.checkpoint, Some(overlay))?;
+            let weights = WeightReader::open(checkpoint, Some(overlay))?;
             let pruned = block::load(engine, &weights, block)?;
             let chunks = hidden.chunks_mut(in_flight);
             for (hidden, sequences) in chunks.zip(sequences.chunks(in_flight)) {
