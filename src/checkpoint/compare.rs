@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::error::{Error, Result};
+use super::file_names::{self, FileKind};
 use super::locate::{Source, directory_of};
 use super::readme::is_extended;
 use super::shards::Checkpoint;
@@ -62,7 +63,12 @@ fn directory(
         let shown = format!("{prefix}{}", name.to_string_lossy());
         let differs = if ours.is_dir() && theirs.is_dir() && depth < MAX_DEPTH {
             directory(&ours, &theirs, &format!("{shown}/"), depth + 1, is_shard)?
-        } else if ours.is_file() && theirs.is_file() && !(depth == 0 && is_shard(&shown)) {
+        } else if depth == 0
+            && (is_shard(&shown) || file_names::kind(&shown, false) == FileKind::Report)
+        {
+            // Each run has a report of its own.
+            None
+        } else if ours.is_file() && theirs.is_file() {
             let is_readme = depth == 0 && shown == README;
             let is_alike = have_equal_bytes(&ours, &theirs)?
                 || (is_readme && has_only_a_section_more(&ours, &theirs)?);

@@ -110,7 +110,11 @@ fn with_fields(lines: &str, fields: &[Field]) -> String {
                 };
                 let mut added = String::new();
                 for item in items {
-                    if !all.iter().any(|line| line.trim() == format!("- {item}")) {
+                    let is_item = |line: &String| {
+                        let line = line.trim();
+                        line.strip_suffix(ADDED).unwrap_or(line) == format!("- {item}")
+                    };
+                    if !all.iter().any(is_item) {
                         let _ = writeln!(added, "{}- {item}{ADDED}", " ".repeat(indent));
                     }
                 }

@@ -18,6 +18,7 @@ pub(super) fn run(args: &Merge, terminal: Terminal) -> anyhow::Result<RunVerdict
     request.keep = args.keep;
     request.checksum = args.checksum;
     request.report.clone_from(&args.report);
+    request.card = !args.no_card;
     request.threads = args.threads.map(usize::from);
     request.command = command_line();
     let signals = Signals::stopping(&request.stop).context("cannot install the signal handlers")?;

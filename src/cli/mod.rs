@@ -21,6 +21,7 @@ mod summary;
 mod sweep;
 mod sweep_args;
 mod terminal;
+mod values;
 mod verify;
 
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use swiftprune_wgpu::report::Report;
 use swiftprune_wgpu::run::{NormsRequest, PartReport, Request, prepare};
 use swiftprune_wgpu::untrusted::shown_path;
 
-use super::args::{Prune, RuleName, TextChoice};
+use super::args::Prune;
 use super::dry_run;
 use super::output;
 use super::progress::LiveProgress;
@@ -19,6 +19,7 @@ use super::settings::settings;
 use super::signals::Signals;
 use super::summary::summary;
 use super::terminal::{Terminal, complain};
+use super::values::{RuleName, TextChoice};
 
 /// How a run ended that nothing was wrong with.
 pub(super) enum RunVerdict {

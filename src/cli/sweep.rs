@@ -13,12 +13,12 @@ use swiftprune_wgpu::run::NormsRequest;
 use swiftprune_wgpu::sweep::{Mending, PreparedSweep, SweepEvent, SweepRequest, prepare};
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
-use super::args::{RuleName, TextChoice};
 use super::progress::{Pass, calibrated, duration};
 use super::prune::RunVerdict;
 use super::signals::Signals;
 use super::sweep_args::{CompensateChoice, Sweep, TableFormat};
 use super::terminal::{Terminal, complain};
+use super::values::{RuleName, TextChoice};
 use super::{output, settings};
 
 /// The sparsities of a sweep that names none.

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
 use swiftprune_wgpu::plan::{Pattern, SCORES};
 
-use super::args::{
+use super::values::{
     AllocationName, DeviceArgs, RuleName, TextChoice, pattern, ridge, sparsity, tokens,
 };
 

@@ -101,35 +101,51 @@ const NON_FINITE: u32 = f32::INFINITY.to_bits();
 /// Sums that run beside each other, so that they vectorise.
 const LANES: usize = 16;
 /// Weights whose `|w|` are summed in f32, lane by lane.
-const STRETCH: usize = 16 * LANES;
+const STRETCH: usize = 32 * LANES;
 
-/// Counts weights: branch-free, in stretches short enough for f32 sums.
+/// Counts weights, a stretch at a time. Each loop does one thing, without branches, so that it vectorises.
 #[inline(always)]
 fn count<W: Weight>(weights: &[W], sums: &mut Sums) {
-    let (mut least, mut largest) = (u32::MAX, 0);
-    for stretch in weights.chunks(STRETCH) {
-        let (mut zeros, mut non_finite) = (0_u32, 0_u32);
-        let mut totals = [0.0_f32; LANES];
-        for lanes in stretch.chunks(LANES) {
-            for (total, weight) in totals.iter_mut().zip(lanes) {
-                let bits = weight.magnitude_bits();
-                let is_finite = bits < NON_FINITE;
-                zeros += u32::from(bits == 0);
-                non_finite += u32::from(!is_finite);
-                least = least.min(if is_finite { bits } else { u32::MAX });
-                largest = largest.max(if is_finite { bits } else { 0 });
-                *total += f32::from_bits(if is_finite { bits } else { 0 });
-            }
+    let (whole, rest) = weights.as_chunks::<STRETCH>();
+    let mut all = [0; STRETCH];
+    for stretch in whole {
+        for (bits, weight) in all.iter_mut().zip(stretch) {
+            *bits = weight.magnitude_bits();
         }
-        sums.zeros += u64::from(zeros);
-        sums.non_finite += u64::from(non_finite);
-        sums.total += totals.iter().map(|&total| f64::from(total)).sum::<f64>();
+        count_stretch(&all, sums);
     }
-    sums.weights += weights.len() as u64;
-    if sums.weights > sums.non_finite {
-        sums.min = sums.min.min(f64::from(f32::from_bits(least)));
-        sums.max = sums.max.max(f64::from(f32::from_bits(largest)));
+    for weight in rest {
+        sums.weight(f64::from(f32::from_bits(weight.magnitude_bits())));
     }
+}
+
+#[inline(always)]
+fn count_stretch(all: &[u32; STRETCH], sums: &mut Sums) {
+    let (mut zeros, mut non_finite, mut least, mut largest) = (0_u32, 0_u32, u32::MAX, 0);
+    for &bits in all {
+        zeros += u32::from(bits == 0);
+        non_finite += u32::from(bits >= NON_FINITE);
+        // Bits are in the order of the magnitudes.
+        least = least.min(bits);
+        largest = largest.max(bits);
+    }
+    if non_finite > 0 {
+        for &bits in all {
+            sums.weight(f64::from(f32::from_bits(bits)));
+        }
+        return;
+    }
+    let mut totals = [0.0_f32; LANES];
+    for lanes in all.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            totals[i] += f32::from_bits(lanes[i]);
+        }
+    }
+    sums.weights += STRETCH as u64;
+    sums.zeros += u64::from(zeros);
+    sums.min = sums.min.min(f64::from(f32::from_bits(least)));
+    sums.max = sums.max.max(f64::from(f32::from_bits(largest)));
+    sums.total += totals.iter().map(|&total| f64::from(total)).sum::<f64>();
 }
 
 /// The magnitude of one weight of another dtype than those that are pruned; infinite for what is not finite.

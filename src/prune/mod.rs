@@ -51,7 +51,7 @@ pub use verify::{Survivors, Verified, verify, verify_until};
 pub use crate::stop::Stop;
 
 use crate::checkpoint::Output;
-use crate::device::{Backend, Device, mending};
+use crate::device::{self, Backend, Device, mending};
 use crate::plan::Plan;
 use job::{Job, JobResult};
 use matrix::Matrix;
@@ -153,10 +153,13 @@ fn work(
             }
         }
     };
-    if mends {
-        device.check_mending()?;
-    }
     let job = Job::new(plan, only, output, chunk_rows, progress, stop)?;
+    if mends {
+        match device.check_mending() {
+            Err(error @ device::Error::Failed { .. }) => job.device_failed(error),
+            checked => checked?,
+        }
+    }
     match device.backend() {
         Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
         Backend::Gpu(gpu) => gpu::run(&job, gpu),

@@ -1,13 +1,42 @@
 //! What the model card says of a run.
 
+use std::path::Path;
+
+use super::error::Error;
+use super::event::Event;
 use crate::checkpoint::{Checkpoint, Source};
-use crate::plan::Options;
-use crate::report::{Card, Report};
+use crate::plan::{Options, Plan};
+use crate::report::{Card, REPORT_JSON, Report};
 use crate::selection::Selection;
 use crate::untrusted::shown_path;
 
+/// Adds the card to an output directory, beside which there is a README.md or none, with the report.
+///
+/// # Errors
+/// [`Error::Report`].
+pub(super) fn write(
+    report: &mut Report,
+    plan: &Plan,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<(), Error> {
+    if !report.output.is_dir() {
+        return Ok(());
+    }
+    let card = card(report, plan.checkpoint(), plan.options());
+    let written = card.write(&report.output, report);
+    let said = written.map_err(|reason| Error::Report {
+        path: report.output.join(REPORT_JSON),
+        reason,
+    })?;
+    if let Some(warning) = said {
+        tell(Event::Warning(&warning));
+        report.warnings.push(warning);
+    }
+    Ok(())
+}
+
 /// The card of a finished run.
-pub(super) fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
+fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
     let percent = |fraction: f64| format!("{:.2} %", 100.0 * fraction);
     let (prunable, all) = (&report.prunable, &report.all_weights);
     let mut facts = vec![
@@ -75,7 +104,7 @@ pub(super) fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) 
     let directory = checkpoint.source.directory();
     Card {
         facts,
-        command: report.command.clone(),
+        command: command(&report.command),
         model: base_model
             .clone()
             .unwrap_or_else(|| directory.map_or_else(|| shown_path(&report.input), shown_path)),
@@ -85,6 +114,17 @@ pub(super) fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) 
             None => "The weights that stay keep their bits.",
         },
     }
+}
+
+/// The words of the command; the program without the directory that it lies in here.
+fn command(words: &[String]) -> Vec<String> {
+    let mut words = words.to_vec();
+    if let Some(program) = words.first_mut()
+        && let Some(name) = Path::new(&*program).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    words
 }
 
 fn asked(options: &Options) -> String {

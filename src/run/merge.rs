@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::card;
 use super::error::Error;
 use super::event::Event;
 use super::phases::allocated;
@@ -32,6 +33,8 @@ pub struct MergeRequest {
     pub checksum: bool,
     /// Leave the parts where they are.
     pub keep: bool,
+    /// Add a section to the output's README.md, and report.json beside it.
+    pub card: bool,
     /// A file to write the report to, as JSON.
     pub report: Option<PathBuf>,
     /// The command line, for the report.
@@ -55,6 +58,7 @@ impl MergeRequest {
             sync: false,
             checksum: false,
             keep: false,
+            card: true,
             report: None,
             command: Vec::new(),
             threads: None,
@@ -89,6 +93,9 @@ pub fn merge(request: &MergeRequest, tell: &(dyn Fn(Event<'_>) + Sync)) -> Resul
     let mut report = assemble(&plan, &complete, &request.output, &options)?;
     report.command.clone_from(&request.command);
     report.sha256 = request.checksum.then(|| complete.checksums());
+    if request.card {
+        card::write(&mut report, &plan, tell)?;
+    }
     if let Some(file) = report_file {
         file.write(&report).map_err(report_error(request))?;
     }

@@ -401,16 +401,8 @@ impl Prepared {
             .warnings
             .extend(report.device_failures.iter().cloned());
         report.phases = phases.seconds();
-        if request.card && report.output.is_dir() {
-            let path = report.output.join(report::REPORT_JSON);
-            let card = card::card(&report, plan.checkpoint(), plan.options());
-            let said = card
-                .write(&report.output, &report)
-                .map_err(report_error(&path))?;
-            if let Some(warning) = said {
-                tell(Event::Warning(&warning));
-                report.warnings.push(warning);
-            }
+        if request.card {
+            card::write(&mut report, &plan, tell)?;
         }
         for (path, file) in report_files {
             file.write(&report).map_err(report_error(path))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Error as CandleError;
 
-use super::RowMender;
+use super::rows::RowMender;
 use crate::compensation::{Compensation, Hessian, MendedRows, Mender};
 use crate::device::error::Error;
 use crate::device::{cpu, gpu::Gpu};

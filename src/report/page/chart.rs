@@ -69,6 +69,7 @@ pub(super) fn round_values(low: f64, high: f64) -> Vec<f64> {
     let mut values = Vec::new();
     let decades = (high / low).log10();
     let steps: &[f64] = match decades {
+        decades if decades <= 0.7 => &[1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0],
         decades if decades <= 2.0 => &[1.0, 2.0, 5.0],
         _ => &[1.0],
     };

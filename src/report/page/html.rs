@@ -39,7 +39,7 @@ pub(super) fn figure(name: Option<&str>, inner: &str) -> String {
 /// Something that may be wider than the screen: it scrolls by itself, with the keyboard, too.
 pub(super) fn scroll(label: &str, inner: &str) -> String {
     format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">{inner}</div>\n",
+        "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{}\">{inner}</div>\n",
         escape(label)
     )
 }

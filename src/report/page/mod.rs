@@ -75,7 +75,7 @@ pub fn page(runs: &[Run], sweeps: &[SweepReport]) -> String {
     );
     picture(
         "What the layers' outputs lose",
-        "The same as the next layer sees it, predicted from how large each input is: dark cells are the layers that pruning hurts.",
+        "The same as the next layer sees it, predicted from how large each input is: the strongest colours are the layers that pruning hurts most.",
         &errors::output,
     );
     picture(

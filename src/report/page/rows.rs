@@ -24,7 +24,7 @@ pub(super) fn rows(run: &Run) -> Option<String> {
         .iter()
         .any(|row| row.lambda.is_some() || row.threshold.is_some())
     {
-        marks.push(("threshold", "threshold"));
+        marks.push(("threshold", "threshold: lambda deviations from the average"));
     }
     let rows: String = run.rows.iter().map(row).collect();
     Some(legend(&marks) + &rows)
@@ -46,7 +46,7 @@ fn row(row: &RunRow) -> String {
     // The lowest few scores would take half of the picture; they stand on its edge.
     let (low, high) = (at(0.02).floor() - 1.0, at(1.0).ceil());
     let columns = row.scores.len().max(1);
-    let x = Axis::new((0.0, columns as f64), (56.0, f64::from(WIDTH) - 8.0));
+    let x = Axis::new((0.0, columns as f64), (56.0, f64::from(WIDTH) - 20.0));
     let y = Axis::new((low, high), (f64::from(HEIGHT) - 40.0, 8.0));
     let step = (((high - low) / 6.0).ceil()).max(1.0);
     let middle = at(0.5).round();
@@ -136,9 +136,9 @@ fn row(row: &RunRow) -> String {
         row.tensor,
         row.pruned.len()
     );
-    let lambda = row.lambda.map_or_else(String::new, |lambda| {
-        format!(", lambda {lambda:.2}: the dashed line is that many deviations from the average")
-    });
+    let lambda = row
+        .lambda
+        .map_or_else(String::new, |lambda| format!(", lambda {lambda:.2}"));
     format!(
         "<h3>{}, row {}{lambda}</h3>\n{}",
         escape(&row.tensor),

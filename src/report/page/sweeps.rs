@@ -14,11 +14,27 @@ const HEIGHT: u32 = 400;
 /// The most lines that can be told apart.
 const LINES: usize = 8;
 
+/// Whether cells of one rule have several ranks, so that a name has to say which.
+fn has_ranks(sweep: &SweepReport) -> bool {
+    let ranks = |is_pattern: bool| {
+        let cells = sweep
+            .cells
+            .iter()
+            .filter(|cell| (cell.rule == "pattern") == is_pattern);
+        let ranks = cells.filter_map(|cell| cell.compensation_rank);
+        ranks.collect::<std::collections::BTreeSet<usize>>().len()
+    };
+    ranks(true) > 1 || ranks(false) > 1
+}
+
 /// What a line of the picture has in common.
-fn series(cell: &SweepCell) -> String {
+fn series(cell: &SweepCell, with_rank: bool) -> String {
     let mut name = cell.score.clone();
     if let Some(rank) = cell.compensation_rank {
-        name += &format!(", compensated (rank {rank})");
+        name += ", compensated";
+        if with_rank {
+            name += &format!(" (rank {rank})");
+        }
     }
     if let Some(spread) = cell.spread {
         name += &format!(", {} {spread}", cell.allocation);
@@ -80,16 +96,20 @@ fn plot(sweep: &SweepReport) -> String {
         "<path class=\"threshold\" d=\"M{:.0} {at:.1}H{:.0}\"/>",
         x.from, x.to
     );
+    let with_rank = has_ranks(sweep);
+    let mut named: Vec<&str> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     for cell in &cells {
-        let name = series(cell);
+        let name = series(cell, with_rank);
         if !names.contains(&name) {
             names.push(name);
         }
     }
     for (line, name) in names.iter().enumerate() {
-        let mut of_line: Vec<&&SweepCell> =
-            cells.iter().filter(|cell| series(cell) == *name).collect();
+        let mut of_line: Vec<&&SweepCell> = cells
+            .iter()
+            .filter(|cell| series(cell, with_rank) == *name)
+            .collect();
         of_line.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
         let class = line % LINES;
         let place = |cell: &SweepCell| (x.at(cell.sparsity), y.at(cell.quality.perplexity.log10()));
@@ -119,13 +139,20 @@ fn plot(sweep: &SweepReport) -> String {
             if cell.rule == "pattern" {
                 let _ = write!(
                     svg,
-                    "<path class=\"dot c{class}\" d=\"M{left:.1} {:.1}l6 6l-6 6l-6-6z\"/>\
-                     <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                    top - 6.0,
-                    left + 9.0,
-                    top + 4.0,
-                    escape(&cell.pruned)
+                    "<path class=\"dot c{class}\" d=\"M{left:.1} {:.1}l6 6l-6 6l-6-6z\"/>",
+                    top - 6.0
                 );
+                // All of one pattern stand above each other.
+                if !named.contains(&cell.pruned.as_str()) {
+                    named.push(&cell.pruned);
+                    let _ = write!(
+                        svg,
+                        "<text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                        left + 9.0,
+                        top + 4.0,
+                        escape(&cell.pruned)
+                    );
+                }
             } else {
                 let _ = write!(
                     svg,
@@ -179,7 +206,7 @@ fn table(sweep: &SweepReport) -> String {
         let error = error.map_or_else(String::new, |error| format!(" \u{b1} {error:.4}"));
         rows += &format!(
             "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{:+.4}{error}</td></tr>\n",
-            escape(&series(cell)),
+            escape(&series(cell, has_ranks(sweep))),
             escape(&pruned(cell)),
             percent(cell.sparsity),
             with_error(

@@ -1,7 +1,8 @@
 use super::*;
 use crate::device::adapter::adapters;
 use crate::device::adapter::faults::{Fault, Faults};
-use crate::device::mending::{MEND, PRODUCT};
+use crate::device::mending::MEND;
+use crate::device::product::PRODUCT;
 use crate::fixtures::WeightMatrix;
 
 /// Every adapter here, with a fault.
