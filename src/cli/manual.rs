@@ -5,19 +5,29 @@
 use std::io::Write as _;
 
 use clap::CommandFactory as _;
+use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::args;
 
 /// Completions for a shell, on stdout.
 pub(super) fn completions(args: &args::Completions) -> anyhow::Result<()> {
+    let script = script(args.shell);
+    std::io::stdout().lock().write_all(script.as_bytes())?;
+    Ok(())
+}
+
+fn script(shell: Shell) -> String {
     let mut command = args::Args::command();
     let name = command.get_name().to_owned();
     // Into memory first: the generator panics where it cannot write, for example into a closed pipe.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command, name, &mut script);
-    std::io::stdout().lock().write_all(&script)?;
-    Ok(())
+    clap_complete::generate(shell, &mut command, &name, &mut script);
+    let script = String::from_utf8_lossy(&script);
+    // clap_complete 4.6.11 splits a program's name at its dash in bash's labels, but not where it goes to them.
+    let wrong = format!("{}__subcmd__", name.replace('-', "__subcmd__"));
+    let right = format!("{}__subcmd__", name.replace('-', "__"));
+    script.replace(&wrong, &right)
 }
 
 /// A manual page in roff, on stdout: that of the program, or that of one of its commands.
@@ -98,11 +108,8 @@ mod tests {
     #[test]
     fn every_shell_completes_every_flag() {
         use clap::ValueEnum as _;
-        use clap_complete::Shell;
         for shell in Shell::value_variants() {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut program(), "swiftprune-wgpu", &mut script);
-            let script = String::from_utf8(script).unwrap();
+            let script = script(*shell);
             for command in program().get_subcommands() {
                 for flag in flags(command) {
                     // Fish writes `-l sparsity`.
@@ -114,6 +121,24 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// Where bash's script goes for a command is a label that it has.
+    #[test]
+    fn every_command_has_a_label_in_bash() {
+        let script = script(Shell::Bash);
+        let goes_to: Vec<&str> = script
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'))
+            .filter(|label| !label.is_empty())
+            .collect();
+        assert!(goes_to.len() >= 10, "{goes_to:?}");
+        for label in goes_to {
+            assert!(
+                script.contains(&format!(" {label})\n")),
+                "{label} is missing"
+            );
         }
     }
 }
