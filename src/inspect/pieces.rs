@@ -32,8 +32,9 @@ pub(super) fn rows_of(decision: &Decision, shape: &[usize]) -> usize {
     }
 }
 
-/// Bytes that a thread reads at a time, about.
-const PIECE: u64 = 4 << 20;
+/// Bytes that a thread reads at a time, about: few enough that a core's cache still has them when they are counted (0.67 s of
+/// computing for 1.6 GB, where pieces of 4 MiB took 0.81).
+const PIECE: u64 = 256 << 10;
 
 /// Bytes of one tensor that a thread reads and counts.
 pub(super) struct Piece {
@@ -110,7 +111,7 @@ mod tests {
         // Two experts of 100 input features each: 96 + 4, twice.
         let down = lengths(Groups::Columns(20_000), 100, 2 * 100 * 40_000);
         let rows: Vec<u64> = down.iter().map(|len| len / 40_000).collect();
-        assert_eq!(rows, [96, 4, 96, 4]);
+        assert_eq!(rows, [32, 32, 32, 4, 32, 32, 32, 4]);
         assert!(lengths(Groups::None, 1, 0).is_empty());
     }
 }
