@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceKind};
 use crate::error::Kind;
-use crate::forward::{self, Forward, SiteStatistics};
+use crate::forward::{self, Forward, GoOn, SiteStatistics};
 use crate::model::{self, Architecture};
 use crate::norms::{self, Coverage, Format, Norms, Provenance, Sketches};
 use crate::text;
@@ -148,49 +148,80 @@ impl Calibration {
         device: &Device,
         progress: &dyn Fn(Progress),
     ) -> Result<Norms, Error> {
-        let windows: Vec<&[u32]> = self.windows.iter().map(Vec::as_slice).collect();
-        let forward = Forward::new(checkpoint, &self.architecture, device).with_means(self.means);
-        let mut norms = Norms::new(self.provenance(checkpoint));
-        if let Some(rank) = self.sketch {
-            let path = checkpoint.source.weights().path().to_path_buf();
-            norms.sketches = Some(Sketches::measured(&path, rank, &std::env::temp_dir())?);
-        }
-        // Of experts, the rows and the tokens: a weight may hold several, whose sites come one after the other.
-        let mut of_experts: BTreeMap<String, (Vec<f32>, Vec<u64>)> = BTreeMap::new();
-        let mut means: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-        let mut take = |of_site: SiteStatistics| -> Result<(), Error> {
-            if let (Some(sketches), Some(sketch)) = (&mut norms.sketches, &of_site.sketch) {
-                sketches.add(&of_site.site.readers, sketch)?;
+        let mut all = self.nothing_yet(checkpoint, device)?;
+        let mut take = |of_site| all.take(of_site);
+        let windows = self.windows();
+        self.forward(checkpoint, device).statistics_by_block(
+            &windows,
+            self.sketch,
+            progress,
+            &mut take,
+        )?;
+        all.norms()
+    }
+
+    /// Runs the model on `device`, each block on what the blocks before it give once they are pruned: `prune` is handed the norms
+    /// of one block, and has the model go on with that block's weights pruned by them.
+    ///
+    /// # Errors
+    /// [`Error::Forward`], and what `prune` gives.
+    pub(crate) fn run_on_pruned(
+        &self,
+        checkpoint: &Checkpoint,
+        device: &Device,
+        progress: &dyn Fn(Progress),
+        prune: &mut dyn FnMut(Norms, GoOn<'_>) -> Result<(), Error>,
+    ) -> Result<Norms, Error> {
+        let mut all = self.nothing_yet(checkpoint, device)?;
+        all.norms
+            .source
+            .metadata
+            .insert("sequential".to_owned(), "true".to_owned());
+        let mut take = |of_block: Vec<SiteStatistics>, go_on: GoOn<'_>| {
+            let mut block = Measured::new(all.norms.source.clone(), None);
+            for of_site in of_block {
+                block.take(of_site.clone())?;
+                all.take(of_site)?;
             }
-            for weight in of_site.site.readers {
-                if let Some(of_site) = &of_site.means {
-                    means.entry(weight.clone()).or_default().extend(of_site);
-                }
-                if of_site.site.expert.is_some() {
-                    let (rows, tokens) = of_experts.entry(weight).or_default();
-                    rows.extend(&of_site.column_norms);
-                    tokens.push(of_site.tokens);
-                } else {
-                    norms.insert(weight, of_site.column_norms.clone())?;
-                }
-            }
-            Ok(())
+            let mut block = block.norms()?;
+            // The file is the same, and has those of this block by now.
+            block.sketches.clone_from(&all.norms.sketches);
+            prune(block, go_on)
         };
-        forward.statistics_by_block(&windows, self.sketch, progress, &mut take)?;
-        for (weight, (rows, tokens)) in of_experts {
-            norms.insert_experts(weight, rows, tokens)?;
-        }
-        for (weight, means) in means {
-            norms.insert_means(&weight, means)?;
-        }
+        let windows = self.windows();
+        self.forward(checkpoint, device).statistics_on_pruned(
+            &windows,
+            self.sketch,
+            progress,
+            &mut take,
+        )?;
+        all.norms()
+    }
+
+    fn windows(&self) -> Vec<&[u32]> {
+        self.windows.iter().map(Vec::as_slice).collect()
+    }
+
+    fn forward<'a>(&'a self, checkpoint: &'a Checkpoint, device: &'a Device) -> Forward<'a> {
+        Forward::new(checkpoint, &self.architecture, device).with_means(self.means)
+    }
+
+    /// Norms of nothing, to be filled by a pass on `device`.
+    fn nothing_yet(&self, checkpoint: &Checkpoint, device: &Device) -> Result<Measured, Error> {
+        let weights = checkpoint.source.weights();
+        let path = weights.path();
+        let sketches = self
+            .sketch
+            .map(|rank| Sketches::measured(path, rank, &std::env::temp_dir()));
+        let mut source = self.provenance(checkpoint);
         let info = device.info();
         let device = match info.kind {
             DeviceKind::Cpu => format!("CPU ({})", std::env::consts::ARCH),
             _ => format!("{info}, {}", info.driver),
         };
-        let facts = &mut norms.source.metadata;
+        let facts = &mut source.metadata;
         facts.insert("device".to_owned(), device + ", f32");
-        Ok(norms)
+        Ok(Measured::new(source, sketches.transpose()?))
     }
 
     /// What it will measure, so that a plan can be checked before it runs.
@@ -219,6 +250,60 @@ impl Calibration {
             tokens: Some(self.tokens() as u64),
             metadata: facts.map(|(key, value)| (key.to_owned(), value)).into(),
         }
+    }
+}
+
+/// Norms that are being measured, site by site.
+struct Measured {
+    norms: Norms,
+    /// Of experts, the rows and the tokens: a weight may hold several, whose sites come one after the other.
+    of_experts: BTreeMap<String, (Vec<f32>, Vec<u64>)>,
+    means: BTreeMap<String, Vec<f32>>,
+}
+
+impl Measured {
+    fn new(source: Provenance, sketches: Option<Sketches>) -> Self {
+        let mut norms = Norms::new(source);
+        norms.sketches = sketches;
+        Self {
+            norms,
+            of_experts: BTreeMap::new(),
+            means: BTreeMap::new(),
+        }
+    }
+
+    /// Adds what was observed of one input, for all the weights that read it.
+    fn take(&mut self, of_site: SiteStatistics) -> Result<(), Error> {
+        if let (Some(sketches), Some(sketch)) = (&mut self.norms.sketches, &of_site.sketch) {
+            sketches.add(&of_site.site.readers, sketch)?;
+        }
+        for weight in of_site.site.readers {
+            if let Some(of_site) = &of_site.means {
+                self.means
+                    .entry(weight.clone())
+                    .or_default()
+                    .extend(of_site);
+            }
+            if of_site.site.expert.is_some() {
+                let (rows, tokens) = self.of_experts.entry(weight).or_default();
+                rows.extend(&of_site.column_norms);
+                tokens.push(of_site.tokens);
+            } else {
+                self.norms.insert(weight, of_site.column_norms.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it.
+    fn norms(mut self) -> Result<Norms, Error> {
+        for (weight, (rows, tokens)) in self.of_experts {
+            self.norms.insert_experts(weight, rows, tokens)?;
+        }
+        for (weight, means) in self.means {
+            self.norms.insert_means(&weight, means)?;
+        }
+        Ok(self.norms)
     }
 }
 

@@ -1,12 +1,14 @@
 //! What pruning did to some rows: weights are zeroed where they lie, and counted on the way.
 
+use serde::{Deserialize, Serialize};
+
 use crate::dtype::Weight;
 
 /// Magnitude bits of an infinity; those of a NaN are above.
 const NON_FINITE: u32 = f32::INFINITY.to_bits();
 
 /// What pruning some rows did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counts {
     /// Weights seen.

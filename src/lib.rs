@@ -47,10 +47,12 @@ pub mod error;
 pub mod evaluation;
 mod fixtures;
 mod forward;
+pub mod inspect;
 mod mask;
 mod model;
 mod names;
 pub mod norms;
+pub mod parts;
 mod passes;
 pub mod plan;
 pub mod prune;
@@ -83,15 +85,17 @@ pub struct Readme;
 pub mod internals {
     pub use crate::bench::matrices::{MATRICES, passes, weights};
     pub use crate::device::adapter::submissions::SENTINEL;
+    pub use crate::device::mending::MEND;
+    pub use crate::device::product::PRODUCT;
     pub use crate::device::timing::{Elapsed, Timed, Timer};
     pub use crate::fixtures::{
         NamedSelection, Random, WeightMatrix, random_norms, rules, trained_norms,
     };
-    pub use crate::forward::kernels::{KERNELS, Kernel};
+    pub use crate::forward::kernels::KERNELS as FORWARD_KERNELS;
     pub use crate::forward::{Forward, SiteStatistics};
     pub use crate::model::Architecture;
     pub use crate::passes::{FUSED, PASSES, WIDE_WORKGROUP_BYTES, params_layout};
     pub use crate::recipe::Step;
     pub use crate::selftest::shapes::{SHAPES, WIDE};
-    pub use crate::shader::{EntryPoint, Shader};
+    pub use crate::shader::{EntryPoint, Kernel, Shader};
 }

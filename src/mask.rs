@@ -1,5 +1,7 @@
 //! The mask that a device returns, one bit per weight (1 = pruned), and how it is applied to stored weights.
 
+use std::ops::Range;
+
 use crate::counts::Counts;
 use crate::dtype::{Dtype, Weight, with_weights};
 use crate::simd::widest;
@@ -45,15 +47,21 @@ impl Mask {
         self.words[row * Self::words_per_row(self.in_features) + column / 32] |= 1 << (column % 32);
     }
 
-    /// The mask of one row.
+    /// The mask of some rows.
     #[must_use]
-    pub(crate) fn row(&self, row: usize) -> Self {
+    pub(crate) fn part(&self, rows: Range<usize>) -> Self {
         let words = Self::words_per_row(self.in_features);
         Self {
-            rows: 1,
+            rows: rows.len(),
             in_features: self.in_features,
-            words: self.words[row * words..(row + 1) * words].to_vec(),
+            words: self.words[rows.start * words..rows.end * words].to_vec(),
         }
+    }
+
+    /// Has the rows from `first` on be those of `part`.
+    pub(crate) fn set_part(&mut self, first: usize, part: &Self) {
+        let start = first * Self::words_per_row(self.in_features);
+        self.words[start..start + part.words.len()].copy_from_slice(&part.words);
     }
 
     /// Zeroes the pruned weights in `bytes` (`[rows, in_features]`, aligned to the dtype) and counts.

@@ -44,6 +44,15 @@ impl EntryPoint {
     }
 }
 
+/// A shader with a uniform block of its own, as the device and the shader tests see it.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Its shader.
+    pub shader: Shader,
+    /// The uniform block in Rust: where each field lies in bytes, in order.
+    pub layout: &'static [(&'static str, usize)],
+}
+
 /// A [`Shader`] of files that are read when this is compiled.
 macro_rules! shader {
     (
@@ -64,3 +73,41 @@ macro_rules! shader {
     };
 }
 pub(crate) use shader;
+
+/// A uniform block, field for field as in its shader.
+macro_rules! params {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(C)]
+        pub(crate) struct $name {
+            $(pub(crate) $field: $ty),*
+        }
+
+        impl $name {
+            pub(crate) const LAYOUT: &'static [(&'static str, usize)] =
+                &[$((stringify!($field), std::mem::offset_of!($name, $field))),*];
+        }
+    };
+}
+pub(crate) use params;
+
+/// A [`Kernel`] of `shaders/FOLDER/NAME.wgsl`.
+macro_rules! kernel {
+    ($folder:literal / $name:literal, $block:ident, $summary:literal, [$($entry_point:literal: $workgroup_size:literal, $bindings:expr);+] $(, with $shared:literal)?) => {
+        $crate::shader::Kernel {
+            shader: $crate::shader::shader! {
+                name: $name,
+                summary: $summary,
+                files: [$(concat!("shared/", $shared),)? concat!($folder, "/", $name)],
+                entry_points: [$($crate::shader::EntryPoint {
+                    name: $entry_point,
+                    bindings: &$bindings,
+                    workgroup_size: $workgroup_size,
+                }),+],
+            },
+            layout: $block::LAYOUT,
+        }
+    };
+}
+pub(crate) use kernel;

@@ -8,23 +8,25 @@
 //! The input is never written to and never replaced, and no link is written through, whatever the options say.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::companions::{self, Companions};
 use super::copying::{self, CopySource};
-use super::destination::Destination;
+use super::destination::{Destination, Form};
 use super::error::Result;
-use super::locate::Weights;
+use super::locate::{Weights, directory_of};
 use super::options::OutputOptions;
-use super::shards::Checkpoint;
+use super::shards::{Checkpoint, Shard};
 use super::staging::{FileSpec, Staging};
 
 /// An output that is being written, invisible until it is finished; dropped before that, it leaves nothing.
 #[derive(Debug)]
 pub struct Output {
     stage: Staging,
-    /// The shards of the input, in the order of the staged files.
+    /// The number of the shard that is staged first: 0, unless one shard is staged alone.
+    first: usize,
+    /// The shards of the input that are staged, in the order of the staged files.
     inputs: Vec<PathBuf>,
     companions: Companions,
 }
@@ -58,16 +60,7 @@ impl Output {
     /// [`Error::Io`]: super::error::Error::Io
     pub fn create(checkpoint: &Checkpoint, path: &Path, options: &OutputOptions) -> Result<Self> {
         let destination = Destination::of_checkpoint(checkpoint, path, options.overwrite)?;
-        let specs: Vec<FileSpec<'_>> = checkpoint
-            .shards
-            .iter()
-            .map(|shard| FileSpec {
-                name: shard.path.file_name().unwrap_or_default().to_os_string(),
-                header: &shard.header.raw,
-                len: shard.len,
-                like: Some(&shard.path),
-            })
-            .collect();
+        let specs: Vec<FileSpec<'_>> = checkpoint.shards.iter().map(spec).collect();
         let (stage, companions) = match checkpoint.source.directory() {
             None => {
                 let stage = Staging::file(destination, &specs[0], options.sync)?;
@@ -75,23 +68,78 @@ impl Output {
             }
             Some(source) => {
                 let stage = Staging::directory(destination, &specs, Some(source), options.sync)?;
-                let names: Vec<OsString> = specs.into_iter().map(|spec| spec.name).collect();
-                let index = match checkpoint.source.weights() {
-                    Weights::Sharded(index) => index.file_name().map(OsString::from),
-                    Weights::Single(_) => None,
-                };
-                let failed = |error, path: &Path| stage.failed(error, path);
-                let companions =
-                    companions::copy(source, stage.temporary(), &names, index, &failed)?;
+                let companions = copy_companions(checkpoint, source, &stage)?;
                 (stage, companions)
             }
         };
         let shards = checkpoint.shards.iter();
         Ok(Self {
             stage,
+            first: 0,
             inputs: shards.map(|shard| shard.path.clone()).collect(),
             companions,
         })
+    }
+
+    /// Stages one shard alone, which is to appear at `path` and replaces what is there. The directory is the caller's: whether
+    /// it may hold an output is not asked.
+    ///
+    /// # Errors
+    /// As [`Output::create`].
+    pub(crate) fn create_shard(
+        checkpoint: &Checkpoint,
+        shard: usize,
+        path: &Path,
+        sync: bool,
+    ) -> Result<Self> {
+        let of_input = &checkpoint.shards[shard];
+        let destination = Destination::new(path, Form::Weights, true)?;
+        Ok(Self {
+            stage: Staging::file(destination, &spec(of_input), sync)?,
+            first: shard,
+            inputs: vec![of_input.path.clone()],
+            companions: Companions::default(),
+        })
+    }
+
+    /// Whether an output of `checkpoint` may appear at `path`; nothing is staged.
+    ///
+    /// # Errors
+    /// Those of [`Output::create`] for a place that cannot be taken.
+    pub(crate) fn check_place(checkpoint: &Checkpoint, path: &Path, overwrite: bool) -> Result<()> {
+        Destination::of_checkpoint(checkpoint, path, overwrite).map(|_| ())
+    }
+
+    /// Makes an output of shards that are finished: one file for each of the checkpoint's, in their order. They stay where they
+    /// are, and share their blocks with the output where the file system has hard links; elsewhere they are copied.
+    ///
+    /// # Errors
+    /// As [`Output::create`] and [`Output::finish`].
+    pub(crate) fn assemble(
+        checkpoint: &Checkpoint,
+        path: &Path,
+        options: &OutputOptions,
+        shards: &[PathBuf],
+    ) -> Result<Finished> {
+        let destination = Destination::of_checkpoint(checkpoint, path, options.overwrite)?;
+        let weights = checkpoint.source.weights();
+        let beside = directory_of(weights.path());
+        let source = checkpoint.source.directory().unwrap_or(beside);
+        let stage = Staging::directory(destination, &[], Some(source), options.sync)?;
+        for (shard, from) in checkpoint.shards.iter().zip(shards) {
+            let to = stage.temporary().join(&shard.file_name);
+            if fs::hard_link(from, &to).is_err() {
+                fs::copy(from, &to).map_err(|error| stage.failed(error, &to))?;
+            }
+        }
+        let companions = copy_companions(checkpoint, source, &stage)?;
+        let output = Self {
+            stage,
+            first: 0,
+            inputs: Vec::new(),
+            companions,
+        };
+        output.finish()
     }
 
     /// Where the output will appear.
@@ -110,7 +158,7 @@ impl Output {
     /// [`Error::NoSpace`]: super::error::Error::NoSpace
     /// [`Error::Io`]: super::error::Error::Io
     pub fn write_at(&self, shard: usize, bytes: &[u8], offset: u64) -> Result<()> {
-        self.stage.write_at(shard, bytes, offset)
+        self.stage.write_at(self.staged(shard), bytes, offset)
     }
 
     /// Copies `len` bytes of the data of a shard as they are, from the input to the same `offset` of the output, in
@@ -119,6 +167,7 @@ impl Output {
     /// # Errors
     /// As [`Output::write_at`], and [`Error::Changed`](super::error::Error::Changed) if the input has become shorter.
     pub fn copy_range(&self, shard: usize, input: &File, offset: u64, len: u64) -> Result<()> {
+        let shard = self.staged(shard);
         self.stage.fill(shard, offset, len, |staged| {
             let input = CopySource {
                 file: input,
@@ -126,6 +175,11 @@ impl Output {
             };
             copying::copy(&self.stage, staged, input, offset, len)
         })
+    }
+
+    /// The number of a shard's staged file; of no file where the shard is not staged.
+    fn staged(&self, shard: usize) -> usize {
+        shard.checked_sub(self.first).unwrap_or(usize::MAX)
     }
 
     /// Puts the output in place.
@@ -149,6 +203,28 @@ impl Output {
             left_out,
         })
     }
+}
+
+/// A shard as it is staged: with the header of the input's.
+fn spec(shard: &Shard) -> FileSpec<'_> {
+    FileSpec {
+        name: shard.path.file_name().unwrap_or_default().to_os_string(),
+        header: &shard.header.raw,
+        len: shard.len,
+        like: Some(&shard.path),
+    }
+}
+
+/// Copies what is beside the weights of a model directory into the staged one.
+fn copy_companions(checkpoint: &Checkpoint, source: &Path, stage: &Staging) -> Result<Companions> {
+    let shards = checkpoint.shards.iter();
+    let names: Vec<OsString> = shards.map(|shard| spec(shard).name).collect();
+    let index = match checkpoint.source.weights() {
+        Weights::Sharded(index) => index.file_name().map(OsString::from),
+        Weights::Single(_) => None,
+    };
+    let failed = |error, path: &Path| stage.failed(error, path);
+    companions::copy(source, stage.temporary(), &names, index, &failed)
 }
 
 #[cfg(test)]

@@ -67,14 +67,35 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn open_source(source: Source) -> Result<Self> {
+        let (checkpoint, quantized) = Self::open_with_refusal(source, false)?;
+        match quantized {
+            Some(error) => Err(error),
+            None => Ok(checkpoint),
+        }
+    }
+
+    /// Opens a checkpoint to look at it: also a quantised one, with the error that says so.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], but not [`Error::Quantized`].
+    pub(crate) fn open_even_quantized(model: &str) -> Result<(Self, Option<Error>)> {
+        Self::open_with_refusal(locate(model)?, true)
+    }
+
+    /// Opens a checkpoint, and tells whether it is quantised. `goes_on` says whether a quantised one is opened.
+    fn open_with_refusal(source: Source, goes_on: bool) -> Result<(Self, Option<Error>)> {
         let weights = source.weights();
         let dir = directory_of(weights.path());
         let config_path = dir.join("config.json");
         let config = Config::read(&config_path)?;
+        let mut refused = None;
         // Before the weights are looked at: what is wrong with them may be that they are packed.
         if let Some(method) = config.as_ref().and_then(quantized::by_config) {
             let path = config_path;
-            return Err(Error::Quantized { path, method });
+            refused = Some(Error::Quantized { path, method });
+        }
+        if let Some(error) = refused.take_if(|_| !goes_on) {
+            return Err(error);
         }
         let named = matches!(source, Source::File(_) | Source::Index(_));
         let shards = match &weights {
@@ -89,10 +110,11 @@ impl Checkpoint {
         for (shard, tensor) in checkpoint.tensors() {
             if let Some(method) = quantized::by_tensor(tensor) {
                 let path = checkpoint.shards[shard].path.clone();
-                return Err(Error::Quantized { path, method });
+                refused.get_or_insert(Error::Quantized { path, method });
+                break;
             }
         }
-        Ok(checkpoint)
+        Ok((checkpoint, refused))
     }
 
     /// The architecture that config.json names: `llama`, `gpt_neox` ...
@@ -174,6 +196,20 @@ impl Shard {
             len,
             stamp,
         })
+    }
+
+    /// When the file was last written to before its header was read, in nanoseconds since 1970, where the system tells.
+    pub(crate) fn modified(&self) -> Option<u64> {
+        self.stamp.modified()
+    }
+
+    /// Checks that the file at its path is still the one whose header was read.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], [`Error::NotRegular`] and [`Error::Io`].
+    pub(crate) fn check_still_unchanged(&self) -> Result<()> {
+        let (file, _) = open_regular(&self.path).map_err(Error::reading(&self.path))?;
+        self.check_unchanged(&file)
     }
 
     /// Checks that an open file is the one whose header was read, and that nobody has written to it since.

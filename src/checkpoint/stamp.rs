@@ -27,6 +27,12 @@ impl Stamp {
             inode: inode(&meta),
         })
     }
+
+    /// When the file was last written to, in nanoseconds since 1970, where the system tells.
+    pub(super) fn modified(&self) -> Option<u64> {
+        let since = self.modified?.duration_since(SystemTime::UNIX_EPOCH);
+        u64::try_from(since.ok()?.as_nanos()).ok()
+    }
 }
 
 #[cfg(unix)]

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
 use swiftprune_wgpu::device::DeviceChoice;
+use swiftprune_wgpu::parts::Part;
 use swiftprune_wgpu::plan::SCORES;
 use swiftprune_wgpu::plan::{Allocation, Ewma, Pattern};
 
@@ -59,6 +60,10 @@ pub(super) enum Command {
     Eval(Eval),
     /// Measure the quality of many ways to prune, without writing any checkpoint
     Sweep(Box<Sweep>),
+    /// Show what a checkpoint holds, and what `prune` would do to each tensor
+    Inspect(Inspect),
+    /// Put the parts of a run together (`prune --part`)
+    Merge(Merge),
     /// Make a page of reports that `prune` and `sweep` wrote as JSON
     Report(Report),
     /// Check a pruned checkpoint against its original, byte by byte
@@ -69,6 +74,42 @@ pub(super) enum Command {
     Selftest(Selftest),
     /// Measure the speed of a device, or compare two measurements
     Bench(Bench),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the manual page of the program or of a command, for `man`
+    Man(Man),
+}
+
+/// Print completions for a shell.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu completions bash > ~/.local/share/bash-completion/completions/swiftprune-wgpu
+  swiftprune-wgpu completions zsh > ~/.zfunc/_swiftprune-wgpu
+  swiftprune-wgpu completions fish > ~/.config/fish/completions/swiftprune-wgpu.fish")]
+pub(super) struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the manual page of the program or of a command, for `man`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu man > ~/.local/share/man/man1/swiftprune-wgpu.1
+  swiftprune-wgpu man prune > ~/.local/share/man/man1/swiftprune-wgpu-prune.1")]
+pub(super) struct Man {
+    /// A command, for example `prune`
+    #[arg(value_parser = command_name)]
+    pub command: Option<String>,
+}
+
+/// The name of a command that has a page.
+fn command_name(text: &str) -> Result<String, String> {
+    let program = <Args as clap::CommandFactory>::command();
+    let mut names = program.get_subcommands().map(clap::Command::get_name);
+    if names.any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    Err("there is no such command".to_owned())
 }
 
 #[derive(Debug, ClapArgs)]
@@ -162,6 +203,9 @@ pub(super) struct Prune {
     /// What compensation adds to every column norm, relative to their mean [default: 0.03]
     #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
     pub ridge: Option<f64>,
+    /// Calibrate each block on what the blocks before it give once they are pruned (and mended); takes about twice as long
+    #[arg(long, conflicts_with = "norms", help_heading = "Which weights")]
+    pub sequential: bool,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
     #[arg(long, value_name = "FILE", help_heading = "Which weights")]
     pub norms: Option<PathBuf>,
@@ -198,6 +242,18 @@ pub(super) struct Prune {
     /// Flush the output to disk before moving it into place
     #[arg(long, help_heading = "Running")]
     pub sync: bool,
+    /// Prune only the K-th of N shares of the files of weights, into OUTPUT.parts; `merge` makes OUTPUT of all parts. Needs
+    /// --norms FILE or --calibration none
+    #[arg(
+        long,
+        value_name = "K/N",
+        help_heading = "Running",
+        conflicts_with_all = ["dry_run", "eval", "verify", "checksum", "report"]
+    )]
+    pub part: Option<Part>,
+    /// Keep finished files of weights in OUTPUT.parts if the run is stopped, and go on with those that an earlier run kept
+    #[arg(long, help_heading = "Running", conflicts_with = "dry_run")]
+    pub resume: bool,
 
     /// Measure the perplexity of the model before and after
     #[arg(long, conflicts_with = "dry_run", help_heading = "Reporting")]
@@ -218,6 +274,80 @@ pub(super) struct Prune {
     /// Also print the SHA-256 of the output (hashing takes longer than pruning)
     #[arg(long, help_heading = "Reporting")]
     pub checksum: bool,
+}
+
+/// Show what a checkpoint holds, and what `prune` would do to each tensor.
+///
+/// Reads every weight: zeros, N:M patterns that hold along the input, NaN and infinities, the least, mean and largest |w|. It
+/// also opens checkpoints that `prune` refuses, and says why.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu inspect ./SmolLM2-135M
+  swiftprune-wgpu inspect ./SmolLM2-135M-2-4 --include '*down_proj*' --json")]
+pub(super) struct Inspect {
+    /// A .safetensors file, a .safetensors.index.json, a model directory, or org/name in the local Hugging Face cache
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Only tensors whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Not the tensors whose names match (can be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Write JSON to stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Number of threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// Put the parts of a run together, to what a single run would have written.
+///
+/// Every part must be there, of the same input, options, norms and version. A file whose time of change is the recorded one
+/// is not read again, any other is hashed. OUTPUT appears complete or not at all; then the parts are removed.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  swiftprune-wgpu prune ./Llama --norms norms.safetensors --part 1/2 -o ./out
+  swiftprune-wgpu prune ./Llama --norms norms.safetensors --part 2/2 -o ./out
+  swiftprune-wgpu merge ./out")]
+pub(super) struct Merge {
+    /// The output: what --output was when the parts were pruned
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// Directories that hold the parts [default: OUTPUT.parts]
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    pub from: Vec<PathBuf>,
+    /// The model that was pruned [default: where it was then]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The file of norms [default: where it was then]
+    #[arg(long, value_name = "FILE")]
+    pub norms: Option<PathBuf>,
+    /// Replace an existing output (never the input)
+    #[arg(long)]
+    pub force: bool,
+    /// Flush the output to disk before moving it into place
+    #[arg(long)]
+    pub sync: bool,
+    /// Leave the parts where they are
+    #[arg(long)]
+    pub keep: bool,
+    /// Write the report to a .json file
+    #[arg(long, value_name = "FILE", value_parser = report_path)]
+    pub report: Option<PathBuf>,
+    /// Leave the README.md of the output as the original's, and write no report.json beside it
+    #[arg(long)]
+    pub no_card: bool,
+    /// Write the report as JSON to stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Also print the SHA-256 of the output, which the parts have recorded
+    #[arg(long)]
+    pub checksum: bool,
+    /// Number of CPU threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// Measure column norms (sums of squares of each layer's inputs) and write them to a file.

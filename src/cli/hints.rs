@@ -1,7 +1,9 @@
 //! The way on after an error, in flags. The library says what is wrong; what to type is said here.
 
 use swiftprune_wgpu::untrusted::shown;
-use swiftprune_wgpu::{bench, calibration, checkpoint, device, norms, plan, prune, run, sweep};
+use swiftprune_wgpu::{
+    bench, calibration, checkpoint, device, norms, parts, plan, prune, run, sweep,
+};
 
 /// What to try next, where a flag helps.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -34,8 +36,25 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
                 )
             }),
             run::Error::Evaluation(_) => Some("leave --eval out to prune without it".to_owned()),
+            run::Error::NothingMeasured { norms: Some(_) } => {
+                Some("leave out --norms, or --sequential".to_owned())
+            }
+            run::Error::NothingMeasured { norms: None } => Some(
+                "--sequential needs a calibration: a model with its config.json and tokenizer.json, and a score that uses norms"
+                    .to_owned(),
+            ),
+            run::Error::AllocationNeedsAllBlocks { .. } => {
+                Some("--allocate atp goes by the number of a block alone".to_owned())
+            }
             run::Error::Report { .. } => Some("give a new name to --report".to_owned()),
             run::Error::Device(error) => of_device(error),
+            run::Error::PartNeedsNorms => Some(
+                "`calibrate MODEL -o norms.safetensors` measures them once, --norms norms.safetensors gives them to every part; \
+                 --calibration none prunes by the weights alone"
+                    .to_owned(),
+            ),
+            run::Error::Interrupted { .. } => Some("--resume goes on with them".to_owned()),
+            run::Error::Parts(error) => of_parts(error),
             _ => None,
         };
     }
@@ -45,6 +64,31 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
     error
         .downcast_ref::<calibration::Error>()
         .and_then(of_calibration)
+}
+
+fn of_parts(error: &parts::Error) -> Option<String> {
+    Some(
+        match error {
+            parts::Error::Checkpoint(checkpoint::Error::OutputExists { .. }) => "--force replaces it",
+            parts::Error::OtherSettings { .. } | parts::Error::OtherInput { .. } => {
+                "run with the same settings, remove the directory of parts, or choose another --output"
+            }
+            parts::Error::Finished { .. } => {
+                "--resume keeps what is finished, --force prunes it again"
+            }
+            parts::Error::SingleFile { .. } => "leave --part out",
+            parts::Error::Missing { .. } => {
+                "run the missing parts with `prune --part`, or all that is missing with `prune --resume`"
+            }
+            parts::Error::Changed { .. } => "`prune --resume` prunes again what has changed",
+            parts::Error::NoParts { .. } => {
+                "`prune --part K/N` makes parts; `merge OUTPUT --from DIR` takes them from another place"
+            }
+            parts::Error::NotParts { .. } => "choose another --output",
+            _ => return None,
+        }
+        .to_owned(),
+    )
 }
 
 fn of_device(error: &device::Error) -> Option<String> {

@@ -7,6 +7,9 @@ mod devices;
 mod dry_run;
 mod eval;
 mod hints;
+mod inspect;
+mod manual;
+mod merge;
 mod output;
 mod progress;
 mod prune;
@@ -26,6 +29,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use swiftprune_wgpu::error::Kind;
+use swiftprune_wgpu::inspect::Error as InspectError;
 use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
@@ -79,10 +83,22 @@ pub(crate) fn main() -> ExitCode {
         },
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
+        Command::Inspect(inspect) => match inspect::run(&inspect, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Command::Merge(merge) => match merge::run(&merge, terminal) {
+            Ok(RunVerdict::Pruned) => Ok(()),
+            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Report(report) => report::run(&report, terminal),
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
         Command::Bench(bench) => bench::run(&bench, terminal),
+        Command::Completions(completions) => manual::completions(&completions),
+        Command::Man(man) => manual::man(&man),
     };
     match result {
         Ok(()) => ExitCode::from(DONE),
@@ -131,6 +147,9 @@ fn kind(error: &anyhow::Error) -> Kind {
         return error.kind();
     }
     if let Some(error) = error.downcast_ref::<VerifyError>() {
+        return error.kind();
+    }
+    if let Some(error) = error.downcast_ref::<InspectError>() {
         return error.kind();
     }
     if error.is::<plan::GlobError>() {

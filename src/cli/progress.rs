@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use swiftprune_wgpu::calibration::{self, Calibration};
+use swiftprune_wgpu::parts::Part;
 use swiftprune_wgpu::prune;
 use swiftprune_wgpu::run::{self, Phase, Prepared};
 use swiftprune_wgpu::untrusted::shown;
@@ -103,15 +104,23 @@ enum Bar {
 }
 
 impl LiveProgress {
-    pub(super) fn new(prepared: &Prepared, terminal: Terminal) -> Self {
+    /// Of a whole run, or of one part of it.
+    pub(super) fn new(prepared: &Prepared, part: Option<Part>, terminal: Terminal) -> Self {
+        let shards = &prepared.draft().checkpoint().shards;
+        let bytes: Vec<u64> = shards.iter().map(|shard| shard.len).collect();
+        let own = part.map_or_else(|| (0..bytes.len()).collect(), |part| part.shards(&bytes));
         Self {
             tokens: prepared.calibration().map_or(0, Calibration::tokens),
-            bytes: prepared.draft().bytes_total(),
+            bytes: own.iter().map(|&shard| bytes[shard]).sum(),
             pruned_bytes: prepared.draft().bytes_pruned(),
             terminal,
             bar: Mutex::default(),
             done: AtomicUsize::new(0),
-            to_do: prepared.draft().pruned().count(),
+            to_do: prepared
+                .draft()
+                .pruned()
+                .filter(|(tensor, _)| own.contains(&tensor.shard))
+                .count(),
         }
     }
 
@@ -153,6 +162,9 @@ impl LiveProgress {
                     bar.inc(bytes);
                 }
             }
+            run::Event::Kept { kept, of } => self.terminal.say(format_args!(
+                "kept    {kept} of {of} files of weights, finished before"
+            )),
             run::Event::Warning(warning) => self.terminal.warn(warning),
             run::Event::DeviceFailed { what, .. } => self.terminal.warn(what),
             _ => {}

@@ -7,10 +7,13 @@ use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::plan::Score;
 use swiftprune_wgpu::plan::Selection;
 use swiftprune_wgpu::plan::{Compensation, NameFilter, Options};
-use swiftprune_wgpu::run::{NormsRequest, Request, prepare};
+use swiftprune_wgpu::report::Report;
+use swiftprune_wgpu::run::{NormsRequest, PartReport, Request, prepare};
+use swiftprune_wgpu::untrusted::shown_path;
 
 use super::args::Prune;
 use super::dry_run;
+use super::output;
 use super::progress::LiveProgress;
 use super::settings::settings;
 use super::signals::Signals;
@@ -45,7 +48,21 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     }
     // Only now: until then there is nothing to clean up.
     let signals = Signals::stopping(&stop).context("cannot install the signal handlers")?;
-    let progress = LiveProgress::new(&prepared, terminal);
+    let progress = LiveProgress::new(&prepared, args.part, terminal);
+    if let Some(part) = args.part {
+        let done = prepared.run_part(part, &|event| progress.event(event));
+        progress.close();
+        return match (done, signals.exit_code()) {
+            (Err(error), Some(code)) if error.is_stop() => {
+                complain(error);
+                Ok(RunVerdict::Stopped(code))
+            }
+            (done, _) => {
+                show_part(&done?, args.json, terminal)?;
+                Ok(RunVerdict::Pruned)
+            }
+        };
+    }
     let report = prepared.run(&|event| progress.event(event));
     progress.close();
     let report = match (report, signals.exit_code()) {
@@ -55,15 +72,53 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
         }
         (report, _) => report?,
     };
-    if !terminal.quiet {
-        terminal.say(summary(&report, terminal).trim_end());
-    }
-    if args.json {
-        let mut stdout = std::io::stdout().lock();
-        serde_json::to_writer_pretty(&mut stdout, &report)?;
-        writeln!(stdout)?;
-    }
+    show(&report, args.json, terminal)?;
     Ok(RunVerdict::Pruned)
+}
+
+/// Prints the summary of a run, and its report where JSON is asked for.
+pub(super) fn show(report: &Report, json: bool, terminal: Terminal) -> anyhow::Result<()> {
+    if !terminal.quiet {
+        terminal.say(summary(report, terminal).trim_end());
+    }
+    if json {
+        print_json(report)?;
+    }
+    Ok(())
+}
+
+/// Prints what one part has done.
+fn show_part(done: &PartReport, json: bool, terminal: Terminal) -> anyhow::Result<()> {
+    for file in &done.files {
+        terminal.say(shown_path(&done.directory.join(file)));
+    }
+    terminal.say(format_args!(
+        "part {}: {} in {} files, in {:.1} s; `swiftprune-wgpu merge` makes the output when all parts are there",
+        done.part,
+        output::bytes(done.bytes),
+        done.files.len(),
+        done.seconds
+    ));
+    if json {
+        print_json(done)?;
+    }
+    Ok(())
+}
+
+pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut stdout, value)?;
+    writeln!(stdout)?;
+    Ok(())
+}
+
+/// The command line, for the report.
+pub(super) fn command_line() -> Vec<String> {
+    // Not `args`, which panics at a path that is not Unicode.
+    let words = std::env::args_os();
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
 }
 
 fn request(args: &Prune) -> anyhow::Result<Request> {
@@ -78,6 +133,7 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     };
     request.tokens = args.tokens;
     request.context = args.context;
+    request.sequential = args.sequential;
     request.device = args.on.device.clone();
     request.threads = args.on.threads.map(usize::from);
     request.overwrite = args.force;
@@ -87,11 +143,8 @@ fn request(args: &Prune) -> anyhow::Result<Request> {
     request.checksum = args.checksum;
     request.card = !args.no_card;
     request.reports.clone_from(&args.report);
-    // Not `args`, which panics at a path that is not Unicode.
-    let words = std::env::args_os();
-    request.command = words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+    request.resume = args.resume;
+    request.command = command_line();
     Ok(request)
 }
 
@@ -126,6 +179,8 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
         compensation.ridge = args.ridge.unwrap_or(compensation.ridge);
         compensation
     });
-    options.squared_error = args.json || !args.report.is_empty();
+    // A shard that is kept counts for a report that is asked for later.
+    let keeps = args.part.is_some() || args.resume;
+    options.squared_error = args.json || !args.report.is_empty() || keeps;
     Ok(options)
 }

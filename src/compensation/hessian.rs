@@ -76,6 +76,16 @@ impl Hessian {
         pairs.map(|(u, d)| d + dot(u, u)).collect()
     }
 
+    /// `H` itself, `[in_features, in_features]`, for tests.
+    #[cfg(test)]
+    pub(crate) fn whole(&self) -> Vec<f64> {
+        let rows = || self.directions.chunks_exact(self.rank);
+        let mut whole: Vec<f64> = rows().flat_map(|u| rows().map(|v| dot(u, v))).collect();
+        let diagonal = whole.iter_mut().step_by(self.diagonal.len() + 1);
+        diagonal.zip(&self.diagonal).for_each(|(h, d)| *h += d);
+        whole
+    }
+
     /// Column factors of the score `w^2 / [H^-1]_jj`, `[in_features]`, the largest 1. `None` where the inverse cannot be had.
     pub(crate) fn column_factors(&self) -> Option<Vec<f32>> {
         let inverse = self.inverse(&vec![1.0; self.diagonal.len()], 0.0)?;
@@ -196,12 +206,14 @@ struct DiagonalAndVectors {
 
 /// A symmetric matrix `D + s V V^T` that rows are multiplied with: two thin products and an elementwise step, in f32.
 #[derive(Debug)]
-pub(super) struct Product {
-    diagonal: Vec<f32>,
+pub(crate) struct Product {
+    /// `D`, `[in_features]`.
+    pub(crate) diagonal: Vec<f32>,
+    /// `s`.
+    pub(crate) sign: f32,
     /// `V`, `[in_features, rank]`, and its transpose, both as they are multiplied with.
     vectors: Tensor,
     transposed: Tensor,
-    sign: f32,
 }
 
 impl Product {
@@ -217,24 +229,22 @@ impl Product {
         })
     }
 
-    /// Rows, `[rows, in_features]`, times the matrix.
-    pub(super) fn of(&self, rows: &[f32]) -> Result<Vec<f32>> {
-        let in_features = self.diagonal.len();
-        let shape = (rows.len() / in_features, in_features);
-        let low = Tensor::from_slice(rows, shape, &Device::Cpu)?;
-        let low = low.matmul(&self.vectors)?.matmul(&self.transposed)?;
-        let mut product = low.flatten_all()?.to_vec1::<f32>()?;
-        widest(
-            #[inline(always)]
-            || {
-                let rows = rows.chunks_exact(in_features);
-                for (product, row) in product.chunks_exact_mut(in_features).zip(rows) {
-                    for ((y, x), d) in product.iter_mut().zip(row).zip(&self.diagonal) {
-                        *y = d * x + self.sign * *y;
-                    }
-                }
-            },
-        );
-        Ok(product)
+    /// `V`, `[in_features, rank]` row-major.
+    ///
+    /// # Errors
+    /// Those of the library for products.
+    pub(crate) fn vectors(&self) -> Result<Vec<f32>> {
+        self.vectors.flatten_all()?.to_vec1()
+    }
+
+    /// `V^T` with rows, `[rows, in_features]`: `[rows, rank]`.
+    pub(super) fn half(&self, rows: &Tensor) -> Result<Tensor> {
+        rows.matmul(&self.vectors)
+    }
+
+    /// `V V^T` with rows, `[rows, in_features]`: what is left to the caller is `D x + s y`, elementwise, for each row `x` and its
+    /// `y` here.
+    pub(super) fn thin(&self, rows: &Tensor) -> Result<Tensor> {
+        self.half(rows)?.matmul(&self.transposed)
     }
 }

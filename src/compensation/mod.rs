@@ -14,7 +14,7 @@ mod rounding;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use hessian::Hessian;
-pub(crate) use mend::Mender;
+pub(crate) use hessian::{Hessian, Product};
+pub(crate) use mend::{MendedRows, Mender};
 pub use options::Compensation;
 pub(crate) use rounding::{decode, round_row};

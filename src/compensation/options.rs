@@ -1,11 +1,11 @@
 //! What can be asked of compensation.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::selection::Selection;
 
 /// How the weights that stay are corrected for those that go.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Compensation {
     /// Columns of the sketch that are used.
@@ -26,8 +26,8 @@ impl Compensation {
         Self {
             rank: if is_pattern { 256 } else { 128 },
             ridge: 0.03,
-            steps: 8,
-            mask_steps: if is_pattern { 10 } else { 0 },
+            steps: if is_pattern { 3 } else { 8 },
+            mask_steps: if is_pattern { 3 } else { 0 },
         }
     }
 }

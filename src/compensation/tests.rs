@@ -127,12 +127,7 @@ fn options(steps: usize) -> Compensation {
 
 const MAX: usize = usize::MAX;
 
-fn mend(
-    hessian: &Hessian,
-    options: Compensation,
-    weights: &[f32],
-    mask: &mut Mask,
-) -> mend::MendedRows {
+fn mend(hessian: &Hessian, options: Compensation, weights: &[f32], mask: &mut Mask) -> MendedRows {
     let mender = Mender::new(hessian, options).unwrap().unwrap();
     let mut never = |_: &[f32]| -> candle_core::Result<Mask> { unreachable!("the mask is given") };
     mender.mend(weights, mask, &mut never).unwrap()

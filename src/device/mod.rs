@@ -10,7 +10,11 @@ pub(crate) mod cpu;
 mod error;
 pub(crate) mod gpu;
 mod info;
+pub(crate) mod mending;
 mod probe;
+pub(crate) mod product;
+pub(crate) mod recorder;
+pub(crate) mod storage;
 pub(crate) mod timing;
 
 pub use choice::DeviceChoice;
@@ -114,6 +118,17 @@ impl Device {
     #[must_use]
     pub fn passed_over(&self) -> &[String] {
         &self.passed_over
+    }
+
+    /// Tries the kernels that mend rows on an adapter, once.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] where they differ from the host's results, [`Error::Failed`].
+    pub(crate) fn check_mending(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Cpu(_) => Ok(()),
+            Backend::Gpu(gpu) => mending::check(gpu),
+        }
     }
 
     pub(crate) const fn backend(&self) -> &Backend {

@@ -3,7 +3,7 @@
 //! Each distinct input of its linear layers is observed as soon as it is there, in the order of
 //! [`DecoderBlock::inputs`].
 
-use super::engine::{Engine, LoadedBlock};
+use super::engine::{BlockPass, Engine, LoadedBlock};
 use super::error::Error;
 use super::experts;
 use super::mixer;
@@ -32,8 +32,16 @@ pub(super) fn will_load(weights: &WeightReader<'_>, block: &DecoderBlock) -> Res
     Ok(())
 }
 
+/// Sequences through a block, with statistics of what comes by, or without.
+pub(super) fn pass<E: Engine>(observes: bool) -> BlockPass<E> {
+    BlockPass {
+        wiring: run,
+        observes,
+    }
+}
+
 /// The hidden state of one sequence through a block.
-pub(super) fn run<E: Engine>(
+fn run<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,
     block: &LoadedBlock<E>,

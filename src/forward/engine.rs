@@ -48,6 +48,14 @@ pub(super) type Wiring<E> = fn(
     &mut <E as Engine>::Tensor,
 ) -> Result<(), Error>;
 
+/// How sequences go through a block.
+pub(super) struct BlockPass<E: Engine> {
+    /// What a block does with one.
+    pub(super) wiring: Wiring<E>,
+    /// Whether statistics are taken of what comes by.
+    pub(super) observes: bool,
+}
+
 /// Some rows of the head.
 #[derive(Clone, Debug)]
 pub(super) struct HeadPart {
@@ -103,13 +111,16 @@ pub(super) trait Engine: Sized {
     fn in_flight(&self, context: usize) -> usize;
 
     /// Sequences through one block, each for itself. Gives what was observed of each, in the order of the calls of
-    /// [`observe`](Self::observe).
+    /// [`observe`](Self::observe); nothing of a pass that does not observe.
     fn run(
         &self,
         block: &LoadedBlock<Self>,
         hidden: &mut [Self::Tensor],
-        wiring: Wiring<Self>,
+        pass: BlockPass<Self>,
     ) -> Result<Vec<Vec<f32>>, Error>;
+
+    /// The same activations once more, in a place of their own.
+    fn copy(&self, x: &Self::Tensor) -> Result<Self::Tensor, Error>;
 
     // --- The primitives of a block.
 

@@ -41,6 +41,21 @@ pub enum Error {
         /// The most there may be.
         longest: usize,
     },
+    /// Block by block on pruned weights, the hidden states of all sequences are in memory at once.
+    #[error(
+        "{tokens} tokens are too many to calibrate block by block on pruned weights: their hidden states take {bytes} bytes, and \
+         at most {limit} are held; at most {fit} tokens would fit"
+    )]
+    TooManyTokens {
+        /// What was to be run.
+        tokens: usize,
+        /// What their hidden states take.
+        bytes: usize,
+        /// What may be held.
+        limit: usize,
+        /// Tokens that would fit.
+        fit: usize,
+    },
     /// The activations are no numbers any more.
     #[error(
         "the activations at {} are not finite: the weights hold NaN or infinities, or are of another model than config.json",

@@ -2,51 +2,8 @@
 //!
 //! To add one: write the shader, declare its uniform block, add a row to [`KERNELS`]; the shader tests iterate that slice.
 
-use crate::shader::{EntryPoint, Shader, shader};
+use crate::shader::{Kernel, kernel, params};
 
-/// One kernel, as the device and the shader tests see it.
-#[derive(Debug)]
-pub struct Kernel {
-    /// Its shader.
-    pub shader: Shader,
-    /// The uniform block in Rust: where each field lies in bytes, in order.
-    pub layout: &'static [(&'static str, usize)],
-}
-
-/// A uniform block, field for field as in its shader.
-macro_rules! params {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
-        #[repr(C)]
-        pub(super) struct $name {
-            $(pub(super) $field: $ty),*
-        }
-
-        impl $name {
-            const LAYOUT: &'static [(&'static str, usize)] =
-                &[$((stringify!($field), std::mem::offset_of!($name, $field))),*];
-        }
-    };
-}
-
-params!(
-    /// A piece of a matrix, and where its product goes.
-    ProductParams {
-        tokens: u32,
-        in_features: u32,
-        out_features: u32,
-        dtype: u32,
-        out_stride: u32,
-        out_first: u32,
-        biased: u32,
-        bias_first: u32,
-        add: u32,
-        first_group_x: u32,
-        first_group_y: u32,
-        scale: f32,
-    }
-);
 params!(
     /// Tokens to normalise.
     NormParams { features: u32, epsilon: f32 }
@@ -155,10 +112,6 @@ params!(
     SiteNormsParams { tokens: u32, features: u32, first: u32, squared: u32 }
 );
 params!(
-    /// Activations to sketch, and where.
-    SketchParams { tokens: u32, features: u32, rank: u32, first: u32 }
-);
-params!(
     /// Rows to take out of a hidden state, or to add to one.
     RowsParams { features: u32 }
 );
@@ -167,111 +120,80 @@ params!(
     LogSumExpParams { rows: u32, first: u32 }
 );
 
-macro_rules! kernel {
-    ($name:literal, $block:ident, $summary:literal, [$($entry_point:literal: $workgroup_size:literal, $bindings:expr);+] $(, with $shared:literal)?) => {
-        Kernel {
-            shader: shader! {
-                name: $name,
-                summary: $summary,
-                files: [$(concat!("shared/", $shared),)? concat!("forward/", $name)],
-                entry_points: [$(EntryPoint {
-                    name: $entry_point,
-                    bindings: &$bindings,
-                    workgroup_size: $workgroup_size,
-                }),+],
-            },
-            layout: $block::LAYOUT,
-        }
-    };
-}
-
 /// Every kernel, in the order in which a block comes to them; the last one is of the head.
 pub static KERNELS: &[Kernel] = &[
     kernel!(
-        "norm",
+        "forward" / "norm",
         NormParams,
         "RMSNorm or LayerNorm of each token",
         ["rms_norm": 256, [0, 1, 2, 4]; "layer_norm": 256, [0, 1, 2, 3, 4]],
         with "reduce"
     ),
     kernel!(
-        "site_norms",
+        "forward" / "site_norms",
         SiteNormsParams,
         "column norms and sums of activations",
         ["site_norms": 256, [0, 1, 2]]
     ),
     kernel!(
-        "sketch",
-        SketchParams,
-        "the second product of a sketch of activations",
-        ["sketch_of": 256, [0, 1, 2, 3]]
-    ),
-    kernel!(
-        "product",
-        ProductParams,
-        "matrix product with stored weights, in f32",
-        ["product": 256, [0, 1, 2, 3, 4]],
-        with "decode"
-    ),
-    kernel!(
-        "heads",
+        "forward" / "heads",
         HeadsParams,
         "norm and rotary embedding of each head",
         ["normalise_heads": 64, [0, 2, 3, 4]; "turn_heads": 64, [0, 1, 4]],
         with "reduce"
     ),
     kernel!(
-        "copy_heads",
+        "forward" / "copy_heads",
         CopyHeadsParams,
         "a part of every head from one place to another",
         ["copy_heads": 64, [0, 1, 2]]
     ),
     kernel!(
-        "attention",
+        "forward" / "attention",
         AttentionParams,
         "causal grouped-query attention",
         ["attention": 256, [0, 1, 2, 3, 4]]
     ),
     kernel!(
-        "convolution",
+        "forward" / "convolution",
         ConvolutionParams,
         "causal convolution of each channel",
         ["convolution": 64, [0, 1, 2, 3]]
     ),
     kernel!(
-        "state_space",
+        "forward" / "state_space",
         StateSpaceParams,
         "the recurrence of Mamba 1 and 2",
         ["state_space": 64, [0, 1, 2, 3]],
         with "softplus"
     ),
     kernel!(
-        "delta_net",
+        "forward" / "delta_net",
         DeltaNetParams,
         "the recurrence of gated delta nets",
         ["delta_net": 64, [0, 1, 2, 3]],
         with "softplus"
     ),
     kernel!(
-        "activation",
+        "forward" / "activation",
         ActivationParams,
         "SiLU, GELU and others, with or without a gate",
         ["gated": 256, [0, 1, 2]; "plain": 256, [0, 1]]
     ),
     kernel!(
-        "rows",
+        "forward" / "rows",
         RowsParams,
         "rows of some tokens out of a hidden state, and back into one",
         ["gather": 256, [0, 1, 2, 3]; "scatter": 256, [0, 1, 2, 3]]
     ),
     kernel!(
-        "elementwise",
+        "forward" / "elementwise",
         ElementwiseParams,
         "scaled sums, products with a number, clipping, soft caps",
         ["add_scaled": 256, [0, 1, 2]; "scaled": 256, [0, 1, 2]; "clip_all": 256, [0, 2]; "soft_cap": 256, [0, 2]]
     ),
     kernel!(
-        "log_sum_exp",
+        "forward" / "log_sum_exp",
         LogSumExpParams,
         "what a loss needs of some logits",
         ["log_sum_exp": 256, [0, 1, 2, 3]],

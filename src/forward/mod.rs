@@ -20,6 +20,7 @@ mod mixer;
 mod mlp;
 mod progress;
 mod recurrence;
+mod sequential;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use engine::Engine;
 pub use error::Error;
 use progress::Meter;
 pub use progress::Progress;
+pub(crate) use sequential::GoOn;
 use statistics::{Statistic, StatisticSums};
 pub(crate) use weights::WeightOverlay;
 use weights::WeightReader;
@@ -154,9 +156,7 @@ impl<'a> Forward<'a> {
         progress: &dyn Fn(Progress),
         take: &mut dyn FnMut(SiteStatistics) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut statistics = vec![Statistic::ColumnNorms, Statistic::Tokens];
-        statistics.extend(self.means.then_some(Statistic::ColumnSums));
-        statistics.extend(sketch_rank.map(Statistic::Sketch));
+        let statistics = self.taken(sketch_rank);
         let mut failed = None;
         let mut take_all = |of_block: Vec<SiteStatistics>| {
             let result = of_block.into_iter().try_for_each(&mut *take);
@@ -177,6 +177,50 @@ impl<'a> Forward<'a> {
             Some(error) => Err(error),
             None => Ok(result?),
         }
+    }
+
+    /// The statistics of each block's inputs once the blocks before it have the weights that `take` makes of them: it is handed
+    /// what was observed of a block, and has the sequences go on through that block with other weights. See `sequential.rs`.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`], and what `take` gives.
+    pub(crate) fn statistics_on_pruned<E: From<Error>>(
+        &self,
+        sequences: &[&[u32]],
+        sketch_rank: Option<usize>,
+        progress: &dyn Fn(Progress),
+        take: &mut dyn FnMut(Vec<SiteStatistics>, GoOn<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let statistics = self.taken(sketch_rank);
+        let tokens = sequences.iter().map(|s| s.len()).sum();
+        sequential::check(tokens, self.architecture.hidden_size)?;
+        let mut failed = None;
+        let mut take_all = |of_block: Vec<SiteStatistics>, go_on: GoOn<'_>| {
+            take(of_block, go_on).map_err(|error| {
+                failed = Some(error);
+                Error::Engine("a block could not be pruned".to_owned())
+            })
+        };
+        let result = with_engine!(self, sequences, &statistics, |engine| sequential::run(
+            self,
+            &engine,
+            &statistics,
+            sequences,
+            progress,
+            &mut take_all
+        ));
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(result?),
+        }
+    }
+
+    /// What is observed of every input.
+    fn taken(&self, sketch_rank: Option<usize>) -> Vec<Statistic> {
+        let mut statistics = vec![Statistic::ColumnNorms, Statistic::Tokens];
+        statistics.extend(self.means.then_some(Statistic::ColumnSums));
+        statistics.extend(sketch_rank.map(Statistic::Sketch));
+        statistics
     }
 
     /// The statistics of a block's sites, out of what was observed there.
@@ -426,7 +470,7 @@ impl<'a> Forward<'a> {
                 .zip(sequences.chunks(in_flight));
             for (hidden, sequences) in chunks {
                 // In the order of the sequences, whatever the order they were done in.
-                for observed in engine.run(&block, hidden, block::run)? {
+                for observed in engine.run(&block, hidden, block::pass(true))? {
                     see(Seen::Numbers(index, &observed))?;
                 }
                 meter.step(sequences.iter().map(|s| s.len()).sum());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::Forward;
+use super::{Error, Forward, WeightOverlay};
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceChoice, devices};
 use crate::model::{Architecture, FeedForward, Linear, Projections};
@@ -87,6 +87,15 @@ fn join(tensor: &str, layers: Vec<&mut Linear>) {
     }
 }
 
+/// The CPU, and every adapter here.
+fn every_device() -> impl Iterator<Item = Device> {
+    let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
+    let adapters = devices().into_iter();
+    let adapters = adapters.map(|info| DeviceChoice::Index(info.index.unwrap()));
+    let adapters = adapters.map(|choice| Device::open(&choice).unwrap());
+    std::iter::once(cpu).chain(adapters)
+}
+
 #[test]
 fn joined_and_transposed_tensors_give_what_the_plain_ones_do() {
     let dir = stored_otherwise();
@@ -114,11 +123,7 @@ fn joined_and_transposed_tensors_give_what_the_plain_ones_do() {
     assert_eq!(readers[6], ["model.layers.1.gate_up.weight"]);
 
     let tokens: Vec<u32> = (0..40).map(|i| (i * i * 7 + 3) % 80).collect();
-    let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
-    let adapters = devices().into_iter();
-    let adapters = adapters.map(|info| DeviceChoice::Index(info.index.unwrap()));
-    let adapters = adapters.map(|choice| Device::open(&choice).unwrap());
-    for device in std::iter::once(cpu).chain(adapters) {
+    for device in every_device() {
         let run = |architecture| {
             let forward = Forward::new(&checkpoint, architecture, &device);
             let statistics = forward.statistics(&[&tokens], &|_| {}).unwrap();
@@ -127,4 +132,81 @@ fn joined_and_transposed_tensors_give_what_the_plain_ones_do() {
         };
         assert_eq!(run(&joined), run(&plain), "{}", device.info());
     }
+}
+
+/// Weights as they are in the files.
+#[derive(Debug)]
+struct AsTheyAre;
+
+impl WeightOverlay for AsTheyAre {
+    fn read(&self, _: &str, _: u64, _: &mut [u8]) -> Result<bool, Error> {
+        Ok(false)
+    }
+}
+
+/// One matrix of zeros.
+#[derive(Debug)]
+struct Without(&'static str);
+
+impl WeightOverlay for Without {
+    fn read(&self, tensor: &str, _: u64, bytes: &mut [u8]) -> Result<bool, Error> {
+        if tensor != self.0 {
+            return Ok(false);
+        }
+        bytes.fill(0);
+        Ok(true)
+    }
+}
+
+/// Column norms of every site, block by block on what the blocks before give with other weights.
+fn block_by_block(forward: &Forward<'_>, overlay: &dyn WeightOverlay) -> Vec<Vec<f32>> {
+    let mut all = Vec::new();
+    let take = &mut |sites: Vec<super::SiteStatistics>, go_on: super::GoOn<'_>| {
+        let norms = sites.into_iter().map(|site| {
+            assert!(site.sketch.is_some());
+            site.column_norms
+        });
+        all.extend(norms);
+        go_on(overlay)
+    };
+    let sequences = sequences();
+    let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    forward
+        .statistics_on_pruned::<Error>(&sequences, Some(4), &|_| {}, take)
+        .unwrap();
+    all
+}
+
+fn sequences() -> Vec<Vec<u32>> {
+    let tokens = |first: u32, count| (0..count).map(|i| (first + 7 * i) % 80).collect();
+    vec![tokens(1, 24), tokens(5, 24), tokens(11, 9)]
+}
+
+#[test]
+fn block_by_block_on_unchanged_blocks_sees_what_one_pass_sees() {
+    let checkpoint = Checkpoint::open_path(&original()).unwrap();
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let owned = sequences();
+    let sequences: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+    for device in every_device() {
+        let forward = Forward::new(&checkpoint, &architecture, &device);
+        let at_once = forward.statistics(&sequences, &|_| {}).unwrap();
+        let at_once: Vec<_> = at_once.into_iter().map(|site| site.column_norms).collect();
+        let info = device.info();
+        assert_eq!(block_by_block(&forward, &AsTheyAre), at_once, "{info}");
+
+        // What a block is pruned to shows in the next one, and in it alone.
+        let without = Without("model.layers.0.mlp.down_proj.weight");
+        let changed = block_by_block(&forward, &without);
+        let in_first = architecture.sites().filter(|site| site.block == 0).count();
+        assert_eq!(changed[..in_first], at_once[..in_first], "{info}");
+        assert_ne!(changed[in_first], at_once[in_first], "{info}");
+    }
+}
+
+#[test]
+fn more_tokens_than_hidden_states_are_held_of_are_refused_with_what_would_fit() {
+    super::sequential::check(1 << 14, 4096).unwrap();
+    let refused = super::sequential::check((1 << 14) + 1, 4096).unwrap_err();
+    assert!(matches!(refused, Error::TooManyTokens { fit: 16_384, .. }));
 }

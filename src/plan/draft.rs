@@ -93,6 +93,22 @@ impl Draft {
         Ok(draft)
     }
 
+    /// The same draft of some of its tensors, without norms.
+    pub(super) fn of_tensors(&self, tensors: Vec<PlannedTensor>) -> Self {
+        Self {
+            checkpoint: self.checkpoint.clone(),
+            norms: NormsSource::None,
+            stand_ins: StandIns::default(),
+            score: self.score,
+            blocks: Vec::new(),
+            is_allocated: self.is_allocated,
+            options: self.options.clone(),
+            tensors,
+            left_dense: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// What is read.
     #[must_use]
     pub const fn checkpoint(&self) -> &Checkpoint {

@@ -169,4 +169,26 @@ impl Draft {
         self.norms = NormsSource::Read(norms);
         Ok(self)
     }
+
+    /// A plan for those tensors alone that these norms are of, as this draft has them: for weights that are pruned before all
+    /// norms are there.
+    ///
+    /// # Errors
+    /// [`Error::NotAllocated`], [`Error::Norms`].
+    pub(crate) fn part(&self, norms: Norms) -> Result<Plan, Error> {
+        if !self.is_allocated() {
+            return Err(Error::NotAllocated);
+        }
+        let mut tensors = Vec::new();
+        for (tensor, target) in self.pruned() {
+            let expert = (target.experts > 1).then_some(0);
+            if norms.get(&tensor.name, expert, target.in_features)? != Lookup::Absent {
+                tensors.push(tensor.clone());
+            }
+        }
+        let mut part = self.of_tensors(tensors);
+        part.stand_ins = StandIns::of(&norms, part.pruned(), part.score().about_mean)?;
+        part.norms = NormsSource::Read(norms);
+        Ok(Plan(part))
+    }
 }

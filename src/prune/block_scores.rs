@@ -33,7 +33,7 @@ pub fn block_scores(
     if let NormsSource::ToMeasure(_) = draft.norms_source() {
         return Err(plan::Error::NotMeasured.into());
     }
-    let (matrices, pieces) = pieces::cut(draft, |matrix| chunk_rows(matrix, false));
+    let (matrices, pieces) = pieces::cut(draft, None, |matrix| chunk_rows(matrix, false));
     let mut block_of = vec![None; draft.tensors().len()];
     for (index, block) in draft.blocks().iter().enumerate() {
         block

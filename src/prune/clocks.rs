@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Time per stage, summed over threads; stages overlap, so they add up to more than the wall time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stages {
     /// Reading rows.
@@ -29,6 +31,17 @@ pub(super) enum Stage {
     Prune,
     Write,
     Copy,
+}
+
+impl std::ops::AddAssign for Stages {
+    fn add_assign(&mut self, other: Self) {
+        self.read += other.read;
+        self.upload += other.upload;
+        self.wait += other.wait;
+        self.prune += other.prune;
+        self.write += other.write;
+        self.copy += other.copy;
+    }
 }
 
 /// Nanoseconds per stage.

@@ -150,7 +150,8 @@ impl<'a> Shared<'a> {
                     let _clock = job.clocks.run(Stage::Prune);
                     let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
-                    let apply = || job.apply(matrix, &recipe, mask, chunk.bytes_mut());
+                    let bytes = chunk.bytes_mut();
+                    let apply = || job.apply(matrix, &recipe, mask, bytes, mend::by_host(&recipe));
                     match products {
                         Some(products) => products.install(apply)?,
                         None => apply()?,

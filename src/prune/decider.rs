@@ -3,21 +3,68 @@
 //! The host keeps the bytes of a chunk until its mask is there, and a mask has the same bits wherever it is made. So a
 //! device that is lost in the middle, or has no memory left, costs time and nothing else.
 
-use std::cell::Cell;
+use std::sync::Arc;
 
 use super::clocks::Stage;
+use super::error::Error as PruneError;
 use super::job::Job;
+use super::mend;
+use crate::compensation::{MendedRows, Mender};
 use crate::device::gpu::{Gpu, Pending, Piece};
+use crate::device::mending::RowMender;
 use crate::device::{Error, cpu};
 use crate::mask::Mask;
 use crate::recipe::{Rows, WeightStatistics};
+use crate::selection::Selection;
 
 pub(super) struct Decider<'a> {
     job: &'a Job<'a>,
     gpu: &'a Gpu,
     /// Threads of the CPU, should it take over.
     threads: usize,
-    has_failed: Cell<bool>,
+}
+
+/// What the device gives, unless it has failed, now or before.
+fn unless_failed<T>(job: &Job<'_>, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
+    if job.has_device_failed() {
+        return None;
+    }
+    work().map_err(|error| job.device_failed(error)).ok()
+}
+
+/// Who mends the rows of a run on a GPU, likewise. What a device has begun is begun anew by the CPU.
+pub(super) struct RowMenders<'a> {
+    job: &'a Job<'a>,
+    on_device: RowMender<'a>,
+}
+
+impl<'a> RowMenders<'a> {
+    pub(super) fn new(job: &'a Job<'a>, gpu: &'a Gpu) -> Self {
+        Self {
+            job,
+            on_device: RowMender::new(gpu),
+        }
+    }
+
+    /// Mends rows of a matrix that are selected so.
+    pub(super) fn mend(
+        &mut self,
+        mender: &Arc<Mender>,
+        selection: Selection,
+        weights: &[f32],
+        mask: &mut Mask,
+    ) -> Result<MendedRows, PruneError> {
+        if RowMender::can_mend(mender, &selection) {
+            let mut chosen = mask.clone();
+            let on_device = &mut self.on_device;
+            let work = || on_device.mend(mender, selection, weights, &mut chosen);
+            if let Some(mended) = unless_failed(self.job, work) {
+                *mask = chosen;
+                return Ok(mended);
+            }
+        }
+        mend::on_host(mender, selection, weights, mask)
+    }
 }
 
 /// Bytes of rows that the host adds up itself.
@@ -32,23 +79,12 @@ impl<'a> Decider<'a> {
             job,
             gpu,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
-            has_failed: Cell::new(false),
         }
     }
 
     /// What the device gives, unless it has failed.
     fn on_device<T>(&self, work: impl FnOnce(&Gpu) -> Result<T, Error>) -> Option<T> {
-        if self.has_failed.get() {
-            return None;
-        }
-        match work(self.gpu) {
-            Ok(done) => Some(done),
-            Err(error) => {
-                self.has_failed.set(true);
-                self.job.device_failed(error);
-                None
-            }
-        }
+        unless_failed(self.job, || work(self.gpu))
     }
 
     /// What the score of the run takes of some rows; of few weights it is counted here, in less time than the device takes to

@@ -10,7 +10,7 @@ use super::pieces;
 use super::{mend, menders};
 use crate::checkpoint::Reader;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, mending};
 use crate::plan::Draft;
 use crate::recipe::{Recipe, Rows};
 
@@ -42,13 +42,13 @@ fn mending(draft: &Draft, device: &Device) -> u64 {
     let Some(compensation) = draft.options().compensation else {
         return 0;
     };
-    let threads = match device.backend() {
-        Backend::Cpu(cpu) => cpu.threads() as u64,
-        Backend::Gpu(_) => 1,
-    };
     let widest = draft.pruned().map(|(_, target)| target.in_features).max();
     let widest = widest.unwrap_or(0);
-    menders::memory(widest, compensation.rank) + threads * mend::memory(widest)
+    let rows = match device.backend() {
+        Backend::Cpu(cpu) => cpu.threads() as u64 * mend::memory(widest),
+        Backend::Gpu(gpu) => mending::host_memory(gpu, widest, compensation.rank),
+    };
+    menders::memory(widest, compensation.rank) + rows
 }
 
 /// How long the device would compute, measured by deciding one chunk of the plan's largest matrix; `None` for a plan
@@ -62,7 +62,7 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     if draft.options().compensation.is_some() {
         return Ok(None);
     }
-    let (matrices, _) = pieces::cut(draft, |_| usize::MAX);
+    let (matrices, _) = pieces::cut(draft, None, |_| usize::MAX);
     let Some(matrix) = matrices
         .iter()
         .max_by_key(|matrix| matrix.target.out_features * matrix.row_bytes())

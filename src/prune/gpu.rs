@@ -8,10 +8,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::chunk::Chunk;
 use super::clocks::Stage;
-use super::decider::{Decider, Undecided};
+use super::decider::{Decider, RowMenders, Undecided};
 use super::error::Error;
 use super::job::Job;
 use super::matrix::Matrix;
+use super::menders::InputMender;
 use super::pieces::Piece;
 use super::shared_recipe::MatrixRecipe;
 use crate::device::gpu::{self, CHUNKS_IN_FLIGHT, Gpu};
@@ -77,7 +78,7 @@ pub(super) fn run(job: &Job<'_>, gpu: &Gpu) {
         // A stage that fails drops its ends of the channels, and so ends the others.
         scope.spawn(|| settle(job, copies(job)));
         scope.spawn(move || settle(job, read(job, &to_device, &used)));
-        scope.spawn(move || settle(job, prune(job, &from_device, &to_writer)));
+        scope.spawn(move || settle(job, prune(job, gpu, &from_device, &to_writer)));
         scope.spawn(move || settle(job, write(job, &from_pruner, &to_reader)));
         settle(
             job,
@@ -242,9 +243,11 @@ fn weights<'c>(matrix: &Matrix<'_>, chunk: &'c Chunk) -> Rows<'c> {
 
 fn prune(
     job: &Job<'_>,
+    gpu: &Gpu,
     from_device: &Receiver<Decided>,
     to_writer: &SyncSender<Pruned>,
 ) -> Result<(), Error> {
+    let mut menders = RowMenders::new(job, gpu);
     for Decided {
         matrix: index,
         rows,
@@ -260,7 +263,11 @@ fn prune(
         let before = job.kept(&chunk);
         let mut counts = {
             let _clock = job.clocks.run(Stage::Prune);
-            job.apply(matrix, &recipe, mask, chunk.bytes_mut())?
+            let selection = recipe.recipe.selection;
+            let mend_rows = |of_input: &InputMender, weights: &[f32], mask: &mut Mask| {
+                menders.mend(&of_input.mender, selection, weights, mask)
+            };
+            job.apply(matrix, &recipe, mask, chunk.bytes_mut(), mend_rows)?
         };
         job.weigh(matrix, before, &chunk, &mut counts)?;
         job.count(matrix, rows.clone(), counts)?;

@@ -7,7 +7,7 @@ use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::menders::Menders;
+use super::menders::{InputMender, Menders};
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::recipes;
@@ -15,6 +15,7 @@ use super::shared_recipe::MatrixRecipe;
 use super::tally::Tally;
 use super::weigh;
 use crate::checkpoint::{Output, Reader};
+use crate::compensation::MendedRows;
 use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
@@ -50,15 +51,16 @@ pub(super) struct JobResult {
 }
 
 impl<'a> Job<'a> {
-    /// Opens the input and cuts the plan; `chunk_rows` says how many rows of a matrix go together.
+    /// Opens the input and cuts the plan, or one shard of it; `chunk_rows` says how many rows of a matrix go together.
     pub(super) fn new(
         plan: &'a Plan,
+        only: Option<usize>,
         output: &'a Output,
         chunk_rows: impl Fn(&Matrix<'_>) -> usize,
         progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
         stop: &'a Stop,
     ) -> Result<Self, Error> {
-        let (matrices, pieces) = pieces::cut(plan, chunk_rows);
+        let (matrices, pieces) = pieces::cut(plan, only, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
         Ok(Self {
             plan,
@@ -106,13 +108,19 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Tells that the device has failed, and the CPU goes on.
+    /// Tells, once, that the device has failed, and the CPU goes on.
     pub(super) fn device_failed(&self, error: device::Error) {
-        (self.progress)(PruneEvent::DeviceFailed(&error));
-        self.device_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        let mut failure = (self.device_failure.lock()).unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            (self.progress)(PruneEvent::DeviceFailed(&error));
+            *failure = Some(error);
+        }
+    }
+
+    /// Whether the device has failed: it is not asked again.
+    pub(super) fn has_device_failed(&self) -> bool {
+        let failure = self.device_failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Adds the sums of some rows of a matrix to those that its recipe waits for.
@@ -146,15 +154,16 @@ impl<'a> Job<'a> {
         recipes::recipe(self.plan, &self.menders, matrix, sums)
     }
 
-    /// Prunes rows in place by `mask`, mends them where that is asked for, and counts.
+    /// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
     pub(super) fn apply(
         &self,
         matrix: &Matrix<'_>,
         recipe: &MatrixRecipe,
         mask: Mask,
         bytes: &mut [u8],
+        mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
     ) -> Result<Counts, Error> {
-        recipes::apply(self.plan, matrix, recipe, mask, bytes)
+        recipes::apply(self.plan, matrix, recipe, mask, bytes, mend_rows)
     }
 
     /// Rows as they are before they are pruned, where somebody wants to know what their output loses.
@@ -287,7 +296,7 @@ mod tests {
         let plan = Plan::new(checkpoint, options, None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         let stop = Stop::new();
-        check(Job::new(&plan, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
+        check(Job::new(&plan, None, &output, |_| usize::MAX, &|_| (), &stop).unwrap());
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use candle_core::Error as CandleError;
 
 use super::error::Error;
-use crate::compensation::{Mender, decode, round_row};
+use super::menders::InputMender;
+use super::shared_recipe::MatrixRecipe;
+use crate::compensation::{MendedRows, Mender, decode, round_row};
 use crate::counts::Counts;
 use crate::device::cpu;
 use crate::dtype::Dtype;
 use crate::mask::Mask;
 use crate::recipe::{Factors, Recipe, Rows};
+use crate::selection::Selection;
 
 /// Bytes that the f32 values of the rows which are mended together may take: small enough that the steps' other values stay in
 /// a core's cache with them.
@@ -32,11 +35,11 @@ pub(super) const fn memory(in_features: usize) -> u64 {
     (12 * 4 * rows_together(in_features) * in_features) as u64
 }
 
-/// Prunes rows by `mask` where they lie, mends them, and counts. A row that cannot be mended (a weight that is not finite, a
+/// Prunes rows by `mask` where they lie, has them mended, and counts: `mend_rows` gets them as f32, `[rows, in_features]` and
+/// finite. A row that cannot be mended (a weight that is not finite, a
 /// value that its dtype has no room for) is pruned alone.
 pub(super) fn mend(
-    mender: &Mender,
-    recipe: &Recipe,
+    mend_rows: impl FnOnce(&[f32], &mut Mask) -> Result<MendedRows, Error>,
     (dtype, in_features): (Dtype, usize),
     bytes: &mut [u8],
     mut mask: Mask,
@@ -53,21 +56,8 @@ pub(super) fn mend(
             is_finite
         })
         .collect();
-    // By the rule of the recipe; the scores are the values themselves.
-    let by_value = Recipe {
-        selection: recipe.selection,
-        factors: Factors::new(vec![1.0; in_features], None),
-    };
     let of_score = mask.clone();
-    let mut choose = |values: &[f32]| -> Result<Mask, Error> {
-        let bytes = bytemuck::cast_slice(values);
-        Ok(cpu::mask(
-            Rows::new(Dtype::F32, in_features, bytes),
-            0,
-            &by_value,
-        ))
-    };
-    let mended = mender.mend(&weights, &mut mask, &mut choose)?;
+    let mended = mend_rows(&weights, &mut mask)?;
 
     let mut counts = Counts::default();
     let row_bytes = in_features * dtype.size();
@@ -93,11 +83,52 @@ pub(super) fn mend(
                 }
             }
         } else {
-            counts += of_score.row(row).apply(dtype, bytes, squares);
+            counts += of_score.part(row..row + 1).apply(dtype, bytes, squares);
             counts.rows_not_mended += 1;
         }
     }
     Ok(counts)
+}
+
+/// What mends the rows of a matrix here.
+pub(super) fn by_host(
+    recipe: &MatrixRecipe,
+) -> impl Fn(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error> {
+    let selection = recipe.recipe.selection;
+    move |of_input, weights, mask| on_host(&of_input.mender, selection, weights, mask)
+}
+
+/// Mends rows here, a few at a time.
+pub(super) fn on_host(
+    mender: &Mender,
+    selection: Selection,
+    weights: &[f32],
+    mask: &mut Mask,
+) -> Result<MendedRows, Error> {
+    let in_features = mask.in_features;
+    // By the rule of the recipe; the scores are the values themselves.
+    let by_value = Recipe {
+        selection,
+        factors: Factors::new(vec![1.0; in_features], None),
+    };
+    let mut choose = |values: &[f32]| -> Result<Mask, Error> {
+        let bytes = bytemuck::cast_slice(values);
+        let rows = Rows::new(Dtype::F32, in_features, bytes);
+        Ok(cpu::mask(rows, 0, &by_value))
+    };
+    let mut all: Option<MendedRows> = None;
+    let rows = rows_together(in_features);
+    for (index, weights) in weights.chunks((rows * in_features).max(1)).enumerate() {
+        let rows = index * rows..mask.rows.min((index + 1) * rows);
+        let mut part = mask.part(rows.clone());
+        let mended = mender.mend(weights, &mut part, &mut choose)?;
+        mask.set_part(rows.start, &part);
+        match &mut all {
+            None => all = Some(mended),
+            Some(all) => all.extend(mended),
+        }
+    }
+    all.map_or_else(|| Ok(MendedRows::default()), Ok)
 }
 
 impl From<CandleError> for Error {

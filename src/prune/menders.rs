@@ -21,7 +21,7 @@ pub(super) const fn memory(in_features: usize, rank: usize) -> u64 {
 pub(super) struct InputMender {
     /// Column factors of the score with the inverse Hessian.
     pub(super) column_factors: Option<Vec<f32>>,
-    pub(super) mender: Mender,
+    pub(super) mender: Arc<Mender>,
 }
 
 /// `None` where the input has no Hessian that can be used.
@@ -79,7 +79,7 @@ fn make(
     let of_input = |mender| {
         Arc::new(InputMender {
             column_factors: hessian.column_factors(),
-            mender,
+            mender: Arc::new(mender),
         })
     };
     Ok(mender.map(of_input))

@@ -40,3 +40,16 @@ pub struct Outcome {
     /// Why the device did not do all of it.
     pub device_failure: Option<device::Error>,
 }
+
+/// What pruning one shard did.
+#[derive(Debug)]
+pub(crate) struct ShardOutcome {
+    /// What pruning did, per tensor of the plan; none for those that are copied, and for those of other shards.
+    pub counts: Vec<Option<Counts>>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Where that time went.
+    pub stages: Stages,
+    /// What the device failed at, if the CPU did the rest.
+    pub device_failure: Option<device::Error>,
+}

@@ -21,15 +21,19 @@ pub(super) enum Piece {
 
 /// Every matrix of the plan, and every piece of its work in the order of the bytes.
 ///
-/// `chunk_rows` says how many rows of a matrix go together.
+/// `chunk_rows` says how many rows of a matrix go together. With a number in `only`, the work of that shard alone.
 pub(super) fn cut<'a>(
     draft: &'a Draft,
+    only: Option<usize>,
     chunk_rows: impl Fn(&Matrix<'_>) -> usize,
 ) -> (Vec<Matrix<'a>>, Vec<Piece>) {
     let wants_sums = draft.score().weights != WeightsUse::Unused;
     let (mut matrices, mut pieces) = (Vec::new(), Vec::new());
     let mut copying: Option<(usize, Range<u64>)> = None;
     for (index, tensor) in draft.tensors().iter().enumerate() {
+        if only.is_some_and(|only| only != tensor.shard) {
+            continue;
+        }
         let end = tensor.offset + tensor.len;
         let Action::Prune {
             target,

@@ -13,6 +13,7 @@ use super::chunk::Chunk;
 use super::cpu::{chunk_rows, products};
 use super::error::Error;
 use super::matrix::Matrix;
+use super::mend;
 use super::menders::Menders;
 use super::pieces;
 use super::recipes;
@@ -51,7 +52,7 @@ impl<'a> PrunedWeights<'a> {
     /// # Errors
     /// [`Error::Checkpoint`] for files that cannot be opened.
     pub(crate) fn new(plan: &'a Plan, threads: usize, stop: &'a Stop) -> Result<Self, Error> {
-        let (matrices, _) = pieces::cut(plan, |_| usize::MAX);
+        let (matrices, _) = pieces::cut(plan, None, |_| usize::MAX);
         let mut of_tensor: HashMap<&str, Range<usize>> = HashMap::new();
         for (index, matrix) in matrices.iter().enumerate() {
             let name = plan.tensors()[matrix.tensor].name.as_str();
@@ -169,7 +170,14 @@ impl<'a> PrunedWeights<'a> {
     ) -> Result<Counts, Error> {
         matrix.read(&self.reader, rows.clone(), chunk)?;
         let mask = cpu::mask(weights(matrix, chunk), rows.start, &recipe.recipe);
-        let counts = recipes::apply(self.plan, matrix, recipe, mask, chunk.bytes_mut())?;
+        let counts = recipes::apply(
+            self.plan,
+            matrix,
+            recipe,
+            mask,
+            chunk.bytes_mut(),
+            mend::by_host(recipe),
+        )?;
         recipes::check(self.plan, matrix, rows, &counts)?;
         Ok(counts)
     }

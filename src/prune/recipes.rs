@@ -6,8 +6,9 @@ use std::ops::Range;
 use super::error::Error;
 use super::matrix::Matrix;
 use super::mend;
-use super::menders::Menders;
+use super::menders::{InputMender, Menders};
 use super::shared_recipe::{MatrixRecipe, Mending};
+use crate::compensation::MendedRows;
 use crate::counts::Counts;
 use crate::mask::Mask;
 use crate::plan::Plan;
@@ -46,13 +47,14 @@ pub(super) fn recipe(
     Ok(MatrixRecipe { recipe, mending })
 }
 
-/// Prunes rows in place by `mask`, mends them where that is asked for, and counts.
+/// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
 pub(super) fn apply(
     plan: &Plan,
     matrix: &Matrix<'_>,
     recipe: &MatrixRecipe,
     mask: Mask,
     bytes: &mut [u8],
+    mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
 ) -> Result<Counts, Error> {
     let squares = plan.options().squared_error;
     match &recipe.mending {
@@ -62,14 +64,11 @@ pub(super) fn apply(
             counts.rows_not_mended += mask.rows as u64;
             Ok(counts)
         }
-        Mending::By(of_input) => mend::mend(
-            &of_input.mender,
-            &recipe.recipe,
-            (matrix.dtype, matrix.target.in_features),
-            bytes,
-            mask,
-            squares,
-        ),
+        Mending::By(of_input) => {
+            let rows = (matrix.dtype, matrix.target.in_features);
+            let mend_rows = |weights: &[f32], mask: &mut Mask| mend_rows(of_input, weights, mask);
+            mend::mend(mend_rows, rows, bytes, mask, squares)
+        }
     }
 }
 

@@ -106,7 +106,9 @@ pub fn verify_until(
         });
     }
     let readers = [Reader::open(original)?, Reader::open(output)?];
-    let (matrices, pieces) = pieces::cut(draft, |matrix| CHUNK_BYTES / matrix.row_bytes().max(1));
+    let (matrices, pieces) = pieces::cut(draft, None, |matrix| {
+        CHUNK_BYTES / matrix.row_bytes().max(1)
+    });
     // Copies of another tensor's size are compared a chunk at a time, too.
     let work = Verification {
         draft,

@@ -2,14 +2,41 @@
 
 use std::path::Path;
 
+use super::error::Error;
+use super::event::Event;
 use crate::checkpoint::{Checkpoint, Source};
-use crate::plan::Options;
-use crate::report::{Card, Report};
+use crate::plan::{Options, Plan};
+use crate::report::{Card, REPORT_JSON, Report};
 use crate::selection::Selection;
 use crate::untrusted::shown_path;
 
+/// Adds the card to an output directory, beside which there is a README.md or none, with the report.
+///
+/// # Errors
+/// [`Error::Report`].
+pub(super) fn write(
+    report: &mut Report,
+    plan: &Plan,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<(), Error> {
+    if !report.output.is_dir() {
+        return Ok(());
+    }
+    let card = card(report, plan.checkpoint(), plan.options());
+    let written = card.write(&report.output, report);
+    let said = written.map_err(|reason| Error::Report {
+        path: report.output.join(REPORT_JSON),
+        reason,
+    })?;
+    if let Some(warning) = said {
+        tell(Event::Warning(&warning));
+        report.warnings.push(warning);
+    }
+    Ok(())
+}
+
 /// The card of a finished run.
-pub(super) fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
+fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
     let percent = |fraction: f64| format!("{:.2} %", 100.0 * fraction);
     let (prunable, all) = (&report.prunable, &report.all_weights);
     let mut facts = vec![

@@ -71,6 +71,21 @@ impl DevicePair {
         }
     }
 
+    /// Tries what mending takes of the device, before weights are mended, as [`Self::prepare_forward`] does.
+    ///
+    /// # Errors
+    /// As [`Self::prepare_forward`].
+    pub fn prepare_mending(&mut self) -> Result<(), device::Error> {
+        match self.pruning().check_mending() {
+            Err(error) if self.is_auto => {
+                self.passed_over.push(error.to_string());
+                self.failed();
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
     /// Why devices that were preferred are not used, a sentence each.
     #[must_use]
     pub fn passed_over(&self) -> &[String] {

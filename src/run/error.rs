@@ -6,7 +6,7 @@ use super::event::Phase;
 use crate::error::Kind;
 use crate::prune::VerifyError;
 use crate::untrusted::shown_path;
-use crate::{calibration, checkpoint, device, norms, plan, prune};
+use crate::{calibration, checkpoint, device, norms, parts, plan, prune};
 
 /// Why a run was given up; no output appeared.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,27 @@ pub enum Error {
     /// The plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// Block by block on pruned blocks, and nothing is calibrated in this run.
+    #[error(
+        "block by block on pruned blocks, the norms are measured while pruning; here {}",
+        match norms {
+            Some(path) => format!("they are read from {}", shown_path(path)),
+            None => "none are measured".to_owned(),
+        }
+    )]
+    NothingMeasured {
+        /// The file of the norms, if there is one.
+        norms: Option<PathBuf>,
+    },
+    /// Block by block on pruned blocks, and the sparsity is shared out by the scores of all blocks.
+    #[error(
+        "the allocation {allocation} goes by the scores of all blocks, which are not known while a block is pruned before the \
+         next one is calibrated"
+    )]
+    AllocationNeedsAllBlocks {
+        /// The rule.
+        allocation: &'static str,
+    },
     /// Pruning.
     #[error(transparent)]
     Prune(#[from] prune::Error),
@@ -58,6 +79,25 @@ pub enum Error {
         /// The output, if it is in place.
         output: Option<PathBuf>,
     },
+    /// Parts of a run that cannot be made, kept or merged.
+    #[error(transparent)]
+    Parts(#[from] parts::Error),
+    /// A part was asked for of a run that would measure its norms itself: every part would do so.
+    #[error("a part of a run needs column norms from a file, so that all parts have the same")]
+    PartNeedsNorms,
+    /// The run was asked to stop; the shards that are finished are kept.
+    #[error(
+        "stopped; {finished} of {shards} files of weights are finished and wait in {}",
+        shown_path(directory)
+    )]
+    Interrupted {
+        /// How many are finished.
+        finished: usize,
+        /// Of how many that the run was about.
+        shards: usize,
+        /// Where they are.
+        directory: PathBuf,
+    },
     /// The report cannot be written.
     #[error("cannot write the report {}: {reason}", shown_path(path))]
     Report {
@@ -85,7 +125,10 @@ impl Error {
     pub const fn is_stop(&self) -> bool {
         matches!(
             self,
-            Self::Stopped { .. } | Self::Prune(prune::Error::Stopped { .. })
+            Self::Stopped { .. }
+                | Self::Interrupted { .. }
+                | Self::Parts(parts::Error::Stopped)
+                | Self::Prune(prune::Error::Stopped { .. })
         )
     }
 
@@ -97,6 +140,11 @@ impl Error {
             Self::Plan(error) => error.kind(),
             Self::Prune(error) => error.kind(),
             Self::Verify(error) => error.kind(),
+            Self::NothingMeasured { .. } | Self::AllocationNeedsAllBlocks { .. } => Kind::Usage,
+            Self::PartNeedsNorms
+            | Self::Parts(parts::Error::TooManyParts { .. } | parts::Error::SingleFile { .. }) => {
+                Kind::Usage
+            }
             _ => Kind::Failed,
         }
     }

@@ -53,6 +53,13 @@ pub enum Event<'a> {
         /// What happened and what was done about it, a sentence or two.
         what: &'a str,
     },
+    /// Files of weights that an earlier run has finished are kept.
+    Kept {
+        /// How many.
+        kept: usize,
+        /// Of how many that this run is about.
+        of: usize,
+    },
     /// Something that was found out after the plan was drafted and that a user should know.
     Warning(&'a str),
 }

@@ -24,34 +24,44 @@ mod details;
 mod device_pair;
 mod error;
 mod event;
+mod failures;
+mod merge;
+mod part;
+mod phase_seconds;
 mod phases;
 mod request;
+mod sequential;
+mod shards;
 mod stoppable;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use device_pair::DevicePair;
 pub use error::Error;
 pub use event::{Event, Phase};
+pub use merge::{MergeRequest, merge};
+pub use part::PartReport;
 pub use request::{NormsRequest, Request};
 
 pub use crate::stop::Stop;
 
 use crate::calibration::Calibration;
 use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
-use crate::device;
 use crate::evaluation::{Evaluation, Windows};
 use crate::norms::Norms;
+use crate::parts::{self, Part};
 use crate::plan::{Draft, NormsSource, Plan};
 use crate::prune::{self, Survivors, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::text::Text;
 use details::{Details, add_details};
-use phases::Phases;
+use failures::Failures;
+use phase_seconds::Phases;
+use phases::{allocated, timed};
+use shards::{Finished, Keeper};
 pub(crate) use stoppable::stoppable;
 
 /// Prepares and runs.
@@ -89,10 +99,16 @@ pub struct Estimate {
 pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
+    if request.sequential {
+        sequential::check(&request, calibration.is_some())?;
+    }
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
     let mut devices = DevicePair::open(&request.device, request.threads)?;
     if calibration.is_some() || request.evaluate {
         devices.prepare_forward()?;
+    }
+    if request.options.compensation.is_some() {
+        devices.prepare_mending()?;
     }
     let evaluation = match request.evaluate {
         true => {
@@ -173,9 +189,64 @@ impl Prepared {
     /// When the weights cannot be read, and when the run is asked to stop.
     pub fn allocated(mut self, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Self, Error> {
         if self.calibration.is_none() {
-            self.draft = allocated(self.draft, &self.devices, &self.request.stop, tell)?;
+            self.draft = allocated(self.draft, self.devices.threads(), &self.request.stop, tell)?;
         }
         Ok(self)
+    }
+
+    /// Runs one part alone: its shards wait in a directory beside the output until [`merge()`] puts all parts together. Parts may
+    /// run at the same time, in other processes and on other machines.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`]; [`Error::PartNeedsNorms`] for a run that would measure its norms itself.
+    pub fn run_part(
+        self,
+        part: Part,
+        tell: &(dyn Fn(Event<'_>) + Sync),
+    ) -> Result<PartReport, Error> {
+        let start = Instant::now();
+        let Self {
+            request,
+            draft,
+            calibration,
+            devices,
+            ..
+        } = self;
+        shards::check_part(draft.checkpoint(), part)?;
+        if calibration.is_some() {
+            return Err(Error::PartNeedsNorms);
+        }
+        let output = request.output.clone();
+        let output = output.unwrap_or_else(|| draft.checkpoint().default_output());
+        let directory = shards::directory(draft.checkpoint(), &output, request.overwrite)?;
+        let known = draft.warnings().len();
+        let plan = allocated(draft, devices.threads(), &request.stop, tell)?.plan()?;
+        for warning in &plan.warnings()[known..] {
+            tell(Event::Warning(warning));
+        }
+        let keeper = Keeper::begin(&plan, &request, directory, false)?;
+        let own = shards::shards_of(plan.checkpoint(), part);
+        let finished = match (request.resume, request.overwrite) {
+            (true, _) => Finished::Kept,
+            (false, true) => Finished::Again,
+            (false, false) => Finished::Refused,
+        };
+        let failures = Failures::default();
+        let with = (&devices, &failures, &request.stop);
+        let kept = shards::prune_shards(&plan, &keeper, &own, finished, with, tell)?;
+        let inputs = own.iter().map(|&shard| &plan.checkpoint().shards[shard]);
+        Ok(PartReport {
+            version: env!("CARGO_PKG_VERSION"),
+            part: part.to_string(),
+            directory: keeper.directory.path().to_path_buf(),
+            files: inputs
+                .clone()
+                .map(|shard| shard.file_name.clone())
+                .collect(),
+            kept,
+            bytes: inputs.map(|shard| shard.len).sum(),
+            seconds: start.elapsed().as_secs_f64(),
+        })
     }
 
     /// Runs. The output appears whole, or not at all.
@@ -204,51 +275,90 @@ impl Prepared {
         let options = OutputOptions::new()
             .overwrite(request.overwrite)
             .sync(request.sync);
-        let output = Output::create(draft.checkpoint(), &path, &options)?;
+        // A run that keeps its shards stages each by itself.
+        let keeps = request.resume && !shards::is_single_file(draft.checkpoint());
+        let (output, parts) = match keeps {
+            true => {
+                let parts = shards::directory(draft.checkpoint(), &path, request.overwrite)?;
+                shards::check_settings(&parts, &draft)?;
+                (None, Some(parts))
+            }
+            false => {
+                let output = Output::create(draft.checkpoint(), &path, &options)?;
+                (Some(output), None)
+            }
+        };
 
         let failures = Failures::default();
         let known = draft.warnings().len();
-        let draft = match &calibration {
-            Some(calibration) => {
+        let kept_norms = match (&calibration, &parts) {
+            (Some(calibration), Some(parts)) => {
+                shards::kept_norms(parts, draft.checkpoint(), calibration, &request)?
+            }
+            _ => None,
+        };
+        let draft = match (&calibration, kept_norms) {
+            (_, Some(norms)) => draft.measured(norms)?,
+            (Some(calibration), None) => {
+                let broken = sequential::Broken::default();
                 let norms = timed(Phase::Calibrate, tell, || {
-                    stoppable(&request.stop, |check| {
+                    let measured = stoppable(&request.stop, |check| {
                         let progress = |at| {
                             tell(Event::Forward(at));
                             check();
                         };
                         devices.run_forward(
-                            |device| calibration.run(draft.checkpoint(), device, &progress),
+                            |device| match request.sequential {
+                                false => calibration.run(draft.checkpoint(), device, &progress),
+                                true => {
+                                    let on = (device, devices.threads(), &request.stop);
+                                    sequential::run(calibration, &draft, on, &progress, &broken)
+                                }
+                            },
                             |error| failures.add(Phase::Calibrate, error, tell),
                         )
                     })
                     .ok_or(Error::Stopped {
                         phase: Phase::Calibrate,
                         output: None,
-                    })?
-                    .map_err(Error::Calibration)
+                    })?;
+                    match broken.into_inner() {
+                        Some(error) => Err(error),
+                        None => measured.map_err(Error::Calibration),
+                    }
                 });
-                draft.measured(norms?)?
+                let norms = norms?;
+                if let Some(parts) = &parts {
+                    shards::keep_norms(parts, &norms)?;
+                }
+                draft.measured(norms)?
             }
-            None => draft,
+            (None, None) => draft,
         };
-        let plan = allocated(draft, &devices, &request.stop, tell)?.plan()?;
+        let plan = allocated(draft, devices.threads(), &request.stop, tell)?.plan()?;
         for warning in &plan.warnings()[known..] {
             tell(Event::Warning(warning));
         }
 
-        let outcome = timed(Phase::Prune, tell, || {
-            let progress = |event: prune::PruneEvent<'_>| {
-                if let prune::PruneEvent::DeviceFailed(error) = event {
-                    failures.add(Phase::Prune, error, tell);
-                }
-                tell(Event::Prune(event));
-            };
-            prune::prune_until(&plan, devices.pruning(), output, &progress, &request.stop)
-        })?;
-        let mut report = report::report(&plan, devices.pruning().info(), &outcome);
-        if outcome.device_failure.is_some() {
-            devices.failed();
-        }
+        let mut report = match (output, parts) {
+            (Some(output), _) => {
+                prune_whole(&plan, output, (&devices, &failures, &request.stop), tell)?
+            }
+            (None, parts) => {
+                let parts = parts.unwrap_or_else(|| parts::Directory::of_output(&path));
+                let keeper = Keeper::begin(&plan, &request, parts, calibration.is_some())?;
+                let all: Vec<usize> = (0..plan.checkpoint().shards.len()).collect();
+                let with = (&devices, &failures, &request.stop);
+                shards::prune_shards(&plan, &keeper, &all, Finished::Kept, with, tell)?;
+                let directories = [keeper.directory];
+                let settings = &keeper.run.settings;
+                let complete = parts::complete(&plan, settings, &directories, &request.stop)?;
+                let report = merge::assemble(&plan, &complete, &path, &options)?;
+                merge::remove(&directories[0], &plan)?;
+                report
+            }
+        };
+        let written = report.output.clone();
         report.command.clone_from(&request.command);
         if let Some((path, _)) = report_files.first() {
             add_details(&mut report, &plan).map_err(|error| match error {
@@ -259,16 +369,16 @@ impl Prepared {
         }
         if request.verify {
             let survivors = Survivors::of(plan.options());
-            let output = Checkpoint::open_path(&outcome.finished.path)?;
+            let output = Checkpoint::open_path(&written)?;
             let threads = devices.threads();
             report.verified = Some(timed(Phase::Verify, tell, || {
                 let progress = |bytes| tell(Event::Compared(bytes));
                 prune::verify_until(&plan, &output, survivors, threads, &progress, &request.stop)
-                    .map_err(|error| stopped_or(error, &outcome.finished.path))
+                    .map_err(|error| stopped_or(error, &written))
             })?);
         }
         if request.checksum {
-            let path = &outcome.finished.path;
+            let path = &written;
             report.sha256 = Some(timed(Phase::Checksum, tell, || {
                 let sums = report::checksums(&plan, path, &request.stop);
                 let sums = sums.map_err(|reason| Error::Checksum {
@@ -291,16 +401,8 @@ impl Prepared {
             .warnings
             .extend(report.device_failures.iter().cloned());
         report.phases = phases.seconds();
-        if request.card && report.output.is_dir() {
-            let path = report.output.join(report::REPORT_JSON);
-            let card = card::card(&report, plan.checkpoint(), plan.options());
-            let said = card
-                .write(&report.output, &report)
-                .map_err(report_error(&path))?;
-            if let Some(warning) = said {
-                tell(Event::Warning(&warning));
-                report.warnings.push(warning);
-            }
+        if request.card {
+            card::write(&mut report, &plan, tell)?;
         }
         for (path, file) in report_files {
             file.write(&report).map_err(report_error(path))?;
@@ -309,21 +411,27 @@ impl Prepared {
     }
 }
 
-/// The draft with its sparsity shared out, for which the scores of all weights may have to be counted.
-fn allocated(
-    draft: Draft,
-    devices: &DevicePair,
-    stop: &Stop,
+/// Prunes all shards into one staged output.
+fn prune_whole(
+    plan: &Plan,
+    output: Output,
+    (devices, failures, stop): (&DevicePair, &Failures, &Stop),
     tell: &(dyn Fn(Event<'_>) + Sync),
-) -> Result<Draft, Error> {
-    if draft.is_allocated() {
-        return Ok(draft);
+) -> Result<Report, Error> {
+    let outcome = timed(Phase::Prune, tell, || {
+        let progress = |event: prune::PruneEvent<'_>| {
+            if let prune::PruneEvent::DeviceFailed(error) = event {
+                failures.add(Phase::Prune, error, tell);
+            }
+            tell(Event::Prune(event));
+        };
+        prune::prune_until(plan, devices.pruning(), output, &progress, stop)
+    })?;
+    let report = report::report(plan, devices.pruning().info(), &outcome);
+    if outcome.device_failure.is_some() {
+        devices.failed();
     }
-    let scores = timed(Phase::Allocate, tell, || {
-        let progress = |bytes| tell(Event::Scored(bytes));
-        prune::block_scores(&draft, devices.threads(), &progress, stop)
-    });
-    Ok(draft.allocated(&scores?)?)
+    Ok(report)
 }
 
 /// The perplexity of the original and of the output, on the same windows.
@@ -370,46 +478,6 @@ fn stopped_or(error: VerifyError, output: &Path) -> Error {
         },
         error => Error::Verify(error),
     }
-}
-
-/// What devices have failed at so far.
-#[derive(Default)]
-struct Failures(Mutex<Vec<String>>);
-
-impl Failures {
-    /// Tells what happened, and what is done about it.
-    fn add(&self, phase: Phase, error: &device::Error, tell: &(dyn Fn(Event<'_>) + Sync)) {
-        let what = match phase {
-            Phase::Prune => {
-                format!("{error}. The CPU does the rest of the pruning, and the bytes are the same")
-            }
-            _ => format!("{error}. The CPU runs the model, from the start, and goes on"),
-        };
-        tell(Event::DeviceFailed { phase, what: &what });
-        self.lock().push(what);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn into_inner(self) -> Vec<String> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tells when a phase starts and when it has succeeded.
-fn timed<T, E>(
-    phase: Phase,
-    tell: &(dyn Fn(Event<'_>) + Sync),
-    work: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E> {
-    tell(Event::Started(phase));
-    let start = Instant::now();
-    let done = work()?;
-    let elapsed = start.elapsed();
-    tell(Event::Finished { phase, elapsed });
-    Ok(done)
 }
 
 fn report_error(path: &Path) -> impl Fn(std::io::Error) -> Error {

@@ -1,42 +1,40 @@
-//! How long each phase of a run took, from the events that it tells.
+//! Steps that more than one kind of run has.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
+use super::error::Error;
 use super::event::{Event, Phase};
+use crate::plan::Draft;
+use crate::prune;
+use crate::stop::Stop;
 
-/// Seconds by phase.
-#[derive(Debug, Default)]
-pub(super) struct Phases(Mutex<BTreeMap<&'static str, f64>>);
+/// Tells when a phase starts and when it has succeeded.
+pub(super) fn timed<T, E>(
+    phase: Phase,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    tell(Event::Started(phase));
+    let start = Instant::now();
+    let done = work()?;
+    let elapsed = start.elapsed();
+    tell(Event::Finished { phase, elapsed });
+    Ok(done)
+}
 
-impl Phases {
-    /// Tells `tell` everything, and notes when a phase has ended.
-    pub(super) fn watching<'a>(
-        &'a self,
-        tell: &'a (dyn Fn(Event<'_>) + Sync),
-    ) -> impl Fn(Event<'_>) + Sync + 'a {
-        move |event| {
-            if let Event::Finished { phase, elapsed } = event {
-                let name = match phase {
-                    Phase::Calibrate => "calibrate",
-                    Phase::Allocate => "allocate",
-                    Phase::Prune => "prune",
-                    Phase::Verify => "verify",
-                    Phase::Checksum => "checksum",
-                    Phase::EvaluateBefore | Phase::EvaluateAfter => "evaluate",
-                };
-                let mut seconds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                *seconds.entry(name).or_default() += elapsed.as_secs_f64();
-            }
-            tell(event);
-        }
+/// The draft with its sparsity shared out, for which the scores of all weights may have to be counted.
+pub(super) fn allocated(
+    draft: Draft,
+    threads: usize,
+    stop: &Stop,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Draft, Error> {
+    if draft.is_allocated() {
+        return Ok(draft);
     }
-
-    /// What has ended so far.
-    pub(super) fn seconds(&self) -> BTreeMap<&'static str, f64> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
+    let scores = timed(Phase::Allocate, tell, || {
+        let progress = |bytes| tell(Event::Scored(bytes));
+        prune::block_scores(&draft, threads, &progress, stop)
+    });
+    Ok(draft.allocated(&scores?)?)
 }

@@ -24,6 +24,8 @@ pub struct Request {
     pub tokens: usize,
     /// Tokens a window, of calibration and evaluation; `None` is 512, or what the model was made for.
     pub context: Option<usize>,
+    /// Calibrate each block on what the blocks before it give once they are pruned, and mended.
+    pub sequential: bool,
     /// The device.
     pub device: DeviceChoice,
     /// Threads of the CPU; `None` is all cores.
@@ -32,6 +34,9 @@ pub struct Request {
     pub overwrite: bool,
     /// Flush the output to disk before moving it into place.
     pub sync: bool,
+    /// Prune shard by shard, keep the finished ones if the run ends early, and begin with those that an earlier run has kept.
+    /// A single file of weights has nothing to keep.
+    pub resume: bool,
     /// Measure the perplexity before and after, on the built-in held-out text.
     pub evaluate: bool,
     /// Hold the output against the original afterwards, read from the disk.
@@ -74,10 +79,12 @@ impl Request {
             norms: NormsRequest::Automatic,
             tokens: DEFAULT_TOKENS,
             context: None,
+            sequential: false,
             device: DeviceChoice::Auto,
             threads: None,
             overwrite: false,
             sync: false,
+            resume: false,
             evaluate: false,
             verify: false,
             checksum: false,

@@ -4,12 +4,16 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use super::{DevicePair, Event, NormsRequest, Phase, Prepared, Request, Stop, prepare};
+use crate::calibration::Calibration;
+use crate::checkpoint::Checkpoint;
 use crate::checksum;
+use crate::compensation::Compensation;
 use crate::device::adapter::{adapters, faults::Fault};
 use crate::device::{Device, DeviceChoice};
 use crate::plan::Options;
 use crate::report::Report;
-use crate::selection::Selection;
+use crate::selection::{Pattern, Selection};
+use crate::text::Text;
 
 /// Early enough to be in the middle of so small a model.
 const FAULTS: [Fault; 3] = [
@@ -21,6 +25,10 @@ const FAULTS: [Fault; 3] = [
 /// A run that is ready, on the CPU; few tokens, as the adapters here are slow.
 fn ready(out: &Path, norms: NormsRequest) -> Prepared {
     let options = Options::new(Selection::Exact { sparsity: 0.5 });
+    ready_with(options, out, norms)
+}
+
+fn ready_with(options: Options, out: &Path, norms: NormsRequest) -> Prepared {
     let mut request = Request::new("examples/tiny-llama", options);
     request.output = Some(out.join("out"));
     request.norms = norms;
@@ -32,8 +40,17 @@ fn ready(out: &Path, norms: NormsRequest) -> Prepared {
 
 /// The SHA-256 of the output, the report, and the phases in which the device is said to have failed.
 fn run(norms: NormsRequest, devices: Option<DevicePair>) -> (String, Report, Vec<Phase>) {
+    let options = Options::new(Selection::Exact { sparsity: 0.5 });
+    run_with(options, norms, devices)
+}
+
+fn run_with(
+    options: Options,
+    norms: NormsRequest,
+    devices: Option<DevicePair>,
+) -> (String, Report, Vec<Phase>) {
     let dir = tempfile::tempdir().unwrap();
-    let mut prepared = ready(dir.path(), norms);
+    let mut prepared = ready_with(options, dir.path(), norms);
     if let Some(devices) = devices {
         prepared.devices = devices;
     }
@@ -78,6 +95,42 @@ fn a_device_that_fails_while_pruning_costs_no_byte() {
         assert_eq!(failed, phases, "{what}");
         assert_eq!(report.device_failures.len(), phases.len(), "{what}");
         assert!(report.warnings.ends_with(&report.device_failures), "{what}");
+    });
+}
+
+/// A file of norms and sketches of the example.
+fn sketches(place: &Path) -> NormsRequest {
+    let path = place.join("norms.safetensors");
+    let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
+    let calibration = Calibration::new(&checkpoint, Text::calibration(), 96, Some(48));
+    let calibration = calibration.unwrap().with_sketch(Some(32));
+    let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
+    let norms = calibration.run(&checkpoint, &cpu, &|_| ()).unwrap();
+    norms.write(&path).unwrap();
+    NormsRequest::Read(path)
+}
+
+#[test]
+fn a_device_that_fails_while_mending_leaves_a_whole_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let selection = Selection::Pattern(Pattern::new(2, 4).unwrap());
+    let mut options = Options::new(selection);
+    let compensation = Compensation {
+        rank: 32,
+        ..Compensation::new(&selection)
+    };
+    options.compensation = Some(compensation);
+    let (_, on_cpu, _) = run_with(options.clone(), sketches(dir.path()), None);
+    for_each_fault(|what, fault, device| {
+        let norms = NormsRequest::Read(dir.path().join("norms.safetensors"));
+        let devices = Some(DevicePair::of(device));
+        let (_, report, failed) = run_with(options.clone(), norms, devices);
+        assert_eq!(failed.len(), usize::from(fault.is_some()), "{what}");
+        assert_eq!(report.prunable.zeros, on_cpu.prunable.zeros, "{what}");
+        assert_eq!(report.prunable.rows_not_mended, 0, "{what}");
+        let left = |report: &Report| report.prunable.output_error_left.unwrap();
+        let ratio = left(&report) / left(&on_cpu);
+        assert!((0.99..1.01).contains(&ratio), "{what}: {ratio}");
     });
 }
 

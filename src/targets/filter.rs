@@ -96,6 +96,29 @@ impl NameFilter {
         }
     }
 
+    /// The globs as they were given: of what is included, and of what is excluded.
+    pub(crate) fn globs(&self) -> (Vec<String>, Vec<String>) {
+        let given = |globs: &[Glob]| globs.iter().map(|glob| glob.glob.clone()).collect();
+        (given(&self.include), given(&self.exclude))
+    }
+
+    /// Whether one of these globs matches a name; it is one that was given.
+    pub(crate) fn glob_matches(&self, glob: &str, name: &str) -> bool {
+        let mut all = self.include.iter().chain(&self.exclude);
+        all.any(|known| known.glob == glob && known.matches(name))
+    }
+
+    /// Whether a name matches what is included (any does, if nothing is) and not what is excluded.
+    pub(crate) fn chooses(&self, name: &str) -> bool {
+        let included = self.is_default() || self.includes(name);
+        included && !self.exclude.iter().any(|glob| glob.matches(name))
+    }
+
+    /// The names that are asked for, whatever the globs say; none where the globs say it.
+    pub(crate) const fn names(&self) -> Option<&BTreeSet<String>> {
+        self.names.as_ref()
+    }
+
     /// Whether the default set is asked for.
     pub(super) fn is_default(&self) -> bool {
         self.names.is_none() && self.include.is_empty()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use swiftprune_wgpu::internals::{FUSED, KERNELS, PASSES, Shader};
+use swiftprune_wgpu::internals::{FORWARD_KERNELS, FUSED, MEND, PASSES, PRODUCT, Shader};
 
 use crate::shaders;
 
@@ -11,8 +11,11 @@ use crate::shaders;
 fn shaders_and_folders() -> impl Iterator<Item = (&'static Shader, &'static str)> {
     let alone = PASSES.iter().map(|shader| (*shader, "entry/alone"));
     let fused = FUSED.iter().map(|shader| (*shader, "entry/fused"));
-    let forward = KERNELS.iter().map(|kernel| (&kernel.shader, "forward"));
-    alone.chain(fused).chain(forward)
+    let forward = FORWARD_KERNELS
+        .iter()
+        .map(|kernel| (&kernel.shader, "forward"));
+    let shared = [&PRODUCT, &MEND].map(|kernel| (&kernel.shader, "kernels"));
+    alone.chain(fused).chain(forward).chain(shared)
 }
 
 fn root() -> &'static Path {

@@ -1,4 +1,4 @@
-//! The shaders alone: every pass, and every kernel of the forward pass, is valid WGSL, becomes valid code for every back end,
+//! The shaders alone: every pass, and every kernel, is valid WGSL, becomes valid code for every back end,
 //! stays within what every adapter has, and declares the uniform block that the Rust side writes. No adapter is needed.
 
 mod arithmetic;
@@ -10,7 +10,9 @@ mod rows;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Expression, Module};
-use swiftprune_wgpu::internals::{FUSED, KERNELS, PASSES, SENTINEL, Shader};
+use swiftprune_wgpu::internals::{
+    FORWARD_KERNELS, FUSED, Kernel, MEND, PASSES, PRODUCT, SENTINEL, Shader,
+};
 
 /// The module, valid without a single optional capability.
 fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
@@ -21,13 +23,18 @@ fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-/// Every shader: those of the passes, alone and joined, those of the forward pass, the one that counts submissions.
+/// Every kernel: those of the forward pass, the product, mending.
+fn kernels() -> impl Iterator<Item = &'static Kernel> {
+    FORWARD_KERNELS.iter().chain([&PRODUCT, &MEND])
+}
+
+/// Every shader: those of the passes, alone and joined, the kernels, the one that counts submissions.
 fn shaders() -> impl Iterator<Item = &'static Shader> {
     PASSES
         .iter()
         .chain(FUSED)
         .copied()
-        .chain(KERNELS.iter().map(|kernel| &kernel.shader))
+        .chain(kernels().map(|kernel| &kernel.shader))
         .chain([&SENTINEL])
 }
 

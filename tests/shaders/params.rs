@@ -2,9 +2,9 @@
 
 use naga::proc::Layouter;
 use naga::{AddressSpace, Module, TypeInner};
-use swiftprune_wgpu::internals::{FUSED, KERNELS, Kernel, PASSES, params_layout};
+use swiftprune_wgpu::internals::{FUSED, Kernel, PASSES, params_layout};
 
-use crate::parse;
+use crate::{kernels, parse};
 
 /// Name and offset of every field of `struct Params`, and its size, as the WGSL has them.
 fn params_in_wgsl(module: &Module) -> (Vec<(String, usize)>, usize) {
@@ -64,7 +64,7 @@ fn params_are_the_same_in_wgsl_and_in_rust() {
     for Kernel {
         shader: pass,
         layout,
-    } in KERNELS
+    } in kernels()
     {
         let size = layout.last().map_or(0, |(_, offset)| offset + 4);
         compare_params(pass.wgsl, (layout, size))

@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) faults: Faults,
     /// What was found out about the kernels of the forward pass, once they were tried.
     pub(crate) forward_check: OnceLock<Result<(), String>>,
+    /// The same of the kernels that mend.
+    pub(crate) mending_check: OnceLock<Result<(), String>>,
 }
 
 #[derive(Debug)]
@@ -85,6 +87,7 @@ impl Context {
             sentinel: OnceLock::new(),
             faults,
             forward_check: OnceLock::new(),
+            mending_check: OnceLock::new(),
         }
     }
 
@@ -241,7 +244,7 @@ impl Context {
     }
 
     /// The most work of this kind that a submission should be: weights of a pass by its entry point, or multiplications of
-    /// [`FORWARD`](super::pace::FORWARD).
+    /// [`PRODUCTS`](super::pace::PRODUCTS).
     pub(crate) fn submission_limit(&self, kind: &'static str) -> u64 {
         self.submissions.limit(kind)
     }

@@ -1,4 +1,4 @@
-//! How much work one submission may be: the one place that decides it, for the passes, the forward pass and `bench`.
+//! How much work one submission may be: the one place that decides it, for the passes, for products and for `bench`.
 //!
 //! A driver's watchdog takes a device for hung that works on one submission for too long: on Windows for two seconds. So the
 //! work of a submission is bounded by an estimate of the device's speed. It starts low, and follows what submissions were
@@ -11,13 +11,13 @@ use std::time::Duration;
 /// above what a submission costs by itself.
 pub(crate) const TARGET: Duration = Duration::from_millis(250);
 
-/// The kind of the forward pass's work, in multiplications.
-pub(crate) const FORWARD: &str = "forward";
+/// The kind of the work that is mostly products (the forward pass, mending), in multiplications.
+pub(crate) const PRODUCTS: &str = "products";
 
 /// Weights that the first submission of a pass may have: a device that does a million a second takes the target for it.
 const FIRST_WEIGHTS: u64 = 1 << 18;
 
-/// Multiplications that the first submission of a forward pass may have: likewise at a thousand million a second.
+/// Multiplications that the first submission of products may have: likewise at a thousand million a second.
 const FIRST_MULTIPLICATIONS: u64 = 1 << 28;
 
 /// How much more than the last a submission may be.
@@ -36,7 +36,7 @@ pub(crate) struct Seen {
     pub(crate) waited: bool,
 }
 
-/// The bounds by kind of work: the entry point of a pass, or [`FORWARD`].
+/// The bounds by kind of work: the entry point of a pass, or [`PRODUCTS`].
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     limits: HashMap<&'static str, Limit>,
@@ -53,7 +53,7 @@ impl Pace {
     fn of(&self, kind: &'static str) -> Limit {
         let first = Limit {
             work: match kind {
-                FORWARD => FIRST_MULTIPLICATIONS,
+                PRODUCTS => FIRST_MULTIPLICATIONS,
                 _ => FIRST_WEIGHTS,
             },
             is_settled: false,
@@ -157,12 +157,12 @@ mod tests {
     #[test]
     fn each_kind_has_a_bound_of_its_own_and_is_settled_once_it_no_longer_grows() {
         let mut pace = Pace::default();
-        assert!(!pace.is_settled(FORWARD));
-        pace.learn(FORWARD, seen(1 << 28, 0.01, true));
-        assert!(!pace.is_settled(FORWARD));
-        assert_eq!(pace.limit(FORWARD), 1 << 30);
-        pace.learn(FORWARD, seen(1 << 30, 0.2, true));
-        assert!(pace.is_settled(FORWARD));
+        assert!(!pace.is_settled(PRODUCTS));
+        pace.learn(PRODUCTS, seen(1 << 28, 0.01, true));
+        assert!(!pace.is_settled(PRODUCTS));
+        assert_eq!(pace.limit(PRODUCTS), 1 << 30);
+        pace.learn(PRODUCTS, seen(1 << 30, 0.2, true));
+        assert!(pace.is_settled(PRODUCTS));
         assert!(!pace.is_settled("pass"));
         assert_eq!(pace.limit("pass"), FIRST_WEIGHTS);
     }

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::engine::{
-    Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring,
+    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 };
 use super::error::Error;
 use super::statistics::Statistic;
@@ -37,9 +37,9 @@ pub(super) struct CpuEngine<'a> {
 }
 
 /// What a sequence has shown in a block so far.
-#[derive(Default)]
 pub(super) struct CpuSequence {
     observed: Vec<f32>,
+    observes: bool,
 }
 
 impl<'a> CpuEngine<'a> {
@@ -62,6 +62,14 @@ impl<'a> CpuEngine<'a> {
             pool,
             turns: turns.collect::<Result<_, _>>().map_err(refused)?,
         })
+    }
+
+    /// The statistics that are taken of a sequence.
+    fn taken(&self, sequence: &CpuSequence) -> &[Statistic] {
+        match sequence.observes {
+            true => self.statistics,
+            false => &[],
+        }
     }
 
     /// A part of the head as a linear layer.
@@ -114,16 +122,23 @@ impl Engine for CpuEngine<'_> {
         &self,
         block: &LoadedBlock<Self>,
         hidden: &mut [Tensor],
-        wiring: Wiring<Self>,
+        pass: BlockPass<Self>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let one = |x: &mut Tensor| {
-            let mut sequence = CpuSequence::default();
-            wiring(self, &mut sequence, block, x)?;
+            let mut sequence = CpuSequence {
+                observed: Vec::new(),
+                observes: pass.observes,
+            };
+            (pass.wiring)(self, &mut sequence, block, x)?;
             Ok(sequence.observed)
         };
         // A core a sequence: products that share cores wait for each other.
         self.pool
             .install(|| hidden.par_iter_mut().map(one).collect())
+    }
+
+    fn copy(&self, x: &Tensor) -> Result<Tensor, Error> {
+        x.copy().map_err(refused)
     }
 
     fn norm(&self, _: &mut CpuSequence, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
@@ -262,7 +277,7 @@ impl Engine for CpuEngine<'_> {
 
     fn observe(&self, sequence: &mut CpuSequence, x: &Tensor) -> Result<(), Error> {
         let features = x.dim(1).map_err(refused)?;
-        for statistic in self.statistics {
+        for statistic in self.taken(sequence) {
             let mut numbers = Ok(Vec::new());
             with_slice(x, |x| numbers = statistic.of(x, features))?;
             sequence.observed.extend(numbers.map_err(refused)?);
@@ -271,7 +286,7 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn observe_nothing(&self, sequence: &mut CpuSequence, reader: &CpuMatrix) -> Result<(), Error> {
-        for statistic in self.statistics {
+        for statistic in self.taken(sequence) {
             let nothing = statistic.of(&[], reader.in_features());
             sequence.observed.extend(nothing.map_err(refused)?);
         }

@@ -1,4 +1,4 @@
-//! Buffers on the adapter: for weights, and for activations, which are used again and again.
+//! Buffers for activations, which are used again and again.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,29 +7,7 @@ use std::rc::Rc;
 use wgpu::BufferUsages as Usage;
 
 use crate::device::adapter::context::Context;
-
-/// A buffer of at least `bytes` bytes.
-pub(super) fn buffer(context: &Context, label: &str, bytes: u64, usage: Usage) -> wgpu::Buffer {
-    context.buffer(&wgpu::BufferDescriptor {
-        label: Some(label),
-        size: bytes.next_multiple_of(4).max(4),
-        usage,
-        mapped_at_creation: false,
-    })
-}
-
-/// A storage buffer that holds `values`.
-pub(super) fn filled<T: bytemuck::Pod>(
-    context: &Context,
-    label: &str,
-    values: &[T],
-) -> wgpu::Buffer {
-    let bytes = bytemuck::cast_slice(values);
-    let usage = Usage::STORAGE | Usage::COPY_DST;
-    let made = buffer(context, label, bytes.len() as u64, usage);
-    context.queue.write_buffer(&made, 0, bytes);
-    made
-}
+use crate::device::storage::buffer;
 
 /// The activations of one sequence, `[tokens, features]`.
 pub(crate) struct GpuTensor {
@@ -87,7 +65,7 @@ impl ActivationPool {
         let free = self.free.borrow_mut().get_mut(&features).and_then(Vec::pop);
         let made = || {
             let bytes = 4 * (self.tokens * features) as u64;
-            let usage = Usage::STORAGE | Usage::COPY_SRC;
+            let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
             buffer(context, "activations", bytes, usage)
         };
         GpuTensor {

@@ -2,10 +2,13 @@
 
 use wgpu::BufferUsages as Usage;
 
-use super::buffers::{GpuTensor, buffer, filled};
-use super::layers::{ProductPart, elementwise, product};
-use super::recorder::{GpuSequence, Recorder};
+use super::buffers::GpuTensor;
+use super::layers::{elementwise, product};
+use super::recorder::Recorder;
 use super::weights::GpuMatrix;
+use crate::device::product::Destination;
+use crate::device::recorder::Sequence;
+use crate::device::storage::{buffer, filled};
 use crate::forward::engine::{HeadPart, PartialLoss};
 use crate::forward::error::Error;
 use crate::forward::kernels::LogSumExpParams;
@@ -38,7 +41,7 @@ impl<'a> HeadRows<'a> {
         let usage = Usage::STORAGE | Usage::COPY_SRC;
         let logits = buffer(self.recorder.context, "logits", 4 * count as u64, usage);
         self.submit(hidden, &logits, |_| {})?;
-        self.recorder.download(&logits, count)
+        Ok(self.recorder.download(&logits, count)?)
     }
 
     /// What a loss needs of the logits, for each token that `next` has a successor of; the first of these rows is
@@ -92,22 +95,21 @@ impl<'a> HeadRows<'a> {
         &self,
         hidden: &GpuTensor,
         logits: &wgpu::Buffer,
-        then: impl FnOnce(&mut GpuSequence),
+        then: impl FnOnce(&mut Sequence),
     ) -> Result<(), Error> {
-        self.recorder.submit(0, |sequence| {
-            let to = ProductPart {
+        self.recorder.submit(|sequence| {
+            let to = Destination {
                 buffer: logits,
                 stride: self.matrix.out_features,
                 first: 0,
                 add: false,
             };
-            product(self.recorder, sequence, &self.matrix, hidden, &to);
+            product(self.recorder, sequence, &self.matrix, hidden, to);
             if let Some(cap) = self.soft_cap {
                 let all = (logits, [hidden.tokens, self.matrix.out_features]);
                 elementwise(self.recorder, sequence, "soft_cap", [1.0, cap], None, all);
             }
             then(sequence);
-            Ok(())
         })?;
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! Heads and causal attention on the adapter.
 
-use super::buffers::{GpuTensor, filled};
-use super::layers::{ProductPart, elementwise, product};
-use super::recorder::{GpuSequence, Groups, Recorder};
+use super::buffers::GpuTensor;
+use super::layers::{self, elementwise, product};
+use super::recorder::Recorder;
 use super::weights::{GpuMatrix, GpuNorm};
 use crate::device::adapter::context::Context;
+use crate::device::product::Destination;
+use crate::device::recorder::{Groups, Sequence};
+use crate::device::storage::filled;
 use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
 use crate::model::{
     Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary,
@@ -72,7 +75,7 @@ impl GpuHeads {
     /// The heads of a hidden state.
     pub(super) fn of(
         recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         counts: HeadCounts,
         projections: &Projections<GpuMatrix, GpuNorm>,
         x: &GpuTensor,
@@ -86,11 +89,11 @@ impl GpuHeads {
         let mut next = [0, keys, values];
         for (index, projection) in projections.layers().iter().enumerate() {
             let first = &mut next[index % 3];
-            let part = ProductPart {
+            let part = Destination {
                 first: *first,
-                ..ProductPart::all(&all)
+                ..layers::all(&all)
             };
-            product(recorder, sequence, projection, x, &part);
+            product(recorder, sequence, projection, x, part);
             *first += projection.out_features;
         }
         let (stride, first_key, first_value) = match projections {
@@ -113,7 +116,7 @@ impl GpuHeads {
     /// The heads out of what latent projections made: of each, now first what turns.
     pub(super) fn of_latents(
         recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         widths: LatentWidths,
         [queries, rotated_key, keys_and_values]: [&GpuTensor; 3],
     ) -> Self {
@@ -177,7 +180,7 @@ impl GpuHeads {
     }
 
     /// Brings every feature within `-clip ..= clip`.
-    pub(super) fn clip(&self, recorder: &Recorder<'_>, sequence: &mut GpuSequence, clip: f32) {
+    pub(super) fn clip(&self, recorder: &Recorder<'_>, sequence: &mut Sequence, clip: f32) {
         let shape = [self.all.tokens, self.all.features];
         let all = (&self.all.buffer, shape);
         elementwise(recorder, sequence, "clip_all", [1.0, clip], None, all);
@@ -187,7 +190,7 @@ impl GpuHeads {
     pub(super) fn normalise(
         &self,
         recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         norms: &HeadNorms<GpuNorm>,
     ) {
         for ((first, count), norm) in self.queries_and_keys().into_iter().zip(&norms.norms) {
@@ -209,12 +212,7 @@ impl GpuHeads {
     }
 
     /// Turns queries and keys by their position.
-    pub(super) fn turn(
-        &self,
-        recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
-        by: &TurnBuffer,
-    ) {
+    pub(super) fn turn(&self, recorder: &Recorder<'_>, sequence: &mut Sequence, by: &TurnBuffer) {
         let fits = |(longest, _): &&(usize, _)| self.all.tokens <= *longest;
         let table = by.tables.iter().find(fits);
         let (_, turns) = table.unwrap_or(&by.tables[0]);
@@ -234,7 +232,7 @@ impl GpuHeads {
     pub(super) fn attend<L, N>(
         &self,
         recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         attention: &SelfAttention<L, N, Vec<f32>>,
         alibi: Option<&AlibiBuffer>,
     ) -> GpuTensor {

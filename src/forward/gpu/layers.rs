@@ -1,69 +1,49 @@
 //! Matrix products, norms and nonlinearities on the adapter.
 
 use super::buffers::GpuTensor;
-use super::recorder::{GpuSequence, Groups, Recorder};
+use super::recorder::Recorder;
 use super::weights::{GpuMatrix, GpuNorm};
-use crate::forward::kernels::{
-    ActivationParams, ElementwiseParams, HeadsParams, NormParams, ProductParams,
-};
+use crate::device::product::{self, Destination, Operand, Weights};
+use crate::device::recorder::Sequence;
+use crate::forward::kernels::{ActivationParams, ElementwiseParams, HeadsParams, NormParams};
 use crate::model::{Nonlinearity, NormKind};
 
-/// Where a product goes: the features of each token's row from `first` on.
-pub(super) struct ProductPart<'b> {
-    pub(super) buffer: &'b wgpu::Buffer,
-    /// Features a row.
-    pub(super) stride: usize,
-    pub(super) first: usize,
-    /// Add to what is there.
-    pub(super) add: bool,
-}
-
-impl<'b> ProductPart<'b> {
-    /// All of a tensor.
-    pub(super) fn all(of: &'b GpuTensor) -> Self {
-        Self {
-            buffer: &of.buffer,
-            stride: of.features,
-            first: 0,
-            add: false,
-        }
+/// All of a tensor.
+pub(super) fn all(of: &GpuTensor) -> Destination<'_> {
+    Destination {
+        buffer: &of.buffer,
+        stride: of.features,
+        first: 0,
+        add: false,
     }
 }
 
 /// `x W^T + b` to where it goes.
 pub(super) fn product(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     matrix: &GpuMatrix,
     x: &GpuTensor,
-    to: &ProductPart<'_>,
+    to: Destination<'_>,
 ) {
     let mut first = 0;
     for piece in &matrix.pieces {
-        let params = |part: Groups| ProductParams {
-            tokens: x.tokens as u32,
-            in_features: matrix.in_features as u32,
-            out_features: piece.features as u32,
-            dtype: matrix.dtype as u32,
-            out_stride: to.stride as u32,
-            out_first: (to.first + first) as u32,
-            biased: u32::from(matrix.bias.is_some()),
-            bias_first: first as u32,
-            add: u32::from(to.add),
-            first_group_x: part.first[0] as u32,
-            first_group_y: part.first[1] as u32,
+        let weights = Weights {
+            operand: Operand::by_rows(&piece.weights, matrix.in_features),
+            dtype: matrix.dtype,
+            columns: piece.features,
+            bias: matrix.bias.as_ref().map(|bias| (bias, first)),
             scale: matrix.scale,
         };
-        let bias = matrix.bias.as_ref().unwrap_or(&recorder.nothing);
-        let tiles = [piece.features.div_ceil(64), x.tokens.div_ceil(64)];
-        let work = 64 * 64 * matrix.in_features as u64;
-        let buffers = [
-            (1, &piece.weights),
-            (2, &x.buffer),
-            (3, bias),
-            (4, to.buffer),
-        ];
-        recorder.dispatch_in_parts(sequence, "product", params, &buffers, tiles, work);
+        let x = (
+            Operand::by_rows(&x.buffer, matrix.in_features),
+            [x.tokens, matrix.in_features],
+        );
+        let to = Destination {
+            first: to.first + first,
+            ..to
+        };
+        product::product(recorder, sequence, x, &weights, to);
         first += piece.features;
     }
 }
@@ -71,7 +51,7 @@ pub(super) fn product(
 /// `x`, normalised, to `y`.
 pub(super) fn norm(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     norm: &GpuNorm,
     x: &GpuTensor,
     y: &wgpu::Buffer,
@@ -96,7 +76,7 @@ pub(super) fn norm(
 /// Normalises, in its place, as many features of `x` as the norm has together, then the next ones.
 pub(super) fn norm_parts(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     norm: &GpuNorm,
     x: &GpuTensor,
 ) {
@@ -115,7 +95,7 @@ pub(super) fn norm_parts(
 /// Runs one of the kernels of `elementwise.wgsl` over `[tokens, features]` values `y`.
 pub(super) fn elementwise(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     entry_point: &'static str,
     [scale, bound]: [f32; 2],
     x: Option<&wgpu::Buffer>,
@@ -136,7 +116,7 @@ pub(super) fn elementwise(
 /// `act(x)` or `act(x) * up`, in the place of `x`.
 pub(super) fn activate(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     of: Nonlinearity,
     x: &GpuTensor,
     up: Option<&GpuTensor>,

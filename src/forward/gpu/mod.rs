@@ -16,21 +16,23 @@ mod weights;
 use wgpu::BufferUsages as Usage;
 
 use super::engine::{
-    Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, Wiring,
+    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 };
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
+use crate::device::product::Destination;
+use crate::device::recorder::Sequence;
+use crate::device::storage::{buffer, filled};
 use crate::device::{self, adapter::context::Context};
 use crate::model::{
     Architecture, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity, NormTensors, Position,
     Scan, Share,
 };
-use buffers::{GpuTensor, buffer, filled};
+use buffers::GpuTensor;
 use head::HeadRows;
 use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
-use layers::ProductPart;
-use recorder::{GpuSequence, Recorder};
+use recorder::Recorder;
 use statistics::Observations;
 use weights::{GpuMatrix, GpuNorm};
 
@@ -139,7 +141,7 @@ impl Engine for GpuEngine<'_> {
     type Heads = GpuHeads;
     type Matrix = GpuMatrix;
     type Norm = GpuNorm;
-    type Sequence = GpuSequence;
+    type Sequence = Sequence;
 
     fn load_matrix(&self, weights: &WeightReader<'_>, linear: &Linear) -> Result<GpuMatrix, Error> {
         GpuMatrix::load(self.recorder.context, weights, linear)
@@ -165,18 +167,16 @@ impl Engine for GpuEngine<'_> {
         &self,
         block: &LoadedBlock<Self>,
         hidden: &mut [GpuTensor],
-        wiring: Wiring<Self>,
+        pass: BlockPass<Self>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let mut observed = 0;
+        self.observations.begin(pass.observes);
         let mut last = None;
         let count = hidden.len();
         for hidden in hidden {
-            let (submission, so_far) = self
-                .recorder
-                .submit(observed, |sequence| wiring(self, sequence, block, hidden))?;
-            observed = so_far;
-            last = Some(submission);
+            let record = |sequence: &mut Sequence| (pass.wiring)(self, sequence, block, hidden);
+            last = Some(self.recorder.try_submit(record)?);
         }
+        let observed = self.observations.observed();
         if observed == 0 {
             last.map_or(Ok(()), |submission| self.recorder.wait(submission))?;
             return Ok(vec![Vec::new(); count]);
@@ -188,9 +188,16 @@ impl Engine for GpuEngine<'_> {
         Ok(of_sequence.map(<[f32]>::to_vec).collect())
     }
 
+    fn copy(&self, x: &GpuTensor) -> Result<GpuTensor, Error> {
+        let copy = self.recorder.activations(x.tokens, x.features);
+        let count = x.tokens * x.features;
+        self.recorder.copy(&x.buffer, &copy.buffer, count)?;
+        Ok(copy)
+    }
+
     fn norm(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         norm: &GpuNorm,
         x: &GpuTensor,
     ) -> Result<GpuTensor, Error> {
@@ -201,33 +208,33 @@ impl Engine for GpuEngine<'_> {
 
     fn product(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         matrix: &GpuMatrix,
         x: &GpuTensor,
     ) -> Result<GpuTensor, Error> {
         let y = self.recorder.activations(x.tokens, matrix.out_features);
-        layers::product(&self.recorder, sequence, matrix, x, &ProductPart::all(&y));
+        layers::product(&self.recorder, sequence, matrix, x, layers::all(&y));
         Ok(y)
     }
 
     fn add_product(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         matrix: &GpuMatrix,
         x: &GpuTensor,
         sum: &mut GpuTensor,
     ) -> Result<(), Error> {
-        let to = ProductPart {
+        let to = Destination {
             add: true,
-            ..ProductPart::all(sum)
+            ..layers::all(sum)
         };
-        layers::product(&self.recorder, sequence, matrix, x, &to);
+        layers::product(&self.recorder, sequence, matrix, x, to);
         Ok(())
     }
 
     fn scaled(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         x: &GpuTensor,
         scale: f32,
     ) -> Result<GpuTensor, Error> {
@@ -240,7 +247,7 @@ impl Engine for GpuEngine<'_> {
 
     fn norm_parts(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         norm: &GpuNorm,
         x: GpuTensor,
     ) -> Result<GpuTensor, Error> {
@@ -250,7 +257,7 @@ impl Engine for GpuEngine<'_> {
 
     fn convolve(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         convolution: &Convolved<'_>,
         x: &GpuTensor,
     ) -> Result<GpuTensor, Error> {
@@ -259,7 +266,7 @@ impl Engine for GpuEngine<'_> {
 
     fn scan(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         scan: &Scan,
         inputs: &[&GpuTensor],
     ) -> Result<GpuTensor, Error> {
@@ -268,7 +275,7 @@ impl Engine for GpuEngine<'_> {
 
     fn heads_of_latents(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         widths: LatentWidths,
         queries: &GpuTensor,
         rotated_key: &GpuTensor,
@@ -285,7 +292,7 @@ impl Engine for GpuEngine<'_> {
 
     fn add_scaled(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         x: &GpuTensor,
         scale: f32,
         sum: &mut GpuTensor,
@@ -298,7 +305,7 @@ impl Engine for GpuEngine<'_> {
 
     fn heads(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         attention: &LoadedAttention<Self>,
         x: &GpuTensor,
     ) -> Result<GpuHeads, Error> {
@@ -314,7 +321,7 @@ impl Engine for GpuEngine<'_> {
 
     fn clip_heads(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         clip: f32,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
@@ -324,7 +331,7 @@ impl Engine for GpuEngine<'_> {
 
     fn normalise_heads(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         norms: &HeadNorms<GpuNorm>,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
@@ -334,7 +341,7 @@ impl Engine for GpuEngine<'_> {
 
     fn turn_heads(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         rotary: usize,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
@@ -344,7 +351,7 @@ impl Engine for GpuEngine<'_> {
 
     fn attend(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         attention: &LoadedAttention<Self>,
         heads: GpuHeads,
     ) -> Result<GpuTensor, Error> {
@@ -355,7 +362,7 @@ impl Engine for GpuEngine<'_> {
 
     fn activate(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         activation: Nonlinearity,
         x: GpuTensor,
         up: Option<GpuTensor>,
@@ -364,25 +371,26 @@ impl Engine for GpuEngine<'_> {
         Ok(x)
     }
 
-    fn observe(&self, sequence: &mut GpuSequence, x: &GpuTensor) -> Result<(), Error> {
+    fn observe(&self, sequence: &mut Sequence, x: &GpuTensor) -> Result<(), Error> {
         self.observations.observe(&self.recorder, sequence, x);
         Ok(())
     }
 
-    fn observe_nothing(&self, sequence: &mut GpuSequence, reader: &GpuMatrix) -> Result<(), Error> {
+    fn observe_nothing(&self, sequence: &mut Sequence, reader: &GpuMatrix) -> Result<(), Error> {
         let features = reader.in_features;
         self.observations
             .observe_nothing(&self.recorder, sequence, features);
         Ok(())
     }
 
-    fn values(&self, sequence: &mut GpuSequence, x: &GpuTensor) -> Result<Vec<f32>, Error> {
-        self.recorder.values(sequence, x)
+    fn values(&self, sequence: &mut Sequence, x: &GpuTensor) -> Result<Vec<f32>, Error> {
+        let count = x.tokens * x.features;
+        Ok(self.recorder.values(sequence, &x.buffer, count)?)
     }
 
     fn gather(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         x: &GpuTensor,
         share: &Share,
     ) -> Result<GpuTensor, Error> {
@@ -391,7 +399,7 @@ impl Engine for GpuEngine<'_> {
 
     fn scatter(
         &self,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         y: &GpuTensor,
         share: &Share,
         sum: &mut GpuTensor,
@@ -403,9 +411,8 @@ impl Engine for GpuEngine<'_> {
     fn normalise(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
         let bytes = hidden.buffer.size();
         let finished = buffer(self.recorder.context, "hidden", bytes, Usage::STORAGE);
-        self.recorder.submit(0, |sequence| {
+        self.recorder.submit(|sequence| {
             layers::norm(&self.recorder, sequence, norm, hidden, &finished);
-            Ok(())
         })?;
         let (tokens, features) = (hidden.tokens, hidden.features);
         Ok(GpuTensor::of_its_own(finished, tokens, features))
@@ -417,13 +424,12 @@ impl Engine for GpuEngine<'_> {
         x: &GpuTensor,
         sum: GpuTensor,
     ) -> Result<GpuTensor, Error> {
-        self.recorder.submit(0, |sequence| {
-            let to = ProductPart {
+        self.recorder.submit(|sequence| {
+            let to = Destination {
                 add: true,
-                ..ProductPart::all(&sum)
+                ..layers::all(&sum)
             };
-            layers::product(&self.recorder, sequence, matrix, x, &to);
-            Ok(())
+            layers::product(&self.recorder, sequence, matrix, x, to);
         })?;
         Ok(sum)
     }

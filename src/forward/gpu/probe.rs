@@ -5,16 +5,19 @@
 
 use wgpu::BufferUsages as Usage;
 
-use super::buffers::{GpuTensor, buffer, filled};
-use super::layers::{self, ProductPart};
-use super::recorder::{GpuSequence, Groups, Recorder};
+use super::buffers::GpuTensor;
+use super::layers;
+use super::recorder::Recorder;
 use super::rows;
 use super::weights::{GpuMatrix, GpuNorm, MatrixPiece};
+use crate::device::product::{self, Destination, Operand, Weights};
+use crate::device::recorder::{Groups, Sequence};
+use crate::device::storage::{buffer, filled};
 use crate::dtype::Dtype;
 use crate::fixtures::Random;
 use crate::forward::error::Error;
 use crate::forward::kernels::{
-    AttentionParams, CopyHeadsParams, HeadsParams, LogSumExpParams, SiteNormsParams, SketchParams,
+    AttentionParams, CopyHeadsParams, HeadsParams, LogSumExpParams, SiteNormsParams,
 };
 use crate::model::{Activation, NormKind, Share};
 
@@ -107,13 +110,10 @@ impl Probe<'_, '_> {
         &self,
         read: &wgpu::Buffer,
         count: usize,
-        record: impl FnOnce(&mut GpuSequence),
+        record: impl FnOnce(&mut Sequence),
     ) -> Result<Vec<f32>, Error> {
-        self.recorder.submit(0, |sequence| {
-            record(sequence);
-            Ok(())
-        })?;
-        self.recorder.download(read, count)
+        self.recorder.submit(record)?;
+        Ok(self.recorder.download(read, count)?)
     }
 
     fn product(&self) -> Result<Case, Error> {
@@ -139,14 +139,14 @@ impl Probe<'_, '_> {
             scale: 1.0,
         };
         let (x, y) = (self.tensor(&x, FEATURES), self.empty(TOKENS * outs));
-        let to = ProductPart {
+        let to = Destination {
             buffer: &y,
             stride: outs,
             first: 0,
             add: false,
         };
-        let record = |sequence: &mut GpuSequence| {
-            layers::product(self.recorder, sequence, &matrix, &x, &to);
+        let record = |sequence: &mut Sequence| {
+            layers::product(self.recorder, sequence, &matrix, &x, to);
         };
         let got = self.run(&y, expected.len(), record)?;
         Ok(("matrix product", expected, got))
@@ -173,7 +173,7 @@ impl Probe<'_, '_> {
             epsilon: EPSILON as f32,
         };
         let (x, y) = (self.tensor(&x, FEATURES), self.empty(x.len()));
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             layers::norm(self.recorder, sequence, &norm, &x, &y);
         };
         let got = self.run(&y, expected.len(), record)?;
@@ -204,7 +204,7 @@ impl Probe<'_, '_> {
         let (x, weight) = (self.tensor(&x, HEAD_FEATURES), self.filled(&factors));
         let buffers = [(2, &weight), (3, &self.recorder.nothing), (4, &x.buffer)];
         let params = self.heads_params();
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             let groups = (HEADS, TOKENS);
             let kernel = "normalise_heads";
             self.recorder
@@ -236,7 +236,7 @@ impl Probe<'_, '_> {
             ..self.heads_params()
         };
         let buffers = [(1, &turns), (4, &x.buffer)];
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             let groups = (HEADS, TOKENS);
             self.recorder
                 .dispatch(sequence, "turn_heads", &params, &buffers, groups);
@@ -263,7 +263,7 @@ impl Probe<'_, '_> {
             to_head_stride: count as u32,
         };
         let buffers = [(1, &x), (2, &y)];
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             let groups = (HEADS, TOKENS);
             self.recorder
                 .dispatch(sequence, "copy_heads", &params, &buffers, groups);
@@ -323,7 +323,7 @@ impl Probe<'_, '_> {
         };
         let nothing = &self.recorder.nothing;
         let buffers = [(1, &heads), (2, &found), (3, nothing), (4, nothing)];
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             let groups = [TOKENS.div_ceil(16), HEADS];
             self.recorder
                 .dispatch_in_parts(sequence, "attention", params, &buffers, groups, 1);
@@ -341,7 +341,7 @@ impl Probe<'_, '_> {
             .collect();
         let (x, up) = (self.tensor(&x, FEATURES), self.tensor(&up, FEATURES));
         let up = gated.then_some(&up);
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             layers::activate(self.recorder, sequence, Activation::Silu.into(), &x, up);
         };
         let got = self.run(&x.buffer, expected.len(), record)?;
@@ -364,7 +364,7 @@ impl Probe<'_, '_> {
             }
         }
         let (x, sum) = (self.tensor(&x, FEATURES), self.tensor(&sum, FEATURES));
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             let some = rows::gather(self.recorder, sequence, &x, &share);
             rows::scatter(self.recorder, sequence, &some, &share, &sum);
         };
@@ -391,7 +391,7 @@ impl Probe<'_, '_> {
             .collect();
         let (x, y) = (self.filled(&x), self.tensor(&y, FEATURES));
         let x = (kernel == "add_scaled").then_some(&x);
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             let to = (&y.buffer, [TOKENS, FEATURES]);
             let by = [scale, bound as f32];
             layers::elementwise(self.recorder, sequence, kernel, by, x, to);
@@ -416,7 +416,7 @@ impl Probe<'_, '_> {
             squared: 1,
         };
         let buffers = [(1, &x), (2, &sums)];
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             let groups = (FEATURES.div_ceil(64), 1);
             self.recorder
                 .dispatch(sequence, "site_norms", &params, &buffers, groups);
@@ -437,20 +437,20 @@ impl Probe<'_, '_> {
             }
         }
         let (x, p, sketch) = (self.filled(&x), self.filled(&p), self.empty(expected.len()));
-        let params = SketchParams {
-            tokens: TOKENS as u32,
-            features: FEATURES as u32,
-            rank: rank as u32,
+        // Both operands by tokens, as for a sketch.
+        let transposed = (Operand::by_terms(&x, FEATURES), [FEATURES, TOKENS]);
+        let weights = Weights::of_floats(Operand::by_terms(&p, rank), rank);
+        let to = Destination {
+            buffer: &sketch,
+            stride: rank,
             first: 0,
+            add: false,
         };
-        let buffers = [(1, &x), (2, &p), (3, &sketch)];
-        let record = |sequence: &mut GpuSequence| {
-            let groups = (rank.div_ceil(64), FEATURES.div_ceil(64));
-            self.recorder
-                .dispatch(sequence, "sketch_of", &params, &buffers, groups);
+        let record = |sequence: &mut Sequence| {
+            product::product(self.recorder, sequence, transposed, &weights, to);
         };
         let got = self.run(&sketch, expected.len(), record)?;
-        Ok(("sketch", expected, got))
+        Ok(("matrix product by tokens", expected, got))
     }
 
     fn log_sum_exp(&self) -> Result<Case, Error> {
@@ -470,7 +470,7 @@ impl Probe<'_, '_> {
             first: 0,
         };
         let buffers = [(1, &logits), (2, &next), (3, &sums)];
-        let record = |sequence: &mut GpuSequence| {
+        let record = |sequence: &mut Sequence| {
             self.recorder
                 .dispatch(sequence, "log_sum_exp", &params, &buffers, (TOKENS, 1));
         };

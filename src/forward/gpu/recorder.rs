@@ -1,99 +1,30 @@
-//! From kernels to submissions: what is dispatched for one sequence becomes one submission, or several where one would take
-//! the device too long (`device/adapter/pace.rs`).
+//! The recorder of a forward pass: that of the device, with room for activations.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::ops::Deref;
 use std::rc::Rc;
 
-use wgpu::BufferUsages as Usage;
+use super::buffers::{ActivationPool, GpuTensor};
+use crate::device::adapter::context::Context;
+use crate::device::product::PRODUCT;
+use crate::device::recorder;
+use crate::forward::kernels::KERNELS;
 
-use super::buffers::{ActivationPool, GpuTensor, buffer};
-use crate::device::adapter::context::{Context, Pipelines};
-use crate::device::adapter::pace::FORWARD;
-use crate::device::adapter::submissions::Submission;
-use crate::forward::error::Error;
-use crate::forward::kernels::{KERNELS, Kernel};
-
-/// Kernels on their way to the device, for one sequence.
-pub(crate) struct GpuSequence {
-    /// Both are there but for a moment in [`Recorder::values`].
-    recording: Option<Recording>,
-    /// Numbers that were observed so far, of this sequence and of those before it in flight.
-    pub(super) observed: usize,
-}
-
-/// Commands that are being written down.
-struct Recording {
-    pass: wgpu::ComputePass<'static>,
-    encoder: wgpu::CommandEncoder,
-    /// The work so far, in multiplications.
-    work: u64,
-}
-
-impl Recording {
-    fn begin(context: &Context) -> Self {
-        let mut encoder = context.device.create_command_encoder(&Default::default());
-        let pass = encoder.begin_compute_pass(&Default::default());
-        Self {
-            pass: pass.forget_lifetime(),
-            encoder,
-            work: 0,
-        }
-    }
-
-    fn submit(self, context: &Context) -> Submission {
-        drop(self.pass);
-        context.submit(self.encoder, Some((FORWARD, self.work)))
-    }
-}
-
-/// Multiplications that stand for what a workgroup does with a few values a lane.
-const WORK_OF_GROUP: u64 = 4 * 256;
-
-/// Which workgroups of a dispatch: from where on, and how many, along x and y.
-#[derive(Clone, Copy)]
-pub(super) struct Groups {
-    pub(super) first: [usize; 2],
-    pub(super) count: [usize; 2],
-}
-
-impl Groups {
-    /// All of `x` by `y`, in parts of at most `most` groups.
-    fn in_parts([x, y]: [usize; 2], most: usize) -> impl Iterator<Item = Self> {
-        let columns = most.clamp(1, x.max(1));
-        let rows = (most / columns).clamp(1, y.max(1));
-        (0..y).step_by(rows).flat_map(move |row| {
-            (0..x).step_by(columns).map(move |column| Self {
-                first: [column, row],
-                count: [columns.min(x - column), rows.min(y - row)],
-            })
-        })
-    }
-}
-
-/// Uniform blocks that are kept; where experts see ever other numbers of tokens there are ever other ones.
-const MAX_UNIFORMS: usize = 4096;
-
-/// An adapter with its kernels, each of which is compiled when it is first needed: a model needs some of them.
+/// Records the kernels of a forward pass.
 pub(super) struct Recorder<'a> {
-    pub(super) context: &'a Context,
-    /// Where a kernel has a binding that it does not use this time.
-    pub(super) nothing: wgpu::Buffer,
-    pipelines: RefCell<Pipelines>,
+    kernels: recorder::Recorder<'a>,
     pool: Rc<ActivationPool>,
-    /// Uniform blocks by their bytes; the same few serve every block of the model.
-    uniforms: RefCell<HashMap<Vec<u8>, wgpu::Buffer>>,
 }
 
 impl<'a> Recorder<'a> {
     /// For sequences of at most `tokens` tokens.
     pub(super) fn new(context: &'a Context, tokens: usize) -> Self {
+        let shaders = KERNELS
+            .iter()
+            .chain([&PRODUCT])
+            .map(|kernel| &kernel.shader);
         Self {
-            context,
-            nothing: buffer(context, "nothing", 4, Usage::STORAGE),
-            pipelines: RefCell::default(),
+            kernels: recorder::Recorder::new(context, shaders),
             pool: ActivationPool::new(tokens),
-            uniforms: RefCell::default(),
         }
     }
 
@@ -101,198 +32,12 @@ impl<'a> Recorder<'a> {
     pub(super) fn activations(&self, tokens: usize, features: usize) -> GpuTensor {
         self.pool.take(self.context, tokens, features)
     }
-
-    /// Has a kernel run in `x` by `y` workgroups with these buffers by their bindings.
-    pub(super) fn dispatch<B: bytemuck::Pod>(
-        &self,
-        sequence: &mut GpuSequence,
-        entry_point: &'static str,
-        params: &B,
-        buffers: &[(u32, &wgpu::Buffer)],
-        groups: (usize, usize),
-    ) {
-        let work = WORK_OF_GROUP * (groups.0 * groups.1) as u64;
-        self.record(sequence, entry_point, params, buffers, groups, work);
-    }
-
-    /// The same for a kernel that does much, in as many dispatches and submissions as it takes: `work_of_group` are the
-    /// multiplications of a workgroup, and `params` tells the kernel which groups are its.
-    pub(super) fn dispatch_in_parts<B: bytemuck::Pod>(
-        &self,
-        sequence: &mut GpuSequence,
-        entry_point: &'static str,
-        params: impl Fn(Groups) -> B,
-        buffers: &[(u32, &wgpu::Buffer)],
-        groups: [usize; 2],
-        work_of_group: u64,
-    ) {
-        let work_of_group = work_of_group.max(1);
-        let most = self.context.submission_limit(FORWARD) / work_of_group;
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        for part in Groups::in_parts(groups, most) {
-            let [x, y] = part.count;
-            let work = work_of_group * (x * y) as u64;
-            self.record(sequence, entry_point, &params(part), buffers, (x, y), work);
-        }
-    }
-
-    /// Records a dispatch, in the next submission if this one would become too long.
-    fn record<B: bytemuck::Pod>(
-        &self,
-        sequence: &mut GpuSequence,
-        entry_point: &'static str,
-        params: &B,
-        buffers: &[(u32, &wgpu::Buffer)],
-        (x, y): (usize, usize),
-        work: u64,
-    ) {
-        let limit = self.context.submission_limit(FORWARD);
-        if let Some(recording) = sequence
-            .recording
-            .take_if(|recording| recording.work > 0 && recording.work + work > limit)
-        {
-            let submission = recording.submit(self.context);
-            // Until the device's speed is known, each submission tells more of it. What goes wrong is told by `submit`.
-            if !self.context.is_pace_settled(FORWARD) {
-                let _ = self.context.wait(self.context.map(submission, &[]));
-            }
-            sequence.recording = Some(Recording::begin(self.context));
-        }
-        self.compile(entry_point);
-        let pipelines = self.pipelines.borrow();
-        let pipeline = &pipelines[entry_point];
-        let uniform = self.uniform(params);
-        let mut all = vec![(0, &uniform)];
-        all.extend(buffers);
-        let group = self.context.bind(pipeline, entry_point, &all);
-        let Some(recording) = &mut sequence.recording else {
-            return;
-        };
-        recording.work += work;
-        recording.pass.set_pipeline(pipeline);
-        recording.pass.set_bind_group(0, &group, &[]);
-        recording.pass.dispatch_workgroups(x as u32, y as u32, 1);
-    }
-
-    /// Compiles the kernel with this entry point, unless it is.
-    fn compile(&self, entry_point: &str) {
-        if self.pipelines.borrow().contains_key(entry_point) {
-            return;
-        }
-        let has_it = |kernel: &&Kernel| {
-            let entry_points = kernel.shader.entry_points;
-            entry_points.iter().any(|known| known.name == entry_point)
-        };
-        if let Some(kernel) = KERNELS.iter().find(has_it) {
-            let compiled = self.context.compile(&kernel.shader);
-            self.pipelines.borrow_mut().extend(compiled);
-        }
-    }
-
-    /// A uniform block of these bytes.
-    fn uniform<B: bytemuck::Pod>(&self, params: &B) -> wgpu::Buffer {
-        let bytes = bytemuck::bytes_of(params);
-        let mut uniforms = self.uniforms.borrow_mut();
-        if let Some(found) = uniforms.get(bytes) {
-            return found.clone();
-        }
-        let size = bytes.len().next_multiple_of(16) as u64;
-        let usage = Usage::UNIFORM | Usage::COPY_DST;
-        let made = buffer(self.context, "params", size, usage);
-        self.context.queue.write_buffer(&made, 0, bytes);
-        if uniforms.len() == MAX_UNIFORMS {
-            uniforms.clear();
-        }
-        uniforms.insert(bytes.to_vec(), made.clone());
-        made
-    }
-
-    /// Submits what `record` dispatches, with `observed` numbers before it; gives that count afterwards, too.
-    pub(super) fn submit(
-        &self,
-        observed: usize,
-        record: impl FnOnce(&mut GpuSequence) -> Result<(), Error>,
-    ) -> Result<(Submission, usize), Error> {
-        let _turn = self.context.turn();
-        let mut sequence = GpuSequence {
-            recording: Some(Recording::begin(self.context)),
-            observed,
-        };
-        record(&mut sequence)?;
-        let observed = sequence.observed;
-        let recording = sequence.recording.take();
-        let recording = recording.unwrap_or_else(|| Recording::begin(self.context));
-        let submission = recording.submit(self.context);
-        self.context.check()?;
-        Ok((submission, observed))
-    }
-
-    /// What a tensor holds once everything recorded so far is done: submits it, waits, and goes on recording.
-    pub(super) fn values(
-        &self,
-        sequence: &mut GpuSequence,
-        x: &GpuTensor,
-    ) -> Result<Vec<f32>, Error> {
-        if let Some(recording) = sequence.recording.take() {
-            recording.submit(self.context);
-        }
-        let values = self.download_in_turn(&x.buffer, x.tokens * x.features);
-        sequence.recording = Some(Recording::begin(self.context));
-        values
-    }
-
-    /// Waits until a submission is done.
-    pub(super) fn wait(&self, submission: Submission) -> Result<(), Error> {
-        let _turn = self.context.turn();
-        Ok(self.context.wait(self.context.map(submission, &[]))?)
-    }
-
-    /// The first `count` floats of a buffer, once everything submitted so far is done.
-    pub(super) fn download(&self, from: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, Error> {
-        let _turn = self.context.turn();
-        self.download_in_turn(from, count)
-    }
-
-    /// The same for a thread whose turn it is already.
-    fn download_in_turn(&self, from: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, Error> {
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let bytes = 4 * count as u64;
-        let usage = Usage::MAP_READ | Usage::COPY_DST;
-        let to = buffer(self.context, "download", bytes, usage);
-        let mut encoder = self
-            .context
-            .device
-            .create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(from, 0, &to, 0, bytes);
-        let submission = self.context.submit(encoder, None);
-        self.context.check()?;
-        let mapping = self.context.map(submission, &[(&to, wgpu::MapMode::Read)]);
-        self.context.wait(mapping)?;
-        Ok(self.context.take_words(&to, bytes)?)
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl<'a> Deref for Recorder<'a> {
+    type Target = recorder::Recorder<'a>;
 
-    #[test]
-    fn parts_cover_every_group_once_and_none_is_larger_than_it_may_be() {
-        for groups in [[1, 1], [5, 3], [172, 8], [7, 1]] {
-            for most in [0, 1, 4, 7, 172, 500, usize::MAX] {
-                let mut seen = vec![0; groups[0] * groups[1]];
-                for part in Groups::in_parts(groups, most) {
-                    assert!(part.count[0] * part.count[1] <= most.max(1));
-                    for y in part.first[1]..part.first[1] + part.count[1] {
-                        for x in part.first[0]..part.first[0] + part.count[0] {
-                            seen[y * groups[0] + x] += 1;
-                        }
-                    }
-                }
-                assert!(seen.iter().all(|&times| times == 1), "{groups:?}, {most}");
-            }
-        }
+    fn deref(&self) -> &Self::Target {
+        &self.kernels
     }
 }

@@ -1,14 +1,16 @@
 //! Some tokens' rows out of a hidden state on the adapter, and back into one.
 
-use super::buffers::{GpuTensor, filled};
-use super::recorder::{GpuSequence, Recorder};
+use super::buffers::GpuTensor;
+use super::recorder::Recorder;
+use crate::device::recorder::Sequence;
+use crate::device::storage::filled;
 use crate::forward::kernels::RowsParams;
 use crate::model::Share;
 
 /// The rows of `x` that a share names, each times its weight.
 pub(super) fn gather(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     x: &GpuTensor,
     share: &Share,
 ) -> GpuTensor {
@@ -20,7 +22,7 @@ pub(super) fn gather(
 /// Adds rows, each times its weight, to those of `sum` that a share names.
 pub(super) fn scatter(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     rows: &GpuTensor,
     share: &Share,
     sum: &GpuTensor,
@@ -30,7 +32,7 @@ pub(super) fn scatter(
 
 fn dispatch(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     entry_point: &'static str,
     [x, y]: [&GpuTensor; 2],
     share: &Share,

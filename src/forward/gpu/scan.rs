@@ -1,7 +1,9 @@
 //! Convolutions and recurrences along a sequence on the adapter.
 
-use super::buffers::{GpuTensor, filled};
-use super::recorder::{GpuSequence, Recorder};
+use super::buffers::GpuTensor;
+use super::recorder::Recorder;
+use crate::device::recorder::Sequence;
+use crate::device::storage::filled;
 use crate::forward::engine::Convolved;
 use crate::forward::kernels::{
     ConvolutionParams, CopyHeadsParams, DeltaNetParams, StateSpaceParams,
@@ -14,7 +16,7 @@ pub(super) const MAX_KEPT: usize = 256;
 /// Each channel of `x`, convolved with those before it.
 pub(super) fn convolve(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     convolution: &Convolved<'_>,
     x: &GpuTensor,
 ) -> GpuTensor {
@@ -36,7 +38,7 @@ pub(super) fn convolve(
 /// What comes out of a scan.
 pub(super) fn scan(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     scan: &Scan,
     inputs: &[&GpuTensor],
 ) -> GpuTensor {
@@ -94,7 +96,7 @@ pub(super) fn scan(
 /// Tensors as one, in each token's row one behind the other: a kernel has few bindings.
 fn side_by_side(
     recorder: &Recorder<'_>,
-    sequence: &mut GpuSequence,
+    sequence: &mut Sequence,
     parts: &[&GpuTensor],
 ) -> GpuTensor {
     let tokens = parts[0].tokens;

@@ -1,16 +1,19 @@
 //! Statistics of activations on the adapter: each is made where the activations are, and only its numbers come back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use super::buffers::{GpuTensor, buffer};
-use super::layers::{self, ProductPart};
-use super::recorder::{GpuSequence, Recorder};
+use super::buffers::GpuTensor;
+use super::layers;
+use super::recorder::Recorder;
 use super::weights::GpuMatrix;
 use crate::device::adapter::context::Context;
+use crate::device::product::{self, Destination, Operand, Weights};
+use crate::device::recorder::Sequence;
+use crate::device::storage::buffer;
 use crate::forward::engine::HeadPart;
 use crate::forward::error::Error;
-use crate::forward::kernels::{SiteNormsParams, SketchParams};
+use crate::forward::kernels::SiteNormsParams;
 use crate::forward::statistics::{Statistic, numbers};
 use crate::model::Architecture;
 use crate::sketch::omega;
@@ -19,6 +22,10 @@ use crate::sketch::omega;
 pub(super) struct Observations<'a> {
     statistics: &'a [Statistic],
     pub(super) numbers: wgpu::Buffer,
+    /// Numbers that were observed so far, of the sequences in flight.
+    observed: Cell<usize>,
+    /// Whether statistics are taken of these.
+    observes: Cell<bool>,
     /// Sequences that there is room for.
     pub(super) sequences: usize,
     /// `Omega^T`, `[rank, features]`, by features.
@@ -52,18 +59,26 @@ impl<'a> Observations<'a> {
         Ok(Self {
             statistics,
             numbers: buffer(context, "statistics", bytes, usage),
+            observed: Cell::new(0),
+            observes: Cell::new(true),
             sequences,
             signs: RefCell::default(),
         })
     }
 
+    /// Begins anew, with the next sequences; whether statistics are taken of them.
+    pub(super) fn begin(&self, observes: bool) {
+        self.observes.set(observes);
+        self.observed.set(0);
+    }
+
+    /// How many numbers were observed since.
+    pub(super) fn observed(&self) -> usize {
+        self.observed.get()
+    }
+
     /// Takes every statistic of `x`.
-    pub(super) fn observe(
-        &self,
-        recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
-        x: &GpuTensor,
-    ) {
+    pub(super) fn observe(&self, recorder: &Recorder<'_>, sequence: &mut Sequence, x: &GpuTensor) {
         self.observe_rows(recorder, sequence, Some(x), x.features);
     }
 
@@ -71,7 +86,7 @@ impl<'a> Observations<'a> {
     pub(super) fn observe_nothing(
         &self,
         recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         features: usize,
     ) {
         self.observe_rows(recorder, sequence, None, features);
@@ -80,10 +95,13 @@ impl<'a> Observations<'a> {
     fn observe_rows(
         &self,
         recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         x: Option<&GpuTensor>,
         features: usize,
     ) {
+        if !self.observes.get() {
+            return;
+        }
         let tokens = x.map_or(0, |x| x.tokens);
         let buffer = x.map_or(&recorder.nothing, |x| &x.buffer);
         for statistic in self.statistics {
@@ -92,7 +110,7 @@ impl<'a> Observations<'a> {
                     let params = SiteNormsParams {
                         tokens: tokens as u32,
                         features: features as u32,
-                        first: sequence.observed as u32,
+                        first: self.observed.get() as u32,
                         squared: u32::from(*statistic == Statistic::ColumnNorms),
                     };
                     let buffers = [(1, buffer), (2, &self.numbers)];
@@ -103,18 +121,19 @@ impl<'a> Observations<'a> {
                 // The host knows it. It is there before anything else of this submission, and its place is nobody else's.
                 Statistic::Tokens => recorder.context.queue.write_buffer(
                     &self.numbers,
-                    4 * sequence.observed as u64,
+                    4 * self.observed.get() as u64,
                     &(tokens as f32).to_ne_bytes(),
                 ),
             }
-            sequence.observed += statistic.len(features);
+            self.observed
+                .set(self.observed.get() + statistic.len(features));
         }
     }
 
     fn sketch(
         &self,
         recorder: &Recorder<'_>,
-        sequence: &mut GpuSequence,
+        sequence: &mut Sequence,
         x: Option<&GpuTensor>,
         features: usize,
         rank: usize,
@@ -132,25 +151,21 @@ impl<'a> Observations<'a> {
         });
         let projected = x.map(|x| {
             let projected = recorder.activations(x.tokens, rank);
-            let all = ProductPart::all(&projected);
-            layers::product(recorder, sequence, signs, x, &all);
+            layers::product(recorder, sequence, signs, x, layers::all(&projected));
             projected
         });
-        let params = SketchParams {
-            tokens: x.map_or(0, |x| x.tokens) as u32,
-            features: features as u32,
-            rank: rank as u32,
-            first: sequence.observed as u32,
+        // X^T times the projections.
+        let tokens = x.map_or(0, |x| x.tokens);
+        let x = x.map_or(&recorder.nothing, |x| &x.buffer);
+        let projected = projected.as_ref().map_or(&recorder.nothing, |p| &p.buffer);
+        let transposed = (Operand::by_terms(x, features), [features, tokens]);
+        let weights = Weights::of_floats(Operand::by_terms(projected, rank), rank);
+        let to = Destination {
+            buffer: &self.numbers,
+            stride: rank,
+            first: self.observed.get(),
+            add: false,
         };
-        let buffers = [
-            (1, x.map_or(&recorder.nothing, |x| &x.buffer)),
-            (
-                2,
-                projected.as_ref().map_or(&recorder.nothing, |p| &p.buffer),
-            ),
-            (3, &self.numbers),
-        ];
-        let groups = (rank.div_ceil(64), features.div_ceil(64));
-        recorder.dispatch(sequence, "sketch_of", &params, &buffers, groups);
+        product::product(recorder, sequence, transposed, &weights, to);
     }
 }

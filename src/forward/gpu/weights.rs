@@ -2,8 +2,8 @@
 
 use wgpu::BufferUsages as Usage;
 
-use super::buffers::filled;
 use crate::device::adapter::context::Context;
+use crate::device::storage::filled;
 use crate::dtype::Dtype;
 use crate::forward::engine::HeadPart;
 use crate::forward::error::Error;

@@ -4,6 +4,7 @@ use super::super::recorder::Recorder;
 use super::kernels;
 use crate::device::adapter::adapters;
 use crate::device::adapter::faults::{Fault, Faults};
+use crate::device::product::PRODUCT;
 use crate::forward::kernels::KERNELS;
 
 /// What the check says of every adapter here, each with a fault.
@@ -31,7 +32,10 @@ fn every_adapter_here_runs_the_kernels_right() {
 
 #[test]
 fn an_adapter_that_ignores_the_barriers_of_a_kernel_does_not_pass() {
-    let shaders = KERNELS.iter().map(|kernel| &kernel.shader);
+    let shaders = KERNELS
+        .iter()
+        .chain([&PRODUCT])
+        .map(|kernel| &kernel.shader);
     for shader in shaders.filter(|shader| shader.wgsl.contains("Barrier();")) {
         for (name, result) in check(Some(Fault::WithoutBarriers(shader.name))) {
             assert!(result.is_err(), "{} on {name}", shader.name);

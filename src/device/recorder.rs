@@ -1,0 +1,341 @@
+//! From kernels to submissions: what is dispatched one after the other becomes one submission, or several where one would take
+//! the device too long (`adapter/pace.rs`).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use wgpu::BufferUsages as Usage;
+
+use super::adapter::context::{Context, Pipelines};
+use super::adapter::pace::PRODUCTS;
+use super::adapter::submissions::Submission;
+use super::error::Error;
+use super::storage::buffer;
+use crate::shader::Shader;
+
+/// Kernels on their way to the device.
+pub(crate) struct Sequence {
+    /// It is there but for a moment in [`Recorder::values`].
+    recording: Option<Recording>,
+}
+
+/// Commands that are being written down.
+struct Recording {
+    pass: wgpu::ComputePass<'static>,
+    encoder: wgpu::CommandEncoder,
+    /// The work so far, in multiplications.
+    work: u64,
+}
+
+impl Recording {
+    fn begin(context: &Context) -> Self {
+        let mut encoder = context.device.create_command_encoder(&Default::default());
+        let pass = encoder.begin_compute_pass(&Default::default());
+        Self {
+            pass: pass.forget_lifetime(),
+            encoder,
+            work: 0,
+        }
+    }
+
+    fn submit(self, context: &Context) -> Submission {
+        drop(self.pass);
+        context.submit(self.encoder, Some((PRODUCTS, self.work)))
+    }
+}
+
+/// Multiplications that stand for what a workgroup does with a few values a lane.
+const WORK_OF_GROUP: u64 = 4 * 256;
+
+/// Which workgroups of a dispatch: from where on, and how many, along x and y.
+#[derive(Clone, Copy)]
+pub(crate) struct Groups {
+    pub(crate) first: [usize; 2],
+    pub(crate) count: [usize; 2],
+}
+
+impl Groups {
+    /// All of `x` by `y`, in parts of at most `most` groups.
+    fn in_parts([x, y]: [usize; 2], most: usize) -> impl Iterator<Item = Self> {
+        let columns = most.clamp(1, x.max(1));
+        let rows = (most / columns).clamp(1, y.max(1));
+        (0..y).step_by(rows).flat_map(move |row| {
+            (0..x).step_by(columns).map(move |column| Self {
+                first: [column, row],
+                count: [columns.min(x - column), rows.min(y - row)],
+            })
+        })
+    }
+}
+
+/// Uniform blocks that are kept; where experts see ever other numbers of tokens there are ever other ones.
+const MAX_UNIFORMS: usize = 4096;
+
+/// An adapter with kernels, each of which is compiled when it is first needed.
+pub(crate) struct Recorder<'a> {
+    pub(crate) context: &'a Context,
+    /// Where a kernel has a binding that it does not use this time.
+    pub(crate) nothing: wgpu::Buffer,
+    shaders: Vec<&'static Shader>,
+    pipelines: RefCell<Pipelines>,
+    /// Uniform blocks by their bytes; the same few serve every block of the model.
+    uniforms: RefCell<HashMap<Vec<u8>, wgpu::Buffer>>,
+}
+
+impl<'a> Recorder<'a> {
+    /// For the kernels of these shaders.
+    pub(crate) fn new(
+        context: &'a Context,
+        shaders: impl IntoIterator<Item = &'static Shader>,
+    ) -> Self {
+        Self {
+            context,
+            nothing: buffer(context, "nothing", 4, Usage::STORAGE),
+            shaders: shaders.into_iter().collect(),
+            pipelines: RefCell::default(),
+            uniforms: RefCell::default(),
+        }
+    }
+
+    /// Has a kernel run in `x` by `y` workgroups with these buffers by their bindings.
+    pub(crate) fn dispatch<B: bytemuck::Pod>(
+        &self,
+        sequence: &mut Sequence,
+        entry_point: &'static str,
+        params: &B,
+        buffers: &[(u32, &wgpu::Buffer)],
+        groups: (usize, usize),
+    ) {
+        let work = WORK_OF_GROUP * (groups.0 * groups.1) as u64;
+        self.record(sequence, entry_point, params, buffers, groups, work);
+    }
+
+    /// The same for a kernel that does much, in as many dispatches and submissions as it takes: `work_of_group` are the
+    /// multiplications of a workgroup, and `params` tells the kernel which groups are its.
+    pub(crate) fn dispatch_in_parts<B: bytemuck::Pod>(
+        &self,
+        sequence: &mut Sequence,
+        entry_point: &'static str,
+        params: impl Fn(Groups) -> B,
+        buffers: &[(u32, &wgpu::Buffer)],
+        groups: [usize; 2],
+        work_of_group: u64,
+    ) {
+        let work_of_group = work_of_group.max(1);
+        let most = self.context.submission_limit(PRODUCTS) / work_of_group;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        for part in Groups::in_parts(groups, most) {
+            let [x, y] = part.count;
+            let work = work_of_group * (x * y) as u64;
+            self.record(sequence, entry_point, &params(part), buffers, (x, y), work);
+        }
+    }
+
+    /// Records a dispatch, in the next submission if this one would become too long.
+    fn record<B: bytemuck::Pod>(
+        &self,
+        sequence: &mut Sequence,
+        entry_point: &'static str,
+        params: &B,
+        buffers: &[(u32, &wgpu::Buffer)],
+        (x, y): (usize, usize),
+        work: u64,
+    ) {
+        let limit = self.context.submission_limit(PRODUCTS);
+        if let Some(recording) = sequence
+            .recording
+            .take_if(|recording| recording.work > 0 && recording.work + work > limit)
+        {
+            let submission = recording.submit(self.context);
+            // Until the device's speed is known, each submission tells more of it. What goes wrong is told by `submit`.
+            if !self.context.is_pace_settled(PRODUCTS) {
+                let _ = self.context.wait(self.context.map(submission, &[]));
+            }
+            sequence.recording = Some(Recording::begin(self.context));
+        }
+        self.compile(entry_point);
+        let pipelines = self.pipelines.borrow();
+        let pipeline = &pipelines[entry_point];
+        let uniform = self.uniform(params);
+        let mut all = vec![(0, &uniform)];
+        all.extend(buffers);
+        let group = self.context.bind(pipeline, entry_point, &all);
+        let Some(recording) = &mut sequence.recording else {
+            return;
+        };
+        recording.work += work;
+        recording.pass.set_pipeline(pipeline);
+        recording.pass.set_bind_group(0, &group, &[]);
+        recording.pass.dispatch_workgroups(x as u32, y as u32, 1);
+    }
+
+    /// Compiles the kernel with this entry point, unless it is.
+    fn compile(&self, entry_point: &str) {
+        if self.pipelines.borrow().contains_key(entry_point) {
+            return;
+        }
+        let has_it = |shader: &&&Shader| {
+            let mut entry_points = shader.entry_points.iter();
+            entry_points.any(|known| known.name == entry_point)
+        };
+        if let Some(shader) = self.shaders.iter().find(has_it) {
+            let compiled = self.context.compile(shader);
+            self.pipelines.borrow_mut().extend(compiled);
+        }
+    }
+
+    /// A uniform block of these bytes.
+    fn uniform<B: bytemuck::Pod>(&self, params: &B) -> wgpu::Buffer {
+        let bytes = bytemuck::bytes_of(params);
+        let mut uniforms = self.uniforms.borrow_mut();
+        if let Some(found) = uniforms.get(bytes) {
+            return found.clone();
+        }
+        let size = bytes.len().next_multiple_of(16) as u64;
+        let usage = Usage::UNIFORM | Usage::COPY_DST;
+        let made = buffer(self.context, "params", size, usage);
+        self.context.queue.write_buffer(&made, 0, bytes);
+        if uniforms.len() == MAX_UNIFORMS {
+            uniforms.clear();
+        }
+        uniforms.insert(bytes.to_vec(), made.clone());
+        made
+    }
+
+    /// Submits what `record` dispatches.
+    pub(crate) fn submit(&self, record: impl FnOnce(&mut Sequence)) -> Result<Submission, Error> {
+        self.try_submit(|sequence| {
+            record(sequence);
+            Ok(())
+        })
+    }
+
+    /// The same for what may fail.
+    pub(crate) fn try_submit<E: From<Error>>(
+        &self,
+        record: impl FnOnce(&mut Sequence) -> Result<(), E>,
+    ) -> Result<Submission, E> {
+        let _turn = self.context.turn();
+        let mut sequence = Sequence {
+            recording: Some(Recording::begin(self.context)),
+        };
+        record(&mut sequence)?;
+        let recording = sequence.recording.take();
+        let recording = recording.unwrap_or_else(|| Recording::begin(self.context));
+        let submission = recording.submit(self.context);
+        self.context.check()?;
+        Ok(submission)
+    }
+
+    /// The first `count` floats that a buffer holds once everything recorded so far is done: submits it, waits, and goes on
+    /// recording.
+    pub(crate) fn values(
+        &self,
+        sequence: &mut Sequence,
+        from: &wgpu::Buffer,
+        count: usize,
+    ) -> Result<Vec<f32>, Error> {
+        if let Some(recording) = sequence.recording.take() {
+            recording.submit(self.context);
+        }
+        let values = self.download_in_turn(from, count);
+        sequence.recording = Some(Recording::begin(self.context));
+        values
+    }
+
+    /// Copies floats from one buffer's start to another's, behind everything submitted so far.
+    pub(crate) fn copy(
+        &self,
+        from: &wgpu::Buffer,
+        to: &wgpu::Buffer,
+        count: usize,
+    ) -> Result<(), Error> {
+        let _turn = self.context.turn();
+        let device = &self.context.device;
+        let mut encoder = device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(from, 0, to, 0, 4 * count as u64);
+        self.context.submit(encoder, None);
+        self.context.check()
+    }
+
+    /// Waits until a submission is done.
+    pub(crate) fn wait(&self, submission: Submission) -> Result<(), Error> {
+        let _turn = self.context.turn();
+        self.context.wait(self.context.map(submission, &[]))
+    }
+
+    /// The first `count` floats of a buffer, once everything submitted so far is done.
+    pub(crate) fn download(&self, from: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, Error> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let _turn = self.context.turn();
+        self.download_in_turn(from, count)
+    }
+
+    /// The same for a thread whose turn it is already.
+    fn download_in_turn(&self, from: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, Error> {
+        let words = self.downloads_in_turn(&[(from, 0..count)])?;
+        Ok(words.into_iter().flatten().map(f32::from_bits).collect())
+    }
+
+    /// Words of some buffers, once everything submitted so far is done.
+    pub(crate) fn downloads(
+        &self,
+        parts: &[(&wgpu::Buffer, Range<usize>)],
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        let _turn = self.context.turn();
+        self.downloads_in_turn(parts)
+    }
+
+    fn downloads_in_turn(
+        &self,
+        parts: &[(&wgpu::Buffer, Range<usize>)],
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        let device = &self.context.device;
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let copies: Vec<(wgpu::Buffer, u64)> = parts
+            .iter()
+            .map(|(from, words)| {
+                let bytes = 4 * words.len() as u64;
+                let usage = Usage::MAP_READ | Usage::COPY_DST;
+                let to = buffer(self.context, "download", bytes, usage);
+                encoder.copy_buffer_to_buffer(from, 4 * words.start as u64, &to, 0, bytes);
+                (to, bytes)
+            })
+            .collect();
+        let submission = self.context.submit(encoder, None);
+        self.context.check()?;
+        let maps: Vec<_> = (copies.iter())
+            .map(|(to, _)| (to, wgpu::MapMode::Read))
+            .collect();
+        let mapping = self.context.map(submission, &maps);
+        self.context.wait(mapping)?;
+        let words = |(to, bytes): &(wgpu::Buffer, u64)| self.context.take_words(to, *bytes);
+        copies.iter().map(words).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_every_group_once_and_none_is_larger_than_it_may_be() {
+        for groups in [[1, 1], [5, 3], [172, 8], [7, 1]] {
+            for most in [0, 1, 4, 7, 172, 500, usize::MAX] {
+                let mut seen = vec![0; groups[0] * groups[1]];
+                for part in Groups::in_parts(groups, most) {
+                    assert!(part.count[0] * part.count[1] <= most.max(1));
+                    for y in part.first[1]..part.first[1] + part.count[1] {
+                        for x in part.first[0]..part.first[0] + part.count[0] {
+                            seen[y * groups[0] + x] += 1;
+                        }
+                    }
+                }
+                assert!(seen.iter().all(|&times| times == 1), "{groups:?}, {most}");
+            }
+        }
+    }
+}

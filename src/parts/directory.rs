@@ -1,0 +1,304 @@
+//! The directory in which the shards of a run wait until all are there.
+//!
+//! ```text
+//!   NAME.parts/
+//!     model-00001-of-00003.safetensors       a finished shard, renamed from a staged one
+//!     manifest/run.json                      what run this is: version, options, norms, input
+//!     manifest/model-00001-of-00003.safetensors.json    that the shard is finished, and of what
+//!     manifest/norms.safetensors             column norms, where the run measured them itself
+//! ```
+//!
+//! A shard is flushed to the disk, renamed to its name, and then recorded, so that a record tells the truth whatever is killed
+//! in between. A file without a record is nothing. The directory has no index and no config.json: nothing takes it for a
+//! model.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::Error;
+use super::record::{RunRecord, ShardRecord};
+use crate::checkpoint::{self, same_file};
+use crate::untrusted::{self, shown};
+
+/// What is added to the name of the output.
+const SUFFIX: &str = ".parts";
+/// The directory of the records.
+const MANIFEST: &str = "manifest";
+const RUN: &str = "run.json";
+const NORMS: &str = "norms.safetensors";
+/// The longest record, in bytes.
+const MAX_RECORD: u64 = 256 << 20;
+
+/// A directory that holds finished shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Where the parts of an output are: beside it, with `.parts` added to its name.
+    pub(crate) fn of_output(output: &Path) -> Self {
+        let mut name = output.file_name().unwrap_or_default().to_os_string();
+        name.push(SUFFIX);
+        Self {
+            path: output.with_file_name(name),
+        }
+    }
+
+    /// A directory of this path.
+    pub(crate) fn at(path: &Path) -> Self {
+        let path = path.to_path_buf();
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn shard(&self, file: &str) -> PathBuf {
+        self.path.join(file)
+    }
+
+    /// Where a run keeps norms that it has measured.
+    pub(crate) fn norms(&self) -> PathBuf {
+        self.manifest(NORMS)
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.path.join(MANIFEST).join(name)
+    }
+
+    fn record(&self, file: &str) -> PathBuf {
+        self.manifest(&format!("{file}.json"))
+    }
+
+    /// The run that the parts are of, if there is one.
+    pub(crate) fn run(&self) -> Result<Option<RunRecord>, Error> {
+        read(&self.manifest(RUN))
+    }
+
+    /// The path of the record of the run, for messages.
+    pub(crate) fn run_path(&self) -> PathBuf {
+        self.manifest(RUN)
+    }
+
+    /// What is recorded of a shard, if it is finished.
+    pub(crate) fn finished(&self, file: &str) -> Result<Option<ShardRecord>, Error> {
+        read(&self.record(file))
+    }
+
+    /// The path of a shard's record, for messages.
+    pub(crate) fn record_path(&self, file: &str) -> PathBuf {
+        self.record(file)
+    }
+
+    /// Makes the directory, if it is not there, so that files can be kept in it.
+    ///
+    /// # Errors
+    /// [`Error::NotParts`] if it holds other things.
+    pub(crate) fn make(&self) -> Result<(), Error> {
+        let manifest = self.path.join(MANIFEST);
+        match fs::create_dir(&self.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.path.is_dir() => {
+                let is_ours =
+                    manifest.is_dir() || is_empty(&self.path).map_err(io_at("list", &self.path))?;
+                if !is_ours {
+                    return Err(Error::NotParts {
+                        directory: self.path.clone(),
+                    });
+                }
+            }
+            Err(error) => return Err(io_at("make", &self.path)(error)),
+        }
+        match fs::create_dir(&manifest) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(io_at("make", &manifest)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says what run the directory is for, or checks that it is for this one. Several parts may do so at a time: the first
+    /// says it.
+    ///
+    /// # Errors
+    /// [`Error::NotParts`], [`Error::OtherSettings`], [`Error::OtherInput`].
+    pub(crate) fn begin(&self, run: &RunRecord) -> Result<(), Error> {
+        self.make()?;
+        if self.run()?.is_none() {
+            let path = self.manifest(RUN);
+            let staged = stage(&path, run)?;
+            match staged.persist_noclobber(&path) {
+                Ok(_) => return Ok(()),
+                Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {}
+                // A file system that cannot rename without replacing: others have written the same, or will be refused.
+                Err(refused) => {
+                    let moved = refused.file.persist(&path);
+                    moved.map_err(|refused| io_at("write", &path)(refused.error))?;
+                }
+            }
+        }
+        match self.run()? {
+            Some(there) => self.same_run(&there, run),
+            None => Err(Error::NotParts {
+                directory: self.path.clone(),
+            }),
+        }
+    }
+
+    /// Checks that the parts here are of this run.
+    ///
+    /// # Errors
+    /// [`Error::OtherSettings`], [`Error::OtherInput`].
+    pub(crate) fn same_run(&self, there: &RunRecord, run: &RunRecord) -> Result<(), Error> {
+        let path = self.run_path();
+        let differences = there.settings.differences(&run.settings);
+        if !differences.is_empty() {
+            return Err(Error::OtherSettings { path, differences });
+        }
+        if there.input == run.input {
+            return Ok(());
+        }
+        let pairs = there.input.iter().zip(&run.input);
+        let what = match pairs.clone().find(|(theirs, ours)| theirs != ours) {
+            Some((theirs, ours)) if theirs.file != ours.file => format!(
+                "it had a file {}, not {}",
+                shown(&theirs.file),
+                shown(&ours.file)
+            ),
+            Some((theirs, ours)) if theirs.bytes != ours.bytes => format!(
+                "{} had {} bytes, not {}",
+                shown(&ours.file),
+                theirs.bytes,
+                ours.bytes
+            ),
+            Some((_, ours)) => format!("{} had another header", shown(&ours.file)),
+            None => format!(
+                "it had {} files of weights, not {}",
+                there.input.len(),
+                run.input.len()
+            ),
+        };
+        Err(Error::OtherInput { path, what })
+    }
+
+    /// Records that a shard is finished.
+    pub(crate) fn keep(&self, file: &str, record: &ShardRecord) -> Result<(), Error> {
+        let path = self.record(file);
+        let staged = stage(&path, record)?;
+        let moved = staged.persist(&path);
+        moved.map_err(|refused| io_at("write", &path)(refused.error))?;
+        Ok(())
+    }
+
+    /// Forgets a shard: its record first, so that none is left without its file.
+    pub(crate) fn forget(&self, file: &str) -> Result<(), Error> {
+        for path in [self.record(file), self.shard(file)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_at("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the files of a run of these shards, and the directory if nothing else is in it. The run's record goes last.
+    pub(crate) fn remove<'a>(&self, files: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        for file in files {
+            self.forget(file)?;
+        }
+        for path in [self.norms(), self.run_path()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_at("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        for path in [self.path.join(MANIFEST), self.path.clone()] {
+            remove_staged(&path);
+            if let Err(error) = fs::remove_dir(&path) {
+                log::warn!("{} is left: {error}", untrusted::shown_path(&path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another path leads to the same directory.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        same_file(&self.path, &other.path)
+    }
+}
+
+/// Removes what killed runs have staged in a directory of ours.
+fn remove_staged(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(dir)?.next().is_none())
+}
+
+fn io_at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| {
+        Error::Checkpoint(checkpoint::Error::Io {
+            action,
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// Writes a record beside its place and flushes it.
+fn stage(path: &Path, record: &impl Serialize) -> Result<tempfile::NamedTempFile, Error> {
+    let failed = io_at("write", path);
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut staged = tempfile::Builder::new();
+    staged.prefix(".").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any new file, less the umask: another user may merge.
+        staged.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut staged = staged.tempfile_in(directory).map_err(&failed)?;
+    let json = serde_json::to_vec_pretty(record).map_err(|error| failed(error.into()))?;
+    staged.write_all(&json).map_err(&failed)?;
+    staged.as_file().sync_all().map_err(&failed)?;
+    Ok(staged)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let bytes = match untrusted::read(path, MAX_RECORD) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(reason) => {
+            return Err(Error::Manifest {
+                path: path.to_path_buf(),
+                reason,
+            });
+        }
+    };
+    let read = serde_json::from_slice(&bytes);
+    read.map(Some).map_err(|error| Error::Damaged {
+        path: path.to_path_buf(),
+        reason: shown(&error.to_string()).to_string(),
+    })
+}

@@ -1,0 +1,220 @@
+//! Parts of a run, put together to what a single run would have written.
+
+use std::path::{Path, PathBuf};
+
+use super::card;
+use super::error::Error;
+use super::event::Event;
+use super::phases::allocated;
+use crate::checkpoint::{Checkpoint, OutputOptions};
+use crate::norms::Norms;
+use crate::parts::{self, Complete, Directory, InputRecord, RunRecord, Settings};
+use crate::plan::{Draft, NormsSource, Plan};
+use crate::report::{self, Report, ReportFile};
+use crate::stop::Stop;
+
+/// What is asked of a merge. [`MergeRequest::new`] has the defaults; every field can be set.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MergeRequest {
+    /// The output that appears.
+    pub output: PathBuf,
+    /// Directories that hold parts; none is `OUTPUT.parts`.
+    pub from: Vec<PathBuf>,
+    /// The model; `None` is where the parts say that it was.
+    pub model: Option<String>,
+    /// The file of norms; `None` is where the parts say that it was.
+    pub norms: Option<PathBuf>,
+    /// Replace an existing output. The input is never written to.
+    pub overwrite: bool,
+    /// Flush the output to disk before moving it into place.
+    pub sync: bool,
+    /// Add the SHA-256 of each weight file to the report.
+    pub checksum: bool,
+    /// Leave the parts where they are.
+    pub keep: bool,
+    /// Add a section to the output's README.md, and report.json beside it.
+    pub card: bool,
+    /// A file to write the report to, as JSON.
+    pub report: Option<PathBuf>,
+    /// The command line, for the report.
+    pub command: Vec<String>,
+    /// Threads of the CPU; `None` is all cores.
+    pub threads: Option<usize>,
+    /// Asks the merge to stop.
+    pub stop: Stop,
+}
+
+impl MergeRequest {
+    /// Merges the parts that wait in `OUTPUT.parts`.
+    #[must_use]
+    pub fn new(output: impl Into<PathBuf>) -> Self {
+        Self {
+            output: output.into(),
+            from: Vec::new(),
+            model: None,
+            norms: None,
+            overwrite: false,
+            sync: false,
+            checksum: false,
+            keep: false,
+            card: true,
+            report: None,
+            command: Vec::new(),
+            threads: None,
+            stop: Stop::new(),
+        }
+    }
+}
+
+/// Puts the parts of a run together: weights, index, everything else of the model directory, and the report. The output
+/// appears whole, or not at all, and the parts are removed after. Byte for byte it is what a single run writes.
+///
+/// # Errors
+/// [`Error::Parts`] for parts that are missing or do not fit together; [`Error::Checkpoint`], [`Error::Norms`], [`Error::Plan`]
+/// and [`Error::Report`].
+pub fn merge(request: &MergeRequest, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Report, Error> {
+    let report_file = request.report.as_deref().map(ReportFile::create);
+    let report_file = report_file.transpose().map_err(report_error(request))?;
+    let directories = directories(request)?;
+    let run = run_of(&directories, &request.output)?;
+    let model = request.model.as_deref().unwrap_or(&run.model);
+    let checkpoint = Checkpoint::open(model)?;
+    let plan = plan_of(&run, checkpoint, request, tell)?;
+    let here = RunRecord {
+        input: InputRecord::of_all(plan.checkpoint()),
+        ..run.clone()
+    };
+    directories[0].same_run(&run, &here)?;
+    let complete = parts::complete(&plan, &run.settings, &directories, &request.stop)?;
+    let options = OutputOptions::new()
+        .overwrite(request.overwrite)
+        .sync(request.sync);
+    let mut report = assemble(&plan, &complete, &request.output, &options)?;
+    report.command.clone_from(&request.command);
+    report.sha256 = request.checksum.then(|| complete.checksums());
+    if request.card {
+        card::write(&mut report, &plan, tell)?;
+    }
+    if let Some(file) = report_file {
+        file.write(&report).map_err(report_error(request))?;
+    }
+    if !request.keep {
+        for directory in &directories {
+            remove(directory, &plan)?;
+        }
+    }
+    Ok(report)
+}
+
+/// Makes the output of finished parts, and its report.
+///
+/// # Errors
+/// [`Error::Parts`].
+pub(super) fn assemble(
+    plan: &Plan,
+    complete: &Complete,
+    output: &Path,
+    options: &OutputOptions,
+) -> Result<Report, Error> {
+    let outcome = complete.assemble(plan, output, options)?;
+    let mut report = report::report(plan, complete.device(), &outcome);
+    report.device_failures = complete.device_failures();
+    report
+        .warnings
+        .extend(report.device_failures.iter().cloned());
+    Ok(report)
+}
+
+/// Removes the parts of an output that is in place.
+///
+/// # Errors
+/// [`Error::Parts`].
+pub(super) fn remove(directory: &Directory, plan: &Plan) -> Result<(), Error> {
+    let shards = plan.checkpoint().shards.iter();
+    Ok(directory.remove(shards.map(|shard| shard.file_name.as_str()))?)
+}
+
+/// The directories that hold the parts, each once.
+fn directories(request: &MergeRequest) -> Result<Vec<Directory>, Error> {
+    if request.from.is_empty() {
+        return Ok(vec![Directory::of_output(&request.output)]);
+    }
+    let mut all: Vec<Directory> = Vec::new();
+    for path in &request.from {
+        let directory = Directory::at(path);
+        if !all.iter().any(|other| other.is_same(&directory)) {
+            all.push(directory);
+        }
+    }
+    Ok(all)
+}
+
+/// The run that all directories hold parts of.
+fn run_of(directories: &[Directory], output: &Path) -> Result<RunRecord, Error> {
+    let mut run: Option<RunRecord> = None;
+    for directory in directories {
+        let found = directory.run()?.ok_or_else(|| parts::Error::NoParts {
+            output: output.to_path_buf(),
+            directory: directory.path().to_path_buf(),
+        })?;
+        match &run {
+            Some(first) => directory.same_run(&found, first)?,
+            None => run = Some(found),
+        }
+    }
+    run.ok_or_else(|| {
+        let output = output.to_path_buf();
+        parts::Error::NoParts {
+            directory: output.clone(),
+            output,
+        }
+        .into()
+    })
+}
+
+/// The plan that the parts were made by.
+fn plan_of(
+    run: &RunRecord,
+    checkpoint: Checkpoint,
+    request: &MergeRequest,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Plan, Error> {
+    let options = run.settings.options();
+    let options = options.ok_or_else(|| parts::Error::Damaged {
+        path: request.output.clone(),
+        reason: "its options are none that this version has".to_owned(),
+    })?;
+    let path = request.norms.clone();
+    let path = path.or_else(|| run.norms.as_deref().map(PathBuf::from));
+    let (source, sum) = match (&run.settings.norms_sha256, path) {
+        (Some(_), Some(path)) => {
+            let sum = parts::sha256(&path, &request.stop)?;
+            (NormsSource::Read(Norms::read(&path)?), Some(sum))
+        }
+        _ => (NormsSource::None, None),
+    };
+    let draft = Draft::new(checkpoint, options, source)?;
+    // Says which of version, norms and options is not the one of the parts.
+    let ours = Settings::of(&draft, sum);
+    let differences = run.settings.differences(&ours);
+    if !differences.is_empty() {
+        return Err(parts::Error::OtherSettings {
+            path: Directory::of_output(&request.output).run_path(),
+            differences,
+        }
+        .into());
+    }
+    let threads = request.threads;
+    let threads =
+        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    Ok(allocated(draft, threads, &request.stop, tell)?.plan()?)
+}
+
+fn report_error(request: &MergeRequest) -> impl Fn(std::io::Error) -> Error {
+    let path = request.report.clone().unwrap_or_default();
+    move |reason| Error::Report {
+        path: path.clone(),
+        reason,
+    }
+}

@@ -1,0 +1,278 @@
+//! A run shard by shard: which are to be pruned, which are kept.
+
+use std::path::{Path, PathBuf, absolute};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::device_pair::DevicePair;
+use super::error::Error;
+use super::event::{Event, Phase};
+use super::failures::Failures;
+use super::phases::timed;
+use super::request::Request;
+use crate::calibration::Calibration;
+use crate::checkpoint::{Checkpoint, Output, Source};
+use crate::norms::{Format, Norms};
+use crate::parts::{self, Directory, InputRecord, Part, RunRecord, Settings, State};
+use crate::plan::{Draft, Plan};
+use crate::prune;
+use crate::stop::Stop;
+
+/// Whether the checkpoint is one file of weights, beside which there is no place for an index or a config.json.
+pub(super) fn is_single_file(checkpoint: &Checkpoint) -> bool {
+    matches!(checkpoint.source, Source::File(_))
+}
+
+/// Checks that a checkpoint can be cut into so many parts.
+pub(super) fn check_part(checkpoint: &Checkpoint, part: Part) -> Result<(), parts::Error> {
+    if is_single_file(checkpoint) {
+        return Err(parts::Error::SingleFile {
+            path: checkpoint.source.weights().path().to_path_buf(),
+        });
+    }
+    let shards = checkpoint.shards.len();
+    match part.of() > shards {
+        true => Err(parts::Error::TooManyParts {
+            parts: part.of(),
+            shards,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// The shards of a part.
+pub(super) fn shards_of(checkpoint: &Checkpoint, part: Part) -> Vec<usize> {
+    let bytes: Vec<u64> = checkpoint.shards.iter().map(|shard| shard.len).collect();
+    part.shards(&bytes)
+}
+
+/// Where the parts of an output wait, if the output may be written at all.
+pub(super) fn directory(
+    checkpoint: &Checkpoint,
+    output: &Path,
+    overwrite: bool,
+) -> Result<Directory, Error> {
+    Output::check_place(checkpoint, output, overwrite)?;
+    Ok(Directory::of_output(output))
+}
+
+/// Checks before any work that what an earlier run has kept is of the same settings, as far as they are known without norms.
+///
+/// # Errors
+/// [`parts::Error::OtherSettings`].
+pub(super) fn check_settings(directory: &Directory, draft: &Draft) -> Result<(), Error> {
+    let Some(there) = directory.run()? else {
+        return Ok(());
+    };
+    let ours = Settings::of(draft, there.settings.norms_sha256.clone());
+    let differences = there.settings.differences(&ours);
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(parts::Error::OtherSettings {
+            path: directory.run_path(),
+            differences,
+        }
+        .into()),
+    }
+}
+
+/// What a run that keeps its shards is, and where it keeps them.
+pub(super) struct Keeper {
+    pub directory: Directory,
+    pub run: RunRecord,
+}
+
+impl Keeper {
+    /// Hashes the norms, and says in the directory what run it is for, or checks that it is for this one.
+    ///
+    /// # Errors
+    /// [`Error::Parts`].
+    pub(super) fn begin(
+        plan: &Plan,
+        request: &Request,
+        directory: Directory,
+        measured: bool,
+    ) -> Result<Self, Error> {
+        let norms = match (plan.norms(), measured) {
+            (None, _) => None,
+            (Some(_), true) => Some(directory.norms()),
+            (Some(norms), false) => Some(norms.source.path.clone()),
+        };
+        let sum = |path: &PathBuf| parts::sha256(path, &request.stop);
+        let run = RunRecord {
+            settings: Settings::of(plan, norms.as_ref().map(sum).transpose()?),
+            model: whole(plan.checkpoint().source.weights().path()),
+            norms: norms.as_deref().map(whole),
+            input: InputRecord::of_all(plan.checkpoint()),
+        };
+        directory.begin(&run)?;
+        Ok(Self { directory, run })
+    }
+}
+
+/// An absolute path as text.
+fn whole(path: &Path) -> String {
+    let whole = absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    whole.to_string_lossy().into_owned()
+}
+
+/// The norms that an interrupted run has measured and left in the directory.
+///
+/// # Errors
+/// [`parts::Error::OtherSettings`] if they were measured otherwise; [`Error::Norms`].
+pub(super) fn kept_norms(
+    directory: &Directory,
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    request: &Request,
+) -> Result<Option<Norms>, Error> {
+    let path = directory.norms();
+    if !path.exists() {
+        return Ok(None);
+    }
+    // Those depend on all settings, which are checked where there is a record of the run.
+    if request.sequential && directory.run()?.is_none() {
+        return Ok(None);
+    }
+    let rank = request.options.compensation.map(|options| options.rank);
+    let mut norms = Norms::read(&path)?;
+    let said = |key: &str| norms.source.metadata.get(key).cloned().unwrap_or_default();
+    let tokens = norms.source.tokens.unwrap_or(0);
+    let rank_of = |rank: Option<usize>| rank.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    let pairs = [
+        ("text", said("text_sha256"), calibration.text().sha256()),
+        (
+            "context",
+            said("context"),
+            calibration.context().to_string(),
+        ),
+        (
+            "tokens",
+            tokens.to_string(),
+            calibration.tokens().to_string(),
+        ),
+        (
+            "order of blocks",
+            order(norms.source.metadata.contains_key("sequential")),
+            order(request.sequential),
+        ),
+        (
+            "rank of the sketches",
+            rank_of(norms.sketch_rank()),
+            rank_of(rank),
+        ),
+    ];
+    let differences: Vec<String> = pairs
+        .into_iter()
+        .filter(|(_, theirs, ours)| theirs != ours)
+        .map(|(what, theirs, ours)| {
+            let theirs = crate::untrusted::shown(&theirs).to_string();
+            format!("the {what} of the calibration is {theirs}, not {ours}")
+        })
+        .collect();
+    if !differences.is_empty() {
+        return Err(parts::Error::OtherSettings { path, differences }.into());
+    }
+    norms.source.format = Format::Measured;
+    norms.source.path = checkpoint.source.weights().path().to_path_buf();
+    Ok(Some(norms))
+}
+
+/// How blocks are calibrated, in words.
+fn order(is_sequential: bool) -> String {
+    let order = match is_sequential {
+        true => "sequential",
+        false => "all at once",
+    };
+    order.to_owned()
+}
+
+/// Keeps norms that were measured, for a run that goes on.
+pub(super) fn keep_norms(directory: &Directory, norms: &Norms) -> Result<(), Error> {
+    directory.make()?;
+    Ok(norms.write(&directory.norms())?)
+}
+
+/// What is done with shards that are finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    /// They are kept, if they are right.
+    Kept,
+    /// They are refused.
+    Refused,
+    /// They are pruned again.
+    Again,
+}
+
+/// Prunes those of `shards` that are not finished; tells how many were kept.
+///
+/// # Errors
+/// [`Error::Prune`], [`Error::Parts`], [`Error::Interrupted`].
+pub(super) fn prune_shards(
+    plan: &Plan,
+    keeper: &Keeper,
+    shards: &[usize],
+    finished: Finished,
+    (devices, failures, stop): (&DevicePair, &Failures, &Stop),
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<usize, Error> {
+    let (directory, settings) = (&keeper.directory, &keeper.run.settings);
+    let inputs = &plan.checkpoint().shards;
+    let mut left = Vec::new();
+    for &shard in shards {
+        let path = directory.shard(&inputs[shard].file_name);
+        match (
+            parts::state(plan, shard, settings, directory, stop)?,
+            finished,
+        ) {
+            (State::Missing, _) | (State::Finished(_), Finished::Again) => left.push(shard),
+            (State::Finished(_), Finished::Kept) => {}
+            (State::Finished(_), Finished::Refused) => {
+                return Err(parts::Error::Finished { path }.into());
+            }
+            (State::Wrong(problem), _) => {
+                let path = crate::untrusted::shown_path(&path);
+                tell(Event::Warning(&format!(
+                    "{path} is pruned again: {problem}"
+                )));
+                left.push(shard);
+            }
+        }
+    }
+    let kept = shards.len() - left.len();
+    if kept > 0 {
+        let of = shards.len();
+        tell(Event::Kept { kept, of });
+    }
+    let done = AtomicUsize::new(kept);
+    let interrupted = || Error::Interrupted {
+        finished: done.load(Ordering::Relaxed),
+        shards: shards.len(),
+        directory: directory.path().to_path_buf(),
+    };
+    let pruned: Result<(), Error> = timed(Phase::Prune, tell, || {
+        let progress = |event: prune::PruneEvent<'_>| {
+            if let prune::PruneEvent::DeviceFailed(error) = event {
+                failures.add(Phase::Prune, error, tell);
+            }
+            tell(Event::Prune(event));
+        };
+        parts::prune_shards(plan, settings, directory, &left, |shard, output| {
+            if stop.is_requested() {
+                return Err(interrupted());
+            }
+            let device = devices.pruning();
+            let outcome = prune::prune_shard(plan, shard, device, output, &progress, stop);
+            let outcome = outcome.map_err(|error| match error {
+                prune::Error::Stopped { .. } => interrupted(),
+                error => error.into(),
+            })?;
+            let info = device.info().clone();
+            if outcome.device_failure.is_some() {
+                devices.failed();
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+            Ok((outcome, info))
+        })
+    });
+    pruned.map(|()| kept)
+}

@@ -1,0 +1,314 @@
+//! Parts that are merged, and those that are not.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::common::{names, stderr, tree};
+use crate::place::{FIRST, NONE, Place, SECOND};
+
+#[test]
+fn parts_that_run_at_the_same_time_are_merged_to_what_a_single_run_writes() {
+    let place = Place::new();
+    place.done(&[
+        "calibrate",
+        "model",
+        "-o",
+        "norms",
+        "--tokens",
+        "256",
+        "--device",
+        "cpu",
+    ]);
+    let sketch = ["--tokens", "256", "--sketch", "16", "--device", "cpu"];
+    place.done(&[&["calibrate", "model", "-o", "sketches"][..], &sketch].concat());
+    let cases: [(&[&str], usize); 6] = [
+        (&NONE, 2),
+        (&["--norms", "norms"], 3),
+        (&["--norms", "norms", "--pattern", "2:4"], 1),
+        (
+            &[
+                "--norms",
+                "norms",
+                "--allocate",
+                "owl",
+                "--exclude",
+                "*v_proj*",
+            ],
+            2,
+        ),
+        (
+            &[
+                "--norms",
+                "norms",
+                "--allocate",
+                "atp",
+                "--selection",
+                "exact",
+            ],
+            3,
+        ),
+        (&["--norms", "sketches", "--compensate", "16"], 3),
+    ];
+    for (options, parts) in cases {
+        place.done(
+            &[
+                &place.prune("single", options)[..],
+                &["--report", "single.json"],
+            ]
+            .concat(),
+        );
+        let running: Vec<Child> = (1..=parts)
+            .map(|part| {
+                let part = format!("{part}/{parts}");
+                let words = place.prune("out", options);
+                let mut command = place.command(&words);
+                command.args(["--part", &part]).stderr(Stdio::null());
+                command.spawn().unwrap()
+            })
+            .collect();
+        for mut part in running {
+            assert!(part.wait().unwrap().success(), "{options:?}");
+        }
+        assert!(!place.at("out").exists());
+        let merged = place.done(&["merge", "out", "--checksum", "--report", "merged.json"]);
+        assert_eq!(
+            tree(&place.at("single")),
+            tree(&place.at("out")),
+            "{options:?}"
+        );
+        assert!(!place.at("out.parts").exists(), "{}", stderr(&merged));
+        same_reports(&place.at("single.json"), &place.at("merged.json"));
+        for out in ["single", "out"] {
+            fs::remove_dir_all(place.at(out)).unwrap();
+        }
+        for report in ["single.json", "merged.json"] {
+            fs::remove_file(place.at(report)).unwrap();
+        }
+    }
+}
+
+/// That two reports say the same of what was done; paths, times and memory differ.
+fn same_reports(single: &Path, merged: &Path) {
+    let read = |path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let (single, merged) = (read(single), read(merged));
+    for key in [
+        "version",
+        "device",
+        "score",
+        "selection",
+        "compensation",
+        "kinds",
+        "blocks",
+        "prunable",
+        "left_dense",
+        "all_weights",
+        "tensors",
+        "bytes",
+        "copied",
+        "left_out",
+        "warnings",
+    ] {
+        assert_eq!(single.get(key), merged.get(key), "{key}");
+    }
+    assert!(merged["prunable"]["squared_error"].as_f64().unwrap() > 0.0);
+    assert_eq!(merged["sha256"].as_object().unwrap().len(), 3);
+}
+
+#[test]
+fn parts_in_separate_directories_are_merged() {
+    let place = Place::new();
+    place.done(&place.prune("single", &NONE));
+    place.part("a", "1/2", &NONE);
+    place.part("b", "2/2", &NONE);
+    place.done(&["merge", "out", "--from", "a.parts", "b.parts", "--keep"]);
+    assert_eq!(tree(&place.at("single")), tree(&place.at("out")));
+    assert!(place.at("a.parts").exists() && place.at("b.parts").exists());
+    // The model may have moved meanwhile.
+    fs::rename(place.at("model"), place.at("moved")).unwrap();
+    place.refused(
+        &["merge", "again", "--from", "a.parts", "b.parts"],
+        1,
+        &["model"],
+    );
+    let moved = ["--model", "moved"];
+    place.done(
+        &[
+            &["merge", "again", "--from", "a.parts", "b.parts"][..],
+            &moved,
+        ]
+        .concat(),
+    );
+    assert_eq!(tree(&place.at("single")), tree(&place.at("again")));
+    assert_eq!(names(place.dir.path()), ["again", "moved", "out", "single"]);
+}
+
+#[test]
+fn a_set_that_is_not_whole_is_refused_by_name() {
+    let place = Place::new();
+    place.refused(&["merge", "out"], 1, &["no parts of out"]);
+    place.part("out", "1/2", &NONE);
+    place.refused(
+        &["merge", "out"],
+        1,
+        &["2 of 3 files of weights are missing", "--resume"],
+    );
+    place.part("b", "1/2", &NONE);
+    place.part("b", "2/2", &NONE);
+    let both = ["merge", "c", "--from", "out.parts", "b.parts"];
+    place.refused(&both, 1, &["out.parts", "b.parts", "leave one of them out"]);
+    // A file without a record is nothing, whatever it holds.
+    let missing = names(&place.at("b.parts"));
+    let missing = missing
+        .iter()
+        .find(|name| !place.at("out.parts").join(name).exists());
+    let missing = missing.unwrap();
+    fs::copy(
+        place.at("b.parts").join(missing),
+        place.at("out.parts").join(missing),
+    )
+    .unwrap();
+    place.refused(&["merge", "out"], 1, &["missing in out.parts", missing]);
+    assert!(!place.at("out").exists() && !place.at("c").exists());
+    // Nor is the directory of parts a model, even with all shards in it.
+    place.refused(&["prune", "b.parts", "-o", "x"], 1, &["b.parts"]);
+}
+
+#[test]
+fn parts_of_other_options_norms_versions_or_inputs_are_refused_by_what_differs() {
+    let place = Place::new();
+    place.part("out", "1/2", &NONE);
+    let second = ["--part", "2/2"];
+    for (options, says) in [
+        (
+            &["--sparsity", "0.3"][..],
+            "selection.sparsity is 0.5, not 0.3",
+        ),
+        (&["--pattern", "2:4"], "selection.rule is ewma, not pattern"),
+        (&["--score", "magnitude"], "score is ria, not magnitude"),
+        (&["--exclude", "*q_proj*"], "exclude is [], not"),
+    ] {
+        let words = place.prune("out", &NONE);
+        place.refused(
+            &[&words[..], options, &second].concat(),
+            1,
+            &["other settings", says],
+        );
+    }
+    for tokens in ["128", "256"] {
+        let model = [
+            "calibrate",
+            "model",
+            "--device",
+            "cpu",
+            "--tokens",
+            tokens,
+            "-o",
+        ];
+        place.done(&[&model[..], &[tokens]].concat());
+    }
+    place.part("n", "1/2", &["--norms", "128"]);
+    let words = place.prune("n", &["--norms", "256", "--part", "2/2"]);
+    place.refused(&words, 1, &["norms_sha256 is"]);
+
+    // Parts that were copied together.
+    place.part(
+        "other",
+        "2/2",
+        &["--calibration", "none", "--sparsity", "0.3"],
+    );
+    let both = ["merge", "x", "--from", "out.parts", "other.parts"];
+    place.refused(
+        &both,
+        1,
+        &["other.parts", "selection.sparsity is 0.3, not 0.5"],
+    );
+
+    // Another version of this program.
+    place.part("out", "2/2", &NONE);
+    let record = format!("out.parts/manifest/{FIRST}.json");
+    place.edit_record(&record, |record| {
+        record["settings"]["version"] = "0.0.1".into()
+    });
+    let says = ["manifest", "version is 0.0.1, not"];
+    place.refused(&["merge", "out"], 1, &says);
+    place.edit_record(&record, |record| {
+        record["settings"]["version"] = env!("CARGO_PKG_VERSION").into();
+    });
+
+    // A weight of the input that has changed after its part was made.
+    place.edit(&format!("model/{FIRST}"));
+    place.refused(&["merge", "out"], 1, &[FIRST, "the input's SHA-256 is not"]);
+    place.edit(&format!("model/{FIRST}"));
+    // A byte of a part.
+    place.edit(&format!("out.parts/{SECOND}"));
+    place.refused(&["merge", "out"], 1, &[SECOND, "its SHA-256 is not"]);
+    place.edit(&format!("out.parts/{SECOND}"));
+    // Whose time of change differs, but not their bytes.
+    place.done(&["merge", "out"]);
+    place.done(&place.prune("single", &NONE));
+    assert_eq!(tree(&place.at("single")), tree(&place.at("out")));
+}
+
+#[test]
+fn what_cannot_be_cut_into_parts_is_refused_with_the_way_on() {
+    let place = Place::new();
+    let refused = |options: &[&str], says: &[&str]| {
+        place.refused(&place.prune("out", options), 2, says);
+    };
+    refused(
+        &["--part", "1/2"],
+        &["needs column norms from a file", "calibrate MODEL"],
+    );
+    refused(
+        &["--part", "1/4", "--calibration", "none"],
+        &["3 parts at most, not 4"],
+    );
+    refused(&["--part", "3/2", "--calibration", "none"], &["K/N"]);
+    let file = format!("model/{FIRST}");
+    let words = ["prune", &file, "--part", "1/1", "--calibration", "none"];
+    place.refused(&words, 2, &["single file", "leave --part out"]);
+    fs::create_dir(place.at("out.parts")).unwrap();
+    fs::write(place.at("out.parts/mine"), "").unwrap();
+    let words = place.prune("out", &["--part", "1/2", "--calibration", "none"]);
+    place.refused(
+        &words,
+        1,
+        &["out.parts", "is not a directory that holds parts"],
+    );
+    assert_eq!(names(&place.at("out.parts")), ["mine"]);
+}
+
+/// The script that does without Slurm what the job array does with it.
+#[cfg(unix)]
+#[test]
+fn the_script_of_plain_processes_writes_what_a_single_run_writes() {
+    let place = Place::new();
+    let norms = place.at("norms");
+    let calibrate = [
+        "calibrate",
+        "model",
+        "--tokens",
+        "64",
+        "--device",
+        "cpu",
+        "-o",
+    ];
+    place.done(&[&calibrate[..], &["norms"]].concat());
+    place.done(&place.prune("single", &["--norms", "norms", "--pattern", "2:4"]));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/slurm/processes.sh");
+    let done = Command::new(script)
+        .env("MODEL", place.at("model"))
+        .env("OUTPUT", place.at("out"))
+        .env("NORMS", norms)
+        .env("PARTS", "3")
+        .env("OPTIONS", "--pattern 2:4")
+        .env("SWIFTPRUNE", env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(tree(&place.at("single")), tree(&place.at("out")));
+    assert!(place.at("out.report.json").exists());
+}
