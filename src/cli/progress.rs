@@ -14,9 +14,10 @@ use swiftprune_wgpu::untrusted::shown;
 use super::output;
 use super::terminal::{Terminal, complain};
 
-/// A forward pass: how far it is, tokens a second, time left.
+/// A forward pass: how far it is, time left, tokens a second.
 pub(super) struct Pass {
     bar: ProgressBar,
+    what: std::borrow::Cow<'static, str>,
     start: Instant,
 }
 
@@ -31,21 +32,30 @@ impl Pass {
         } else {
             ProgressBar::hidden()
         };
-        if let Ok(style) =
-            ProgressStyle::with_template("{prefix} {bar:20} {percent:>3} %  {msg}  {eta} left")
-        {
+        // What does not fit a narrow terminal is cut at its end: a line that goes on in the next one cannot be cleared.
+        if let Ok(style) = ProgressStyle::with_template("{bar:10} {percent:>3} %  {wide_msg}") {
             bar.set_style(style);
         }
-        bar.set_prefix(what);
+        let what = what.into();
+        bar.set_message(what.clone());
         Self {
             bar,
+            what,
             start: Instant::now(),
         }
     }
 
     pub(super) fn at(&self, progress: calibration::Progress) {
-        let speed = progress.done * progress.tokens as f64 / self.start.elapsed().as_secs_f64();
-        self.bar.set_message(format!("{speed:.0} tokens/s"));
+        let elapsed = self.start.elapsed().as_secs_f64();
+        let speed = progress.done * progress.tokens as f64 / elapsed;
+        let left = Duration::try_from_secs_f64(elapsed / progress.done - elapsed);
+        let left = left.map_or_else(
+            |_| String::new(),
+            |left| format!("  {} left", duration(left)),
+        );
+        let what = &self.what;
+        self.bar
+            .set_message(format!("{what}{left}  {speed:.0} tokens/s"));
         self.bar.set_position((progress.done * STEPS as f64) as u64);
     }
 
@@ -65,7 +75,7 @@ impl ByteBar {
         } else {
             ProgressBar::hidden()
         };
-        let template = "{prefix} {bar:20} {percent:>3} %  {decimal_bytes_per_sec}  {eta} left";
+        let template = "{prefix} {percent:>3} %  {eta} left  {wide_bar}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -200,7 +210,7 @@ impl LiveProgress {
         } else {
             ProgressBar::hidden()
         };
-        let template = "{bar:20} {percent:>3} %  {decimal_bytes_per_sec}  {eta} left  {wide_msg}";
+        let template = "{bar:10} {percent:>3} %  {eta} left  {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

@@ -129,7 +129,7 @@ fn request(args: &Sweep) -> anyhow::Result<SweepRequest> {
     request.state = args
         .state
         .clone()
-        .or_else(|| args.output.first().map(state_of));
+        .or_else(|| args.output.first().map(|output| state_of(output)));
     let words = std::env::args_os();
     request.command = words
         .map(|word| word.to_string_lossy().into_owned())
@@ -138,8 +138,8 @@ fn request(args: &Sweep) -> anyhow::Result<SweepRequest> {
 }
 
 /// Where the cells of a sweep with this output are kept.
-fn state_of(output: &PathBuf) -> PathBuf {
-    let mut name = output.clone().into_os_string();
+fn state_of(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
     name.push(".state");
     name.into()
 }

@@ -118,7 +118,7 @@ impl<'a> PrunedWeights<'a> {
         let score = self.plan.score();
         let mut sums = WeightStatistics::nothing(score, rows, matrix.target.in_features);
         if let Some(sums) = &mut sums {
-            let parts = self.by_chunks(rows, step, &|rows, chunk| {
+            let parts = self.by_chunks(rows, step, |rows, chunk| {
                 matrix.read(&self.reader, rows.clone(), chunk)?;
                 Ok(cpu::statistics(weights(matrix, chunk), score))
             })?;
@@ -145,7 +145,7 @@ impl<'a> PrunedWeights<'a> {
         let mends = self.plan.options().compensation.is_some();
         let step = chunk_rows(matrix, mends).max(1);
         let bytes = Mutex::new(vec![0; matrix.bytes()]);
-        let counted = self.by_chunks(rows, step, &|rows, chunk| {
+        let counted = self.by_chunks(rows, step, |rows, chunk| {
             let counts = self.prune(matrix, &recipe, rows.clone(), chunk)?;
             let mut bytes = lock(&bytes);
             matrix.write::<Error>(rows, chunk, |part, offset| {
@@ -187,7 +187,7 @@ impl<'a> PrunedWeights<'a> {
         &self,
         rows: usize,
         step: usize,
-        work: &(dyn Fn(Range<usize>, &mut Chunk) -> Result<T, Error> + Sync),
+        work: impl Fn(Range<usize>, &mut Chunk) -> Result<T, Error> + Sync,
     ) -> Result<Vec<(usize, T)>, Error> {
         let chunks = rows.div_ceil(step);
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

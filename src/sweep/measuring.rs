@@ -64,7 +64,7 @@ impl<'a> Measuring<'a> {
             Some(known) => known,
             None => {
                 (self.tell)(SweepEvent::Dense);
-                let dense = self.forward(&|device, progress| {
+                let dense = self.forward(|device, progress| {
                     windows.run(&self.inputs.checkpoint, device, progress)
                 });
                 let dense = dense?.map_err(run::Error::Evaluation)?;
@@ -85,9 +85,8 @@ impl<'a> Measuring<'a> {
         };
         (self.tell)(SweepEvent::Calibrating);
         let start = Instant::now();
-        let norms = self.forward(&|device, progress| {
-            calibration.run(&self.inputs.checkpoint, device, progress)
-        });
+        let norms = self
+            .forward(|device, progress| calibration.run(&self.inputs.checkpoint, device, progress));
         let norms = norms?.map_err(run::Error::Calibration)?;
         let elapsed = start.elapsed();
         (self.tell)(SweepEvent::Calibrated { elapsed });
@@ -106,7 +105,7 @@ impl<'a> Measuring<'a> {
         let stop = &inputs.request.stop;
         let weights = PrunedWeights::new(&plan, inputs.devices.threads(), stop);
         let weights = weights.map_err(run::Error::from)?;
-        let evaluation = self.forward(&|device, progress| {
+        let evaluation = self.forward(|device, progress| {
             (inputs.windows).run_with(&inputs.checkpoint, Some(&weights), device, progress)
         })?;
         let evaluation = match (weights.failure(), evaluation) {
@@ -169,7 +168,7 @@ impl<'a> Measuring<'a> {
     /// Runs the model, until somebody asks to stop.
     fn forward<T>(
         &self,
-        work: &dyn Fn(&Device, &dyn Fn(Progress)) -> Result<T, calibration::Error>,
+        work: impl Fn(&Device, &dyn Fn(Progress)) -> Result<T, calibration::Error>,
     ) -> Result<Result<T, calibration::Error>, Error> {
         let tell = self.tell;
         let failed = |error: &device::Error| {

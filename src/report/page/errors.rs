@@ -35,7 +35,7 @@ pub(super) fn got_back(run: &Run) -> Option<String> {
 fn map(run: &Run, label: &str, of: impl Fn(&RunTotals) -> Option<f64>) -> Option<String> {
     let values = run.tensors.iter().filter_map(|tensor| of(&tensor.totals));
     let largest = values.fold(0.0, f64::max).max(1e-9);
-    Cells::of(run).table(label, &|tensors| {
+    Cells::of(run).table(label, |tensors| {
         let value = mean(tensors, |tensor| of(&tensor.totals))?;
         Some((percent(value), value / largest))
     })

@@ -63,7 +63,7 @@ impl<'a> Cells<'a> {
     pub(super) fn table(
         &self,
         label: &str,
-        of: &dyn Fn(&[&RunTensor]) -> Option<(String, f64)>,
+        of: impl Fn(&[&RunTensor]) -> Option<(String, f64)>,
     ) -> Option<String> {
         let mut any = false;
         let mut rows = String::new();
@@ -134,7 +134,7 @@ pub(super) fn mean(tensors: &[&RunTensor], of: impl Fn(&RunTensor) -> Option<f64
 
 /// Asked against achieved.
 pub(super) fn sparsity(run: &Run) -> Option<String> {
-    Cells::of(run).table("Zeros by block and kind of layer", &|tensors| {
+    Cells::of(run).table("Zeros by block and kind of layer", |tensors| {
         let reached = mean(tensors, |tensor| Some(tensor.totals.sparsity))?;
         let asked = mean(tensors, |tensor| tensor.totals.asked);
         // A row has whole weights, which is not what is meant by another number.
