@@ -38,7 +38,7 @@ pub use hidden::HIDDEN_BYTES;
 use hidden::longest;
 use progress::Meter;
 pub use progress::Progress;
-pub(crate) use sequential::GoOn;
+pub(crate) use sequential::{GoOn, TakeBlock};
 pub use site_statistics::SiteStatistics;
 use statistics::{Statistic, StatisticSums};
 pub(crate) use weights::WeightOverlay;
@@ -175,7 +175,7 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         sketch_rank: Option<usize>,
         progress: &dyn Fn(Progress),
-        take: &mut dyn FnMut(Vec<SiteStatistics>, GoOn<'_>) -> Result<(), E>,
+        take: TakeBlock<'_, E>,
     ) -> Result<(), E> {
         let statistics = self.taken(sketch_rank);
         let tokens = sequences.iter().map(|s| s.len()).sum();

@@ -17,6 +17,10 @@ use crate::model::Architecture;
 /// Has all sequences go through a block with these weights in the place of those in the files.
 pub(crate) type GoOn<'g> = &'g mut dyn FnMut(&dyn WeightOverlay) -> Result<(), Error>;
 
+/// Is handed the statistics of a block, and has the sequences go on.
+pub(crate) type TakeBlock<'t, E> =
+    &'t mut dyn FnMut(Vec<SiteStatistics>, GoOn<'_>) -> Result<(), E>;
+
 /// Refuses more tokens than hidden states are held of.
 pub(super) fn check(tokens: usize, hidden_size: usize) -> Result<(), Error> {
     let bytes = tokens.saturating_mul(4 * hidden_size);
@@ -38,7 +42,7 @@ pub(super) fn run<E: Engine>(
     statistics: &[Statistic],
     (sequences, mut hidden): (&[&[u32]], Vec<E::Tensor>),
     progress: &dyn Fn(Progress),
-    take: &mut dyn FnMut(Vec<SiteStatistics>, GoOn<'_>) -> Result<(), Error>,
+    take: TakeBlock<'_, Error>,
 ) -> Result<(), Error> {
     let blocks = &architecture.blocks;
     let files = WeightReader::open(checkpoint, None)?;

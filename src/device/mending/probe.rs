@@ -75,7 +75,8 @@ pub(super) fn kernels(gpu: &Gpu) -> Result<Result<(), String>, Error> {
 
 /// What differs, if anything does.
 pub(super) fn difference(expected: &MendedRows, got: &MendedRows) -> Option<&'static str> {
-    let values = |rows: &MendedRows| rows.values.iter().map(|&x| f64::from(x)).collect();
+    let values =
+        |rows: &MendedRows| -> Vec<f64> { rows.values.iter().map(|&x| f64::from(x)).collect() };
     if is_off(&values(expected), &values(got)) {
         return Some("value");
     }
@@ -83,7 +84,7 @@ pub(super) fn difference(expected: &MendedRows, got: &MendedRows) -> Option<&'st
     is_error_off.then_some("output error")
 }
 
-fn is_off(expected: &Vec<f64>, got: &Vec<f64>) -> bool {
+fn is_off(expected: &[f64], got: &[f64]) -> bool {
     let largest = expected.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
     let is_near = |(a, b): (&f64, &f64)| (a - b).abs() <= TOLERANCE * largest;
     // NaN is off, too.
