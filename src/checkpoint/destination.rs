@@ -6,7 +6,7 @@
 //! (`file_names.rs` has the rule). Links are replaced, never written through. An old directory changes places with the new
 //! one in one step where the system can, and is deleted after; elsewhere it is moved aside first.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -113,8 +113,7 @@ impl Destination {
 
     /// How the name of a staged file or directory starts: `.NAME.`, cut so that random letters still fit.
     pub(super) fn temporary_prefix(&self) -> String {
-        let name: String = self.name.to_string_lossy().chars().take(48).collect();
-        format!(".{name}.")
+        temporary_prefix(&self.name)
     }
 
     fn keep_off_the_input(&self, checkpoint: &Checkpoint) -> Result<()> {
@@ -479,4 +478,10 @@ pub(super) fn same_inode(a: &Metadata, b: &Metadata) -> bool {
 #[cfg(not(unix))]
 pub(super) fn same_inode(_: &Metadata, _: &Metadata) -> bool {
     false
+}
+
+/// What the name of something that is staged for a place of this name begins with.
+pub(super) fn temporary_prefix(name: &OsStr) -> String {
+    let name: String = name.to_string_lossy().chars().take(48).collect();
+    format!(".{name}.")
 }

@@ -51,6 +51,7 @@ pub(crate) use positional::{read_exact_at, write_all_at};
 pub use reader::Reader;
 pub(crate) use readme::{Field, extended as extended_readme};
 pub use shards::{Checkpoint, Shard};
+pub(crate) use staging::replace_within;
 pub use writer::Writer;
 
 #[cfg(test)]

@@ -7,14 +7,14 @@
 //! place removes it (`orphans.rs`).
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::{TempDir, TempPath};
 
-use super::destination::Destination;
+use super::destination::{Destination, temporary_prefix};
 use super::error::{Error, Result};
 use super::orphans::{self, Lock};
 use super::positional::write_all_at;
@@ -241,6 +241,29 @@ impl Staging {
 /// How often something is made again that another run has taken for an orphan.
 const ATTEMPTS: usize = 16;
 
+/// Writes a file of the output directory `dir`, which is in its place already: it appears whole, and a run that is killed leaves
+/// nothing within the output, as it is staged beside it.
+pub(crate) fn replace_within(
+    dir: &Path,
+    path: &Path,
+    bytes: &[u8],
+    permissions: Option<Permissions>,
+) -> io::Result<()> {
+    let dir = std::path::absolute(dir)?;
+    let prefix = temporary_prefix(dir.file_name().unwrap_or_default());
+    let parent = dir.parent().unwrap_or(&dir);
+    let mut temporary = tempfile::Builder::new();
+    temporary.prefix(&prefix).suffix(orphans::SUFFIX);
+    let make = || temporary.tempfile_in(parent);
+    let (mut file, _lock) = locked(make, tempfile::NamedTempFile::path)?;
+    file.write_all(bytes)?;
+    if let Some(permissions) = permissions {
+        file.as_file().set_permissions(permissions)?;
+    }
+    file.persist(path)?;
+    Ok(())
+}
+
 /// Makes something to stage in, and locks it.
 fn locked<T>(
     make: impl Fn() -> io::Result<T>,
@@ -346,7 +369,7 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 /// The mode bits to create a file or directory with: those of `like`, or `default`, and always `owner`. The umask then
 /// applies as it does for `cp`.
 #[cfg(unix)]
-fn mode_like(like: Option<&Path>, default: u32, owner: u32) -> Result<fs::Permissions> {
+fn mode_like(like: Option<&Path>, default: u32, owner: u32) -> Result<Permissions> {
     use std::os::unix::fs::PermissionsExt;
     let mode = match like {
         Some(path) => {
@@ -355,7 +378,7 @@ fn mode_like(like: Option<&Path>, default: u32, owner: u32) -> Result<fs::Permis
         }
         None => default,
     };
-    Ok(fs::Permissions::from_mode(mode & 0o777 | owner))
+    Ok(Permissions::from_mode(mode & 0o777 | owner))
 }
 
 /// A failure to write as an error: one for want of room says how much is needed and where.

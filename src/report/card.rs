@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::checkpoint::{Field, extended_readme};
+use crate::checkpoint::{Field, extended_readme, replace_within};
 use crate::untrusted::{self, escaped};
 
 /// The report beside the weights.
@@ -131,18 +131,10 @@ fn quoted(word: &str) -> String {
 /// Writes a file that appears whole, in the place of one that is there and with its permissions.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    io::Write::write_all(&mut file, bytes)?;
-    let like = match std::fs::metadata(path) {
-        Ok(before) => before,
-        // As a weight file has them, which is there.
-        Err(_) => {
-            std::fs::metadata(dir.join("config.json")).or_else(|_| file.as_file().metadata())?
-        }
-    };
-    file.as_file().set_permissions(like.permissions())?;
-    file.persist(path)?;
-    Ok(())
+    let before = std::fs::metadata(path);
+    // As what is copied has them.
+    let like = before.or_else(|_| std::fs::metadata(dir.join("config.json")));
+    replace_within(dir, path, bytes, like.ok().map(|like| like.permissions()))
 }
 
 #[cfg(test)]

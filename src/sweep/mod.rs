@@ -1,7 +1,7 @@
 //! A sweep: the quality of many ways to prune one model, without writing any of them.
 //!
 //! Norms and sketches are measured once. Each cell of the table is a plan of its own, whose weights are pruned as the forward
-//! pass reads them ([`PrunedWeights`](crate::prune::PrunedWeights)), so that a block's weights are held at a time and the
+//! pass reads them (`PrunedWeights`), so that a block's weights are held at a time and the
 //! perplexity is that of the checkpoint which `prune` would write. Every cell runs on the same windows as the dense model, and
 //! the two are paired window by window.
 //!
