@@ -105,8 +105,9 @@ impl Directory {
         match fs::create_dir(&self.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.path.is_dir() => {
+                // In this order: another part may make the manifest in between.
                 let is_ours =
-                    manifest.is_dir() || is_empty(&self.path).map_err(io_at("list", &self.path))?;
+                    is_empty(&self.path).map_err(io_at("list", &self.path))? || manifest.is_dir();
                 if !is_ours {
                     return Err(Error::NotParts {
                         directory: self.path.clone(),
@@ -301,4 +302,32 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
         path: path.to_path_buf(),
         reason: shown(&error.to_string()).to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_start_at_the_same_time_agree_on_their_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let parts = Directory::of_output(&dir.path().join(round.to_string()));
+            std::thread::scope(|scope| {
+                let made: Vec<_> = (0..4).map(|_| scope.spawn(|| parts.make())).collect();
+                for made in made {
+                    made.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let parts = Directory::of_output(&dir.path().join("out"));
+        fs::create_dir(parts.path()).unwrap();
+        fs::write(parts.path().join("thesis.tex"), "of three years").unwrap();
+        assert!(matches!(parts.make(), Err(Error::NotParts { .. })));
+    }
 }
