@@ -27,6 +27,9 @@ use weights::{CpuMatrix, CpuNorm};
 /// Bytes that the activations of all sequences in flight may take.
 const IN_FLIGHT_BYTES: usize = 192 << 20;
 
+/// Multiplications of a product from which on it is shared out over cores: the default of the library.
+const SPLIT_ABOVE: usize = 48 * 48 * 256;
+
 /// candle on this machine's cores.
 pub(super) struct CpuEngine<'a> {
     architecture: &'a Architecture,
@@ -70,6 +73,11 @@ impl<'a> CpuEngine<'a> {
             true => self.statistics,
             false => &[],
         }
+    }
+
+    /// Whether a product is shared out over the cores, which changes no bit of it. The library has one switch for the process.
+    fn split_products(&self, split: bool) {
+        gemm::set_threading_threshold(if split { SPLIT_ABOVE } else { usize::MAX });
     }
 
     /// A part of the head as a linear layer.
@@ -133,6 +141,7 @@ impl Engine for CpuEngine<'_> {
             Ok(sequence.observed)
         };
         // A core a sequence: products that share cores wait for each other.
+        self.split_products(hidden.len() < self.pool.current_num_threads());
         self.pool
             .install(|| hidden.par_iter_mut().map(one).collect())
     }
@@ -323,6 +332,7 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn project(&self, matrix: &CpuMatrix, x: &Tensor, sum: Tensor) -> Result<Tensor, Error> {
+        self.split_products(true);
         let projected = || matrix.apply(x).and_then(|y| &sum + y);
         self.pool.install(projected).map_err(refused)
     }
@@ -364,11 +374,13 @@ impl Engine for CpuEngine<'_> {
             })?;
             Ok(partials)
         };
+        self.split_products(hidden.len() < self.pool.current_num_threads());
         self.pool
             .install(|| hidden.par_iter().zip(next).map(of_sequence).collect())
     }
 
     fn logits(&self, head: &HeadPart, hidden: &Tensor) -> Result<Vec<f32>, Error> {
+        self.split_products(true);
         let rows = self.head(head).map_err(refused)?;
         let logits = rows.apply(hidden).map_err(refused)?;
         let mut all = Vec::new();
