@@ -55,6 +55,7 @@ pub mod norms;
 pub mod parts;
 mod passes;
 pub mod plan;
+mod products;
 pub mod prune;
 mod recipe;
 pub mod report;

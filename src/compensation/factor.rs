@@ -4,6 +4,8 @@
 //! every operation has its place in one order, so that every machine gets the same bits. Libraries pick an order by the width
 //! of the machine's vectors.
 
+use pulp::{Arch, Simd, WithSimd};
+
 /// A lower triangular matrix `L` with a positive diagonal, `[size, size]` row-major; what is above is not looked at.
 #[derive(Clone, Debug)]
 pub(super) struct Triangle {
@@ -39,15 +41,77 @@ impl Triangle {
         })
     }
 
-    /// `x` of `L x = b`, in place.
+    /// `x` of `L x = b` for each row `b` of `rows`, in place. As many rows together as a vector has numbers, so that `L` is
+    /// read once for all of them.
+    pub(super) fn solve(&self, rows: &mut [f64]) {
+        Arch::new().dispatch(Solve { factor: self, rows });
+    }
+}
+
+struct Solve<'a> {
+    factor: &'a Triangle,
+    rows: &'a mut [f64],
+}
+
+impl WithSimd for Solve<'_> {
+    type Output = ();
+
     #[inline(always)]
-    pub(super) fn solve(&self, b: &mut [f64]) {
-        for row in 0..self.size {
-            let factors = &self.values[row * self.size..];
-            let sum = dot(&factors[..row], &b[..row]);
-            b[row] = (b[row] - sum) / factors[row];
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Triangle { size, values } = self.factor;
+        let (size, together) = (*size, S::F64_LANES);
+        // Of each column the numbers of all rows; zeros where there are no more rows.
+        let mut columns = vec![0.0; size * together];
+        for rows in self.rows.chunks_mut(together * size) {
+            for (row, values) in rows.chunks_exact(size).enumerate() {
+                let places = columns.iter_mut().skip(row).step_by(together);
+                places
+                    .zip(values)
+                    .for_each(|(place, &value)| *place = value);
+            }
+            let (vectors, _) = S::as_mut_simd_f64s(&mut columns);
+            for column in 0..size {
+                let factors = &values[column * size..];
+                let (solved, rest) = vectors.split_at_mut(column);
+                let sum = dots(simd, &factors[..column], solved);
+                let pivot = simd.splat_f64s(factors[column]);
+                rest[0] = simd.div_f64s(simd.sub_f64s(rest[0], sum), pivot);
+            }
+            for (row, values) in rows.chunks_exact_mut(size).enumerate() {
+                let places = columns.iter().skip(row).step_by(together);
+                values
+                    .iter_mut()
+                    .zip(places)
+                    .for_each(|(value, place)| *value = *place);
+            }
         }
     }
+}
+
+/// [`dot`] of `factors` with each of the rows of which `vectors` hold a column each.
+#[inline(always)]
+fn dots<S: Simd>(simd: S, factors: &[f64], vectors: &[S::f64s]) -> S::f64s {
+    let add = |a, b| simd.add_f64s(a, b);
+    let add_product = |sum, factor, vector| {
+        let product = simd.mul_f64s(simd.splat_f64s(factor), vector);
+        simd.add_f64s(sum, product)
+    };
+    let (factor_eights, factor_rest) = factors.as_chunks::<8>();
+    let (vector_eights, vector_rest) = vectors.as_chunks::<8>();
+    let mut sums = [simd.splat_f64s(0.0); 8];
+    for (factors, vectors) in factor_eights.iter().zip(vector_eights) {
+        for lane in 0..8 {
+            sums[lane] = add_product(sums[lane], factors[lane], vectors[lane]);
+        }
+    }
+    // A sum of nothing is -0.
+    let mut rest = simd.splat_f64s(-0.0);
+    for (&factor, &vector) in factor_rest.iter().zip(vector_rest) {
+        rest = add_product(rest, factor, vector);
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    let sum = add(add(add(a, e), add(c, g)), add(add(b, f), add(d, h)));
+    add(sum, rest)
 }
 
 /// A sum of products in eight partial sums, whatever the machine's vectors.
@@ -66,13 +130,114 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     ((a + e) + (c + g)) + ((b + f) + (d + h)) + rest
 }
 
-/// Adds `left^T right` to `sum`, `[left_columns, right_columns]`, of one row of each.
-#[inline(always)]
-pub(super) fn add_outer(sum: &mut [f64], left: &[f64], right: &[f64]) {
-    for (sum, &left) in sum.chunks_exact_mut(right.len().max(1)).zip(left) {
-        for (sum, &right) in sum.iter_mut().zip(right) {
-            *sum += left * right;
+/// `left^T right`, `[size, size]`, of rows of `size` numbers each: one row after the other is added to every number. With
+/// [`Part::Lower`] only what is on the diagonal and below is sure to be there.
+///
+/// Tile by tile, so that the sums of a tile stay in registers and the rows it needs in a core's first cache.
+pub(super) fn products(left: &[f64], right: &[f64], size: usize, part: Part) -> Vec<f64> {
+    let mut sum = vec![0.0; size * size];
+    let all = Products {
+        sum: &mut sum,
+        left,
+        right,
+        size,
+        part,
+    };
+    Arch::new().dispatch(all);
+    sum
+}
+
+/// Which part of a sum of products is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    All,
+    /// What is on the diagonal and below.
+    Lower,
+}
+
+struct Products<'a> {
+    sum: &'a mut [f64],
+    left: &'a [f64],
+    right: &'a [f64],
+    size: usize,
+    part: Part,
+}
+
+const TILE_ROWS: usize = 4;
+/// Vectors beside each other in a tile.
+const TILE_VECTORS: usize = 4;
+/// So many that a tile's columns of them fit in a core's first cache.
+const ROWS_AT_A_TIME: usize = 64;
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { size, part, .. } = self;
+        let width = TILE_VECTORS * S::F64_LANES;
+        let whole = |count: usize, tile: usize| count / tile * tile;
+        let (rows, columns) = (whole(size, TILE_ROWS), whole(size, width));
+        let at_a_time = ROWS_AT_A_TIME * size;
+        for (left, right) in self
+            .left
+            .chunks(at_a_time)
+            .zip(self.right.chunks(at_a_time))
+        {
+            for column in (0..columns).step_by(width) {
+                let first = match part {
+                    Part::All => 0,
+                    Part::Lower => whole(column, TILE_ROWS),
+                };
+                for row in (first..rows).step_by(TILE_ROWS) {
+                    add_tile(simd, self.sum, (left, right), size, (row, column));
+                }
+            }
+            // What is left beside and below the tiles.
+            for (left, right) in left.chunks_exact(size).zip(right.chunks_exact(size)) {
+                for (row, &left) in left.iter().enumerate() {
+                    let first = if row < rows { columns } else { 0 };
+                    let sums = &mut self.sum[row * size + first..(row + 1) * size];
+                    for (sum, &right) in sums.iter_mut().zip(&right[first..]) {
+                        *sum += left * right;
+                    }
+                }
+            }
         }
+    }
+}
+
+/// Adds the products of some rows to one tile of their sum.
+#[inline(always)]
+fn add_tile<S: Simd>(
+    simd: S,
+    sum: &mut [f64],
+    (left, right): (&[f64], &[f64]),
+    size: usize,
+    (row, column): (usize, usize),
+) {
+    let width = TILE_VECTORS * S::F64_LANES;
+    let line = |line: usize| {
+        let first = (row + line) * size + column;
+        first..first + width
+    };
+    let mut tile = [[simd.splat_f64s(0.0); TILE_VECTORS]; TILE_ROWS];
+    for (index, tile) in tile.iter_mut().enumerate() {
+        tile.copy_from_slice(S::as_simd_f64s(&sum[line(index)]).0);
+    }
+    for (left, right) in left.chunks_exact(size).zip(right.chunks_exact(size)) {
+        let left = &left[row..row + TILE_ROWS];
+        let (right, _) = S::as_simd_f64s(&right[column..column + width]);
+        for (tile, &left) in tile.iter_mut().zip(left) {
+            let left = simd.splat_f64s(left);
+            for (sum, &right) in tile.iter_mut().zip(right) {
+                *sum = simd.add_f64s(*sum, simd.mul_f64s(left, right));
+            }
+        }
+    }
+    for (index, tile) in tile.iter().enumerate() {
+        let (sums, _) = S::as_mut_simd_f64s(&mut sum[line(index)]);
+        sums.copy_from_slice(tile);
     }
 }
 
@@ -86,10 +251,7 @@ mod tests {
         let half: Vec<f64> = (0..size * size)
             .map(|i| ((i * i * 7 + 3 * i) % 23) as f64 - 11.0)
             .collect();
-        let mut matrix = vec![0.0; size * size];
-        for row in half.chunks_exact(size) {
-            add_outer(&mut matrix, row, row);
-        }
+        let mut matrix = products(&half, &half, size, Part::All);
         (0..size).for_each(|i| matrix[i * size + i] += 1.0);
         let factor = Triangle::of(matrix.clone(), size).unwrap();
         let l = |row: usize, column: usize| match column <= row {
@@ -110,6 +272,44 @@ mod tests {
             let product: f64 = (0..=row).map(|k| l(row, k) * x[k]).sum();
             assert!((product - b).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn products_are_added_one_row_after_the_other_whatever_the_tiles() {
+        for size in [1, 5, 31, 32, 70, 128] {
+            let number = |i: usize| ((i * 37 + 11) % 101) as f64 / 7.0;
+            let left: Vec<f64> = (0..150 * size).map(number).collect();
+            let right: Vec<f64> = left.iter().map(|x| 0.3 - x / 3.0).collect();
+            let mut wanted = vec![0.0; size * size];
+            for (left, right) in left.chunks_exact(size).zip(right.chunks_exact(size)) {
+                for (i, wanted) in wanted.iter_mut().enumerate() {
+                    *wanted += left[i / size] * right[i % size];
+                }
+            }
+            let sum = products(&left, &right, size, Part::All);
+            assert_eq!(sum, wanted, "{size}");
+            let lower = products(&left, &right, size, Part::Lower);
+            for row in 0..size {
+                let half = row * size..row * size + row + 1;
+                assert_eq!(lower[half.clone()], wanted[half], "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_solved_alike_alone_and_together() {
+        let size = 37;
+        let mut matrix = vec![0.5; size * size];
+        (0..size).for_each(|i| matrix[i * size + i] = 3.0 + i as f64);
+        let factor = Triangle::of(matrix, size).unwrap();
+        let rows: Vec<f64> = (0..7 * size).map(|i| (i % 13) as f64 - 6.0).collect();
+        let mut together = rows.clone();
+        factor.solve(&mut together);
+        let mut alone = rows;
+        alone
+            .chunks_exact_mut(size)
+            .for_each(|row| factor.solve(row));
+        assert_eq!(together, alone);
     }
 
     #[test]

@@ -18,8 +18,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::factor::{Triangle, add_outer, dot};
-use crate::simd::widest;
+use super::factor::{Part, Triangle, dot, products};
 use crate::sketch::{self, Sketch};
 
 /// The least that is left of a column's norm beside `U`, of the mean norm.
@@ -114,32 +113,24 @@ impl Hessian {
         let rank = self.rank;
         let scaled = self.scaled(scale, shift);
         // I + U^T D^-1 U
-        let mut inner = vec![0.0; rank * rank];
-        let (diagonal, vectors) = (&scaled.diagonal, &scaled.vectors);
-        widest(
-            #[inline(always)]
-            || {
-                let mut by_d = vec![0.0; rank];
-                for (u, d) in vectors.chunks_exact(rank).zip(diagonal) {
-                    by_d.iter_mut().zip(u).for_each(|(by_d, u)| *by_d = u / d);
-                    add_outer(&mut inner, u, &by_d);
-                }
-            },
-        );
+        let DiagonalAndVectors {
+            diagonal,
+            mut vectors,
+        } = scaled;
+        let rows = vectors.chunks_exact(rank).zip(&diagonal);
+        let by_d: Vec<f64> = rows
+            .flat_map(|(u, d)| u.iter().map(move |u| u / d))
+            .collect();
+        let mut inner = products(&vectors, &by_d, rank, Part::Lower);
+        drop(by_d);
         (0..rank).for_each(|k| inner[k * rank + k] += 1.0);
         let factor = Triangle::of(inner, rank)?;
-        let mut vectors = scaled.vectors;
-        widest(
-            #[inline(always)]
-            || {
-                for (u, d) in vectors.chunks_exact_mut(rank).zip(&scaled.diagonal) {
-                    factor.solve(u);
-                    u.iter_mut().for_each(|u| *u /= d);
-                }
-            },
-        );
+        factor.solve(&mut vectors);
+        for (u, d) in vectors.chunks_exact_mut(rank).zip(&diagonal) {
+            u.iter_mut().for_each(|u| *u /= d);
+        }
         Some(DiagonalAndVectors {
-            diagonal: scaled.diagonal.iter().map(|d| 1.0 / d).collect(),
+            diagonal: diagonal.iter().map(|d| 1.0 / d).collect(),
             vectors,
         })
     }
@@ -164,21 +155,16 @@ fn nystrom(sketched: &[f64], rank: usize, shift: f64) -> Option<Vec<f64>> {
     let shift = shift * size;
     let mut shifted = sketched.to_vec();
     let mut signs = vec![0.0_f32; rank];
-    let mut small = vec![0.0; rank * rank];
-    widest(
-        #[inline(always)]
-        || {
-            let mut omega = vec![0.0; rank];
-            for (feature, y) in shifted.chunks_exact_mut(rank).enumerate() {
-                sketch::signs(feature, &mut signs);
-                for ((omega, &sign), y) in omega.iter_mut().zip(&signs).zip(y.iter_mut()) {
-                    *omega = f64::from(sign);
-                    *y += shift * *omega;
-                }
-                add_outer(&mut small, &omega, y);
-            }
-        },
-    );
+    let mut omega = Vec::with_capacity(shifted.len());
+    for (feature, y) in shifted.chunks_exact_mut(rank).enumerate() {
+        sketch::signs(feature, &mut signs);
+        for (y, &sign) in y.iter_mut().zip(&signs) {
+            omega.push(f64::from(sign));
+            *y += shift * f64::from(sign);
+        }
+    }
+    let mut small = products(&omega, &shifted, rank, Part::All);
+    drop(omega);
     // Omega^T Y is symmetric but for rounding.
     for row in 0..rank {
         for column in 0..row {
@@ -186,15 +172,7 @@ fn nystrom(sketched: &[f64], rank: usize, shift: f64) -> Option<Vec<f64>> {
             small[row * rank + column] = mean;
         }
     }
-    let factor = Triangle::of(small, rank)?;
-    widest(
-        #[inline(always)]
-        || {
-            for y in shifted.chunks_exact_mut(rank) {
-                factor.solve(y);
-            }
-        },
-    );
+    Triangle::of(small, rank)?.solve(&mut shifted);
     Some(shifted)
 }
 

@@ -20,6 +20,7 @@ use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 use super::hessian::{Hessian, Product};
 use super::options::Compensation;
 use crate::mask::Mask;
+use crate::products;
 use crate::simd::widest;
 
 /// What a whole matrix's rows are mended with.
@@ -56,6 +57,8 @@ impl MendedRows {
 impl Mender {
     /// For matrices with this `H`; `None` where it cannot be inverted.
     pub(crate) fn new(hessian: &Hessian, options: Compensation) -> Result<Option<Self>> {
+        // Every core has rows of its own.
+        products::keep_on_one_core();
         let roots: Vec<f64> = hessian.whole_diagonal().iter().map(|h| h.sqrt()).collect();
         let scale: Vec<f64> = roots.iter().map(|root| 1.0 / root).collect();
         let inverse = if options.mask_steps > 0 {

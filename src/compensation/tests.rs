@@ -26,8 +26,11 @@ fn inputs(tokens: usize, in_features: usize) -> Vec<f32> {
 fn gram(x: &[f32], in_features: usize) -> Vec<f64> {
     let mut gram = vec![0.0; in_features * in_features];
     for row in x.chunks_exact(in_features) {
-        let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
-        factor::add_outer(&mut gram, &row, &row);
+        for (sums, &left) in gram.chunks_exact_mut(in_features).zip(row) {
+            for (sum, &right) in sums.iter_mut().zip(row) {
+                *sum += f64::from(left) * f64::from(right);
+            }
+        }
     }
     gram
 }

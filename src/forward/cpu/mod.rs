@@ -21,14 +21,12 @@ use crate::model::{
     Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, Nonlinearity, NormTensors,
     Position, Scan, Share,
 };
+use crate::products;
 use attention::{CpuHeads, TurnTable};
 use weights::{CpuMatrix, CpuNorm};
 
 /// Bytes that the activations of all sequences in flight may take.
 const IN_FLIGHT_BYTES: usize = 192 << 20;
-
-/// Multiplications of a product from which on it is shared out over cores: the default of the library.
-const SPLIT_ABOVE: usize = 48 * 48 * 256;
 
 /// candle on this machine's cores.
 pub(super) struct CpuEngine<'a> {
@@ -75,9 +73,13 @@ impl<'a> CpuEngine<'a> {
         }
     }
 
-    /// Whether a product is shared out over the cores, which changes no bit of it. The library has one switch for the process.
-    fn split_products(&self, split: bool) {
-        gemm::set_threading_threshold(if split { SPLIT_ABOVE } else { usize::MAX });
+    /// Has products stay on their core if there is a sequence for each.
+    fn spread(&self, sequences: usize) {
+        if sequences < self.pool.current_num_threads() {
+            products::share_out();
+        } else {
+            products::keep_on_one_core();
+        }
     }
 
     /// A part of the head as a linear layer.
@@ -140,8 +142,7 @@ impl Engine for CpuEngine<'_> {
             (pass.wiring)(self, &mut sequence, block, x)?;
             Ok(sequence.observed)
         };
-        // A core a sequence: products that share cores wait for each other.
-        self.split_products(hidden.len() < self.pool.current_num_threads());
+        self.spread(hidden.len());
         self.pool
             .install(|| hidden.par_iter_mut().map(one).collect())
     }
@@ -332,7 +333,7 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn project(&self, matrix: &CpuMatrix, x: &Tensor, sum: Tensor) -> Result<Tensor, Error> {
-        self.split_products(true);
+        self.spread(1);
         let projected = || matrix.apply(x).and_then(|y| &sum + y);
         self.pool.install(projected).map_err(refused)
     }
@@ -374,13 +375,13 @@ impl Engine for CpuEngine<'_> {
             })?;
             Ok(partials)
         };
-        self.split_products(hidden.len() < self.pool.current_num_threads());
+        self.spread(hidden.len());
         self.pool
             .install(|| hidden.par_iter().zip(next).map(of_sequence).collect())
     }
 
     fn logits(&self, head: &HeadPart, hidden: &Tensor) -> Result<Vec<f32>, Error> {
-        self.split_products(true);
+        self.spread(1);
         let rows = self.head(head).map_err(refused)?;
         let logits = rows.apply(hidden).map_err(refused)?;
         let mut all = Vec::new();
