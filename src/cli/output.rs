@@ -38,6 +38,49 @@ pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     text
 }
 
+/// The same within a terminal of `width` columns: where it is wider, columns are left out in the order of `dispensable`, and
+/// a line says which. Nothing is left out where the width is not known.
+pub(super) fn table_within(
+    width: Option<usize>,
+    rows: &[Vec<String>],
+    right: &[usize],
+    dispensable: &[usize],
+) -> String {
+    let mut left_out: Vec<usize> = Vec::new();
+    loop {
+        let stays = |column: &usize| !left_out.contains(column);
+        let of_row = |row: &Vec<String>| -> Vec<String> {
+            let columns = (0..row.len()).filter(stays);
+            columns.map(|column| row[column].clone()).collect()
+        };
+        let fewer: Vec<Vec<String>> = rows.iter().map(of_row).collect();
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let right: Vec<usize> = (0..columns)
+            .filter(stays)
+            .enumerate()
+            .filter(|(_, column)| right.contains(column))
+            .map(|(place, _)| place)
+            .collect();
+        let mut text = table(&fewer, &right);
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        let fits = width.is_none_or(|width| widest.is_none_or(|widest| widest <= width));
+        match dispensable.get(left_out.len()) {
+            Some(&next) if !fits => left_out.push(next),
+            _ => {
+                left_out.sort_unstable();
+                let names = left_out
+                    .iter()
+                    .filter_map(|&column| rows.first()?.get(column));
+                let names: Vec<&str> = names.map(String::as_str).collect();
+                if !names.is_empty() {
+                    text += &format!("(too narrow for {})\n", names.join(", "));
+                }
+                return text;
+            }
+        }
+    }
+}
+
 /// Writes a file that appears whole, in the place of one that is there.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -110,5 +153,20 @@ mod tests {
             vec!["bb".to_owned(), "22".to_owned()],
         ];
         assert_eq!(table(&rows, &[1]), "a    1\nbb  22\n");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_is_told() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows = [
+            row(["KIND", "WEIGHTS", "ZEROS"]),
+            row(["up", "1,024", "512"]),
+        ];
+        let whole = table(&rows, &[1, 2]);
+        assert_eq!(table_within(None, &rows, &[1, 2], &[1]), whole);
+        assert_eq!(table_within(Some(20), &rows, &[1, 2], &[1]), whole);
+        let narrow = "KIND  ZEROS\nup      512\n(too narrow for WEIGHTS)\n";
+        assert_eq!(table_within(Some(19), &rows, &[1, 2], &[1]), narrow);
+        assert_eq!(table_within(Some(1), &rows, &[1, 2], &[1]), narrow);
     }
 }

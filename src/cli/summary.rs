@@ -10,6 +10,9 @@ use super::{eval, output, verify};
 /// The most files that are not copied and named one by one.
 const MOST_LEFT_OUT: usize = 12;
 
+/// WEIGHTS, ZEROS, TENSORS and ASKED go in this order where a terminal is too narrow for all.
+const DISPENSABLE: [usize; 4] = [2, 3, 1, 5];
+
 /// The table of kinds and the closing lines.
 pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     let squares = report.prunable.squared_error.is_some();
@@ -46,7 +49,7 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         rows.push(cells);
     }
     rows.push(line(&report.all_weights));
-    let mut text = output::table(&rows, &[1, 2, 3, 4, 5, 6]);
+    let mut text = output::table_within(terminal.width, &rows, &[1, 2, 3, 4, 5, 6], &DISPENSABLE);
     if !report.blocks.is_empty() {
         let head = ["BLOCK", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -55,7 +58,7 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
             cells.truncate(head.len());
             cells
         }));
-        text += &output::table(&rows, &[1, 2, 3, 4, 5]);
+        text += &output::table_within(terminal.width, &rows, &[1, 2, 3, 4, 5], &DISPENSABLE);
     }
     if let Some(left) = report.prunable.output_error_left {
         text += &format!(

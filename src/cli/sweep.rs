@@ -65,7 +65,9 @@ pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<RunVerdict
         serde_json::to_writer_pretty(&mut stdout, &report)?;
         writeln!(stdout)?;
     } else {
-        stdout.write_all(table(&report).as_bytes())?;
+        let width = terminal_size::terminal_size_of(&stdout);
+        let width = width.map(|(width, _)| width.0.into());
+        stdout.write_all(table(&report, width).as_bytes())?;
     }
     Ok(RunVerdict::Pruned)
 }
@@ -297,7 +299,7 @@ fn perplexity(quality: &Quality) -> String {
 }
 
 /// The table for humans.
-fn table(report: &SweepReport) -> String {
+fn table(report: &SweepReport, width: Option<usize>) -> String {
     let with_kept = report
         .cells
         .iter()
@@ -335,7 +337,9 @@ fn table(report: &SweepReport) -> String {
         .into_iter()
         .chain(first_number..first_number + 3)
         .collect();
-    let mut text = output::table(&rows, &right);
+    // SPARSITY goes first: what was asked stands in a column of its own.
+    let dispensable = [first_number, first_number + 2];
+    let mut text = output::table_within(width, &rows, &right, &dispensable);
     text += &format!(
         "on {}: {} tokens in {} windows of {}; +- is the standard error over windows\n",
         shown(&report.text),

@@ -9,6 +9,8 @@ use super::args::{Args, When};
 pub(super) struct Terminal {
     pub(super) live: bool,
     color: bool,
+    /// Columns, where stderr is a terminal.
+    pub(super) width: Option<usize>,
     pub(super) quiet: bool,
     pub(super) verbose: bool,
 }
@@ -25,6 +27,8 @@ impl Terminal {
                     on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
                 }
             },
+            width: terminal_size::terminal_size_of(std::io::stderr())
+                .map(|(width, _)| width.0.into()),
             quiet: args.quiet,
             verbose: args.verbose,
         }
