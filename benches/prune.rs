@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use swiftprune_wgpu::Dtype;
-use swiftprune_wgpu::bench::synthetic::{VOCABULARY, generate};
+use swiftprune_wgpu::bench::synthetic::{Shape, VOCABULARY, generate};
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::Rows;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceKind, devices};
@@ -76,7 +76,8 @@ fn files(c: &mut Criterion) {
         let dir = dir.join(format!("tinyllama-{layers}"));
         let model = dir.join("model.safetensors");
         if !model.exists() {
-            generate(&dir, layers, VOCABULARY).expect("there is room for the checkpoint");
+            generate(&dir, &Shape::tiny_llama(layers, VOCABULARY))
+                .expect("there is room for the checkpoint");
         }
         let norms = Norms::read(&dir.join("norms.safetensors")).expect("just generated");
         let out = dir.join("out.safetensors");

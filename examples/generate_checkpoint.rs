@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use swiftprune_wgpu::bench::synthetic::{VOCABULARY, generate};
+use swiftprune_wgpu::bench::synthetic::{Shape, VOCABULARY, generate};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vocabulary = args
         .next()
         .map_or(Ok(VOCABULARY), |tokens| tokens.parse())?;
-    let bytes = generate(&dir, layers, vocabulary)?;
+    let bytes = generate(&dir, &Shape::tiny_llama(layers, vocabulary))?;
     println!("{}: {bytes} bytes", dir.join("model.safetensors").display());
     Ok(())
 }

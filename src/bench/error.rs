@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{checkpoint, device, forward, model, norms, plan, prune};
+use crate::{checkpoint, device, forward, model, norms, plan, prune, run};
 
 /// Why a benchmark could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -39,5 +39,6 @@ checkpoint_errors!(
     model::Error,
     norms::Error,
     plan::Error,
-    prune::Error
+    prune::Error,
+    run::Error
 );

@@ -1,23 +1,21 @@
 //! A temporary checkpoint: pruned beside a copy of it, and run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
-
-use tempfile::TempDir;
 
 use super::error::Error;
 use super::matrices::selections;
 use super::options::BenchOptions;
 use super::record::{Measurement, Record};
-use super::synthetic;
-use crate::checkpoint::{Checkpoint, Output, OutputOptions};
+use super::synthetic::{Shape, VOCABULARY};
+use super::temporary::TemporaryModel;
+use crate::checkpoint::{Output, OutputOptions};
 use crate::device::{Device, DeviceKind};
 use crate::forward::Forward;
 use crate::model::Architecture;
 use crate::norms::Norms;
 use crate::plan::{Options, Plan};
 use crate::prune::prune;
-use crate::untrusted::shown_path;
 
 /// Tokens a window of the calibration.
 const CONTEXT: usize = 512;
@@ -43,48 +41,12 @@ pub(super) fn measure(
     let plural = if layers == 1 { "" } else { "s" };
     let of = format!("{layers} layer{plural} of TinyLlama-1.1B, bf16");
     progress(&of);
-    let model = TemporaryModel::generate(dir, layers, of)?;
+    let model = TemporaryModel::generate(dir, &Shape::tiny_llama(layers, VOCABULARY), of)?;
     model.measure_pruning(device, options, record)?;
     model.measure_calibration(device, options, record, progress)
 }
 
-/// The temporary checkpoint; it goes with this.
-struct TemporaryModel {
-    dir: TempDir,
-    /// What it is called in a record.
-    of: String,
-    bytes: u64,
-    /// Weights that are pruned.
-    weights: u64,
-}
-
 impl TemporaryModel {
-    fn generate(dir: &Path, layers: usize, of: String) -> Result<Self, Error> {
-        let temporary = temporary(dir);
-        let dir = tempfile::Builder::new()
-            .prefix("swiftprune-bench-")
-            .tempdir_in(dir)
-            .map_err(&temporary)?;
-        let bytes =
-            synthetic::generate(dir.path(), layers, synthetic::VOCABULARY).map_err(&temporary)?;
-        Ok(Self {
-            dir,
-            of,
-            bytes: bytes as u64,
-            weights: (layers * synthetic::LAYER_WEIGHTS) as u64,
-        })
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.dir.path().join(file)
-    }
-
-    fn open(&self) -> Result<Checkpoint, Error> {
-        Ok(Checkpoint::open(
-            &self.path("model.safetensors").to_string_lossy(),
-        )?)
-    }
-
     /// A copy of the file, and the file pruned in two ways.
     fn measure_pruning(
         &self,
@@ -92,11 +54,11 @@ impl TemporaryModel {
         options: &BenchOptions,
         record: &mut Record,
     ) -> Result<(), Error> {
-        let temporary = temporary(self.dir.path());
-        let model = self.path("model.safetensors");
-        let copy = self.path("copy.safetensors");
-        let out = self.path("out.safetensors");
-        let norms = Norms::read(&self.path("norms.safetensors"))?;
+        let temporary = self.failed();
+        let model = self.path().join("model.safetensors");
+        let copy = self.beside("copy.safetensors");
+        let out = self.beside("out.safetensors");
+        let norms = Norms::read(&self.path().join("norms.safetensors"))?;
         // In turns, so that what else the machine does meets all of them alike.
         let [ewma, _, pattern] = selections();
         let mut plans = Vec::new();
@@ -153,7 +115,7 @@ impl TemporaryModel {
         let architecture = Architecture::of(&checkpoint)?;
         let windows = if options.quick { 1 } else { 4 };
         let tokens: Vec<u32> = (0..(CONTEXT * windows) as u32)
-            .map(|i| i * 7919 % synthetic::VOCABULARY as u32)
+            .map(|i| i * 7919 % VOCABULARY as u32)
             .collect();
         let sequences: Vec<&[u32]> = tokens.chunks(CONTEXT).collect();
         progress(&format!("calibration, {} tokens", tokens.len()));
@@ -176,14 +138,5 @@ impl TemporaryModel {
             device: Vec::new(),
         });
         Ok(())
-    }
-}
-
-/// The error of a file in this directory.
-fn temporary(dir: &Path) -> impl Fn(std::io::Error) -> Error {
-    let dir = shown_path(dir);
-    move |error| Error::Temporary {
-        dir: dir.clone(),
-        error,
     }
 }

@@ -171,7 +171,7 @@ pub fn passes(in_features: usize) -> [(&'static str, Timed, Recipe); 9] {
 }
 
 /// Seconds a repetition, by the host's clock and by the device's.
-fn samples<E>(
+pub(super) fn samples<E>(
     count: usize,
     mut run: impl FnMut(u32) -> Result<Elapsed, E>,
 ) -> Result<(Vec<f64>, Vec<f64>), E> {

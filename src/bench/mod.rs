@@ -1,9 +1,9 @@
 //! `bench`: measures the speed of a device, as records that can be compared across machines.
 //!
 //! ```text
-//! matrices.rs, files.rs --> samples --record.rs--> a Record (JSON) --compare.rs--> ratios with their uncertainty
-//!                              |
-//!                       statistics.rs: median, quartiles, outliers
+//! whole_run.rs, matrices.rs, files.rs --> samples --record.rs--> a Record (JSON) --compare.rs--> ratios with their uncertainty
+//!                                             |
+//!                                      statistics.rs: median, quartiles, outliers
 //! ```
 
 pub mod compare;
@@ -15,8 +15,10 @@ pub mod record;
 mod run;
 pub mod statistics;
 pub mod synthetic;
+mod temporary;
+mod whole_run;
 
 pub use error::Error;
 pub use options::BenchOptions;
-pub use record::{Machine, Measurement, Record};
+pub use record::{BENCH_SCHEMA_VERSION, Machine, Measurement, Record, Records};
 pub use run::run;

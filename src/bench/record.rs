@@ -5,6 +5,42 @@ use serde::{Deserialize, Serialize};
 use super::statistics::{Summary, summary};
 use crate::device::DeviceInfo;
 
+/// The version of the form of a file of records: `docs/bench.schema.json`. It goes up when a field goes or changes its meaning,
+/// not when one is added.
+pub const BENCH_SCHEMA_VERSION: u32 = 1;
+
+/// What the case of a whole run is called.
+pub const WHOLE_RUN: &str = "whole run";
+
+/// How the name of the device's own matrix product begins.
+pub const PRODUCT: &str = "product";
+
+/// A file of records.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Records {
+    /// [`BENCH_SCHEMA_VERSION`]; the first files did not say.
+    #[serde(default = "first_version")]
+    pub bench_schema_version: u32,
+    /// One a device.
+    pub records: Vec<Record>,
+}
+
+const fn first_version() -> u32 {
+    1
+}
+
+impl Records {
+    /// These records in today's form.
+    #[must_use]
+    pub const fn new(records: Vec<Record>) -> Self {
+        Self {
+            bench_schema_version: BENCH_SCHEMA_VERSION,
+            records,
+        }
+    }
+}
+
 /// One device's measurements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -13,6 +49,9 @@ pub struct Record {
     pub version: String,
     /// When, in UTC (RFC 3339).
     pub date: String,
+    /// The program was not built for a release.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub debug: bool,
     /// The machine.
     pub machine: Machine,
     /// The device, its back end and driver.
@@ -43,11 +82,11 @@ pub struct Machine {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Measurement {
-    /// What: `copy`, a pass, `fused ...`, `file ...`, `calibration`.
+    /// What: `whole run` and its phases, `copy`, `product ...`, a pass, `fused ...`, `file ...`, `calibration`.
     pub what: String,
     /// Of what: a matrix's shape and dtype, or the model.
     pub of: String,
-    /// Bytes of weights gone through, once; 0 where that means nothing.
+    /// Bytes of weights gone through, each time that they are; 0 where that means nothing.
     pub bytes: u64,
     /// Weights gone through.
     pub weights: u64,
@@ -62,6 +101,11 @@ pub struct Measurement {
     /// Seconds by the device's clock, where it has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device: Vec<f64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
@@ -101,6 +145,7 @@ impl Record {
             date: jiff::Timestamp::now()
                 .strftime("%Y-%m-%dT%H:%M:%SZ")
                 .to_string(),
+            debug: cfg!(debug_assertions),
             machine: Machine::here(),
             device,
             cases: Vec::new(),
@@ -116,6 +161,22 @@ impl Record {
             .iter()
             .find(|case| case.what == "copy" && case.of == of)?;
         copy.rate(copy.bytes)
+    }
+
+    /// The device's own matrix product beside the cases of this kind, in operations a second; `None` where it was not measured.
+    #[must_use]
+    pub fn product_rate(&self, of: &str) -> Option<f64> {
+        let product = self
+            .cases
+            .iter()
+            .find(|case| case.what.starts_with(PRODUCT) && case.of == of)?;
+        product.rate(product.operations)
+    }
+
+    /// The case of the whole run, if it was measured.
+    #[must_use]
+    pub fn whole_run(&self) -> Option<&Measurement> {
+        self.cases.iter().find(|case| case.what == WHOLE_RUN)
     }
 }
 

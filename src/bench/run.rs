@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::options::BenchOptions;
 use super::record::Record;
-use super::{files, matrices};
+use super::{files, matrices, whole_run};
 use crate::device::Device;
 
 /// Measures one device; `progress` is told what comes next.
@@ -16,12 +16,15 @@ pub fn run(
     progress: &dyn Fn(&str),
 ) -> Result<Record, Error> {
     let mut record = Record::new(device.info().clone());
-    matrices::measure(device, options, &mut record, progress)?;
     match &options.dir {
-        Some(dir) => files::measure(device, options, dir, &mut record, progress)?,
+        Some(dir) => whole_run::measure(device, options, dir, &mut record, progress)?,
         None => record
             .left_out
-            .push("files and calibration: not asked for".to_owned()),
+            .push("whole run, files and calibration: not asked for".to_owned()),
+    }
+    matrices::measure(device, options, &mut record, progress)?;
+    if let Some(dir) = &options.dir {
+        files::measure(device, options, dir, &mut record, progress)?;
     }
     Ok(record)
 }

@@ -1,7 +1,7 @@
-//! A checkpoint of random bf16 weights with TinyLlama-1.1B's shapes, and norms for it, to measure on.
+//! Checkpoints of random bf16 weights in the shapes of known models, with norms and a tokenizer, to measure on.
 //!
 //! Weights are near enough to a normal distribution for every pass to do its usual work; the same bytes come out each
-//! time. A layer is 88 MB, embedding and head 262 MB.
+//! time.
 
 use std::io;
 use std::path::Path;
@@ -11,61 +11,143 @@ use crate::dtype::StoredDtype;
 use crate::fixtures::Random;
 use crate::norms::{Format, Norms, Provenance};
 
-const HIDDEN: usize = 2048;
-const INTERMEDIATE: usize = 5632;
-const KEY_VALUE: usize = 256;
-const HEADS: usize = 32;
-/// Tokens it knows.
+/// Tokens that TinyLlama-1.1B knows.
 pub const VOCABULARY: usize = 32000;
-/// Weights of a layer's linear layers.
-pub const LAYER_WEIGHTS: usize =
-    2 * HIDDEN * HIDDEN + 2 * KEY_VALUE * HIDDEN + 3 * INTERMEDIATE * HIDDEN;
+
+/// The tokenizer of `examples/tiny-llama`, which is written beside every checkpoint that has room for its tokens.
+const TOKENIZER: &[u8] = include_bytes!("../../examples/tiny-llama/tokenizer.json");
+
+/// Tokens of [`TOKENIZER`].
+pub const TOKENIZER_VOCABULARY: usize = 2048;
 
 /// Bytes of weights that are made at a time.
 const PART: usize = 1 << 20;
 
-/// Writes `model.safetensors`, `config.json` and `norms.safetensors` into `dir`; returns the model's bytes. `vocabulary` is
-/// TinyLlama's [`VOCABULARY`], or another where as large a share of a larger or smaller model is not to be pruned.
+/// What a llama is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shape {
+    /// Features between the blocks.
+    pub hidden: usize,
+    /// Features within the feed-forward.
+    pub intermediate: usize,
+    /// Features of the keys, and of the values.
+    pub key_value: usize,
+    /// Heads of attention.
+    pub heads: usize,
+    /// Decoder blocks.
+    pub layers: usize,
+    /// Rows of the embedding and of the head.
+    pub vocabulary: usize,
+}
+
+impl Shape {
+    /// TinyLlama-1.1B's, of so many of its 22 layers. `vocabulary` is its [`VOCABULARY`], or another where as large a share of a
+    /// larger or smaller model is not to be pruned. A layer is 88 MB, embedding and head 262 MB.
+    #[must_use]
+    pub const fn tiny_llama(layers: usize, vocabulary: usize) -> Self {
+        Self {
+            hidden: 2048,
+            intermediate: 5632,
+            key_value: 256,
+            heads: 32,
+            layers,
+            vocabulary,
+        }
+    }
+
+    /// SmolLM2-135M's, of so many of its 30 layers, with a vocabulary of [`TOKENIZER_VOCABULARY`]. A layer is 7 MB.
+    #[must_use]
+    pub const fn smollm2(layers: usize) -> Self {
+        Self {
+            hidden: 576,
+            intermediate: 1536,
+            key_value: 192,
+            heads: 9,
+            layers,
+            vocabulary: TOKENIZER_VOCABULARY,
+        }
+    }
+
+    /// Weights of its linear layers, without embedding and head.
+    #[must_use]
+    pub const fn linear_weights(&self) -> usize {
+        let Self {
+            hidden,
+            intermediate,
+            key_value,
+            ..
+        } = *self;
+        self.layers * (2 * hidden + 2 * key_value + 3 * intermediate) * hidden
+    }
+
+    /// Every tensor, in the order of the file.
+    fn tensors(&self) -> Vec<TensorSpec> {
+        let Self {
+            hidden,
+            intermediate,
+            key_value,
+            vocabulary,
+            ..
+        } = *self;
+        let tensor =
+            |name: String, shape: &[usize]| TensorSpec::new(name, StoredDtype::Bf16, shape.into());
+        let mut tensors = vec![tensor(
+            "model.embed_tokens.weight".to_owned(),
+            &[vocabulary, hidden],
+        )];
+        for layer in 0..self.layers {
+            let linears = [
+                ("self_attn.q_proj", hidden, hidden),
+                ("self_attn.k_proj", key_value, hidden),
+                ("self_attn.v_proj", key_value, hidden),
+                ("self_attn.o_proj", hidden, hidden),
+                ("mlp.gate_proj", intermediate, hidden),
+                ("mlp.up_proj", intermediate, hidden),
+                ("mlp.down_proj", hidden, intermediate),
+            ];
+            tensors.push(tensor(
+                format!("model.layers.{layer}.input_layernorm.weight"),
+                &[hidden],
+            ));
+            tensors.push(tensor(
+                format!("model.layers.{layer}.post_attention_layernorm.weight"),
+                &[hidden],
+            ));
+            for (name, out_features, in_features) in linears {
+                tensors.push(tensor(
+                    format!("model.layers.{layer}.{name}.weight"),
+                    &[out_features, in_features],
+                ));
+            }
+        }
+        tensors.push(tensor("model.norm.weight".to_owned(), &[hidden]));
+        tensors.push(tensor("lm_head.weight".to_owned(), &[vocabulary, hidden]));
+        tensors
+    }
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value * self.heads / self.hidden,
+            "num_hidden_layers": self.layers,
+            "vocab_size": self.vocabulary,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": false,
+        })
+    }
+}
+
+/// Writes `model.safetensors`, `config.json`, `tokenizer.json` and `norms.safetensors` into `dir`; returns the model's bytes.
 ///
 /// # Errors
 /// When there is no room, or `dir` cannot be written.
-pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usize> {
+pub fn generate(dir: &Path, shape: &Shape) -> io::Result<usize> {
     std::fs::create_dir_all(dir)?;
-
-    let tensor =
-        |name: String, shape: &[usize]| TensorSpec::new(name, StoredDtype::Bf16, shape.into());
-    let mut tensors = vec![tensor(
-        "model.embed_tokens.weight".to_owned(),
-        &[vocabulary, HIDDEN],
-    )];
-    for layer in 0..layers {
-        let linears = [
-            ("self_attn.q_proj", HIDDEN, HIDDEN),
-            ("self_attn.k_proj", KEY_VALUE, HIDDEN),
-            ("self_attn.v_proj", KEY_VALUE, HIDDEN),
-            ("self_attn.o_proj", HIDDEN, HIDDEN),
-            ("mlp.gate_proj", INTERMEDIATE, HIDDEN),
-            ("mlp.up_proj", INTERMEDIATE, HIDDEN),
-            ("mlp.down_proj", HIDDEN, INTERMEDIATE),
-        ];
-        tensors.push(tensor(
-            format!("model.layers.{layer}.input_layernorm.weight"),
-            &[HIDDEN],
-        ));
-        tensors.push(tensor(
-            format!("model.layers.{layer}.post_attention_layernorm.weight"),
-            &[HIDDEN],
-        ));
-        for (name, out_features, in_features) in linears {
-            tensors.push(tensor(
-                format!("model.layers.{layer}.{name}.weight"),
-                &[out_features, in_features],
-            ));
-        }
-    }
-    tensors.push(tensor("model.norm.weight".to_owned(), &[HIDDEN]));
-    tensors.push(tensor("lm_head.weight".to_owned(), &[vocabulary, HIDDEN]));
-
+    let tensors = shape.tensors();
     let mut random = Random::new(0x5eed);
     let mut norms = Norms::new(Provenance {
         path: dir.join("norms.safetensors"),
@@ -84,10 +166,11 @@ pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usiz
     norms
         .write(&dir.join("norms.safetensors"))
         .map_err(io::Error::other)?;
-    std::fs::write(
-        dir.join("config.json"),
-        config(layers, vocabulary).to_string(),
-    )?;
+    std::fs::write(dir.join("config.json"), shape.config().to_string())?;
+
+    if shape.vocabulary >= TOKENIZER_VOCABULARY {
+        std::fs::write(dir.join("tokenizer.json"), TOKENIZER)?;
+    }
 
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let header = Header::new(&tensors, &metadata).map_err(io::Error::other)?;
@@ -110,18 +193,4 @@ pub fn generate(dir: &Path, layers: usize, vocabulary: usize) -> io::Result<usiz
     }
     file.finish().map_err(io::Error::other)?;
     Ok(bytes as usize)
-}
-
-fn config(layers: usize, vocabulary: usize) -> serde_json::Value {
-    serde_json::json!({
-        "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KEY_VALUE * HEADS / HIDDEN,
-        "num_hidden_layers": layers,
-        "vocab_size": vocabulary,
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": false,
-    })
 }

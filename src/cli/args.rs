@@ -498,7 +498,10 @@ pub(super) struct Selftest {
     pub sums: bool,
 }
 
-/// Measure the speed of a device: its own copy, every pass alone, the fused passes, a whole file, a calibration.
+/// Measure the speed of a device: a whole run, its own copy and matrix product, every pass, a whole file, a calibration.
+///
+/// The whole run calibrates, prunes, compensates and evaluates a model of random weights, and is held against the device's
+/// own copy and matrix product.
 ///
 /// Prints medians with the interquartile range, and outliers as multiples of the median. Times come from the device's
 /// own clock if it has one. A record names the device, driver, back end, processor, operating system and version.
@@ -506,6 +509,7 @@ pub(super) struct Selftest {
 #[command(after_help = "Examples:
   swiftprune-wgpu bench
   swiftprune-wgpu bench --device all --json > mine.json
+  swiftprune-wgpu bench --read mine.json --submit-text
   swiftprune-wgpu bench --compare mine.json theirs.json")]
 pub(super) struct Bench {
     /// Measure less: a small part of every matrix, one layer, few tokens
@@ -520,15 +524,21 @@ pub(super) struct Bench {
     /// Directory for a temporary checkpoint of 0.6 GB and its copies [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Skip whole files and calibration, which need a temporary checkpoint
+    /// Skip the whole run, whole files and calibration, which need a temporary checkpoint
     #[arg(long, conflicts_with = "dir")]
     pub no_files: bool,
-    /// Write the records as JSON to stdout
-    #[arg(long, conflicts_with = "markdown")]
+    /// Write the records as JSON to stdout (docs/bench.schema.json)
+    #[arg(long, conflicts_with_all = ["markdown", "submit_text"])]
     pub json: bool,
-    /// Write tables for a Markdown document to stdout
-    #[arg(long)]
+    /// Write tables for a Markdown document to stdout, the devices side by side
+    #[arg(long, conflicts_with = "submit_text")]
     pub markdown: bool,
+    /// Write a short block to paste into an issue to stdout
+    #[arg(long)]
+    pub submit_text: bool,
+    /// Show records that were written before, instead of measuring
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["compare", "quick", "dir", "no_files"])]
+    pub read: Vec<PathBuf>,
     /// Compare two files of records instead
     #[arg(long, value_names = ["A", "B"], num_args = 2)]
     pub compare: Vec<PathBuf>,

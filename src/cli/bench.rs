@@ -5,21 +5,17 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use serde::{Deserialize, Serialize};
 use swiftprune_wgpu::bench::compare::compare;
-use swiftprune_wgpu::bench::{BenchOptions, Measurement, Record, run as measure};
+use swiftprune_wgpu::bench::{
+    BENCH_SCHEMA_VERSION, BenchOptions, Measurement, Record, Records, run as measure,
+};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
-use swiftprune_wgpu::untrusted::{escaped, shown, shown_path};
+use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use super::args::Bench;
 use super::output;
+use super::records::{heading, markdown, submit_text, table, time};
 use super::terminal::Terminal;
-
-/// A file of records.
-#[derive(Serialize, Deserialize)]
-struct Records {
-    records: Vec<Record>,
-}
 
 /// The largest file of records that is read.
 const MOST_BYTES: u64 = 64 << 20;
@@ -31,6 +27,31 @@ pub(super) fn run(args: &Bench, terminal: Terminal) -> anyhow::Result<()> {
         stdout.write_all(text.as_bytes())?;
         return Ok(());
     }
+    let records = match &args.read[..] {
+        [] => measured(args, terminal)?,
+        files => {
+            let mut records = Vec::new();
+            for file in files {
+                records.extend(read(file)?);
+            }
+            records
+        }
+    };
+    if args.json {
+        serde_json::to_writer_pretty(&mut stdout, &Records::new(records))?;
+        writeln!(stdout)?;
+    } else if args.markdown {
+        stdout.write_all(markdown(&records).as_bytes())?;
+    } else {
+        let text = if args.submit_text { submit_text } else { table };
+        let texts: Vec<String> = records.iter().map(text).collect();
+        stdout.write_all(texts.join("\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// A record of every device that was asked for.
+fn measured(args: &Bench, terminal: Terminal) -> anyhow::Result<Vec<Record>> {
     let dir = (!args.no_files).then(|| args.dir.clone().unwrap_or_else(std::env::temp_dir));
     let mut options = BenchOptions::new(dir);
     options.quick = args.quick;
@@ -40,24 +61,11 @@ pub(super) fn run(args: &Bench, terminal: Terminal) -> anyhow::Result<()> {
     let mut records = Vec::new();
     for device in opened(args)? {
         terminal.say(format_args!("{}", device.info()));
-        let record = measure(&device, &options, &|what| {
+        records.push(measure(&device, &options, &|what| {
             terminal.say(format_args!("  {what}"))
-        })?;
-        if args.json {
-            // All of them together, at the end.
-        } else if args.markdown {
-            stdout.write_all(markdown(&record).as_bytes())?;
-        } else {
-            stdout.write_all(table(&record).as_bytes())?;
-        }
-        stdout.flush()?;
-        records.push(record);
+        })?);
     }
-    if args.json {
-        serde_json::to_writer_pretty(&mut stdout, &Records { records })?;
-        writeln!(stdout)?;
-    }
-    Ok(())
+    Ok(records)
 }
 
 /// The devices to measure: one, or with `all` the CPU and every adapter.
@@ -92,110 +100,13 @@ fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
                 shown_path(path)
             )
         })?;
-    Ok(records.records)
-}
-
-/// Which device, then where and when, on a line of their own: what every record's heading says.
-fn heading(record: &Record) -> String {
-    let Record {
-        device, machine, ..
-    } = record;
-    let device = format!(
-        "{} ({}, {}; {})",
-        device.name, device.backend, device.kind, device.driver
-    );
-    let machine = format!(
-        "   {} cores of {}, {}, swiftprune-wgpu {}, {}",
-        machine.cores, machine.cpu, machine.os, record.version, record.date
-    );
-    [device, machine]
-        .map(|line| escaped(&line).to_string())
-        .join("\n")
-}
-
-/// The cells of one case: what, time, spread, GB/s, weights/s or tokens/s, share of the copy.
-fn cells(record: &Record, case: &Measurement) -> [String; 6] {
-    let summary = case.summary();
-    let spread = summary.as_ref().map_or_else(String::new, |s| {
-        let spread = 100.0 * (s.upper_quartile - s.lower_quartile) / s.median;
-        let outliers: Vec<String> = s
-            .outliers
-            .iter()
-            .map(|outlier| format!("{:.1}x", outlier / s.median))
-            .collect();
-        match outliers.is_empty() {
-            true => format!("{spread:.0} %"),
-            false => format!("{spread:.0} %, also {}", outliers.join(" ")),
-        }
-    });
-    let rate = |amount| case.rate(amount);
-    let bytes = rate(case.bytes);
-    let of_copy = match (bytes, record.copy_rate(&case.of)) {
-        (Some(rate), Some(copy)) if case.what != "copy" => format!("{:.0} %", 100.0 * rate / copy),
-        _ => String::new(),
-    };
-    let amount = match (rate(case.tokens), rate(case.weights)) {
-        (Some(tokens), _) => format!("{tokens:.0} tokens/s"),
-        (None, Some(weights)) => format!("{:.2} G/s", weights / 1e9),
-        (None, None) => String::new(),
-    };
-    let bytes = match (bytes, rate(case.operations)) {
-        (Some(bytes), _) => format!("{:.2} GB/s", bytes / 1e9),
-        (None, Some(operations)) => format!("{:.3} TFLOP/s", operations / 1e12),
-        (None, None) => String::new(),
-    };
-    [
-        shown(&case.what).to_string(),
-        summary.map_or_else(String::new, |s| time(s.median)),
-        spread,
-        bytes,
-        amount,
-        of_copy,
-    ]
-}
-
-const HEAD: [&str; 6] = ["CASE", "MEDIAN", "SPREAD", "RATE", "WEIGHTS", "VS COPY"];
-
-/// For a terminal: a table for each matrix.
-fn table(record: &Record) -> String {
-    let mut text = format!("{}\n", heading(record));
-    for of in groups(record) {
-        text += &format!("\n{}\n", shown(of));
-        let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
-        let cases = record.cases.iter().filter(|case| case.of == of);
-        rows.extend(cases.map(|case| cells(record, case).to_vec()));
-        text += &output::table(&rows, &[1, 3, 4, 5]);
-    }
-    for what in &record.left_out {
-        text += &format!("left out: {}\n", shown(what));
-    }
-    text
-}
-
-/// For a document: one table, whose lines say of what they are.
-fn markdown(record: &Record) -> String {
-    let escape = |text: &str| text.replace('|', "\\|");
-    let mut text = format!("{}\n\n", escape(&heading(record)));
-    text += "| of | what | median | spread | bytes | weights | of copy |\n|---|---|---|---|---|---|---|\n";
-    for case in &record.cases {
-        let cells = cells(record, case).map(|cell| escape(&cell));
-        text += &format!(
-            "| {} | {} |\n",
-            escape(&shown(&case.of).to_string()),
-            cells.join(" | ")
+    if records.bench_schema_version > BENCH_SCHEMA_VERSION {
+        bail!(
+            "{} was written by a later version of this program, whose records this one cannot read",
+            shown_path(path)
         );
     }
-    for what in &record.left_out {
-        text += &format!("\nLeft out: {}\n", escape(&shown(what).to_string()));
-    }
-    text
-}
-
-/// What the cases are of, in their order.
-fn groups(record: &Record) -> Vec<&str> {
-    let mut groups: Vec<&str> = record.cases.iter().map(|case| case.of.as_str()).collect();
-    groups.dedup();
-    groups
+    Ok(records.records)
 }
 
 /// Every device of the first file beside those of the second that it can be compared with.
@@ -245,20 +156,4 @@ fn comparison(first: &[Record], second: &[Record]) -> anyhow::Result<String> {
         bail!("the two files have no case in common");
     }
     Ok(text)
-}
-
-/// A time with three digits.
-fn time(seconds: f64) -> String {
-    let units = [(1.0, "s"), (1e-3, "ms"), (1e-6, "us")];
-    let (unit, name) = units
-        .into_iter()
-        .find(|&(unit, _)| seconds >= unit)
-        .unwrap_or((1e-9, "ns"));
-    let value = seconds / unit;
-    let digits = if value < 10.0 {
-        2
-    } else {
-        usize::from(value < 100.0)
-    };
-    format!("{value:.digits$} {name}")
 }

@@ -13,6 +13,7 @@ mod merge;
 mod output;
 mod progress;
 mod prune;
+mod records;
 mod report;
 mod selftest;
 mod settings;

@@ -1,5 +1,7 @@
 //! Every entry point becomes SPIR-V, MSL, HLSL and GLSL.
 
+use std::path::PathBuf;
+
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::{Expression, Module, ShaderStage};
@@ -95,6 +97,33 @@ fn every_entry_point_becomes_hlsl() {
             assert!(text.contains(&format!("void {entry}(")), "{what}:\n{text}");
             check_text(what, &text, module);
         }
+    });
+}
+
+/// Writes what DX12 gets into `SWIFTPRUNE_HLSL_DIR`, where Microsoft's compiler can be tried on it (docs/windows.md).
+#[test]
+fn hlsl_is_written_where_it_is_asked_for() {
+    let Some(dir) = std::env::var_os("SWIFTPRUNE_HLSL_DIR").map(PathBuf::from) else {
+        eprintln!("skipped: SWIFTPRUNE_HLSL_DIR is not set");
+        return;
+    };
+    std::fs::create_dir_all(&dir).unwrap();
+    each_entry_point(|what, module, info, _, entry| {
+        let options = hlsl::Options {
+            shader_model: hlsl::ShaderModel::V5_1,
+            // As the program compiles its kernels.
+            zero_initialize_workgroup_memory: false,
+            ..hlsl::Options::default()
+        };
+        let pipeline = hlsl::PipelineOptions {
+            entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+        };
+        let mut text = String::new();
+        hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(module, info, None)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let shader = what.split(".wgsl").next().unwrap_or(what).replace('/', "-");
+        std::fs::write(dir.join(format!("{shader}.{entry}.hlsl")), text).unwrap();
     });
 }
 

@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod exp;
 mod in_place;
+mod peak;
 mod rows;
 mod scan;
 mod weights;
@@ -23,6 +24,7 @@ use crate::model::{
 };
 use crate::products;
 use attention::{CpuHeads, TurnTable};
+pub(super) use peak::CpuProduct;
 use weights::{CpuMatrix, CpuNorm};
 
 /// Bytes that the activations of all sequences in flight may take.

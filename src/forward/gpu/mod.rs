@@ -6,6 +6,7 @@ mod buffers;
 mod head;
 mod heads;
 mod layers;
+mod peak;
 mod probe;
 mod recorder;
 mod rows;
@@ -32,6 +33,7 @@ use crate::model::{
 use buffers::GpuTensor;
 use head::HeadRows;
 use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
+pub(super) use peak::GpuProduct;
 use recorder::Recorder;
 use statistics::Observations;
 use weights::{GpuMatrix, GpuNorm};
