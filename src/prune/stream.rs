@@ -350,7 +350,7 @@ impl<R: Source, W: Sink> Run<'_, R, W> {
     }
 }
 
-#[cfg(all(test, feature = "native"))]
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
