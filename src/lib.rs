@@ -30,11 +30,20 @@
 //! | [`sweep`] | the quality of many ways to prune, without an output |
 //!
 //! [`selftest`] and [`mod@bench`] check and measure a device. `docs/algorithm.md` defines what is computed, bit for bit.
+//!
+//! The feature `native`, a part of the default ones, has everything that takes files, threads or a forward pass. Without it
+//! the library compiles for a browser (`wasm32-unknown-unknown`): `docs/browser.md`.
 
 // A test that unwraps fails with a message; a library that does so crashes.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+// Rooms that stay serve those that go, too.
+#![cfg_attr(
+    not(feature = "native"),
+    allow(dead_code, unused_imports, unused_macros)
+)]
 
 pub mod bench;
+#[cfg(feature = "native")]
 pub mod calibration;
 pub mod checkpoint;
 mod checksum;
@@ -44,21 +53,29 @@ pub mod device;
 
 mod dtype;
 pub mod error;
+#[cfg(feature = "native")]
 pub mod evaluation;
 mod fixtures;
+#[cfg(feature = "native")]
 mod forward;
+#[cfg(feature = "native")]
 pub mod inspect;
 mod mask;
+#[cfg(feature = "native")]
 mod model;
 mod names;
 pub mod norms;
+#[cfg(feature = "native")]
 pub mod parts;
 mod passes;
 pub mod plan;
+#[cfg(feature = "native")]
 mod products;
 pub mod prune;
 mod recipe;
+#[cfg(feature = "native")]
 pub mod report;
+#[cfg(feature = "native")]
 pub mod run;
 mod scores;
 mod selection;
@@ -68,8 +85,10 @@ mod simd;
 mod sketch;
 mod squares;
 mod stop;
+#[cfg(feature = "native")]
 pub mod sweep;
 mod targets;
+#[cfg(feature = "native")]
 mod text;
 pub mod untrusted;
 
@@ -86,14 +105,19 @@ pub struct Readme;
 pub mod internals {
     pub use crate::bench::matrices::{MATRICES, passes, weights};
     pub use crate::device::adapter::submissions::SENTINEL;
+    #[cfg(feature = "native")]
     pub use crate::device::mending::MEND;
+    #[cfg(feature = "native")]
     pub use crate::device::product::PRODUCT;
     pub use crate::device::timing::{Elapsed, Timed, Timer};
     pub use crate::fixtures::{
         NamedSelection, Random, WeightMatrix, random_norms, rules, trained_norms,
     };
+    #[cfg(feature = "native")]
     pub use crate::forward::kernels::KERNELS as FORWARD_KERNELS;
+    #[cfg(feature = "native")]
     pub use crate::forward::{Forward, SiteStatistics};
+    #[cfg(feature = "native")]
     pub use crate::model::Architecture;
     pub use crate::passes::{FUSED, PASSES, WIDE_WORKGROUP_BYTES, params_layout};
     pub use crate::recipe::Step;

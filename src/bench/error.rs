@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::{checkpoint, device, forward, model, norms, plan, prune, run};
+use crate::device;
+#[cfg(feature = "native")]
+use crate::{checkpoint, forward, model, norms, plan, prune, run};
 
 /// Why a benchmark could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,7 @@ pub enum Error {
     Checkpoint(String),
 }
 
+#[cfg(feature = "native")]
 macro_rules! checkpoint_errors {
     ($($error:ty),*) => {
         $(impl From<$error> for Error {
@@ -33,6 +36,7 @@ macro_rules! checkpoint_errors {
         })*
     };
 }
+#[cfg(feature = "native")]
 checkpoint_errors!(
     checkpoint::Error,
     forward::Error,

@@ -29,7 +29,7 @@ const QUICK_WEIGHTS: usize = 1 << 20;
 const SAMPLE: Duration = Duration::from_millis(40);
 
 /// Measures the passes over every matrix.
-pub(super) fn measure(
+pub(super) async fn measure(
     device: &Device,
     options: &BenchOptions,
     record: &mut Record,
@@ -49,7 +49,7 @@ pub(super) fn measure(
             };
             if device.can_time(rows, in_features) {
                 let all = rows;
-                let rows = affordable(device, dtype, rows, in_features)?;
+                let rows = affordable(device, dtype, rows, in_features).await?;
                 if rows < all {
                     record.left_out.push(format!(
                         "{name}: {rows} of {all} rows, as more would take this device too long at once"
@@ -62,7 +62,8 @@ pub(super) fn measure(
                     (name, rows, in_features),
                     record,
                     progress,
-                )?;
+                )
+                .await?;
             } else {
                 let what = format!(
                     "{name}: {rows}x{in_features} does not fit in one buffer of this device"
@@ -75,7 +76,7 @@ pub(super) fn measure(
 }
 
 /// Of so many rows those that no pass takes too long for, found with few rows first.
-fn affordable(
+async fn affordable(
     device: &Device,
     dtype: Dtype,
     rows: usize,
@@ -96,7 +97,7 @@ fn affordable(
             };
             let mut timer = device.timer(timed, weights, &recipe)?;
             // Where a first row is too little to learn from, the bound says how many may be tried.
-            timer.run(1)?;
+            timer.run_async(1).await?;
             let next = timer.rows_at_once(in_features).min(most);
             if next <= count {
                 most = next;
@@ -109,7 +110,7 @@ fn affordable(
 }
 
 /// Every pass over one matrix.
-fn matrix(
+async fn matrix(
     device: &Device,
     options: &BenchOptions,
     dtype: Dtype,
@@ -130,7 +131,8 @@ fn matrix(
     progress(&of);
     for (what, timed, recipe) in passes(in_features) {
         let mut timer = device.timer(timed, weights, &recipe)?;
-        let (wall, device) = samples(options.samples, |repetitions| timer.run(repetitions))?;
+        let run = async |repetitions| timer.run_async(repetitions).await;
+        let (wall, device) = samples(options.samples, run).await?;
         record.cases.push(Measurement {
             what: what.to_owned(),
             of: of.clone(),
@@ -171,17 +173,17 @@ pub fn passes(in_features: usize) -> [(&'static str, Timed, Recipe); 9] {
 }
 
 /// Seconds a repetition, by the host's clock and by the device's.
-pub(super) fn samples<E>(
+pub(super) async fn samples<E>(
     count: usize,
-    mut run: impl FnMut(u32) -> Result<Elapsed, E>,
+    mut run: impl AsyncFnMut(u32) -> Result<Elapsed, E>,
 ) -> Result<(Vec<f64>, Vec<f64>), E> {
     // The first compiles, and brings everything into the caches it will stay in.
-    run(1)?;
-    let once = run(1)?.wall.as_secs_f64().max(1e-7);
+    run(1).await?;
+    let once = run(1).await?.wall.as_secs_f64().max(1e-7);
     let repetitions = (SAMPLE.as_secs_f64() / once).clamp(1.0, 10_000.0).ceil() as u32;
     let (mut wall, mut device) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let elapsed = run(repetitions)?;
+        let elapsed = run(repetitions).await?;
         wall.push(elapsed.wall.as_secs_f64() / f64::from(repetitions));
         device.extend(
             elapsed

@@ -8,17 +8,23 @@
 
 pub mod compare;
 mod error;
+#[cfg(feature = "native")]
 mod files;
 pub(crate) mod matrices;
 mod options;
 pub mod record;
 mod run;
 pub mod statistics;
+#[cfg(feature = "native")]
 pub mod synthetic;
+#[cfg(feature = "native")]
 mod temporary;
+#[cfg(feature = "native")]
 mod whole_run;
 
 pub use error::Error;
 pub use options::BenchOptions;
 pub use record::{BENCH_SCHEMA_VERSION, Machine, Measurement, Record, Records};
+#[cfg(feature = "native")]
 pub use run::run;
+pub use run::run_passes;

@@ -113,6 +113,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+#[cfg(feature = "native")]
 impl Machine {
     /// This one.
     #[must_use]
@@ -138,15 +139,21 @@ impl Machine {
 
 impl Record {
     /// An empty record of this machine and moment.
+    #[cfg(feature = "native")]
     #[must_use]
     pub fn new(device: DeviceInfo) -> Self {
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        Self::of(device, Machine::here(), now.to_string())
+    }
+
+    /// An empty record of this machine and moment; `date` is RFC 3339 in UTC.
+    #[must_use]
+    pub fn of(device: DeviceInfo, machine: Machine, date: String) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            date: jiff::Timestamp::now()
-                .strftime("%Y-%m-%dT%H:%M:%SZ")
-                .to_string(),
+            date,
             debug: cfg!(debug_assertions),
-            machine: Machine::here(),
+            machine,
             device,
             cases: Vec::new(),
             left_out: Vec::new(),

@@ -186,7 +186,8 @@ fn copy(
         },
     };
     let mut timer = device.timer(Timed::Copy, rows, &recipe)?;
-    let (wall, device) = samples(options.samples, |repetitions| timer.run(repetitions))?;
+    let run = async |repetitions| timer.run(repetitions);
+    let (wall, device) = pollster::block_on(samples(options.samples, run))?;
     Ok(Measurement {
         what: "copy".to_owned(),
         of: of.to_owned(),
@@ -207,7 +208,8 @@ fn product(
     size: usize,
 ) -> Result<Measurement, Error> {
     let mut product = PeakProduct::new(device, size)?;
-    let (wall, device) = samples(options.samples, |repetitions| product.run(repetitions))?;
+    let run = async |repetitions| product.run(repetitions);
+    let (wall, device) = pollster::block_on(samples(options.samples, run))?;
     Ok(Measurement {
         what: format!("{PRODUCT} {size}x{size}x{size}"),
         of: of.to_owned(),

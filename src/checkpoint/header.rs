@@ -29,7 +29,7 @@ pub const MAX_RANK: usize = 64;
 const METADATA: &str = "__metadata__";
 
 /// Bytes of the length `N` before the JSON.
-pub(super) const PREFIX: usize = 8;
+pub(crate) const PREFIX: usize = 8;
 
 /// What one safetensors file holds: its exact header bytes, and every tensor's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,7 +300,7 @@ impl Header {
 }
 
 /// The length of the JSON that the first eight bytes claim, if a file of `file_len` bytes can hold it.
-pub(super) fn json_len(prefix: [u8; PREFIX], file_len: u64) -> Result<usize, HeaderError> {
+pub(crate) fn json_len(prefix: [u8; PREFIX], file_len: u64) -> Result<usize, HeaderError> {
     let claimed = u64::from_le_bytes(prefix);
     if claimed > MAX_JSON {
         return Err(HeaderError::TooLong { claimed });

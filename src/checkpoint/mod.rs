@@ -12,10 +12,14 @@
 //! finds the data of a tensor by its name, a [`Writer`] writes a file with a header of its own.
 
 mod catalog;
+#[cfg(feature = "native")]
 mod companions;
+#[cfg(feature = "native")]
 mod compare;
 mod config;
+#[cfg(feature = "native")]
 mod copying;
+#[cfg(feature = "native")]
 mod destination;
 mod error;
 mod file_names;
@@ -24,34 +28,47 @@ mod hub_cache;
 mod index;
 mod json;
 mod locate;
+#[cfg(feature = "native")]
 mod moving;
 mod options;
+#[cfg(feature = "native")]
 mod orphans;
+#[cfg(feature = "native")]
 mod output;
 mod positional;
 mod quantized;
 mod reader;
+#[cfg(feature = "native")]
 mod readme;
 mod shards;
+#[cfg(feature = "native")]
 mod staging;
 mod stamp;
+#[cfg(feature = "native")]
 mod writer;
 
 pub use catalog::{Catalog, Place};
+#[cfg(feature = "native")]
 pub(crate) use compare::differing_companion;
 pub use config::{Config, MAX_CONFIG};
+#[cfg(feature = "native")]
 pub use destination::same_file;
 pub use error::{Error, Result};
 pub use header::{Header, HeaderError, MAX_JSON, MAX_RANK, Tensor, TensorSpec};
+pub(crate) use header::{PREFIX as HEADER_PREFIX, json_len as header_json_len};
 pub use index::{Index, IndexError, MAX_INDEX};
 pub use locate::{Source, Weights, locate};
 pub use options::OutputOptions;
+#[cfg(feature = "native")]
 pub use output::{Finished, Output};
 pub(crate) use positional::{read_exact_at, write_all_at};
 pub use reader::Reader;
+#[cfg(feature = "native")]
 pub(crate) use readme::{Field, extended as extended_readme};
 pub use shards::{Checkpoint, Shard};
+#[cfg(feature = "native")]
 pub(crate) use staging::replace_within;
+#[cfg(feature = "native")]
 pub use writer::Writer;
 
 #[cfg(test)]

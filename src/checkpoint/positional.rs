@@ -29,6 +29,12 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
         }
         Ok(())
     }
+    // A browser has no files.
+    #[cfg(not(any(unix, windows)))]
+    {
+        let _ = (file, buffer, offset);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Tells the system that these bytes will be read soon, so that it can fetch them meanwhile. It costs no memory of the
@@ -77,6 +83,12 @@ pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
             }
         }
         Ok(())
+    }
+    // A browser has no files.
+    #[cfg(not(any(unix, windows)))]
+    {
+        let _ = (file, bytes, offset);
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

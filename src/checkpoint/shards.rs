@@ -117,6 +117,33 @@ impl Checkpoint {
         Ok((checkpoint, refused))
     }
 
+    /// One file of weights that cannot be opened by a path, as in a browser: its name, its header, and its config.json where
+    /// there is one. A [`Reader`](super::Reader) finds no data of it.
+    ///
+    /// # Errors
+    /// [`Error::Quantized`].
+    pub fn of_header(name: &str, header: Header, config: Option<Config>) -> Result<Self> {
+        let path = PathBuf::from(name);
+        let by_config = config.as_ref().and_then(quantized::by_config);
+        let method = by_config.or_else(|| header.tensors.iter().find_map(quantized::by_tensor));
+        if let Some(method) = method {
+            return Err(Error::Quantized { path, method });
+        }
+        let len = header.file_len();
+        let shard = Shard {
+            file_name: name.to_owned(),
+            header,
+            len,
+            stamp: Stamp::of_bytes(len),
+            path: path.clone(),
+        };
+        Ok(Self {
+            source: Source::File(path),
+            shards: vec![shard],
+            config,
+        })
+    }
+
     /// The architecture that config.json names: `llama`, `gpt_neox` ...
     #[must_use]
     pub fn model_type(&self) -> Option<&str> {

@@ -28,6 +28,15 @@ impl Stamp {
         })
     }
 
+    /// Of so many bytes that are no file of this system's.
+    pub(super) const fn of_bytes(len: u64) -> Self {
+        Self {
+            len,
+            modified: None,
+            inode: None,
+        }
+    }
+
     /// When the file was last written to, in nanoseconds since 1970, where the system tells.
     pub(super) fn modified(&self) -> Option<u64> {
         let since = self.modified?.duration_since(SystemTime::UNIX_EPOCH);

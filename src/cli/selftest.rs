@@ -3,43 +3,13 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use serde::Serialize;
 use swiftprune_wgpu::bench::Machine;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
-use swiftprune_wgpu::selftest::{Case, cases};
+use swiftprune_wgpu::selftest::{Case, DeviceResult, SelftestRecord, cases};
 use swiftprune_wgpu::untrusted::escaped;
 
 use super::args::Selftest;
 use super::terminal::Terminal;
-
-/// What one device gave.
-#[derive(Serialize)]
-struct DeviceResult {
-    device: DeviceInfo,
-    /// Cases that gave what they must.
-    passed: usize,
-    /// Those that did not.
-    differences: Vec<Mismatch>,
-    /// Why it stopped, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    seconds: f64,
-}
-
-#[derive(Serialize)]
-struct Mismatch {
-    case: String,
-    expected: Option<&'static str>,
-    got: String,
-}
-
-#[derive(Serialize)]
-struct SelftestRecord<'a> {
-    version: &'static str,
-    machine: Machine,
-    cases: usize,
-    devices: &'a [DeviceResult],
-}
 
 /// What the exit code says.
 pub(super) enum Verdict {
@@ -64,18 +34,14 @@ pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<Verdict
         terminal.say(line(&outcome, cases.len()));
         outcomes.push(outcome);
     }
+    let record = SelftestRecord::new(Machine::here(), cases.len(), outcomes);
     if args.json {
-        let record = SelftestRecord {
-            version: env!("CARGO_PKG_VERSION"),
-            machine: Machine::here(),
-            cases: cases.len(),
-            devices: &outcomes,
-        };
         serde_json::to_writer_pretty(&mut stdout, &record)?;
         writeln!(stdout)?;
     } else {
-        stdout.write_all(block(&outcomes, cases.len()).as_bytes())?;
+        stdout.write_all(record.text().as_bytes())?;
     }
+    let outcomes = &record.devices;
     Ok(if outcomes.iter().any(|o| !o.differences.is_empty()) {
         Verdict::Different
     } else if outcomes.iter().any(|o| o.error.is_some()) {
@@ -111,30 +77,10 @@ fn opened(choice: &DeviceChoice) -> anyhow::Result<Vec<(DeviceInfo, Opened)>> {
 
 fn test(info: &DeviceInfo, device: Opened, cases: &[Case]) -> DeviceResult {
     let start = Instant::now();
-    let mut outcome = DeviceResult {
-        device: info.clone(),
-        passed: 0,
-        differences: Vec::new(),
-        error: None,
-        seconds: 0.0,
-    };
+    let mut outcome = DeviceResult::new(info.clone());
     let result = device.and_then(|device| {
-        for case in cases {
-            let got = case
-                .sum(&device)
-                .map_err(|error| format!("{case}: {error}"))?;
-            let expected = case.expected();
-            if expected == Some(got.as_str()) {
-                outcome.passed += 1;
-            } else {
-                outcome.differences.push(Mismatch {
-                    case: case.to_string(),
-                    expected,
-                    got,
-                });
-            }
-        }
-        Ok(())
+        let mut cases = cases.iter();
+        cases.try_for_each(|case| outcome.book(case, case.sum(&device)))
     });
     outcome.error = result.err();
     outcome.seconds = start.elapsed().as_secs_f64();
@@ -152,36 +98,4 @@ fn line(outcome: &DeviceResult, cases: usize) -> String {
         outcome.device, outcome.passed, outcome.seconds
     ))
     .to_string()
-}
-
-/// What to paste into a report: everything that somebody elsewhere must know.
-fn block(outcomes: &[DeviceResult], cases: usize) -> String {
-    let machine = Machine::here();
-    let mut text = format!(
-        "swiftprune-wgpu {} selftest, {} {}, {}\n",
-        env!("CARGO_PKG_VERSION"),
-        machine.os,
-        machine.arch,
-        machine.cpu
-    );
-    for outcome in outcomes {
-        let device = &outcome.device;
-        text += &format!(
-            "{}/{cases}  {} ({}, {}; {})\n",
-            outcome.passed, device.name, device.backend, device.kind, device.driver
-        );
-        for difference in &outcome.differences {
-            let expected = difference.expected.unwrap_or("no sum");
-            text += &format!(
-                "  {}: got {}, expected {expected}\n",
-                difference.case, difference.got
-            );
-        }
-        if let Some(error) = &outcome.error {
-            text += &format!("  {error}\n");
-        }
-    }
-    text.lines()
-        .map(|line| escaped(line).to_string() + "\n")
-        .collect()
 }

@@ -6,15 +6,22 @@
 //!
 //! Rows are independent, so they are mended chunk by chunk, and memory does not grow with the matrix.
 
+#[cfg(feature = "native")]
 mod factor;
+#[cfg(feature = "native")]
 mod hessian;
+#[cfg(feature = "native")]
 mod mend;
 mod options;
+#[cfg(feature = "native")]
 mod rounding;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "native")]
 pub(crate) use hessian::{Hessian, Product};
+#[cfg(feature = "native")]
 pub(crate) use mend::{MendedRows, Mender};
 pub use options::Compensation;
+#[cfg(feature = "native")]
 pub(crate) use rounding::{decode, round_row};

@@ -53,7 +53,7 @@ pub struct DeviceInfo {
     pub index: Option<usize>,
     /// As the driver names it.
     pub name: String,
-    /// `vulkan`, `metal`, `dx12`, `gl` or `cpu`.
+    /// `vulkan`, `metal`, `dx12`, `gl`, `webgpu` or `cpu`.
     pub backend: String,
     /// Discrete, integrated, software ...
     pub kind: DeviceKind,

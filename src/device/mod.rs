@@ -3,6 +3,9 @@
 //!
 //! A [`Device`] is opened by a [`DeviceChoice`]; wgpu is spoken here and in `forward/gpu` alone. Devices know nothing of
 //! files or models: they see [`Rows`] and a [`Recipe`].
+//!
+//! All of it is written once, as futures: a browser lends its thread and wants it back. A native program waits for them where
+//! it calls, in the functions without `_async` in their names.
 
 pub(crate) mod adapter;
 mod choice;
@@ -10,10 +13,14 @@ pub(crate) mod cpu;
 mod error;
 pub(crate) mod gpu;
 mod info;
+#[cfg(feature = "native")]
 pub(crate) mod mending;
 mod probe;
+#[cfg(feature = "native")]
 pub(crate) mod product;
+#[cfg(feature = "native")]
 pub(crate) mod recorder;
+#[cfg(feature = "native")]
 pub(crate) mod storage;
 pub(crate) mod timing;
 
@@ -49,6 +56,7 @@ pub(crate) enum Backend {
 }
 
 /// Every adapter wgpu finds, in the order of their indices. The CPU, which is always there, is not among them.
+#[cfg(feature = "native")]
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
     adapter::adapters(true)
@@ -77,8 +85,17 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when nothing fits, [`Error::Unfit`] or [`Error::Failed`] when the adapter does not come up.
+    #[cfg(feature = "native")]
     pub fn open(choice: &DeviceChoice) -> Result<Self, Error> {
-        open(choice, true)
+        pollster::block_on(Self::open_async(choice))
+    }
+
+    /// [`Self::open`] as a future.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_async(choice: &DeviceChoice) -> Result<Self, Error> {
+        open(choice, true).await
     }
 
     /// An adapter that passes the start-up check and then has a fault.
@@ -88,7 +105,7 @@ impl Device {
         fault: Option<adapter::faults::Fault>,
     ) -> Result<Self, Error> {
         let gpu = gpu::Gpu::new(adapter.open(Faults::new(fault))?)?;
-        probe::arithmetic(&gpu)?;
+        pollster::block_on(probe::arithmetic(&gpu))?;
         gpu.context().faults.arm();
         Ok(Self::gpu(gpu, Vec::new()))
     }
@@ -97,8 +114,17 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::open`].
+    #[cfg(feature = "native")]
     pub fn open_untried(choice: &DeviceChoice) -> Result<Self, Error> {
-        open(choice, false)
+        pollster::block_on(Self::open_untried_async(choice))
+    }
+
+    /// [`Self::open_untried`] as a future.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_untried_async(choice: &DeviceChoice) -> Result<Self, Error> {
+        open(choice, false).await
     }
 
     /// The CPU with so many threads; an adapter, or `None`, is left as it is.
@@ -124,6 +150,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Unfit`] where they differ from the host's results, [`Error::Failed`].
+    #[cfg(feature = "native")]
     pub(crate) fn check_mending(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Cpu(_) => Ok(()),
@@ -148,10 +175,24 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Failed`] when the driver fails. The CPU does not.
+    #[cfg(feature = "native")]
     pub fn mask(&self, rows: Rows<'_>, first_row: usize, recipe: &Recipe) -> Result<Mask, Error> {
+        pollster::block_on(self.mask_async(rows, first_row, recipe))
+    }
+
+    /// [`Self::mask`] as a future.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    pub async fn mask_async(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+    ) -> Result<Mask, Error> {
         match &self.backend {
             Backend::Cpu(_) => Ok(cpu::mask(rows, first_row, recipe)),
-            Backend::Gpu(gpu) => gpu.mask(rows, first_row, recipe),
+            Backend::Gpu(gpu) => gpu.mask(rows, first_row, recipe).await,
         }
     }
 
@@ -160,6 +201,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::mask`].
+    #[cfg(feature = "native")]
     #[doc(hidden)]
     pub fn alone(
         &self,
@@ -168,9 +210,24 @@ impl Device {
         recipe: &Recipe,
         last: Step,
     ) -> Result<Vec<u32>, Error> {
+        pollster::block_on(self.alone_async(rows, first_row, recipe, last))
+    }
+
+    /// [`Self::alone`] as a future.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    #[doc(hidden)]
+    pub async fn alone_async(
+        &self,
+        rows: Rows<'_>,
+        first_row: usize,
+        recipe: &Recipe,
+        last: Step,
+    ) -> Result<Vec<u32>, Error> {
         match &self.backend {
             Backend::Cpu(_) => Ok(cpu::alone(rows, first_row, recipe, last)),
-            Backend::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last),
+            Backend::Gpu(gpu) => gpu.alone(rows, first_row, recipe, last).await,
         }
     }
 
@@ -178,14 +235,27 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::mask`].
+    #[cfg(feature = "native")]
     pub fn statistics(
+        &self,
+        rows: Rows<'_>,
+        score: &Score,
+    ) -> Result<Option<WeightStatistics>, Error> {
+        pollster::block_on(self.statistics_async(rows, score))
+    }
+
+    /// [`Self::statistics`] as a future.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    pub async fn statistics_async(
         &self,
         rows: Rows<'_>,
         score: &Score,
     ) -> Result<Option<WeightStatistics>, Error> {
         match &self.backend {
             Backend::Cpu(_) => Ok(cpu::statistics(rows, score)),
-            Backend::Gpu(gpu) => gpu.statistics(rows, score),
+            Backend::Gpu(gpu) => gpu.statistics(rows, score).await,
         }
     }
 
@@ -193,10 +263,19 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::mask`].
+    #[cfg(feature = "native")]
     pub fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
+        pollster::block_on(self.sums_async(rows))
+    }
+
+    /// [`Self::sums`] as a future.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    pub async fn sums_async(&self, rows: Rows<'_>) -> Result<Sums, Error> {
         match &self.backend {
             Backend::Cpu(_) => Ok(cpu::sums(rows)),
-            Backend::Gpu(gpu) => gpu.sums(rows),
+            Backend::Gpu(gpu) => gpu.sums(rows).await,
         }
     }
 
@@ -235,7 +314,7 @@ impl Device {
     }
 }
 
-fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
+async fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     if *choice == DeviceChoice::Cpu {
         return Ok(Device::cpu(Vec::new()));
     }
@@ -251,28 +330,19 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
     let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some());
-    let mut adapters = adapter::adapters(named);
+    let mut adapters = adapter::found(named).await;
     if !named && has_display && choice::preferred(&describe(&adapters)).is_none() {
-        adapters = adapter::adapters(true);
+        adapters = adapter::found(true).await;
     }
     let infos = describe(&adapters);
     let mut adapters: Vec<Option<adapter::Adapter>> = adapters.into_iter().map(Some).collect();
-    let mut open = |position: usize| {
-        let adapter = adapters[position].take();
-        let open = |adapter: adapter::Adapter| adapter.open(Faults::of_environment());
-        let context = adapter.map(open).transpose()?;
-        let gpu = context.map(gpu::Gpu::new).transpose()?;
-        if let Some(gpu) = gpu.as_ref().filter(|_| probe) {
-            probe::arithmetic(gpu)?;
-        }
-        if let Some(gpu) = &gpu {
-            gpu.context().faults.arm();
-        }
-        Ok::<_, Error>(gpu)
+    let mut open = async |position: usize| match adapters[position].take() {
+        Some(adapter) => open_adapter(adapter, probe).await.map(Some),
+        None => Ok(None),
     };
     let position = match choice::choose(choice, &infos) {
         Ok(_) if !named => {
-            let (gpu, passed_over) = first_that_opens(choice::by_preference(&infos), open);
+            let (gpu, passed_over) = first_that_opens(choice::by_preference(&infos), open).await;
             return Ok(match gpu.flatten() {
                 Some(gpu) => Device::gpu(gpu, passed_over),
                 None => Device::cpu(passed_over),
@@ -286,20 +356,33 @@ fn open(choice: &DeviceChoice, probe: bool) -> Result<Device, Error> {
             });
         }
     };
-    Ok(match position.map(&mut open).transpose()?.flatten() {
+    let gpu = match position {
+        Some(position) => open(position).await?,
+        None => None,
+    };
+    Ok(match gpu {
         Some(gpu) => Device::gpu(gpu, Vec::new()),
         None => Device::cpu(Vec::new()),
     })
 }
 
+async fn open_adapter(adapter: adapter::Adapter, probe: bool) -> Result<gpu::Gpu, Error> {
+    let gpu = gpu::Gpu::new(adapter.opened(Faults::of_environment()).await?)?;
+    if probe {
+        probe::arithmetic(&gpu).await?;
+    }
+    gpu.context().faults.arm();
+    Ok(gpu)
+}
+
 /// The first of these that opens, and what was wrong with those before it.
-fn first_that_opens<T>(
+async fn first_that_opens<T>(
     positions: Vec<usize>,
-    mut open: impl FnMut(usize) -> Result<T, Error>,
+    mut open: impl AsyncFnMut(usize) -> Result<T, Error>,
 ) -> (Option<T>, Vec<String>) {
     let mut passed_over = Vec::new();
     for position in positions {
-        match open(position) {
+        match open(position).await {
             Ok(opened) => return (Some(opened), passed_over),
             Err(error) => passed_over.push(error.to_string()),
         }
@@ -313,20 +396,20 @@ mod tests {
 
     #[test]
     fn auto_goes_on_to_the_next_that_opens_and_says_what_was_wrong() {
-        let open = |position: usize| match position {
+        let open = async |position: usize| match position {
             1 => Ok("one"),
             _ => Err(Error::Unfit {
                 device: format!("adapter {position}"),
                 reason: "its mask differs".to_owned(),
             }),
         };
-        let (opened, passed_over) = first_that_opens(vec![3, 1, 2], open);
+        let (opened, passed_over) = pollster::block_on(first_that_opens(vec![3, 1, 2], open));
         assert_eq!(opened, Some("one"));
         assert_eq!(
             passed_over,
             ["adapter 3 cannot run the passes: its mask differs"]
         );
-        let (opened, passed_over) = first_that_opens(vec![3, 2], open);
+        let (opened, passed_over) = pollster::block_on(first_that_opens(vec![3, 2], open));
         assert_eq!((opened, passed_over.len()), (None, 2));
     }
 }

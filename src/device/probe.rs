@@ -57,25 +57,26 @@ const WIDE: [usize; 2] = [CAPACITY + 37, WIDE_CAPACITY + 67];
 /// A compiler may flush what is small, fuse a multiplication with an addition, take a division by zero as it likes, or leave
 /// out a barrier. The shaders leave it no room to, as far as anybody knows; here an adapter that finds some is refused in
 /// time.
-pub(super) fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
+pub(super) async fn arithmetic(gpu: &Gpu) -> Result<(), Error> {
     let (rows, in_features) = (3, 301);
     for (seed, dtype) in (1..).zip(Dtype::ALL) {
         let awkward = WeightMatrix::random(seed, dtype, rows, in_features, true);
         let trained = WeightMatrix::trained(seed, dtype, rows, in_features);
         let norms = random_norms(seed, in_features);
-        matrix(gpu, &awkward, &norms, &rules())?;
-        matrix(gpu, &trained, &trained_norms(seed, in_features), &rules())?;
+        matrix(gpu, &awkward, &norms, &rules()).await?;
+        let norms = trained_norms(seed, in_features);
+        matrix(gpu, &trained, &norms, &rules()).await?;
     }
     let [ewma, exact, ..] = rules();
     for (in_features, rule) in WIDE.into_iter().zip([ewma, exact]) {
         let trained = WeightMatrix::trained(7, Dtype::Bf16, rows, in_features);
-        matrix(gpu, &trained, &trained_norms(7, in_features), &[rule])?;
+        matrix(gpu, &trained, &trained_norms(7, in_features), &[rule]).await?;
     }
     Ok(())
 }
 
 /// Holds the adapter against the CPU on one matrix.
-fn matrix(
+async fn matrix(
     gpu: &Gpu,
     tensor: &WeightMatrix,
     norms: &[f32],
@@ -90,7 +91,7 @@ fn matrix(
         ),
     };
     let sums = cpu::sums(tensor.view());
-    if gpu.sums(tensor.view())? != sums {
+    if gpu.sums(tensor.view()).await? != sums {
         return Err(unfit("sum of weights"));
     }
     for score in SCORES.iter().filter(|score| score.weights.has_terms()) {
@@ -113,12 +114,12 @@ fn matrix(
                     continue;
                 }
                 let expected = cpu::alone(tensor.view(), 0, &recipe, step);
-                if gpu.alone(tensor.view(), 0, &recipe, step)? != expected {
+                if gpu.alone(tensor.view(), 0, &recipe, step).await? != expected {
                     return Err(unfit(&format!("{what} by {}", rule.name)));
                 }
             }
             let expected = cpu::mask(tensor.view(), 0, &recipe);
-            if gpu.mask(tensor.view(), 0, &recipe)? != expected {
+            if gpu.mask(tensor.view(), 0, &recipe).await? != expected {
                 return Err(unfit(&format!("mask by {} ({})", rule.name, score.name)));
             }
         }
@@ -143,7 +144,7 @@ mod tests {
             let start = Instant::now();
             let gpu = Gpu::new(context).unwrap();
             let compiled = start.elapsed();
-            let result = arithmetic(&gpu);
+            let result = pollster::block_on(arithmetic(&gpu));
             println!(
                 "{name}: {compiled:?} to compile, {:?} in all",
                 start.elapsed()

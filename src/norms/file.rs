@@ -21,7 +21,9 @@ use super::entries::Norms;
 use super::error::Error;
 use super::provenance::{Format, Provenance};
 use super::sketches::{Places, Sketches};
-use crate::checkpoint::{Header, MAX_JSON, OutputOptions, Tensor, TensorSpec, Writer};
+#[cfg(feature = "native")]
+use crate::checkpoint::Writer;
+use crate::checkpoint::{Header, MAX_JSON, OutputOptions, Tensor, TensorSpec};
 use crate::dtype::StoredDtype;
 use crate::sketch::MAX_RANK;
 use crate::untrusted::shown;
@@ -182,6 +184,7 @@ fn sketch_places(tensor: &Tensor) -> Option<(usize, usize, Vec<u64>)> {
 }
 
 /// What a tensor of the file is made of.
+#[cfg(feature = "native")]
 enum Content<'a> {
     Values(Cow<'a, [f32]>),
     /// Of so many features each, by their offsets.
@@ -189,6 +192,7 @@ enum Content<'a> {
 }
 
 /// Writes a norms file, in one step: what was there before is replaced by the whole file or not at all.
+#[cfg(feature = "native")]
 pub(super) fn write(norms: &Norms, path: &Path) -> Result<(), Error> {
     // In the order of the names, as everything.
     let mut tensors: BTreeMap<String, (Vec<usize>, Content<'_>)> = BTreeMap::new();

@@ -82,7 +82,11 @@ impl Norms {
         Self::parse(&untrusted::read(path, MAX_FILE).map_err(refused)?, path)
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
+    /// Reads a norms file or an importance matrix that is in memory; `path` is what messages call it.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but not [`Error::Io`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
         if gguf::starts(bytes) {
             gguf::parse(bytes, path)
         } else if file::starts(bytes) {
@@ -103,6 +107,7 @@ impl Norms {
     ///
     /// # Errors
     /// [`Error::Write`], and [`Error::Malformed`] for a name that no tensor can have.
+    #[cfg(feature = "native")]
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         file::write(self, path)
     }

@@ -59,6 +59,7 @@ impl Sketches {
     ///
     /// # Errors
     /// When there is no place for the file.
+    #[cfg(feature = "native")]
     pub(crate) fn measured(model: &Path, rank: usize, dir: &Path) -> Result<Self, Error> {
         let file = tempfile::tempfile_in(dir).map_err(|source| Error::Sketches {
             dir: dir.to_path_buf(),

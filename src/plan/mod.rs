@@ -38,6 +38,7 @@ pub use crate::targets::{Error as GlobError, Layout, NameFilter, Reason, Target}
 pub use crate::compensation::Compensation;
 
 use crate::checkpoint::Checkpoint;
+#[cfg(feature = "native")]
 use crate::compensation::Hessian;
 use crate::norms::{Lookup, Norms};
 use few_tokens::StandIns;
@@ -120,6 +121,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::NormsMissing`] and [`Error::Norms`].
+    #[cfg(feature = "native")]
     pub(crate) fn hessian_of(
         &self,
         tensor: &str,

@@ -95,7 +95,7 @@ impl<'a> Decider<'a> {
         if rows.bytes.len() <= FEW_BYTES {
             return cpu::statistics(rows, score);
         }
-        self.on_device(|gpu| gpu.statistics(rows, score))
+        self.on_device(|gpu| pollster::block_on(gpu.statistics(rows, score)))
             .unwrap_or_else(|| cpu::statistics(rows, score))
     }
 
@@ -109,7 +109,8 @@ impl<'a> Decider<'a> {
     pub(super) fn wait(&self, undecided: Undecided, pieces: &[Piece<'_>]) -> Vec<Mask> {
         let _clock = self.job.clocks.run(Stage::Wait);
         let pending = undecided.0;
-        let masks = pending.and_then(|pending| self.on_device(|gpu| gpu.wait(pending)));
+        let masks =
+            pending.and_then(|pending| self.on_device(|gpu| pollster::block_on(gpu.wait(pending))));
         let by_cpu = |piece: &Piece<'_>| {
             cpu::mask_by_threads(piece.rows, piece.first_row, piece.recipe, self.threads)
         };

@@ -20,6 +20,12 @@ pub enum Error {
     /// The norms do not fit the plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// What is pruned from a stream to a stream could not be read or written, or not in this way.
+    #[error("{0}")]
+    Stream(
+        /// What is wrong, fit for a terminal.
+        String,
+    ),
     /// The run was asked to stop.
     #[error("stopped after {pruned} of {tensors} tensors; nothing was written")]
     Stopped {
@@ -67,6 +73,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a stream said when a tensor was read from it.
+    pub(super) fn reading_stream(file: &std::path::Path, tensor: &str, reason: String) -> Self {
+        let (file, tensor) = (shown_path(file), shown(tensor));
+        Self::Stream(format!("cannot read tensor {tensor} of {file}: {reason}"))
+    }
+
     /// What the error means for whoever asked.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -3,6 +3,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::check;
 use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
 use super::error::Error;
@@ -256,7 +257,7 @@ impl<'a> Job<'a> {
         rows: Range<usize>,
         counts: Counts,
     ) -> Result<(), Error> {
-        recipes::check(self.plan, matrix, rows.clone(), &counts)?;
+        check::check(self.plan, matrix.tensor, rows.clone(), &counts)?;
         let Some(tally) = &self.tallies[matrix.tensor] else {
             return Ok(());
         };

@@ -9,51 +9,91 @@
 //! ```
 //!
 //! A matrix knows where its rows lie (`matrix.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and the job
-//! what all threads share (`job.rs`). The same weights without an output, as a forward pass reads them: `pruned_weights.rs`. Bytes that do not change are copied by the kernel.
+//! what all threads share (`job.rs`). The same weights without an output, as a forward pass reads them: `pruned_weights.rs`. From one stream to another, where there are neither files nor threads: `stream.rs`. Bytes that do not
+//! change are copied by the kernel.
 
+#[cfg(feature = "native")]
 mod block_scores;
+mod check;
 mod chunk;
+#[cfg(feature = "native")]
 mod clocks;
+#[cfg(feature = "native")]
 mod cpu;
+#[cfg(feature = "native")]
 mod decider;
 mod error;
+#[cfg(feature = "native")]
 mod estimate;
+#[cfg(feature = "native")]
 mod fault;
+#[cfg(feature = "native")]
 mod gpu;
+#[cfg(feature = "native")]
 mod job;
+#[cfg(feature = "native")]
 mod matrix;
+#[cfg(feature = "native")]
 mod mend;
+#[cfg(feature = "native")]
 mod menders;
+#[cfg(feature = "native")]
 mod outcome;
+#[cfg(feature = "native")]
 mod pieces;
+#[cfg(feature = "native")]
 mod pruned_weights;
+#[cfg(feature = "native")]
 mod recipes;
+#[cfg(feature = "native")]
 mod samples;
+#[cfg(feature = "native")]
 mod shared_recipe;
+#[cfg(feature = "native")]
 mod single_writer;
+mod stream;
+#[cfg(feature = "native")]
 mod tally;
+#[cfg(feature = "native")]
 mod verify;
+#[cfg(feature = "native")]
 mod weigh;
 
+#[cfg(feature = "native")]
 use std::time::Instant;
 
+#[cfg(feature = "native")]
 pub use block_scores::block_scores;
+#[cfg(feature = "native")]
 pub use clocks::Stages;
 pub use error::Error;
+#[cfg(feature = "native")]
 pub use estimate::{memory, time};
+#[cfg(feature = "native")]
 pub use fault::{Fault, VerifyError};
+#[cfg(feature = "native")]
 pub(crate) use outcome::ShardOutcome;
+#[cfg(feature = "native")]
 pub use outcome::{Outcome, PruneEvent};
+#[cfg(feature = "native")]
 pub(crate) use pruned_weights::PrunedWeights;
+#[cfg(feature = "native")]
 pub use samples::{Histogram, SampleRow, Samples, samples};
+pub use stream::{Sink, Source, Streamed, open_stream, prune_stream};
+#[cfg(feature = "native")]
 pub use verify::{Survivors, Verified, verify, verify_until};
 
 pub use crate::stop::Stop;
 
+#[cfg(feature = "native")]
 use crate::checkpoint::Output;
+#[cfg(feature = "native")]
 use crate::device::{self, Backend, Device, mending};
+#[cfg(feature = "native")]
 use crate::plan::Plan;
+#[cfg(feature = "native")]
 use job::{Job, JobResult};
+#[cfg(feature = "native")]
 use matrix::Matrix;
 
 /// Prunes: runs the plan on the device and makes the output appear, whole, at the end.
@@ -64,6 +104,7 @@ use matrix::Matrix;
 ///
 /// # Errors
 /// Every variant of [`Error`] but [`Error::Stopped`]; the output is then as if nothing had been run.
+#[cfg(feature = "native")]
 pub fn prune(
     plan: &Plan,
     device: &Device,
@@ -77,6 +118,7 @@ pub fn prune(
 ///
 /// # Errors
 /// As [`prune`], and [`Error::Stopped`].
+#[cfg(feature = "native")]
 pub fn prune_until(
     plan: &Plan,
     device: &Device,
@@ -104,6 +146,7 @@ pub fn prune_until(
 ///
 /// # Errors
 /// As [`prune_until`].
+#[cfg(feature = "native")]
 pub(crate) fn prune_shard(
     plan: &Plan,
     shard: usize,
@@ -127,6 +170,7 @@ pub(crate) fn prune_shard(
 }
 
 /// Does the plan's work, or that of one of its shards.
+#[cfg(feature = "native")]
 fn work(
     plan: &Plan,
     only: Option<usize>,

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::check;
 use super::chunk::Chunk;
 use super::cpu::{chunk_rows, products};
 use super::error::Error;
@@ -178,7 +179,7 @@ impl<'a> PrunedWeights<'a> {
             chunk.bytes_mut(),
             mend::by_host(recipe),
         )?;
-        recipes::check(self.plan, matrix, rows, &counts)?;
+        check::check(self.plan, matrix.tensor, rows, &counts)?;
         Ok(counts)
     }
 

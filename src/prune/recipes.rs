@@ -1,8 +1,6 @@
 //! What happens to the rows of one matrix, for a run and for whoever wants pruned weights without an output: the recipe, how it
 //! is applied, and what a result must hold.
 
-use std::ops::Range;
-
 use super::error::Error;
 use super::matrix::Matrix;
 use super::mend;
@@ -70,36 +68,4 @@ pub(super) fn apply(
             mend::mend(mend_rows, rows, bytes, mask, squares)
         }
     }
-}
-
-/// Holds what pruning some rows did against what was asked for.
-pub(super) fn check(
-    plan: &Plan,
-    matrix: &Matrix<'_>,
-    rows: Range<usize>,
-    counts: &Counts,
-) -> Result<(), Error> {
-    let tensor = &plan.tensors()[matrix.tensor];
-    if counts.non_finite > 0 && !plan.options().keep_non_finite {
-        return Err(Error::NonFinite {
-            file: plan.checkpoint().shards[matrix.shard].path.clone(),
-            tensor: tensor.name.clone(),
-            count: counts.non_finite,
-            rows,
-        });
-    }
-    if let Some(target) = matrix.selection.target(matrix.target.in_features)
-        && counts.non_finite == 0
-    {
-        let a_row = (target * matrix.target.in_features as f64).round() as u64;
-        let asked = a_row * rows.len() as u64;
-        if counts.zeros < asked {
-            return Err(Error::TooFewZeros {
-                tensor: tensor.name.clone(),
-                asked,
-                got: counts.zeros,
-            });
-        }
-    }
-    Ok(())
 }

@@ -10,9 +10,11 @@
 mod cases;
 mod error;
 mod model;
+mod record;
 pub(crate) mod shapes;
 mod sum;
 
 pub use crate::fixtures::NamedSelection;
 pub use cases::{Case, cases};
 pub use error::Error;
+pub use record::{DeviceResult, Mismatch, SelftestRecord};

@@ -15,11 +15,20 @@ impl Case {
     ///
     /// # Errors
     /// Every variant of [`Error`].
+    #[cfg(feature = "native")]
     pub fn sum(&self, device: &Device) -> Result<String, Error> {
+        pollster::block_on(self.sum_async(device, model::WEIGHTS))
+    }
+
+    /// [`Self::sum`] as a future; `example` are the bytes of `examples/tiny-llama/model.safetensors`.
+    ///
+    /// # Errors
+    /// As [`Self::sum`].
+    pub async fn sum_async(&self, device: &Device, example: &[u8]) -> Result<String, Error> {
         let mut sum = Checksum::default();
         let (dtype, score, rule) = match *self {
             Self::Model(score, rule) => {
-                let pruned = model::pruned(device, score, rule.selection)?;
+                let pruned = model::pruned(example, device, score, rule.selection).await?;
                 return Ok(checksum::of_bytes(&pruned));
             }
             Self::WeightSums(dtype) => (dtype, &SCORES[0], rules()[0]),
@@ -36,7 +45,7 @@ impl Case {
                 WeightMatrix::random(seed, dtype, rows, in_features, true)
             };
             let words: Vec<u32> = if let Self::WeightSums(_) = self {
-                let sums = device.sums(tensor.view())?;
+                let sums = device.sums_async(tensor.view()).await?;
                 let sums = sums.column.iter().chain(&sums.row);
                 sums.flat_map(|&sum| [sum as u32, (sum >> 32) as u32])
                     .collect()
@@ -46,7 +55,7 @@ impl Case {
                 } else {
                     random_norms(seed, in_features)
                 };
-                let sums = device.statistics(tensor.view(), score)?;
+                let sums = device.statistics_async(tensor.view(), score).await?;
                 let recipe = Recipe::new(
                     rule.selection,
                     score,
@@ -55,8 +64,10 @@ impl Case {
                     sums.as_ref(),
                 );
                 match *self {
-                    Self::Alone(step, ..) => device.alone(tensor.view(), 0, &recipe, step)?,
-                    _ => device.mask(tensor.view(), 0, &recipe)?.words,
+                    Self::Alone(step, ..) => {
+                        device.alone_async(tensor.view(), 0, &recipe, step).await?
+                    }
+                    _ => device.mask_async(tensor.view(), 0, &recipe).await?.words,
                 }
             };
             words

@@ -1,14 +1,17 @@
 //! An opened adapter, shared by everything that computes on it: the passes (`device/gpu`) and the forward pass.
 //!
 //! What comes back is never trusted to a silent device: any error wgpu reports, from whatever thread, sets a flag that
-//! [`Context::check`] returns from then on as [`Error::Failed`], and [`Context::wait`] believes no result without the
-//! receipt of its submission.
+//! [`Context::check`] returns from then on as [`Error::Failed`], and [`Context::wait`] and [`Context::done`] believe no result
+//! without the receipt of its submission.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::faults::Faults;
+use super::mapping::Mapping;
 use super::submissions::{COUNT_SUBMISSION, SENTINEL, Submission, Submissions, WorkSize};
 use crate::device::error::Error;
 use crate::device::info::DeviceInfo;
@@ -48,13 +51,6 @@ struct Sentinel {
 pub(crate) struct Sealed {
     commands: wgpu::CommandBuffer,
     receipt: wgpu::Buffer,
-}
-
-/// Buffers that are being mapped, once a submission is done.
-#[derive(Debug)]
-pub(crate) struct Mapping {
-    submission: Submission,
-    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Context {
@@ -239,7 +235,7 @@ impl Context {
 
     /// The longest that a submission has taken since this was asked last.
     #[cfg(test)]
-    pub(crate) fn take_longest_submission(&self) -> std::time::Duration {
+    pub(crate) fn take_longest_submission(&self) -> Duration {
         self.submissions.take_longest()
     }
 
@@ -260,46 +256,55 @@ impl Context {
         submission: Submission,
         buffers: &[(&wgpu::Buffer, wgpu::MapMode)],
     ) -> Mapping {
-        let failure = Arc::new(Mutex::new(None));
-        let receipt = (&submission.receipt, wgpu::MapMode::Read);
-        for &(buffer, mode) in buffers.iter().chain([&receipt]) {
-            let failure = Arc::clone(&failure);
-            buffer.map_async(mode, .., move |outcome| {
-                if let Err(error) = outcome {
-                    note(&failure, error.to_string());
-                }
-            });
-        }
-        Mapping {
-            submission,
-            failure,
-        }
+        Mapping::of(submission, buffers)
     }
 
-    /// Waits until the buffers are mapped, and the submission has its receipt.
+    /// Waits until the buffers are mapped, and the submission has its receipt: for a thread whose turn it is.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn wait(&self, mapping: Mapping) -> Result<(), Error> {
-        let Submission {
-            index,
-            number,
-            receipt,
-        } = mapping.submission;
+        let waited = self.poll(&mapping)?;
+        self.settle(mapping, waited)
+    }
+
+    /// The same for a thread that has no turn, which a browser needs for other things meanwhile. A native thread is held up.
+    pub(crate) async fn done(&self, mapping: Mapping) -> Result<(), Error> {
+        #[cfg(not(target_arch = "wasm32"))]
+        let waited = {
+            let _turn = self.turn();
+            self.poll(&mapping)?
+        };
+        #[cfg(target_arch = "wasm32")]
+        let waited = {
+            let start = Instant::now();
+            mapping.complete().await;
+            start.elapsed()
+        };
+        let _turn = self.turn();
+        self.settle(mapping, waited)
+    }
+
+    /// Holds up this thread until the submission is done; says how long that took.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn poll(&self, mapping: &Mapping) -> Result<Duration, Error> {
         let start = Instant::now();
         self.device
             .poll(wgpu::PollType::Wait {
-                submission_index: Some(index),
+                submission_index: Some(mapping.submission.index.clone()),
                 timeout: None,
             })
             .map_err(|error| self.failed(error.to_string()))?;
-        let waited = start.elapsed();
+        Ok(start.elapsed())
+    }
+
+    /// Holds what a submission has left against what it must have.
+    fn settle(&self, mapping: Mapping, waited: Duration) -> Result<(), Error> {
         self.check()?;
-        let failure = mapping
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(reason) = failure {
+        if let Some(reason) = mapping.take_failure() {
             return Err(self.failed(reason));
         }
+        let Submission {
+            number, receipt, ..
+        } = mapping.submission;
         let count = self.take_words::<u32>(&receipt, 4)?[0];
         if count != number {
             let reason = format!(

@@ -3,6 +3,7 @@
 
 pub(crate) mod context;
 pub(crate) mod faults;
+pub(crate) mod mapping;
 pub(crate) mod pace;
 pub(crate) mod submissions;
 
@@ -19,20 +20,32 @@ pub(crate) struct Adapter {
     adapter: wgpu::Adapter,
 }
 
-/// Every adapter: those of the native back ends first, then, if wanted, those of GL.
+/// Every adapter: those of the native back ends first, then, if wanted, those of GL. In a browser, the one that it offers.
 ///
 /// Looking for GL is left out where it can be: its libraries print to stderr on a machine without a display.
-pub(crate) fn adapters(with_gl: bool) -> Vec<Adapter> {
-    let native = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    let gl = with_gl.then_some(wgpu::Backends::GL);
-    std::iter::once(native)
-        .chain(gl)
-        .flat_map(|backends| {
-            let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-            descriptor.backends = backends;
-            pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
-        })
-        .enumerate()
+pub(crate) async fn found(with_gl: bool) -> Vec<Adapter> {
+    let instance = |backends| {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = backends;
+        wgpu::Instance::new(descriptor)
+    };
+    let mut adapters = Vec::new();
+    if cfg!(target_arch = "wasm32") {
+        let fast = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let instance = instance(wgpu::Backends::BROWSER_WEBGPU);
+        adapters.extend(instance.request_adapter(&fast).await);
+    } else {
+        let native = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+        let gl = with_gl.then_some(wgpu::Backends::GL);
+        for backends in std::iter::once(native).chain(gl) {
+            adapters.extend(instance(backends).enumerate_adapters(backends).await);
+        }
+    }
+    let adapters = adapters.into_iter().enumerate();
+    adapters
         .map(|(index, adapter)| Adapter {
             info: describe(index, &adapter.get_info()),
             adapter,
@@ -40,16 +53,27 @@ pub(crate) fn adapters(with_gl: bool) -> Vec<Adapter> {
         .collect()
 }
 
+/// [`found`], waited for.
+#[cfg(feature = "native")]
+pub(crate) fn adapters(with_gl: bool) -> Vec<Adapter> {
+    pollster::block_on(found(with_gl))
+}
+
 fn describe(index: usize, info: &wgpu::AdapterInfo) -> DeviceInfo {
     let driver = [info.driver.trim(), info.driver_info.trim()];
     DeviceInfo {
         index: Some(index),
-        name: info.name.clone(),
+        name: match info.name.trim() {
+            // Most browsers keep it to themselves.
+            "" => "unnamed GPU".to_owned(),
+            name => name.to_owned(),
+        },
         backend: match info.backend {
             wgpu::Backend::Vulkan => "vulkan",
             wgpu::Backend::Metal => "metal",
             wgpu::Backend::Dx12 => "dx12",
             wgpu::Backend::Gl => "gl",
+            wgpu::Backend::BrowserWebGpu => "webgpu",
             _ => "other",
         }
         .to_owned(),
@@ -74,14 +98,14 @@ fn describe(index: usize, info: &wgpu::AdapterInfo) -> DeviceInfo {
 
 impl Adapter {
     /// Opens it with all that it has, if that is enough; `faults` are for tests.
-    pub(crate) fn open(self, faults: Faults) -> Result<Context, Error> {
+    pub(crate) async fn opened(self, faults: Faults) -> Result<Context, Error> {
         let Self { info, adapter } = self;
         let limits = adapter.limits();
         probe::limits(&limits).map_err(|reason| Error::Unfit {
             device: info.to_string(),
             reason,
         })?;
-        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        let descriptor = wgpu::DeviceDescriptor {
             label: Some("swiftprune"),
             // For `bench` alone.
             required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
@@ -89,11 +113,18 @@ impl Adapter {
             experimental_features: wgpu::ExperimentalFeatures::disabled(),
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
-        }))
-        .map_err(|error| Error::Unfit {
+        };
+        let opened = adapter.request_device(&descriptor).await;
+        let (device, queue) = opened.map_err(|error| Error::Unfit {
             device: info.to_string(),
             reason: error.to_string(),
         })?;
         Ok(Context::new(info, device, queue, limits, faults))
+    }
+
+    /// [`Self::opened`], waited for.
+    #[cfg(test)]
+    pub(crate) fn open(self, faults: Faults) -> Result<Context, Error> {
+        pollster::block_on(self.opened(faults))
     }
 }

@@ -6,7 +6,9 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::pace::{Pace, Seen};
 use crate::shader::{EntryPoint, Shader, shader};

@@ -10,7 +10,8 @@ pub(super) mod dispatches;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::adapter::context::{Context, Mapping, Pipelines};
+use super::adapter::context::{Context, Pipelines};
+use super::adapter::mapping::Mapping;
 use super::error::Error;
 use crate::mask::Mask;
 use crate::passes::PASSES;
@@ -139,7 +140,7 @@ impl Gpu {
         rows.clamp(1, self.chunk_rows(in_features))
     }
 
-    pub(super) fn mask(
+    pub(super) async fn mask(
         &self,
         rows: Rows<'_>,
         first_row: usize,
@@ -155,13 +156,14 @@ impl Gpu {
             |part, offset| self.fused(part, first_row + offset, recipe),
             |part, offset| chunk_factors(&recipe.factors, first_row + offset, part.rows()),
             |part| mask.words.extend(part.words),
-        )?;
+        )
+        .await?;
         Ok(mask)
     }
 
     /// Submits part after part with [`CHUNKS_IN_FLIGHT`] on the device. `work` and `factors` get the rows of a part, and
     /// where they lie in `rows`.
-    fn for_each_part(
+    async fn for_each_part(
         &self,
         rows: Rows<'_>,
         work: impl Fn(Rows<'_>, usize) -> Work,
@@ -178,7 +180,7 @@ impl Gpu {
             if in_flight.len() == CHUNKS_IN_FLIGHT
                 && let Some(oldest) = in_flight.pop_front()
             {
-                take(self.only_mask(oldest, rows.in_features)?);
+                take(self.only_mask(oldest, rows.in_features).await?);
             }
             let part = |count: usize| {
                 let end = rows.rows().min(first + count);
@@ -197,20 +199,20 @@ impl Gpu {
             first += part.rows();
         }
         for pending in in_flight {
-            take(self.only_mask(pending, rows.in_features)?);
+            take(self.only_mask(pending, rows.in_features).await?);
         }
         Ok(())
     }
 
     /// What a submission of one part gives.
-    fn only_mask(&self, submitted: Submitted, in_features: usize) -> Result<Mask, Error> {
+    async fn only_mask(&self, submitted: Submitted, in_features: usize) -> Result<Mask, Error> {
         let mut masks = vec![Mask::empty(0, in_features)];
-        self.wait_for(submitted, &mut masks)?;
+        self.wait_for(submitted, &mut masks).await?;
         Ok(masks.remove(0))
     }
 
     /// The words that the passes give one by one, up to and with `last`.
-    pub(super) fn alone(
+    pub(super) async fn alone(
         &self,
         rows: Rows<'_>,
         first_row: usize,
@@ -223,7 +225,8 @@ impl Gpu {
             |part, _| Work::alone(part, recipe, last),
             |part, offset| chunk_factors(&recipe.factors, first_row + offset, part.rows()),
             |part| words.extend(part.words),
-        )?;
+        )
+        .await?;
         Ok(words)
     }
 
@@ -276,18 +279,18 @@ impl Gpu {
     }
 
     /// What a score takes of these rows. Squares are the host's to count, on every device.
-    pub(crate) fn statistics(
+    pub(crate) async fn statistics(
         &self,
         rows: Rows<'_>,
         score: &Score,
     ) -> Result<Option<WeightStatistics>, Error> {
         match score.weights {
-            WeightsUse::Sums => Ok(Some(WeightStatistics::Sums(self.sums(rows)?))),
+            WeightsUse::Sums => Ok(Some(WeightStatistics::Sums(self.sums(rows).await?))),
             _ => Ok(super::cpu::statistics(rows, score)),
         }
     }
 
-    pub(crate) fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
+    pub(crate) async fn sums(&self, rows: Rows<'_>) -> Result<Sums, Error> {
         let mut sums = Sums {
             column: vec![0; rows.in_features],
             row: Vec::with_capacity(rows.rows()),
@@ -306,13 +309,15 @@ impl Gpu {
                     *sum += part;
                 }
             },
-        )?;
+        )
+        .await?;
         self.for_each_part(
             rows,
             |part, _| Work::sums(part, false),
             no_factors,
             |chunk| sums.row.extend(add_tiles(&chunk.words, chunk.rows)),
-        )?;
+        )
+        .await?;
         Ok(sums)
     }
 
@@ -410,20 +415,20 @@ impl Gpu {
     }
 
     /// Waits for the masks of pieces, in their order.
-    pub(crate) fn wait(&self, pending: Pending) -> Result<Vec<Mask>, Error> {
+    pub(crate) async fn wait(&self, pending: Pending) -> Result<Vec<Mask>, Error> {
         let empty = |&in_features| Mask::empty(0, in_features);
         let mut masks: Vec<Mask> = pending.in_features.iter().map(empty).collect();
         for submitted in pending.submissions {
-            self.wait_for(submitted, &mut masks)?;
+            self.wait_for(submitted, &mut masks).await?;
         }
         Ok(masks)
     }
 
     /// Waits for a submission, whose results' words go to the masks of their pieces; the caller of `weight_sums` reads them
     /// as sums.
-    fn wait_for(&self, submitted: Submitted, masks: &mut [Mask]) -> Result<(), Error> {
+    async fn wait_for(&self, submitted: Submitted, masks: &mut [Mask]) -> Result<(), Error> {
+        self.context.done(submitted.mapping).await?;
         let _turn = self.context.turn();
-        self.context.wait(submitted.mapping)?;
         for part in submitted.parts {
             let words = self.context.take_words(&part.download, part.result_bytes)?;
             let mask = &mut masks[part.piece];

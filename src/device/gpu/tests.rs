@@ -19,7 +19,7 @@ fn no_submission_comes_near_a_watchdog_and_the_mask_is_the_same_in_however_many(
             let expected = cpu::mask_by_threads(tensor.view(), 0, &recipe, 2);
             let kind = gpu.fused(tensor.view(), 0, &recipe).kind();
             // The first ones compile, and find out how much the next may be.
-            assert!(gpu.mask(tensor.view(), 0, &recipe).unwrap() == expected);
+            assert!(pollster::block_on(gpu.mask(tensor.view(), 0, &recipe)).unwrap() == expected);
             gpu.context.take_longest_submission();
             let piece = Piece {
                 rows: tensor.view(),
@@ -28,7 +28,7 @@ fn no_submission_comes_near_a_watchdog_and_the_mask_is_the_same_in_however_many(
             };
             let pending = gpu.submit(&[piece]).unwrap();
             let parts = pending.submissions.len();
-            let masks = gpu.wait(pending).unwrap();
+            let masks = pollster::block_on(gpu.wait(pending)).unwrap();
             assert!(masks == [expected], "{}", rule.name);
             let longest = gpu.context.take_longest_submission();
             println!(
@@ -74,7 +74,7 @@ fn small_pieces_share_a_submission_and_get_their_own_masks() {
             let fits = pieces.iter().map(weights).sum::<u64>() <= limit;
             let pending = gpu.submit(&pieces).unwrap();
             assert!(!fits || pending.submissions.len() == 1);
-            let masks = gpu.wait(pending).unwrap();
+            let masks = pollster::block_on(gpu.wait(pending)).unwrap();
             for (piece, mask) in pieces.iter().zip(masks) {
                 let expected = cpu::mask(piece.rows, 2, piece.recipe);
                 assert!(mask == expected, "{} on {}", rule.name, gpu.context.info);

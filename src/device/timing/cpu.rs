@@ -1,7 +1,8 @@
 //! The CPU's timer: the rows are shared out among threads, each with keys of its own.
 
 use std::hint::black_box;
-use std::time::Instant;
+
+use web_time::Instant;
 
 use super::timed::{Elapsed, Timed};
 use crate::device::cpu::{self, Keys};
@@ -51,9 +52,17 @@ impl<'a> CpuTimer<'a> {
 
     pub(super) fn run(&mut self, repetitions: u32) -> Elapsed {
         let start = Instant::now();
+        let (timed, recipe) = (self.timed, self.recipe);
+        // A browser has no threads to start.
+        if let [part] = &mut self.parts[..] {
+            (0..repetitions).for_each(|_| part.run(timed, recipe));
+            return Elapsed {
+                wall: start.elapsed(),
+                device: None,
+            };
+        }
         std::thread::scope(|scope| {
             for part in &mut self.parts {
-                let (timed, recipe) = (self.timed, self.recipe);
                 scope.spawn(move || (0..repetitions).for_each(|_| part.run(timed, recipe)));
             }
         });

@@ -1,10 +1,13 @@
 //! An adapter's timer: repetitions are dispatches of one submission, or of several where that would take too long, between
 //! two timestamps where there are any.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::timed::{Elapsed, Timed};
 use crate::device::adapter::context::Context;
+use crate::device::adapter::mapping::Mapping;
 use crate::device::error::Error;
 use crate::device::gpu::Gpu;
 use crate::device::gpu::buffers::{Buffers, Slot, chunk_factors};
@@ -104,14 +107,14 @@ impl<'a> GpuTimer<'a> {
     }
 
     /// Does it so many times, in as few submissions as may be.
-    pub(super) fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
+    pub(super) async fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
         let (kind, weights) = self.work;
         let mut all = Elapsed::default();
         let mut left = repetitions;
         while left > 0 {
             let most = self.gpu.context().submission_limit(kind) / weights.max(1);
             let count = left.min(u32::try_from(most).unwrap_or(u32::MAX).max(1));
-            let Elapsed { wall, device } = self.submit(count)?;
+            let Elapsed { wall, device } = self.submit(count).await?;
             all.wall += wall;
             all.device = device.map(|device| all.device.unwrap_or_default() + device);
             left -= count;
@@ -120,7 +123,26 @@ impl<'a> GpuTimer<'a> {
     }
 
     /// Does it so many times in one submission.
-    fn submit(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
+    async fn submit(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
+        let context = self.gpu.context();
+        let (start, mapping, timestamps) = self.send(repetitions);
+        context.done(mapping).await?;
+        let wall = start.elapsed();
+        let device = match timestamps {
+            Some(timestamps) => {
+                let _turn = context.turn();
+                let ticks: Vec<u64> = context.take_words(&timestamps.read, 16)?;
+                let ticks = ticks[1].saturating_sub(ticks[0]);
+                let nanoseconds = ticks as f64 * f64::from(context.queue.get_timestamp_period());
+                Some(Duration::from_nanos(nanoseconds as u64))
+            }
+            None => None,
+        };
+        Ok(Elapsed { wall, device })
+    }
+
+    /// Submits so many repetitions: when, what is to come, and where the device's own clock will have noted its times.
+    fn send(&self, repetitions: u32) -> (Instant, Mapping, Option<&Timestamps>) {
         let context = self.gpu.context();
         let _turn = context.turn();
         let mut encoder = self.gpu.encoder();
@@ -157,18 +179,7 @@ impl<'a> GpuTimer<'a> {
         let submission = context.send(sealed, Some(work));
         let read = timestamps.map(|timestamps| (&timestamps.read, wgpu::MapMode::Read));
         let mapping = context.map(submission, read.as_slice());
-        context.wait(mapping)?;
-        let wall = start.elapsed();
-        let device = match timestamps {
-            Some(timestamps) => {
-                let ticks: Vec<u64> = context.take_words(&timestamps.read, 16)?;
-                let ticks = ticks[1].saturating_sub(ticks[0]);
-                let nanoseconds = ticks as f64 * f64::from(context.queue.get_timestamp_period());
-                Some(Duration::from_nanos(nanoseconds as u64))
-            }
-            None => None,
-        };
-        Ok(Elapsed { wall, device })
+        (start, mapping, timestamps)
     }
 }
 

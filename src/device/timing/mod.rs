@@ -56,10 +56,19 @@ impl<'a> Timer<'a> {
     ///
     /// # Errors
     /// [`Error::Failed`] when the driver fails.
+    #[cfg(feature = "native")]
     pub fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
+        pollster::block_on(self.run_async(repetitions))
+    }
+
+    /// [`Self::run`] as a future.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the driver fails.
+    pub async fn run_async(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
         match &mut self.0 {
             TimerOf::Cpu(timer) => Ok(timer.run(repetitions)),
-            TimerOf::Gpu(timer) => timer.run(repetitions),
+            TimerOf::Gpu(timer) => timer.run(repetitions).await,
         }
     }
 }
