@@ -17,7 +17,7 @@ pub const VOCABULARY: usize = 32000;
 /// The tokenizer of `examples/tiny-llama`, which is written beside every checkpoint that has room for its tokens.
 const TOKENIZER: &[u8] = include_bytes!("../../examples/tiny-llama/tokenizer.json");
 
-/// Tokens of [`TOKENIZER`].
+/// Tokens of the tokenizer.
 pub const TOKENIZER_VOCABULARY: usize = 2048;
 
 /// Bytes of weights that are made at a time.
