@@ -12,28 +12,15 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-function cannotRun(reason) {
-  console.error(`CANNOT RUN: ${reason}. The page was not checked.`);
-  process.exit(2);
-}
+import { browser } from '../tests/report/browser.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'web', 'dist');
-const require = createRequire(join(root, 'tests', 'report', 'check.mjs'));
-let chromium, axe;
-try {
-  ({ chromium } = require('playwright-core'));
-  axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
-} catch (error) {
-  cannotRun(`${error.message.split('\n')[0]}; run \`npm install\` in tests/report`);
-}
-const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-if (!existsSync(executablePath)) cannotRun(`there is no browser at ${executablePath}; install chromium, or set CHROMIUM`);
+const { chromium, axe, executablePath, cannotRun } = browser('The page was not checked.');
 if (!existsSync(join(dist, 'index.html'))) cannotRun('web/dist is not there; run web/build');
 const words = process.argv.slice(2);
 const option = (name) => {

@@ -218,7 +218,7 @@ at('prune-run').onclick = async () => {
     at('prune-save').hidden = true;
     at('prune-list').hidden = true;
     say(line, 'opening the device');
-    const wanted = { name: weights.name, bytes: weights.size, norms_name: norms?.name, rule: rule(), score: null };
+    const wanted = { name: weights.name, bytes: weights.size, norms_name: norms?.name, rule: rule() };
     const start = performance.now();
     const { summary, file } = await ask('prune', { device: device(), wanted, weights, config, norms, handle }, (bytes) => {
       bar.value = bytes;

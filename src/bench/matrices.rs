@@ -129,22 +129,34 @@ async fn matrix(
         dtype.name().to_lowercase()
     );
     progress(&of);
-    for (what, timed, recipe) in passes(in_features) {
-        let mut timer = device.timer(timed, weights, &recipe)?;
-        let run = async |repetitions| timer.run_async(repetitions).await;
-        let (wall, device) = samples(options.samples, run).await?;
-        record.cases.push(Measurement {
-            what: what.to_owned(),
-            of: of.clone(),
-            bytes: bytes.len() as u64,
-            weights: (rows * in_features) as u64,
-            tokens: 0,
-            operations: 0,
-            wall,
-            device,
-        });
+    for pass in passes(in_features) {
+        let case = timed_pass(device, options.samples, &of, weights, pass).await?;
+        record.cases.push(case);
     }
     Ok(())
+}
+
+/// One pass over rows, as a case of `of`.
+pub(super) async fn timed_pass(
+    device: &Device,
+    count: usize,
+    of: &str,
+    weights: Rows<'_>,
+    (what, timed, recipe): (&str, Timed, Recipe),
+) -> Result<Measurement, Error> {
+    let mut timer = device.timer(timed, weights, &recipe)?;
+    let run = async |repetitions| timer.run_async(repetitions).await;
+    let (wall, device) = samples(count, run).await?;
+    Ok(Measurement {
+        what: what.to_owned(),
+        of: of.to_owned(),
+        bytes: weights.bytes.len() as u64,
+        weights: (weights.rows() * weights.in_features) as u64,
+        tokens: 0,
+        operations: 0,
+        wall,
+        device,
+    })
 }
 
 /// What is timed on rows of `in_features` weights: its name, and how.

@@ -5,19 +5,18 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::error::Error;
-use super::matrices::{MATRICES, samples, selections, weights};
+use super::matrices::{MATRICES, passes, samples, selections, timed_pass, weights};
 use super::options::BenchOptions;
 use super::record::{Measurement, PRODUCT, Record, WHOLE_RUN};
 use super::synthetic::Shape;
 use super::temporary::TemporaryModel;
 use crate::calibration::DEFAULT_TOKENS;
 use crate::compensation::Compensation;
-use crate::device::timing::Timed;
 use crate::device::{Backend, Device, DeviceChoice, DeviceKind};
 use crate::dtype::Dtype;
 use crate::forward::PeakProduct;
 use crate::plan::Options;
-use crate::recipe::{Factors, Recipe, Rows};
+use crate::recipe::Rows;
 use crate::report::Report;
 use crate::run::{Request, run};
 
@@ -176,28 +175,9 @@ fn copy(
         in_features,
         bytes: &bytes,
     };
-    let [ewma, ..] = selections();
-    let recipe = Recipe {
-        selection: ewma,
-        factors: Factors {
-            cubed: false,
-            column: vec![1.0; in_features],
-            terms: None,
-        },
-    };
-    let mut timer = device.timer(Timed::Copy, rows, &recipe)?;
-    let run = async |repetitions| timer.run(repetitions);
-    let (wall, device) = pollster::block_on(samples(options.samples, run))?;
-    Ok(Measurement {
-        what: "copy".to_owned(),
-        of: of.to_owned(),
-        bytes: bytes.len() as u64,
-        weights: bytes.len() as u64 / 2,
-        tokens: 0,
-        operations: 0,
-        wall,
-        device,
-    })
+    let [copy, ..] = passes(in_features);
+    let case = timed_pass(device, options.samples, of, rows, copy);
+    pollster::block_on(case)
 }
 
 /// The device's product of two square matrices.

@@ -46,39 +46,41 @@ pub(super) fn table_within(
     right: &[usize],
     dispensable: &[usize],
 ) -> String {
-    let mut left_out: Vec<usize> = Vec::new();
-    loop {
-        let stays = |column: &usize| !left_out.contains(column);
-        let of_row = |row: &Vec<String>| -> Vec<String> {
-            let columns = (0..row.len()).filter(stays);
-            columns.map(|column| row[column].clone()).collect()
-        };
-        let fewer: Vec<Vec<String>> = rows.iter().map(of_row).collect();
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let right: Vec<usize> = (0..columns)
-            .filter(stays)
-            .enumerate()
-            .filter(|(_, column)| right.contains(column))
-            .map(|(place, _)| place)
-            .collect();
-        let mut text = table(&fewer, &right);
-        let widest = text.lines().map(|line| line.chars().count()).max();
-        let fits = width.is_none_or(|width| widest.is_none_or(|widest| widest <= width));
-        match dispensable.get(left_out.len()) {
-            Some(&next) if !fits => left_out.push(next),
-            _ => {
-                left_out.sort_unstable();
-                let names = left_out
-                    .iter()
-                    .filter_map(|&column| rows.first()?.get(column));
-                let names: Vec<&str> = names.map(String::as_str).collect();
-                if !names.is_empty() {
-                    text += &format!("(too narrow for {})\n", names.join(", "));
-                }
-                return text;
-            }
-        }
+    let mut left_out = 0;
+    let mut text = table(rows, right);
+    while left_out < dispensable.len() && width.is_some_and(|width| widest(&text) > width) {
+        left_out += 1;
+        text = table_without(&dispensable[..left_out], rows, right);
     }
+    let mut gone = dispensable[..left_out].to_vec();
+    gone.sort_unstable();
+    let names = gone.iter().filter_map(|&column| rows.first()?.get(column));
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if !names.is_empty() {
+        text += &format!("(too narrow for {})\n", names.join(", "));
+    }
+    text
+}
+
+/// Columns of the widest line.
+fn widest(text: &str) -> usize {
+    let widths = text.lines().map(|line| line.chars().count());
+    widths.max().unwrap_or(0)
+}
+
+/// The table without some columns.
+fn table_without(left_out: &[usize], rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let kept: Vec<usize> = (0..columns).filter(|i| !left_out.contains(i)).collect();
+    let of_row = |row: &Vec<String>| -> Vec<String> {
+        let cells = kept.iter().filter_map(|&column| row.get(column));
+        cells.cloned().collect()
+    };
+    let fewer: Vec<Vec<String>> = rows.iter().map(of_row).collect();
+    let right: Vec<usize> = (0..kept.len())
+        .filter(|&place| right.contains(&kept[place]))
+        .collect();
+    table(&fewer, &right)
 }
 
 /// Writes a file that appears whole, in the place of one that is there.

@@ -29,12 +29,12 @@ pub(super) fn chunk_rows(matrix: &Matrix<'_>, mends: bool) -> usize {
     if mends {
         return mend::rows_together(matrix.target.in_features);
     }
-    let bytes = if matrix.is_transposed() {
+    let bytes = if matrix.place.is_transposed() {
         TRANSPOSED_CHUNK_BYTES
     } else {
         CHUNK_BYTES
     };
-    bytes / matrix.row_bytes().max(1)
+    bytes / matrix.place.row_bytes().max(1)
 }
 
 /// Chunks a thread may have waiting to be written, so that it is not held up by one slow write.

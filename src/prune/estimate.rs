@@ -65,13 +65,13 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
     let (matrices, _) = pieces::cut(draft, None, |_| usize::MAX);
     let Some(matrix) = matrices
         .iter()
-        .max_by_key(|matrix| matrix.target.out_features * matrix.row_bytes())
+        .max_by_key(|matrix| matrix.target.out_features * matrix.place.row_bytes())
     else {
         return Ok(None);
     };
     let input = Reader::open(draft.checkpoint())?;
-    let rows =
-        0..(SAMPLE_BYTES / matrix.row_bytes().max(1)).clamp(1, matrix.target.out_features.max(1));
+    let rows = 0..(SAMPLE_BYTES / matrix.place.row_bytes().max(1))
+        .clamp(1, matrix.target.out_features.max(1));
     let mut chunk = Chunk::default();
     matrix.read(&input, rows.clone(), &mut chunk)?;
     let weights = Rows {

@@ -1,14 +1,15 @@
-//! A matrix of a tensor that is pruned, and where its rows lie in the file.
+//! A matrix of a tensor that is pruned, and how its rows are read and written back.
 
 use std::ops::Range;
 
 use super::chunk::Chunk;
+use super::place::Place;
 use super::shared_recipe::SharedRecipe;
 use crate::checkpoint::{self, Reader};
 use crate::dtype::Dtype;
 use crate::plan::PlannedTensor;
 use crate::selection::Selection;
-use crate::targets::{Layout, Target};
+use crate::targets::Target;
 
 /// The tensor itself, or one of its experts.
 #[derive(Debug)]
@@ -23,8 +24,8 @@ pub(super) struct Matrix<'a> {
     pub selection: Selection,
     /// How its rows are pruned.
     pub recipe: SharedRecipe,
-    /// Its first byte in the shard's file.
-    offset: u64,
+    /// Where they lie in the shard's file.
+    pub place: Place,
 }
 
 impl<'a> Matrix<'a> {
@@ -36,7 +37,6 @@ impl<'a> Matrix<'a> {
         expert: usize,
         wants_sums: bool,
     ) -> Self {
-        let bytes = tensor.len / target.experts as u64;
         Self {
             tensor: index,
             expert,
@@ -45,18 +45,8 @@ impl<'a> Matrix<'a> {
             target,
             selection,
             recipe: SharedRecipe::new(target, wants_sums),
-            offset: tensor.offset + expert as u64 * bytes,
+            place: Place::new(tensor, dtype, target, expert),
         }
-    }
-
-    /// Bytes of one row (an output neuron's weights), however they lie in the file.
-    pub(super) fn row_bytes(&self) -> usize {
-        self.target.in_features * self.dtype.size()
-    }
-
-    /// Whether it is stored `[in, out]`.
-    pub(super) const fn is_transposed(&self) -> bool {
-        matches!(self.target.layout, Layout::InOut)
     }
 
     /// Reads rows into `chunk`, row-major whichever way they lie in the file.
@@ -66,14 +56,18 @@ impl<'a> Matrix<'a> {
         rows: Range<usize>,
         chunk: &mut Chunk,
     ) -> checkpoint::Result<()> {
-        let bytes = chunk.resize(rows.len() * self.row_bytes());
-        if !self.is_transposed() {
-            return input.read_at(self.shard, self.row_offset(rows.start), bytes);
+        let bytes = chunk.resize(rows.len() * self.place.row_bytes());
+        if !self.place.is_transposed() {
+            return input.read_at(self.shard, self.place.row_offset(rows.start), bytes);
         }
         let size = self.dtype.size();
         for feature in 0..self.target.in_features {
             let band = chunk.band_mut(rows.len() * size);
-            input.read_at(self.shard, self.band_offset(feature, rows.start), band)?;
+            input.read_at(
+                self.shard,
+                self.place.band_offset(feature, rows.start),
+                band,
+            )?;
             chunk.scatter_band(feature, self.target.in_features, size);
         }
         Ok(())
@@ -86,33 +80,14 @@ impl<'a> Matrix<'a> {
         chunk: &mut Chunk,
         mut write_at: impl FnMut(&[u8], u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        if !self.is_transposed() {
-            return write_at(chunk.bytes(), self.row_offset(rows.start));
+        if !self.place.is_transposed() {
+            return write_at(chunk.bytes(), self.place.row_offset(rows.start));
         }
         let size = self.dtype.size();
         for feature in 0..self.target.in_features {
             let band = chunk.gather_band(feature, self.target.in_features, size);
-            write_at(band, self.band_offset(feature, rows.start))?;
+            write_at(band, self.place.band_offset(feature, rows.start))?;
         }
         Ok(())
-    }
-
-    /// Its first byte in the shard's file.
-    pub(super) const fn first_byte(&self) -> u64 {
-        self.offset
-    }
-
-    /// Its bytes, however they lie.
-    pub(super) fn bytes(&self) -> usize {
-        self.target.out_features * self.row_bytes()
-    }
-
-    fn row_offset(&self, row: usize) -> u64 {
-        self.offset + (row * self.row_bytes()) as u64
-    }
-
-    /// Where, in a matrix stored `[in, out]`, the weights of one input feature begin for rows from `row`.
-    fn band_offset(&self, feature: usize, row: usize) -> u64 {
-        self.offset + ((feature * self.target.out_features + row) * self.dtype.size()) as u64
     }
 }

@@ -8,8 +8,9 @@
 //!             └─ gpu   reader ─> device ─> pruner ─> writer, stages over bounded channels; the device returns masks
 //! ```
 //!
-//! A matrix knows where its rows lie (`matrix.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and the job
-//! what all threads share (`job.rs`). The same weights without an output, as a forward pass reads them: `pruned_weights.rs`. From one stream to another, where there are neither files nor threads: `stream.rs`. Bytes that do not
+//! A matrix knows where its rows lie (`matrix.rs`, `place.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and
+//! the job what all threads share (`job.rs`). The same weights without an output, as a forward pass reads them:
+//! `pruned_weights.rs`. From one stream to another, where there are neither files nor threads: `stream.rs`. Bytes that do not
 //! change are copied by the kernel.
 
 #[cfg(feature = "native")]
@@ -41,6 +42,7 @@ mod menders;
 mod outcome;
 #[cfg(feature = "native")]
 mod pieces;
+mod place;
 #[cfg(feature = "native")]
 mod pruned_weights;
 #[cfg(feature = "native")]

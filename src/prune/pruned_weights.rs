@@ -145,12 +145,12 @@ impl<'a> PrunedWeights<'a> {
         let recipe = self.recipe(matrix)?;
         let mends = self.plan.options().compensation.is_some();
         let step = chunk_rows(matrix, mends).max(1);
-        let bytes = Mutex::new(vec![0; matrix.bytes()]);
+        let bytes = Mutex::new(vec![0; matrix.place.bytes()]);
         let counted = self.by_chunks(rows, step, |rows, chunk| {
             let counts = self.prune(matrix, &recipe, rows.clone(), chunk)?;
             let mut bytes = lock(&bytes);
             matrix.write::<Error>(rows, chunk, |part, offset| {
-                let at = (offset - matrix.first_byte()) as usize;
+                let at = (offset - matrix.place.first_byte()) as usize;
                 bytes[at..at + part.len()].copy_from_slice(part);
                 Ok(())
             })?;
@@ -233,7 +233,7 @@ impl<'a> PrunedWeights<'a> {
     fn copy(&self, matrices: Range<usize>, first: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let mut begins = 0;
         for index in matrices {
-            let len = self.matrices[index].bytes() as u64;
+            let len = self.matrices[index].place.bytes() as u64;
             let (from, to) = (
                 first.max(begins),
                 (first + bytes.len() as u64).min(begins + len),

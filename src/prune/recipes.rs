@@ -1,5 +1,5 @@
-//! What happens to the rows of one matrix, for a run and for whoever wants pruned weights without an output: the recipe, how it
-//! is applied, and what a result must hold.
+//! What happens to the rows of one matrix, for a run and for whoever wants pruned weights without an output: the recipe, and
+//! how it is applied. What a result must hold: `check.rs`.
 
 use super::error::Error;
 use super::matrix::Matrix;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::check::check;
 use super::chunk::Chunk;
 use super::error::Error;
+use super::place::Place;
 use crate::checkpoint::{
     self, Checkpoint, Config, HEADER_PREFIX, Header, HeaderError, Shard, header_json_len,
 };
@@ -21,7 +22,7 @@ use crate::mask::Mask;
 use crate::plan::{Action, Plan, PlannedTensor};
 use crate::recipe::{Recipe, Rows, WeightStatistics};
 use crate::selection::Selection;
-use crate::targets::{Layout, Target};
+use crate::targets::Target;
 
 /// Bytes of rows that are read, pruned and written at a time, and of copied ones.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -161,6 +162,7 @@ pub async fn prune_stream(
                         dtype: *dtype,
                         selection: *selection,
                         expert,
+                        place: Place::new(tensor, *dtype, target, expert),
                     };
                     of_tensor += run.matrix(&matrix, &mut chunk).await?;
                 }
@@ -184,29 +186,16 @@ struct Matrix<'a> {
     dtype: Dtype,
     selection: Selection,
     expert: usize,
+    place: Place,
 }
 
 impl Matrix<'_> {
-    fn row_bytes(&self) -> usize {
-        self.target.in_features * self.dtype.size()
-    }
-
-    /// Its first byte in the file.
-    fn offset(&self) -> u64 {
-        let bytes = self.tensor.len / self.target.experts as u64;
-        self.tensor.offset + self.expert as u64 * bytes
-    }
-
-    const fn is_transposed(&self) -> bool {
-        matches!(self.target.layout, Layout::InOut)
-    }
-
     /// Rows that go together.
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let rows = self.target.out_features;
-        let step = match self.is_transposed() {
+        let step = match self.place.is_transposed() {
             true => rows,
-            false => CHUNK_BYTES / self.row_bytes().max(1),
+            false => CHUNK_BYTES / self.place.row_bytes().max(1),
         };
         let step = step.max(1);
         (0..rows)
@@ -298,14 +287,15 @@ impl<R: Source, W: Sink> Run<'_, R, W> {
         rows: Range<usize>,
         chunk: &mut Chunk,
     ) -> Result<(), Error> {
-        let (name, row_bytes) = (&matrix.tensor.name, matrix.row_bytes());
-        let bytes = chunk.resize(rows.len() * row_bytes);
-        if !matrix.is_transposed() {
-            let first = matrix.offset() + (rows.start * row_bytes) as u64;
+        let name = &matrix.tensor.name;
+        let bytes = chunk.resize(rows.len() * matrix.place.row_bytes());
+        if !matrix.place.is_transposed() {
+            let first = matrix.place.row_offset(rows.start);
             return self.read(first, bytes, name).await;
         }
         let mut stored = vec![0; bytes.len()];
-        self.read(matrix.offset(), &mut stored, name).await?;
+        self.read(matrix.place.first_byte(), &mut stored, name)
+            .await?;
         let size = matrix.dtype.size();
         let bands = stored.chunks_exact((rows.len() * size).max(1));
         for (feature, band) in bands.enumerate() {
@@ -317,7 +307,7 @@ impl<R: Source, W: Sink> Run<'_, R, W> {
 
     /// Writes the rows of `chunk` as [`Self::read_rows`] found them.
     async fn write_rows(&mut self, matrix: &Matrix<'_>, chunk: &mut Chunk) -> Result<(), Error> {
-        if !matrix.is_transposed() {
+        if !matrix.place.is_transposed() {
             return self.write(chunk.bytes()).await;
         }
         let mut stored = Vec::with_capacity(chunk.bytes().len());

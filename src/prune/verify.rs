@@ -107,7 +107,7 @@ pub fn verify_until(
     }
     let readers = [Reader::open(original)?, Reader::open(output)?];
     let (matrices, pieces) = pieces::cut(draft, None, |matrix| {
-        CHUNK_BYTES / matrix.row_bytes().max(1)
+        CHUNK_BYTES / matrix.place.row_bytes().max(1)
     });
     // Copies of another tensor's size are compared a chunk at a time, too.
     let work = Verification {
@@ -308,7 +308,7 @@ impl Verification<'_> {
         if in_features == 0 {
             return Ok(());
         }
-        let row_bytes = matrix.row_bytes();
+        let row_bytes = matrix.place.row_bytes();
         let [original, output] =
             [chunks[0].bytes(), chunks[1].bytes()].map(|bytes| bytes.chunks_exact(row_bytes));
         for ((row, original), output) in rows.zip(original).zip(output) {

@@ -7,29 +7,14 @@
 // browser. What cannot run is said, with exit code 2: a page that was not looked at has not passed. Exit code 1: something is
 // wrong with a page.
 
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-function cannotRun(reason) {
-  console.error(`CANNOT RUN: ${reason}. No page was checked.`);
-  process.exit(2);
-}
+import { browser } from './browser.mjs';
 
-const require = createRequire(import.meta.url);
-let chromium, axe;
-try {
-  ({ chromium } = require('playwright-core'));
-  axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
-} catch (error) {
-  cannotRun(`${error.message.split('\n')[0]}; run \`npm install\` in tests/report`);
-}
-const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-if (!existsSync(executablePath)) {
-  cannotRun(`there is no browser at ${executablePath}; install chromium, or set CHROMIUM`);
-}
+const { chromium, axe, executablePath, cannotRun } = browser('No page was checked.');
 const words = process.argv.slice(2);
 const at = words.indexOf('--screenshots');
 const shots = at >= 0 ? words.splice(at, 2)[1] : undefined;

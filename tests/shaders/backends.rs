@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::BoundsCheckPolicies;
+use naga::valid::ModuleInfo;
 use naga::{Expression, Module, ShaderStage};
 use swiftprune_wgpu::internals::{FUSED, PASSES};
 
@@ -87,13 +88,7 @@ fn every_entry_point_becomes_hlsl() {
                 shader_model,
                 ..hlsl::Options::default()
             };
-            let pipeline = hlsl::PipelineOptions {
-                entry_point: Some((ShaderStage::Compute, entry.to_owned())),
-            };
-            let mut text = String::new();
-            hlsl::Writer::new(&mut text, &options, &pipeline)
-                .write(module, info, None)
-                .unwrap_or_else(|error| panic!("{what}, {shader_model:?}: {error}"));
+            let text = hlsl_text(what, (module, info, entry), &options);
             assert!(text.contains(&format!("void {entry}(")), "{what}:\n{text}");
             check_text(what, &text, module);
         }
@@ -102,11 +97,10 @@ fn every_entry_point_becomes_hlsl() {
 
 /// Writes what DX12 gets into `SWIFTPRUNE_HLSL_DIR`, where Microsoft's compiler can be tried on it (docs/windows.md).
 #[test]
+#[ignore = "writes files: set SWIFTPRUNE_HLSL_DIR"]
 fn hlsl_is_written_where_it_is_asked_for() {
-    let Some(dir) = std::env::var_os("SWIFTPRUNE_HLSL_DIR").map(PathBuf::from) else {
-        eprintln!("skipped: SWIFTPRUNE_HLSL_DIR is not set");
-        return;
-    };
+    let dir = std::env::var_os("SWIFTPRUNE_HLSL_DIR").map(PathBuf::from);
+    let dir = dir.expect("SWIFTPRUNE_HLSL_DIR says where to");
     std::fs::create_dir_all(&dir).unwrap();
     each_entry_point(|what, module, info, _, entry| {
         let options = hlsl::Options {
@@ -115,16 +109,26 @@ fn hlsl_is_written_where_it_is_asked_for() {
             zero_initialize_workgroup_memory: false,
             ..hlsl::Options::default()
         };
-        let pipeline = hlsl::PipelineOptions {
-            entry_point: Some((ShaderStage::Compute, entry.to_owned())),
-        };
-        let mut text = String::new();
-        hlsl::Writer::new(&mut text, &options, &pipeline)
-            .write(module, info, None)
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let text = hlsl_text(what, (module, info, entry), &options);
         let shader = what.split(".wgsl").next().unwrap_or(what).replace('/', "-");
         std::fs::write(dir.join(format!("{shader}.{entry}.hlsl")), text).unwrap();
     });
+}
+
+/// An entry point in HLSL.
+fn hlsl_text(
+    what: &str,
+    (module, info, entry): (&Module, &ModuleInfo, &str),
+    options: &hlsl::Options,
+) -> String {
+    let pipeline = hlsl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, entry.to_owned())),
+    };
+    let mut text = String::new();
+    hlsl::Writer::new(&mut text, options, &pipeline)
+        .write(module, info, None)
+        .unwrap_or_else(|error| panic!("{what}, {:?}: {error}", options.shader_model));
+    text
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod wanted;
 
 use js_sys::Function;
 use serde_json::json;
-use swiftprune_wgpu::bench::{BenchOptions, Machine, run_passes};
+use swiftprune_wgpu::bench::{BenchOptions, Machine, Records, run_passes};
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, DeviceKind};
 use swiftprune_wgpu::plan::Plan;
 use swiftprune_wgpu::prune::{open_stream, prune_stream};
@@ -120,7 +120,7 @@ pub async fn bench(
     let what = |what: &str| tell(&progress, &[what.into()]);
     let mut record = run_passes(&device, &options, machine, date, &what).await?;
     record.device = named(&device, &gpu_name);
-    Ok(serde_json::to_string_pretty(&json!({"records": [record]}))?)
+    Ok(serde_json::to_string_pretty(&Records::new(vec![record]))?)
 }
 
 /// Prunes a file of weights: what was done, as JSON.

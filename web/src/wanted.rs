@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use swiftprune_wgpu::checkpoint::Config;
 use swiftprune_wgpu::norms::Norms;
-use swiftprune_wgpu::plan::{Ewma, Options, Pattern, SCORES, Selection};
+use swiftprune_wgpu::plan::{Ewma, Options, Pattern, Selection};
 use wasm_bindgen::JsError;
 
 /// A file, and how it is to be pruned.
@@ -18,8 +18,6 @@ pub(crate) struct Wanted {
     /// What the norms file is called.
     norms_name: Option<String>,
     rule: Rule,
-    /// `None` takes what the command line takes: `swiftprune` with norms, `ria` without.
-    score: Option<String>,
 }
 
 /// Which weights go.
@@ -41,7 +39,8 @@ impl Wanted {
             0.0..=1.0 => Ok(sparsity),
             _ => Err(JsError::new("the sparsity is a number from 0 to 1")),
         };
-        let mut options = Options::new(match self.rule {
+        // With the score that the command line takes: `swiftprune` with norms, `ria` without.
+        Ok(Options::new(match self.rule {
             Rule::Ewma(sparsity) => Selection::Ewma {
                 sparsity: share(sparsity)?,
                 ewma: Ewma::default(),
@@ -52,12 +51,7 @@ impl Wanted {
             Rule::Pattern(n, m) => Pattern::new(n, m)
                 .map(Selection::Pattern)
                 .ok_or_else(|| JsError::new("no pattern N:M that can be pruned to"))?,
-        });
-        if let Some(name) = &self.score {
-            let known = SCORES.iter().find(|score| score.name == name);
-            options.score = Some(known.ok_or_else(|| JsError::new("there is no such score"))?);
-        }
-        Ok(options)
+        }))
     }
 
     /// The files that came with the weights.

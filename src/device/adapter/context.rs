@@ -262,30 +262,6 @@ impl Context {
     /// Waits until the buffers are mapped, and the submission has its receipt: for a thread whose turn it is.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn wait(&self, mapping: Mapping) -> Result<(), Error> {
-        let waited = self.poll(&mapping)?;
-        self.settle(mapping, waited)
-    }
-
-    /// The same for a thread that has no turn, which a browser needs for other things meanwhile. A native thread is held up.
-    pub(crate) async fn done(&self, mapping: Mapping) -> Result<(), Error> {
-        #[cfg(not(target_arch = "wasm32"))]
-        let waited = {
-            let _turn = self.turn();
-            self.poll(&mapping)?
-        };
-        #[cfg(target_arch = "wasm32")]
-        let waited = {
-            let start = Instant::now();
-            mapping.complete().await;
-            start.elapsed()
-        };
-        let _turn = self.turn();
-        self.settle(mapping, waited)
-    }
-
-    /// Holds up this thread until the submission is done; says how long that took.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn poll(&self, mapping: &Mapping) -> Result<Duration, Error> {
         let start = Instant::now();
         self.device
             .poll(wgpu::PollType::Wait {
@@ -293,7 +269,23 @@ impl Context {
                 timeout: None,
             })
             .map_err(|error| self.failed(error.to_string()))?;
-        Ok(start.elapsed())
+        self.settle(mapping, start.elapsed())
+    }
+
+    /// The same for a thread that has no turn. It is held up meanwhile.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) async fn done(&self, mapping: Mapping) -> Result<(), Error> {
+        let _turn = self.turn();
+        self.wait(mapping)
+    }
+
+    /// The same in a browser, which needs the thread for other things meanwhile.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) async fn done(&self, mapping: Mapping) -> Result<(), Error> {
+        let start = Instant::now();
+        mapping.complete().await;
+        let _turn = self.turn();
+        self.settle(mapping, start.elapsed())
     }
 
     /// Holds what a submission has left against what it must have.
