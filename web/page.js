@@ -204,12 +204,14 @@ at('prune-run').onclick = async () => {
   const { weights, config, norms } = files;
   const name = weights.name.replace(/\.safetensors$/, '-pruned.safetensors');
   let handle;
+  // Before the browser asks: a second click meanwhile would prune twice.
+  setBusy(true);
   // Has to be asked for at once, while the click counts.
   if (window.showSaveFilePicker) {
     try {
       handle = await window.showSaveFilePicker({ suggestedName: name });
     } catch (error) {
-      if (error.name === 'AbortError') return;
+      if (error.name === 'AbortError') return setBusy(false);
     }
   }
   await run('prune', async (line) => {
