@@ -310,16 +310,26 @@ mod tests {
 
     #[test]
     fn parts_that_start_at_the_same_time_agree_on_their_directory() {
+        const PARTS: usize = 4;
         let dir = tempfile::tempdir().unwrap();
-        for round in 0..200 {
-            let parts = Directory::of_output(&dir.path().join(round.to_string()));
-            std::thread::scope(|scope| {
-                let made: Vec<_> = (0..4).map(|_| scope.spawn(|| parts.make())).collect();
-                for made in made {
-                    made.join().unwrap().unwrap();
-                }
-            });
-        }
+        let directories: Vec<Directory> = (0..3000)
+            .map(|round| Directory::of_output(&dir.path().join(round.to_string())))
+            .collect();
+        // All parts make a directory at the same moment, round after round.
+        let start = std::sync::Barrier::new(PARTS);
+        std::thread::scope(|scope| {
+            for _ in 0..PARTS {
+                scope.spawn(|| {
+                    let mut refused = Ok(());
+                    for directory in &directories {
+                        start.wait();
+                        // Not at once: the others would wait for this part for ever.
+                        refused = refused.and(directory.make());
+                    }
+                    refused.unwrap();
+                });
+            }
+        });
     }
 
     #[test]
