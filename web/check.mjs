@@ -2,7 +2,7 @@
 // and dark.
 //
 //     cd tests/report && npm install && cd ../..
-//     node web/check.mjs --program target/debug/swiftprune-wgpu [--screenshots DIRECTORY] [--only device,selftest,bench,prune]
+//     node web/check.mjs --program target/debug/swiftprune-wgpu [--screenshots DIRECTORY] [--only device,selftest,bench,prune,records]
 //
 // Written for node 20 or later, playwright-core 1.65.1, axe-core 4.14.1 (those of tests/report) and Debian's chromium 156.
 // CHROMIUM names another browser. What cannot run is said, with exit code 2: what was not checked has not passed. Exit code 1:
@@ -10,7 +10,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createReadStream, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
@@ -30,7 +30,7 @@ const option = (name) => {
 const program = option('--program') ?? cannotRun('no --program to compare with');
 const shots = option('--screenshots');
 if (shots) mkdirSync(shots, { recursive: true });
-const steps = (option('--only') ?? 'device,selftest,bench,prune').split(',');
+const steps = (option('--only') ?? 'device,selftest,bench,prune,records').split(',');
 
 const scratch = mkdtempSync(join(tmpdir(), 'web-check-'));
 const problems = [];
@@ -39,7 +39,7 @@ const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 
 // As strict as the page says itself, and for the worker too.
 const policy = /http-equiv="Content-Security-Policy" content="([^"]*)"/.exec(readFileSync(join(dist, 'index.html'), 'utf8'))[1];
-const types = { '.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.wasm': 'application/wasm', '.safetensors': 'application/octet-stream' };
+const types = { '.html': 'text/html', '.css': 'text/css', '.json': 'application/json', '.js': 'text/javascript', '.wasm': 'application/wasm', '.safetensors': 'application/octet-stream' };
 const server = createServer((request, response) => {
   const path = normalize(new URL(request.url, 'http://127.0.0.1').pathname);
   const file = join(dist, path === '/' ? 'index.html' : path);
@@ -193,6 +193,41 @@ await open(gpu, async (page) => {
   }
   await look(page, 'page');
 });
+
+// Records side by side, without a GPU: the ratios are those of `bench --compare`.
+if (steps.includes('records')) {
+  await open([], async (page) => {
+    await page.goto(`${origin}/records.html`);
+    await page.waitForSelector('body[data-ready]');
+    const names = readdirSync(join(root, 'benches', 'results')).filter((name) => name.endsWith('.json'));
+    const own = names.flatMap((name) => JSON.parse(readFileSync(join(root, 'benches', 'results', name))).records);
+    if (await page.locator('input[name=chosen]').count() !== own.length) wrong('records: not all records are shown');
+    // The first again, as if of another device: each case as long again by another part.
+    const first = structuredClone(own[0]);
+    first.device = { ...first.device, name: 'a device </script><b>', backend: 'vulkan', kind: 'software' };
+    first.cases.forEach((of, index) => { of.wall = of.wall.map((seconds, sample) => seconds * (0.5 + ((index + sample) % 7) / 4)); });
+    const [one, other, broken] = ['one', 'other', 'broken'].map((name) => join(scratch, `${name}.json`));
+    writeFileSync(one, JSON.stringify({ bench_schema_version: 1, records: [own[0]] }));
+    writeFileSync(other, JSON.stringify({ bench_schema_version: 1, records: [first] }));
+    writeFileSync(broken, '{"records": 3}');
+    await page.locator('#files').setInputFiles([other, broken]);
+    await page.waitForFunction(() => document.querySelector('#state').classList.contains('wrong'));
+    const state = await text(page, 'state');
+    if (!state.startsWith(`${own.length + 1} records. broken.json: it contains no bench records`)) wrong(`records: ${state}`);
+    const compared = execFileSync(program, ['bench', '--compare', one, other], { encoding: 'utf8' });
+    const expected = [...compared.matchAll(/(\d+\.\d\d) x +(\d+\.\d\d to \d+\.\d\d)/g)].map(([, speed, bounds]) => `${speed} x (${bounds})`);
+    const last = await page.locator('#cases-rows tr td:last-child').allInnerTexts();
+    const shown = last.map((cell) => cell.split('\n')[1]).filter(Boolean);
+    if (expected.length !== first.cases.length || JSON.stringify(shown) !== JSON.stringify(expected)) {
+      wrong(`records: ${JSON.stringify(shown)}, and bench --compare has ${JSON.stringify(expected)}`);
+    } else console.log(`records: ${shown.length} ratios, as bench --compare has them`);
+    // Compared with the new one, it is the old one that is faster or slower.
+    await page.locator('input[name=chosen]').last().check();
+    if (!(await page.locator('#cases-head th').nth(1).innerText()).startsWith('a device')) wrong('records: the chosen one is not first');
+    await page.locator('input[name=chosen]').first().check();
+    await look(page, 'records');
+  });
+}
 
 // Without WebGPU, the page says what to do, and the CPU still prunes.
 await open(['--disable-features=WebGPU', '--disable-gpu', '--disable-blink-features=WebGPU'], async (page) => {

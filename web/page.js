@@ -1,6 +1,7 @@
 // The page: asks the worker, and shows what it answers. Text from files, drivers and errors is only ever set as text.
 
-const at = (id) => document.getElementById(id);
+import { at, row, takeDropped, time } from './show.js';
+
 const worker = new Worker('worker.js', { type: 'module' });
 const waiting = new Map();
 let requests = 0;
@@ -115,26 +116,10 @@ at('selftest-run').onclick = () => run('selftest', async (line) => {
   offer(at('selftest-save'), { copied: text, saved: JSON.stringify(record, null, 2) }, 'selftest.json');
 });
 
-const units = [[1, 's'], [1e-3, 'ms'], [1e-6, 'µs']];
-function time(seconds) {
-  const [unit, name] = units.find(([size]) => seconds >= size) ?? [1e-9, 'ns'];
-  return `${(seconds / unit).toPrecision(3)} ${name}`;
-}
-
 function median(samples) {
   const sorted = [...samples].sort((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
   return (sorted[Math.floor(middle)] + sorted[Math.ceil(middle)]) / 2;
-}
-
-function row(cells) {
-  const line = document.createElement('tr');
-  line.append(...cells.map(([tag, text, attributes = {}]) => {
-    const cell = Object.assign(document.createElement(tag), attributes);
-    cell.textContent = text;
-    return cell;
-  }));
-  return line;
 }
 
 at('bench-run').onclick = () => run('bench', async (line) => {
@@ -185,14 +170,7 @@ function choose(list) {
   setBusy(busy);
 }
 
-at('files').onchange = () => choose(at('files').files);
-for (const [event, isOver] of [['dragover', true], ['dragleave', false], ['drop', false]]) {
-  at('drop').addEventListener(event, (dragged) => {
-    dragged.preventDefault();
-    at('drop').classList.toggle('over', isOver);
-    if (event === 'drop') choose(dragged.dataTransfer.files);
-  });
-}
+takeDropped(at('drop'), at('files'), choose);
 at('rule').onchange = () => { at('sparsity').disabled = at('rule').value.includes(':'); };
 
 function rule() {

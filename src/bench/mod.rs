@@ -24,7 +24,7 @@ mod whole_run;
 
 pub use error::Error;
 pub use options::BenchOptions;
-pub use record::{BENCH_SCHEMA_VERSION, Machine, Measurement, Record, Records};
+pub use record::{BENCH_SCHEMA_VERSION, Machine, Measurement, ReadError, Record, Records};
 #[cfg(feature = "native")]
 pub use run::run;
 pub use run::run_passes;

@@ -31,6 +31,18 @@ const fn first_version() -> u32 {
 }
 
 impl Records {
+    /// The records of a file, whose bytes a stranger may have written.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(file: impl std::io::Read) -> Result<Self, ReadError> {
+        let records: Self = serde_json::from_reader(file).map_err(ReadError::NoRecords)?;
+        match records.bench_schema_version {
+            ..=BENCH_SCHEMA_VERSION => Ok(records),
+            later => Err(ReadError::Later(later)),
+        }
+    }
+
     /// These records in today's form.
     #[must_use]
     pub const fn new(records: Vec<Record>) -> Self {
@@ -39,6 +51,20 @@ impl Records {
             records,
         }
     }
+}
+
+/// Why a file of records cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It is something else, or cut short.
+    #[error("it contains no bench records, which `bench --json` writes")]
+    NoRecords(#[source] serde_json::Error),
+    /// A later version of this program wrote it.
+    #[error(
+        "its records have form {_0}, and this program reads forms up to {BENCH_SCHEMA_VERSION}"
+    )]
+    Later(u32),
 }
 
 /// One device's measurements.
@@ -180,10 +206,32 @@ impl Record {
         product.rate(product.operations)
     }
 
+    /// How fast a case goes through its bytes, relative to the device's own copy; `None` where that means nothing, as for the
+    /// copy itself.
+    #[must_use]
+    pub fn share_of_copy(&self, case: &Measurement) -> Option<f64> {
+        share(case.rate(case.bytes), self.copy_rate(&case.of))
+    }
+
+    /// How fast a case computes, relative to the device's own matrix product; `None` where that means nothing, as for the
+    /// product itself.
+    #[must_use]
+    pub fn share_of_product(&self, case: &Measurement) -> Option<f64> {
+        share(case.rate(case.operations), self.product_rate(&case.of))
+    }
+
     /// The case of the whole run, if it was measured.
     #[must_use]
     pub fn whole_run(&self) -> Option<&Measurement> {
         self.cases.iter().find(|case| case.what == WHOLE_RUN)
+    }
+}
+
+/// A rate relative to a yardstick's, which is no share of itself.
+fn share(rate: Option<f64>, yardstick: Option<f64>) -> Option<f64> {
+    match (rate, yardstick) {
+        (Some(rate), Some(yardstick)) if rate != yardstick => Some(rate / yardstick),
+        _ => None,
     }
 }
 

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use swiftprune_wgpu::bench::compare::compare;
-use swiftprune_wgpu::bench::{
-    BENCH_SCHEMA_VERSION, BenchOptions, Measurement, Record, Records, run as measure,
-};
+use swiftprune_wgpu::bench::{BenchOptions, Measurement, Record, Records, run as measure};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::untrusted::{shown, shown_path};
 
@@ -93,19 +91,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
             shown_path(path)
         );
     }
-    let records: Records =
-        serde_json::from_reader(std::io::BufReader::new(file)).with_context(|| {
-            format!(
-                "{} contains no bench records (`bench --json` writes them)",
-                shown_path(path)
-            )
-        })?;
-    if records.bench_schema_version > BENCH_SCHEMA_VERSION {
-        bail!(
-            "{} was written by a later version of this program, whose records this one cannot read",
-            shown_path(path)
-        );
-    }
+    let records = Records::read(std::io::BufReader::new(file))
+        .with_context(|| format!("cannot use {}", shown_path(path)))?;
     Ok(records.records)
 }
 

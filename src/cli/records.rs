@@ -68,12 +68,7 @@ impl Said {
         let [bytes, operations, tokens, weights] =
             [case.bytes, case.operations, case.tokens, case.weights]
                 .map(|amount| case.rate(amount));
-        let share = |rate: Option<f64>, most: Option<f64>| match (rate, most) {
-            (Some(rate), Some(most)) => percent(rate / most),
-            _ => String::new(),
-        };
-        let is_yardstick = |rate: Option<f64>, most: Option<f64>| rate == most;
-        let (copy, product) = (record.copy_rate(&case.of), record.product_rate(&case.of));
+        let share = |share: Option<f64>| share.map_or_else(String::new, percent);
         Self {
             what: shown(&case.what).to_string(),
             median: summary.map_or_else(String::new, |s| time(s.median)),
@@ -88,14 +83,8 @@ impl Said {
                 (None, Some(weights)) => format!("{} G/s", figure(weights / 1e9)),
                 (None, None) => String::new(),
             },
-            of_copy: match is_yardstick(bytes, copy) {
-                true => String::new(),
-                false => share(bytes, copy),
-            },
-            of_product: match is_yardstick(operations, product) {
-                true => String::new(),
-                false => share(operations, product),
-            },
+            of_copy: share(record.share_of_copy(case)),
+            of_product: share(record.share_of_product(case)),
         }
     }
 

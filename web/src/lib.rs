@@ -10,7 +10,8 @@ mod wanted;
 
 use js_sys::Function;
 use serde_json::json;
-use swiftprune_wgpu::bench::{BenchOptions, Machine, Records, run_passes};
+use swiftprune_wgpu::bench::compare::compare;
+use swiftprune_wgpu::bench::{BenchOptions, Machine, Record, Records, run_passes};
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, DeviceKind};
 use swiftprune_wgpu::plan::Plan;
 use swiftprune_wgpu::prune::{open_stream, prune_stream};
@@ -121,6 +122,45 @@ pub async fn bench(
     let mut record = run_passes(&device, &options, machine, date, &what).await?;
     record.device = named(&device, &gpu_name);
     Ok(serde_json::to_string_pretty(&Records::new(vec![record]))?)
+}
+
+/// The records of a file of `bench --json`, as JSON: each as `record`, and as `cases`, for each of its cases, the median in
+/// seconds and the shares of the device's own copy and matrix product, where they mean something.
+///
+/// # Errors
+/// That it is no such file.
+#[wasm_bindgen]
+pub fn read_records(file: Vec<u8>) -> Result<String, JsError> {
+    let records = Records::read(&file[..])?.records;
+    let said = records.iter().map(|record| {
+        let cases = record.cases.iter().map(|case| {
+            json!({
+                "median": case.summary().map(|summary| summary.median),
+                "of_copy": record.share_of_copy(case),
+                "of_product": record.share_of_product(case),
+            })
+        });
+        json!({"record": record, "cases": cases.collect::<Vec<_>>()})
+    });
+    Ok(json!(said.collect::<Vec<_>>()).to_string())
+}
+
+/// How many times as fast the second record is in each case that both have, as JSON: `what`, `of`, and `speed` as lower bound,
+/// estimate and upper bound (95 %). Both are JSON of one record.
+///
+/// # Errors
+/// That one is no record.
+#[wasm_bindgen]
+pub fn compare_records(first: String, second: String) -> Result<String, JsError> {
+    let (first, second): (Record, Record) = (
+        serde_json::from_str(&first)?,
+        serde_json::from_str(&second)?,
+    );
+    let pairs = compare(&first, &second);
+    let said = pairs
+        .iter()
+        .map(|pair| json!({"what": pair.first.what, "of": pair.first.of, "speed": pair.speed}));
+    Ok(json!(said.collect::<Vec<_>>()).to_string())
 }
 
 /// Prunes a file of weights: what was done, as JSON.
