@@ -4,6 +4,10 @@
 // (row_logs). Any other is pruned by keys: each is computed again from the weight where it is needed, as the row is in the
 // device's cache by then, and a key takes a few operations, where one stored and read back takes 8 bytes of bandwidth.
 //
+// FXC, Microsoft's older compiler, allows a barrier only where it can prove that all invocations come to it. So here, and in
+// what this needs, a loop over a row has as many rounds for each invocation, with a condition inside, and a loop that reads
+// `params` is in no branch that only some invocations take.
+//
 // Twin: src/passes/fused.rs
 // Needs: passes/score, passes/ewma, passes/select, passes/row_logs/score, passes/row_logs/select, passes/row_logs/ewma
 
@@ -32,8 +36,11 @@ fn prune_by_keys(row: u32, lane: u32) {
         storageBarrier();
     }
     if params.below != 0u {
-        for (var word = lane; word < params.mask_words; word += 256u) {
-            mask[row * params.mask_words + word] = word_below(row, word);
+        for (var start = 0u; start < params.mask_words; start += 256u) {
+            let word = start + lane;
+            if word < params.mask_words {
+                mask[row * params.mask_words + word] = word_below(row, word);
+            }
         }
     } else {
         prune_smallest_k(row, lane);
@@ -48,8 +55,11 @@ fn prune_by_logs(row: u32, kind: u32, lane: u32) {
         measure(kind, lane);
         normalise_logs(kind, lane);
     } else {
-        for (var eight = lane; eight < params.mask_words * 4u; eight += 256u) {
-            count_upper_bytes(logs[eight]);
+        for (var start = 0u; start < params.mask_words * 4u; start += 256u) {
+            let eight = start + lane;
+            if eight < params.mask_words * 4u {
+                count_upper_bytes(logs[eight]);
+            }
         }
     }
     workgroupBarrier();

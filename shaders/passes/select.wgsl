@@ -82,11 +82,14 @@ fn prune_smallest_k(row: u32, lane: u32) {
     workgroupBarrier();
     while shift > 0u {
         shift -= 8u;
-        for (var column = lane; column < params.in_features; column += 256u) {
-            let shifted = key(row, column) >> shift;
-            // Shifting twice, because a shift by 32 is not defined.
-            if (shifted >> 8u) == prefix {
-                atomicAdd(&histogram[shifted & 255u], 1u);
+        for (var start = 0u; start < params.in_features; start += 256u) {
+            let column = start + lane;
+            if column < params.in_features {
+                let shifted = key(row, column) >> shift;
+                // Shifting twice, because a shift by 32 is not defined.
+                if (shifted >> 8u) == prefix {
+                    atomicAdd(&histogram[shifted & 255u], 1u);
+                }
             }
         }
         let bin = find_bin(below, lane);

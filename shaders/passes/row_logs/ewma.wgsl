@@ -40,26 +40,29 @@ fn measure(kind: u32, lane: u32) {
     atomicStore(&block_means[lane], 0u);
     atomicStore(&block_deviations[lane], 0u);
     workgroupBarrier();
-    for (var word = lane; word < params.mask_words; word += 256u) {
-        let block = block_of(word);
-        var sum = vec4<u32>(0u);
-        if is_live_word(word, kind) {
-            for (var i = 0u; i < 4u; i += 1u) {
-                let here = unpack(logs[place(word * 4u + i)]);
-                sum += here.even + here.odd;
+    for (var start = 0u; start < params.mask_words; start += 256u) {
+        let word = start + lane;
+        if word < params.mask_words {
+            let block = block_of(word);
+            var sum = vec4<u32>(0u);
+            if is_live_word(word, kind) {
+                for (var i = 0u; i < 4u; i += 1u) {
+                    let here = unpack(logs[place(word * 4u + i)]);
+                    sum += here.even + here.odd;
+                }
+            } else {
+                var gaps = vec4<u32>(0u);
+                for (var i = 0u; i < 4u; i += 1u) {
+                    let here = unpack(logs[place(word * 4u + i)]);
+                    sum += select(here.even, vec4<u32>(0u), is_gap(here.even));
+                    sum += select(here.odd, vec4<u32>(0u), is_gap(here.odd));
+                    gaps += select(vec4<u32>(0u), vec4<u32>(1u), is_gap(here.even));
+                    gaps += select(vec4<u32>(0u), vec4<u32>(1u), is_gap(here.odd));
+                }
+                atomicAdd(&block_deviations[block], total(gaps));
             }
-        } else {
-            var gaps = vec4<u32>(0u);
-            for (var i = 0u; i < 4u; i += 1u) {
-                let here = unpack(logs[place(word * 4u + i)]);
-                sum += select(here.even, vec4<u32>(0u), is_gap(here.even));
-                sum += select(here.odd, vec4<u32>(0u), is_gap(here.odd));
-                gaps += select(vec4<u32>(0u), vec4<u32>(1u), is_gap(here.even));
-                gaps += select(vec4<u32>(0u), vec4<u32>(1u), is_gap(here.odd));
-            }
-            atomicAdd(&block_deviations[block], total(gaps));
+            atomicAdd(&block_means[block], total(sum));
         }
-        atomicAdd(&block_means[block], total(sum));
     }
     workgroupBarrier();
 
@@ -72,23 +75,26 @@ fn measure(kind: u32, lane: u32) {
         atomicStore(&block_deviations[lane], 0u);
     }
     workgroupBarrier();
-    for (var word = lane; word < params.mask_words; word += 256u) {
-        let block = block_of(word);
-        let centre = i32((atomicLoad(&block_means[block]) + 64u) >> 7u);
-        var sum = vec4<u32>(0u);
-        if is_live_word(word, kind) {
-            for (var i = 0u; i < 4u; i += 1u) {
-                let here = unpack(logs[place(word * 4u + i)]);
-                sum += distances(here.even, centre) + distances(here.odd, centre);
+    for (var start = 0u; start < params.mask_words; start += 256u) {
+        let word = start + lane;
+        if word < params.mask_words {
+            let block = block_of(word);
+            let centre = i32((atomicLoad(&block_means[block]) + 64u) >> 7u);
+            var sum = vec4<u32>(0u);
+            if is_live_word(word, kind) {
+                for (var i = 0u; i < 4u; i += 1u) {
+                    let here = unpack(logs[place(word * 4u + i)]);
+                    sum += distances(here.even, centre) + distances(here.odd, centre);
+                }
+            } else {
+                for (var i = 0u; i < 4u; i += 1u) {
+                    let here = unpack(logs[place(word * 4u + i)]);
+                    sum += select(distances(here.even, centre), vec4<u32>(0u), is_gap(here.even));
+                    sum += select(distances(here.odd, centre), vec4<u32>(0u), is_gap(here.odd));
+                }
             }
-        } else {
-            for (var i = 0u; i < 4u; i += 1u) {
-                let here = unpack(logs[place(word * 4u + i)]);
-                sum += select(distances(here.even, centre), vec4<u32>(0u), is_gap(here.even));
-                sum += select(distances(here.odd, centre), vec4<u32>(0u), is_gap(here.odd));
-            }
+            atomicAdd(&block_deviations[block], total(sum));
         }
-        atomicAdd(&block_deviations[block], total(sum));
     }
     workgroupBarrier();
     if lane < params.blocks {
@@ -96,9 +102,9 @@ fn measure(kind: u32, lane: u32) {
         atomicStore(&block_deviations[lane], select(deviation, EMPTY, count == 0u));
     }
     workgroupBarrier();
-    if lane == 0u {
-        var average = average_of_nothing();
-        for (var block = 0u; block < params.blocks; block += 1u) {
+    var average = average_of_nothing();
+    for (var block = 0u; block < params.blocks; block += 1u) {
+        if lane == 0u {
             let deviation = atomicLoad(&block_deviations[block]);
             let is_empty = u32(deviation == EMPTY);
             average = follow(average, vec4<u32>(1u - is_empty, atomicLoad(&block_means[block]), deviation, 0u));
@@ -120,18 +126,21 @@ fn threshold_keys(logs: vec4<u32>, average: vec4<u32>, is_live: bool) -> vec4<u3
 
 // Turns the row's logarithms into threshold keys, and adds their upper bytes to the histogram. For 256 invocations.
 fn normalise_logs(kind: u32, lane: u32) {
-    for (var word = lane; word < params.mask_words; word += 256u) {
-        let block = block_of(word);
-        let mean = atomicLoad(&block_means[block]);
-        let deviation = atomicLoad(&block_deviations[block]);
-        let average = vec4<u32>(1u, mean, deviation, reciprocal(i32(deviation)));
-        let is_live = is_live_word(word, kind);
-        for (var i = 0u; i < 4u; i += 1u) {
-            let at = place(word * 4u + i);
-            let here = unpack(logs[at]);
-            let keys = pack(Eight(threshold_keys(here.even, average, is_live), threshold_keys(here.odd, average, is_live)));
-            logs[at] = keys;
-            count_upper_bytes(keys);
+    for (var start = 0u; start < params.mask_words; start += 256u) {
+        let word = start + lane;
+        if word < params.mask_words {
+            let block = block_of(word);
+            let mean = atomicLoad(&block_means[block]);
+            let deviation = atomicLoad(&block_deviations[block]);
+            let average = vec4<u32>(1u, mean, deviation, reciprocal(i32(deviation)));
+            let is_live = is_live_word(word, kind);
+            for (var i = 0u; i < 4u; i += 1u) {
+                let at = place(word * 4u + i);
+                let here = unpack(logs[at]);
+                let keys = pack(Eight(threshold_keys(here.even, average, is_live), threshold_keys(here.odd, average, is_live)));
+                logs[at] = keys;
+                count_upper_bytes(keys);
+            }
         }
     }
 }

@@ -68,41 +68,46 @@ fn store_logs(row: u32, lane: u32) -> u32 {
     }
     workgroupBarrier();
     // Nearly every row has live scores only, and whatever else there is lies outside the span. If there is, again.
-    var kind = LIVE;
-    for (var round = 0u; round < 2u; round += 1u) {
-        let found = store_round(row, round == 0u, lane);
-        if found != 0u {
-            atomicOr(&found_in_row, found);
-        }
-        workgroupBarrier();
-        if lane == 0u {
-            row_kind = atomicLoad(&found_in_row);
-        }
-        kind = min(workgroupUniformLoad(&row_kind), ODD);
-        if kind == LIVE {
-            break;
-        }
+    var kind = store_round(row, true, lane);
+    if kind != LIVE {
+        kind = store_round(row, false, lane);
     }
     return kind;
 }
 
+// Stores the logarithms of a row, hastily or with whatever it has, and returns its kind. For 256 invocations.
+fn store_round(row: u32, is_hasty: bool, lane: u32) -> u32 {
+    let found = store_own(row, is_hasty, lane);
+    if found != 0u {
+        atomicOr(&found_in_row, found);
+    }
+    workgroupBarrier();
+    if lane == 0u {
+        row_kind = atomicLoad(&found_in_row);
+    }
+    return min(workgroupUniformLoad(&row_kind), ODD);
+}
+
 // Stores the logarithms of this invocation's columns, and returns what was found: for a hasty one, whether there is
 // anything but live scores.
-fn store_round(row: u32, is_hasty: bool, lane: u32) -> u32 {
+fn store_own(row: u32, is_hasty: bool, lane: u32) -> u32 {
     var highest = vec4<u32>(0u);
     var largest = vec4<u32>(0u);
     var found = 0u;
-    for (var eight = lane; eight < params.mask_words * 4u; eight += 256u) {
-        let first = eight * 8u;
-        if is_hasty && first + 8u <= params.in_features {
-            let here = magnitudes(row, first);
-            let even = above(here.even, multipliers(row, first));
-            let odd = above(here.odd, multipliers(row, first + 1u));
-            highest = max(highest, max(even, odd));
-            largest = max(largest, max(here.even, here.odd));
-            logs[place(eight)] = pack(Eight(even >> vec4<u32>(13u), odd >> vec4<u32>(13u))) + vec4<u32>(0x00020002u);
-        } else {
-            found |= store_any(row, eight);
+    for (var start = 0u; start < params.mask_words * 4u; start += 256u) {
+        let eight = start + lane;
+        if eight < params.mask_words * 4u {
+            let first = eight * 8u;
+            if is_hasty && first + 8u <= params.in_features {
+                let here = magnitudes(row, first);
+                let even = above(here.even, multipliers(row, first));
+                let odd = above(here.odd, multipliers(row, first + 1u));
+                highest = max(highest, max(even, odd));
+                largest = max(largest, max(here.even, here.odd));
+                logs[place(eight)] = pack(Eight(even >> vec4<u32>(13u), odd >> vec4<u32>(13u))) + vec4<u32>(0x00020002u);
+            } else {
+                found |= store_any(row, eight);
+            }
         }
     }
     let is_outside = any(highest >= vec4<u32>(SPAN)) || any(largest >= vec4<u32>(NON_FINITE));

@@ -42,12 +42,15 @@ const EVERY: u32 = 0xffffffffu;
 // The cut of the k smallest, once the histogram has the upper bytes. For 256 invocations.
 fn find_cut(row: u32, lane: u32) -> Cut {
     let upper = find_bin(0u, lane);
-    for (var eight = lane; eight < params.mask_words * 4u; eight += 256u) {
-        let packed = logs[eight];
-        count_lower_bytes(packed.x, upper.index);
-        count_lower_bytes(packed.y, upper.index);
-        count_lower_bytes(packed.z, upper.index);
-        count_lower_bytes(packed.w, upper.index);
+    for (var start = 0u; start < params.mask_words * 4u; start += 256u) {
+        let eight = start + lane;
+        if eight < params.mask_words * 4u {
+            let packed = logs[eight];
+            count_lower_bytes(packed.x, upper.index);
+            count_lower_bytes(packed.y, upper.index);
+            count_lower_bytes(packed.z, upper.index);
+            count_lower_bytes(packed.w, upper.index);
+        }
     }
     var bin = find_bin(upper.below, lane);
     var cut = Cut((upper.index << 8u) | bin.index, 0u, EVERY);
@@ -76,13 +79,16 @@ fn low_bits(row: u32, column: u32, log: u32) -> u32 {
 // Adds to the histogram what follows a logarithm in the order keys of the columns at the threshold: the upper 8 of the
 // low bits, or where these are `next` the last 5. For 256 invocations.
 fn count_low_bits(row: u32, threshold: u32, next: u32, lane: u32) {
-    for (var word = lane; word < params.mask_words; word += 256u) {
-        for (var rest = bits_equal(word, threshold); rest != 0u; rest &= rest - 1u) {
-            let bits = low_bits(row, word * 32u + firstTrailingBit(rest), threshold);
-            if next == EVERY {
-                atomicAdd(&histogram[bits >> 5u], 1u);
-            } else if (bits >> 5u) == next {
-                atomicAdd(&histogram[bits & 31u], 1u);
+    for (var start = 0u; start < params.mask_words; start += 256u) {
+        let word = start + lane;
+        if word < params.mask_words {
+            for (var rest = bits_equal(word, threshold); rest != 0u; rest &= rest - 1u) {
+                let bits = low_bits(row, word * 32u + firstTrailingBit(rest), threshold);
+                if next == EVERY {
+                    atomicAdd(&histogram[bits >> 5u], 1u);
+                } else if (bits >> 5u) == next {
+                    atomicAdd(&histogram[bits & 31u], 1u);
+                }
             }
         }
     }
@@ -115,8 +121,11 @@ fn bits_equal(word: u32, threshold: u32) -> u32 {
 // Writes the mask of a row. For 256 invocations.
 fn write_mask(row: u32, cut: Cut, lane: u32) {
     if cut.ties == EVERY {
-        for (var word = lane; word < params.mask_words; word += 256u) {
-            mask[row * params.mask_words + word] = bits_below(word, cut.threshold + 1u);
+        for (var start = 0u; start < params.mask_words; start += 256u) {
+            let word = start + lane;
+            if word < params.mask_words {
+                mask[row * params.mask_words + word] = bits_below(word, cut.threshold + 1u);
+            }
         }
         return;
     }
