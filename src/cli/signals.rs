@@ -3,19 +3,28 @@
 //! The library installs no handlers. SIGINT, SIGTERM and SIGHUP set the run's [`Stop`] here; a second one ends the program
 //! at once, as without a handler. A signal that the program was started to ignore (`nohup`, a job in the background)
 //! stays ignored. A write beyond the limit for a file's size (SIGXFSZ) becomes an error of that write.
+//!
+//! On Windows, Ctrl-C and Ctrl-Break do the same, with the exit code of SIGINT. What ends the process there gives it no time.
 
 use swiftprune_wgpu::run::Stop;
 
 /// Which signal has asked for the stop, while a run is under way.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    #[cfg(unix)]
     received: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// What is added to the number of a signal to make the exit code that shells give for it.
-#[cfg(unix)]
 const BY_SIGNAL: u8 = 128;
+
+impl Signals {
+    /// The exit code for the signal that came, if one has.
+    pub(super) fn exit_code(&self) -> Option<u8> {
+        let number = self.received.load(std::sync::atomic::Ordering::SeqCst);
+        let number = u8::try_from(number).ok().filter(|&number| number > 0)?;
+        Some(BY_SIGNAL + number)
+    }
+}
 
 #[cfg(unix)]
 impl Signals {
@@ -36,13 +45,6 @@ impl Signals {
             flag::register(signal, stop.flag())?;
         }
         Ok(signals)
-    }
-
-    /// The exit code for the signal that came, if one has.
-    pub(super) fn exit_code(&self) -> Option<u8> {
-        let number = self.received.load(std::sync::atomic::Ordering::SeqCst);
-        let number = u8::try_from(number).ok().filter(|&number| number > 0)?;
-        Some(BY_SIGNAL + number)
     }
 }
 
@@ -72,16 +74,23 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 impl Signals {
-    /// There are no signals here: the system ends the program.
-    #[expect(clippy::unnecessary_wraps, reason = "the shape of Unix")]
-    pub(super) fn stopping(_: &Stop) -> std::io::Result<Self> {
-        Ok(Self::default())
-    }
+    /// Lets Ctrl-C and Ctrl-Break ask for this stop.
+    pub(super) fn stopping(stop: &Stop) -> std::io::Result<Self> {
+        const SIGINT: u8 = 2;
 
-    pub(super) const fn exit_code(&self) -> Option<u8> {
-        None
+        let signals = Self::default();
+        let (received, stop) = (signals.received.clone(), stop.clone());
+        ctrlc::set_handler(move || {
+            if stop.is_requested() {
+                std::process::exit(i32::from(BY_SIGNAL + SIGINT));
+            }
+            received.store(SIGINT.into(), std::sync::atomic::Ordering::SeqCst);
+            stop.request();
+        })
+        .map_err(std::io::Error::other)?;
+        Ok(signals)
     }
 }
 
