@@ -187,8 +187,33 @@ fn one_row_short_by_one_zero_is_found() {
     pruned.is_refused(&format!(
         "tensor {DOWN}, row 7: 255 zeros where 256 were asked for"
     ));
-    // Without a number to hold it against, the output is as it may be.
-    assert_eq!(pruned.verify(&[]).status.code(), Some(0));
+    // Without an option, the report in the output says how many.
+    let by_its_report = pruned.verify(&[]);
+    assert_eq!(by_its_report.status.code(), Some(3));
+    assert!(said(&by_its_report).contains("255 zeros where 256 were asked for"));
+    // Without a number to hold it against, the output is as it may be, and that is said: a report.json that the model came
+    // with says nothing of pruning.
+    fs::write(pruned.out("report.json"), "{}").unwrap();
+    let by_nothing = pruned.verify(&[]);
+    assert_eq!(by_nothing.status.code(), Some(0), "{}", said(&by_nothing));
+    assert!(said(&by_nothing).contains("not checked: how many weights of a row are zero"));
+}
+
+#[test]
+fn an_output_is_verified_by_the_report_in_it_unless_something_else_is_said() {
+    for options in [
+        &["--pattern", "2:4"][..],
+        &["--include", "*o_proj*", "--sparsity", "0.3"],
+        &["--allocate", "atp"],
+    ] {
+        let pruned = Pruned::new(options);
+        let done = pruned.verify(&[]);
+        assert_eq!(done.status.code(), Some(0), "{options:?}: {}", said(&done));
+        let says = format!("is taken from {}", pruned.out("report.json").display());
+        assert!(said(&done).contains(&says), "{}", said(&done));
+        let otherwise = pruned.verify(&["--sparsity", "0.4"]);
+        assert_eq!(otherwise.status.code(), Some(3), "{}", said(&otherwise));
+    }
 }
 
 #[test]
@@ -204,6 +229,13 @@ fn one_wrong_byte_of_a_header_is_found() {
     pruned.is_refused(&format!(
         "its header differs from the original's at byte {at}"
     ));
+    // One that makes it unreadable is a fault of the output, too; the same in the original is a failure of another kind.
+    let mut file = fs::read(&path).unwrap();
+    file[8] = b'[';
+    fs::write(&path, &file).unwrap();
+    pruned.is_refused("the file is damaged");
+    fs::write(pruned.dir.path().join("model/model.safetensors"), &file).unwrap();
+    assert_eq!(pruned.verify(&[]).status.code(), Some(1));
 }
 
 #[test]

@@ -409,10 +409,11 @@ pub(super) struct Report {
 /// Check a pruned checkpoint against its original, byte by byte.
 ///
 /// Headers and all tensors that are not pruned must be equal. In the others each weight is +0.0 or keeps its bits, and each
-/// row (or group of N:M) has exactly the zeros that were asked for, if that is said. Exit code 3 and the first offending
-/// tensor, row and column if not.
+/// row (or group of N:M) has exactly the zeros that were asked for. What was asked for is said by the options or, without any,
+/// by the report.json that `prune` left in the output. Exit code 3 and the first offending tensor, row and column if not.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
+  swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-pruned
   swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-pruned --sparsity 0.5
   swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-2-4 --pattern 2:4
   swiftprune-wgpu verify ./SmolLM2-135M ./out --report run.json")]
@@ -438,7 +439,8 @@ pub(super) struct Verify {
     /// The run was one with --compensate: kept weights may differ, but must be finite and not zero
     #[arg(long)]
     pub compensated: bool,
-    /// Take what was asked for, and of which tensors, from the report of the run (prune --report)
+    /// Take what was asked for, and of which tensors, from the report of the run (prune --report) [default: PRUNED/report.json,
+    /// if nothing else is said]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sparsity", "pattern", "include", "exclude", "compensated"])]
     pub report: Option<PathBuf>,
     /// Number of threads [default: all cores]

@@ -1,11 +1,12 @@
 //! `verify`: an output held against its original.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::plan::{Draft, Ewma, NameFilter, NormsSource, Options, Score, Selection};
-use swiftprune_wgpu::prune::{Survivors, Verified, verify};
-use swiftprune_wgpu::report;
+use swiftprune_wgpu::prune::{Survivors, Verified, VerifyError, verify};
+use swiftprune_wgpu::report::{self, Asked, AskedError};
 use swiftprune_wgpu::untrusted::shown_path;
 
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use super::terminal::Terminal;
 
 pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     let original = Checkpoint::open(&args.original)?;
-    let pruned = Checkpoint::open(&args.pruned)?;
+    let pruned = Checkpoint::open(&args.pruned).map_err(VerifyError::of_output)?;
     let mut options = Options::new(match (args.pattern, args.sparsity) {
         (Some(pattern), _) => Selection::Pattern(pattern),
         (None, Some(sparsity)) => Selection::Exact { sparsity },
@@ -29,9 +30,12 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     });
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
     let mut compensated = args.compensated;
-    if let Some(path) = &args.report {
-        let asked = report::asked(path)
-            .with_context(|| format!("cannot use the report {}", shown_path(path)))?;
+    let report = report(args)?;
+    let is_counted = report.is_some() || args.pattern.is_some() || args.sparsity.is_some();
+    let by_report = report
+        .as_ref()
+        .map(|(path, _)| shown_path(path).to_string());
+    if let Some((_, asked)) = report {
         options.selection = asked.selection;
         options.allocation = asked.allocation;
         compensated = asked.compensated;
@@ -57,8 +61,38 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
         survivors,
         &shown_path(pruned.source.weights().path()),
     );
-    writeln!(std::io::stdout(), "{line}")?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{line}")?;
+    match (by_report, is_counted) {
+        (Some(report), _) => writeln!(stdout, "what was asked for is taken from {report}")?,
+        (None, true) => {}
+        (None, false) => writeln!(
+            stdout,
+            "not checked: how many weights of a row are zero, as nothing says how many should be (--sparsity, --pattern or --report)"
+        )?,
+    }
     Ok(())
+}
+
+/// The report that says what was asked for: the one that was named or, where nothing else says it, the one that `prune` left in
+/// the output.
+fn report(args: &Verify) -> anyhow::Result<Option<(PathBuf, Asked)>> {
+    let unusable = |path: &Path| format!("cannot use the report {}", shown_path(path));
+    if let Some(path) = &args.report {
+        let asked = report::asked(path).with_context(|| unusable(path))?;
+        return Ok(Some((path.clone(), asked)));
+    }
+    let is_said = args.compensated || args.pattern.is_some() || args.sparsity.is_some();
+    let path = Path::new(&args.pruned).join("report.json");
+    if is_said || !(args.include.is_empty() && args.exclude.is_empty()) || !path.is_file() {
+        return Ok(None);
+    }
+    match report::asked(&path) {
+        Ok(asked) => Ok(Some((path, asked))),
+        // A file of that name which the model came with.
+        Err(AskedError::NoReport(_)) => Ok(None),
+        Err(error) => Err(error).with_context(|| unusable(&path)),
+    }
 }
 
 /// What was verified, in a sentence.

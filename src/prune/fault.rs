@@ -13,6 +13,9 @@ pub enum VerifyError {
     /// One of the files cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// The output is no checkpoint any more: a header or its index is damaged.
+    #[error(transparent)]
+    Damaged(checkpoint::Error),
     /// It was asked to stop before all was compared.
     #[error("stopped before all was compared")]
     Stopped,
@@ -27,11 +30,22 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
+    /// Why an output cannot be opened: a damaged one is not what pruning gives, and any other cannot be judged.
+    #[must_use]
+    pub const fn of_output(error: checkpoint::Error) -> Self {
+        match error {
+            checkpoint::Error::Header { .. } | checkpoint::Error::Index { .. } => {
+                Self::Damaged(error)
+            }
+            _ => Self::Checkpoint(error),
+        }
+    }
+
     /// What the error means for whoever asked.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Fault { .. } => Kind::NotMet,
+            Self::Fault { .. } | Self::Damaged(_) => Kind::NotMet,
             Self::Checkpoint(_) | Self::Stopped => Kind::Failed,
         }
     }
