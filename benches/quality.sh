@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 # A row for each score, a column for each rule: table COMPENSATED(0|1)
 table() {
     awk -F, -v compensated="$1" '
+        function percent(rule) { return (rule ~ /:/) ? rule : sprintf("%.0f %%", 100 * rule) }
         function figure(x) { return sprintf((x < 100) ? "%.2f" : (x < 1000) ? "%.1f" : "%.0f", x) }
         { sub(/\r$/, "") }
         NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
@@ -20,7 +21,7 @@ table() {
         }
         END {
             head = "| `--score` |"; line = "|---|"
-            for (c = 1; c <= places; c++) { head = head " " rules[c] " |"; line = line "---|" }
+            for (c = 1; c <= places; c++) { head = head " " percent(rules[c]) " |"; line = line "---|" }
             print head; print line
             for (r = 1; r <= rows; r++) {
                 line = "| `" scores[r] "` |"

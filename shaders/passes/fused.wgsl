@@ -4,9 +4,9 @@
 // (row_logs). Any other is pruned by keys: each is computed again from the weight where it is needed, as the row is in the
 // device's cache by then, and a key takes a few operations, where one stored and read back takes 8 bytes of bandwidth.
 //
-// FXC, Microsoft's older compiler, allows a barrier only where it can prove that all invocations come to it. So here, and in
-// what this needs, a loop over a row has as many rounds for each invocation, with a condition inside, and a loop that reads
-// `params` is in no branch that only some invocations take.
+// FXC, Microsoft's older compiler, allows a barrier only where it can prove that all invocations come to it. For it, loops over
+// a row have as many rounds for each invocation, with a condition inside, and the average over a row's logarithms goes through
+// the blocks in a loop of all invocations (docs/windows.md).
 //
 // Twin: src/passes/fused.rs
 // Needs: passes/score, passes/ewma, passes/select, passes/row_logs/score, passes/row_logs/select, passes/row_logs/ewma

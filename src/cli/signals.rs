@@ -6,12 +6,15 @@
 //!
 //! On Windows, Ctrl-C and Ctrl-Break do the same, with the exit code of SIGINT. What ends the process there gives it no time.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use swiftprune_wgpu::run::Stop;
 
 /// Which signal has asked for the stop, while a run is under way.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    received: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    received: Arc<AtomicUsize>,
 }
 
 /// What is added to the number of a signal to make the exit code that shells give for it.
@@ -20,7 +23,7 @@ const BY_SIGNAL: u8 = 128;
 impl Signals {
     /// The exit code for the signal that came, if one has.
     pub(super) fn exit_code(&self) -> Option<u8> {
-        let number = self.received.load(std::sync::atomic::Ordering::SeqCst);
+        let number = self.received.load(Ordering::SeqCst);
         let number = u8::try_from(number).ok().filter(|&number| number > 0)?;
         Some(BY_SIGNAL + number)
     }
@@ -86,7 +89,7 @@ impl Signals {
             if stop.is_requested() {
                 std::process::exit(i32::from(BY_SIGNAL + SIGINT));
             }
-            received.store(SIGINT.into(), std::sync::atomic::Ordering::SeqCst);
+            received.store(SIGINT.into(), Ordering::SeqCst);
             stop.request();
         })
         .map_err(std::io::Error::other)?;

@@ -30,12 +30,8 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     });
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
     let mut compensated = args.compensated;
-    let report = report(args)?;
-    let is_counted = report.is_some() || args.pattern.is_some() || args.sparsity.is_some();
-    let by_report = report
-        .as_ref()
-        .map(|(path, _)| shown_path(path).to_string());
-    if let Some((_, asked)) = report {
+    let (report, asked) = report(args)?.unzip();
+    if let Some(asked) = asked {
         options.selection = asked.selection;
         options.allocation = asked.allocation;
         compensated = asked.compensated;
@@ -63,13 +59,17 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     );
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{line}")?;
-    match (by_report, is_counted) {
-        (Some(report), _) => writeln!(stdout, "what was asked for is taken from {report}")?,
-        (None, true) => {}
-        (None, false) => writeln!(
+    if let Some(report) = report {
+        writeln!(
+            stdout,
+            "what was asked for is taken from {}",
+            shown_path(&report)
+        )?;
+    } else if args.pattern.is_none() && args.sparsity.is_none() {
+        writeln!(
             stdout,
             "not checked: how many weights of a row are zero, as nothing says how many should be (--sparsity, --pattern or --report)"
-        )?,
+        )?;
     }
     Ok(())
 }
@@ -82,9 +82,13 @@ fn report(args: &Verify) -> anyhow::Result<Option<(PathBuf, Asked)>> {
         let asked = report::asked(path).with_context(|| unusable(path))?;
         return Ok(Some((path.clone(), asked)));
     }
-    let is_said = args.compensated || args.pattern.is_some() || args.sparsity.is_some();
+    let is_said = args.compensated
+        || args.pattern.is_some()
+        || args.sparsity.is_some()
+        || !args.include.is_empty()
+        || !args.exclude.is_empty();
     let path = Path::new(&args.pruned).join("report.json");
-    if is_said || !(args.include.is_empty() && args.exclude.is_empty()) || !path.is_file() {
+    if is_said || !path.is_file() {
         return Ok(None);
     }
     match report::asked(&path) {
