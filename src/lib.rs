@@ -48,6 +48,8 @@ pub mod calibration;
 pub mod checkpoint;
 mod checksum;
 mod compensation;
+#[cfg(feature = "native")]
+mod cores;
 mod counts;
 pub mod device;
 

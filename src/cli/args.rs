@@ -190,7 +190,7 @@ pub(super) struct Prune {
     /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128
     #[arg(long, value_name = "G", value_parser = gain_shift, default_value = "1/8", help_heading = "Which weights")]
     pub gain: u32,
-    /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128, or 256
+    /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128, or 192
     /// with --pattern]
     #[arg(
         long,

@@ -16,9 +16,10 @@
 //! Everything here is f64 on the host, in one order of operations: norms and sketch from a file give the same factors, and so
 //! the same masks, on every machine.
 
-use candle_core::{Device, Result, Tensor};
+use std::sync::OnceLock;
 
-use super::factor::{Part, Triangle, dot, products};
+use super::factor::{Part, Triangle, dot, products as sum_of_products};
+use crate::products::{self, Error, Packed};
 use crate::sketch::{self, Sketch};
 
 /// The least that is left of a column's norm beside `U`, of the mean norm.
@@ -121,7 +122,7 @@ impl Hessian {
         let by_d: Vec<f64> = rows
             .flat_map(|(u, d)| u.iter().map(move |u| u / d))
             .collect();
-        let mut inner = products(&vectors, &by_d, rank, Part::Lower);
+        let mut inner = sum_of_products(&vectors, &by_d, rank, Part::Lower);
         drop(by_d);
         (0..rank).for_each(|k| inner[k * rank + k] += 1.0);
         let factor = Triangle::of(inner, rank)?;
@@ -136,16 +137,14 @@ impl Hessian {
     }
 
     /// `S H S` to multiply with.
-    pub(super) fn product(&self, scale: &[f64]) -> Result<Product> {
+    pub(super) fn product(&self, scale: &[f64]) -> Product {
         Product::new(&self.scaled(scale, 0.0), self.rank, 1.0)
     }
 
     /// `(S H S + shift I)^-1` to multiply with; `None` where it cannot be had.
-    pub(super) fn inverse_product(&self, scale: &[f64], shift: f64) -> Result<Option<Product>> {
-        let inverse = self.inverse(scale, shift);
-        inverse
-            .map(|inverse| Product::new(&inverse, self.rank, -1.0))
-            .transpose()
+    pub(super) fn inverse_product(&self, scale: &[f64], shift: f64) -> Option<Product> {
+        let inverse = self.inverse(scale, shift)?;
+        Some(Product::new(&inverse, self.rank, -1.0))
     }
 }
 
@@ -163,7 +162,7 @@ fn nystrom(sketched: &[f64], rank: usize, shift: f64) -> Option<Vec<f64>> {
             *y += shift * f64::from(sign);
         }
     }
-    let mut small = products(&omega, &shifted, rank, Part::All);
+    let mut small = sum_of_products(&omega, &shifted, rank, Part::All);
     drop(omega);
     // Omega^T Y is symmetric but for rounding.
     for row in 0..rank {
@@ -189,40 +188,47 @@ pub(crate) struct Product {
     pub(crate) diagonal: Vec<f32>,
     /// `s`.
     pub(crate) sign: f32,
-    /// `V`, `[in_features, rank]`, and its transpose, both as they are multiplied with.
-    vectors: Tensor,
-    transposed: Tensor,
+    /// `V`, `[in_features, rank]` row-major.
+    pub(crate) vectors: Vec<f32>,
+    pub(crate) rank: usize,
+    /// `V` and its transpose as the CPU multiplies with them.
+    packed: OnceLock<[Packed; 2]>,
+}
+
+/// Rows in the middle of a product and at its end, in memory that is used again.
+#[derive(Debug, Default)]
+pub(super) struct Thin {
+    /// `V^T` with rows, `[rows, rank]`.
+    pub(super) half: Vec<f32>,
+    /// `V V^T` with rows, `[rows, in_features]`.
+    pub(super) whole: Vec<f32>,
 }
 
 impl Product {
-    fn new(matrix: &DiagonalAndVectors, rank: usize, sign: f32) -> Result<Self> {
-        let values: Vec<f32> = matrix.vectors.iter().map(|&v| v as f32).collect();
-        let shape = (matrix.diagonal.len(), rank);
-        let vectors = Tensor::from_vec(values, shape, &Device::Cpu)?;
-        Ok(Self {
+    fn new(matrix: &DiagonalAndVectors, rank: usize, sign: f32) -> Self {
+        Self {
             diagonal: matrix.diagonal.iter().map(|&d| d as f32).collect(),
-            transposed: vectors.t()?,
-            vectors,
             sign,
-        })
+            vectors: matrix.vectors.iter().map(|&v| v as f32).collect(),
+            rank,
+            packed: OnceLock::new(),
+        }
     }
 
-    /// `V`, `[in_features, rank]` row-major.
-    ///
-    /// # Errors
-    /// Those of the library for products.
-    pub(crate) fn vectors(&self) -> Result<Vec<f32>> {
-        self.vectors.flatten_all()?.to_vec1()
+    fn packed(&self) -> Result<&[Packed; 2], Error> {
+        let vectors = products::rows(&self.vectors, self.rank)?;
+        let pack = || [Packed::new(vectors), Packed::new(vectors.transposed())];
+        Ok(self.packed.get_or_init(pack))
     }
 
-    /// `V^T` with rows, `[rows, in_features]`: `[rows, rank]`.
-    pub(super) fn half(&self, rows: &Tensor) -> Result<Tensor> {
-        rows.matmul(&self.vectors)
+    /// `V^T` with rows, `[rows, in_features]`, as the half of a product.
+    pub(super) fn half(&self, rows: &[f32], thin: &mut Thin) -> Result<(), Error> {
+        self.packed()?[0].multiply(rows, &mut thin.half)
     }
 
-    /// `V V^T` with rows, `[rows, in_features]`: what is left to the caller is `D x + s y`, elementwise, for each row `x` and its
-    /// `y` here.
-    pub(super) fn thin(&self, rows: &Tensor) -> Result<Tensor> {
-        self.half(rows)?.matmul(&self.transposed)
+    /// `V V^T` with rows: what is left to the caller is `D x + s y`, elementwise, for each row `x` and its `y` here.
+    pub(super) fn thin(&self, rows: &[f32], thin: &mut Thin) -> Result<(), Error> {
+        self.half(rows, thin)?;
+        self.packed()?[1].multiply(&thin.half, &mut thin.whole)
     }
 }

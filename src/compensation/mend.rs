@@ -15,12 +15,10 @@
 //! goes from one step to the next is `U` alone, and `Z - Y` is `U` with the signs of the mask. And with the inverse,
 //! `X = W + (H + I)^-1 (Z - Y - W)`: one product a step.
 
-use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
-
-use super::hessian::{Hessian, Product};
+use super::hessian::{Hessian, Product, Thin};
 use super::options::Compensation;
 use crate::mask::Mask;
-use crate::products;
+use crate::products::Error;
 use crate::simd::widest;
 
 /// What a whole matrix's rows are mended with.
@@ -56,44 +54,40 @@ impl MendedRows {
 
 impl Mender {
     /// For matrices with this `H`; `None` where it cannot be inverted.
-    pub(crate) fn new(hessian: &Hessian, options: Compensation) -> Result<Option<Self>> {
-        // Every core has rows of its own.
-        products::keep_on_one_core();
+    pub(crate) fn new(hessian: &Hessian, options: Compensation) -> Option<Self> {
         let roots: Vec<f64> = hessian.whole_diagonal().iter().map(|h| h.sqrt()).collect();
         let scale: Vec<f64> = roots.iter().map(|root| 1.0 / root).collect();
-        let inverse = if options.mask_steps > 0 {
-            match hessian.inverse_product(&scale, 1.0)? {
-                Some(inverse) => Some(inverse),
-                None => return Ok(None),
-            }
-        } else {
-            None
+        let inverse = match options.mask_steps {
+            0 => None,
+            _ => Some(hessian.inverse_product(&scale, 1.0)?),
         };
-        Ok(Some(Self {
+        Some(Self {
             options,
             scale: roots.iter().map(|&root| root as f32).collect(),
-            product: hessian.product(&scale)?,
+            product: hessian.product(&scale),
             inverse,
-        }))
+        })
     }
 
     /// Mends `weights`, `[rows, in_features]` and finite, of which those go that `mask` says. `choose` makes the mask of rows
     /// with such scores; what is zero already is never filled.
-    pub(crate) fn mend<E: From<candle_core::Error>>(
+    pub(crate) fn mend<E: From<Error>>(
         &self,
         weights: &[f32],
         mask: &mut Mask,
-        choose: &mut dyn FnMut(&[f32]) -> std::result::Result<Mask, E>,
-    ) -> std::result::Result<MendedRows, E> {
+        choose: &mut dyn FnMut(&[f32]) -> Result<Mask, E>,
+    ) -> Result<MendedRows, E> {
         let scaled = self.scaled(weights);
         let mut kept = kept(&scaled, mask);
         let mut values = pruned(&scaled, &kept);
         let mut pruned_alone = None;
+        let mut thin = Thin::default();
         if let Some(inverse) = &self.inverse {
-            pruned_alone = Some(self.error(&scaled, &values)?);
-            values = self.choose(inverse, &scaled, (mask, &mut kept), values, choose)?;
+            pruned_alone = Some(self.error(&scaled, &values, &mut thin)?);
+            let mask = (mask, &mut kept);
+            values = self.choose(inverse, &scaled, mask, values, &mut thin, choose)?;
         }
-        let [start, after] = self.descend(&scaled, &kept, &mut values)?;
+        let [start, after] = self.descend(&scaled, &kept, &mut values, &mut thin)?;
         let before = pruned_alone.unwrap_or(start);
         self.unscale(&mut values);
         Ok(MendedRows {
@@ -138,51 +132,30 @@ impl Mender {
         }
     }
 
-    /// Rows to multiply with.
-    fn tensor(&self, rows: Vec<f32>) -> Result<Tensor> {
-        let in_features = self.scale.len();
-        let shape = (rows.len() / in_features, in_features);
-        Tensor::from_vec(rows, shape, &Device::Cpu)
-    }
-
-    /// `H` times rows.
-    fn multiplied(&self, rows: &Tensor) -> Result<Vec<f32>> {
-        let Product { diagonal, sign, .. } = &self.product;
-        with_values(rows, &self.product.thin(rows)?, |rows, thin| {
-            let mut all = Vec::with_capacity(rows.len());
-            let in_features = diagonal.len();
-            let thin = thin.chunks_exact(in_features);
-            for (x, thin) in rows.chunks_exact(in_features).zip(thin) {
-                all.extend(times(diagonal, x, thin, *sign));
-            }
-            all
-        })
-    }
-
     /// `(v - w)^T H (v - w)` of each row: half a product with `H` is enough.
-    fn error(&self, weights: &[f32], values: &[f32]) -> Result<Vec<f64>> {
-        let in_features = self.scale.len();
-        let error = self.tensor(differences(weights, values))?;
-        let Product { diagonal, .. } = &self.product;
-        with_values(&error, &self.product.half(&error)?, |error, half| {
-            let rank = half.len() * in_features / error.len().max(1);
-            let rows = error
-                .chunks_exact(in_features)
-                .zip(half.chunks_exact(rank.max(1)));
-            let mut errors = Vec::with_capacity(rows.len());
-            widest(
-                #[inline(always)]
-                || {
-                    errors.extend(rows.map(|(error, half)| {
-                        let along: f64 = (error.iter().zip(diagonal))
-                            .map(|(&e, &d)| f64::from(e) * f64::from(e) * f64::from(d))
-                            .sum();
-                        along + dot(half, half)
-                    }));
-                },
-            );
-            errors
-        })
+    fn error(&self, weights: &[f32], values: &[f32], thin: &mut Thin) -> Result<Vec<f64>, Error> {
+        let error = differences(weights, values);
+        self.product.half(&error, thin)?;
+        Ok(self.curvatures(&error, &thin.half))
+    }
+
+    /// `x^T H x` of each row `x`, with its half of the product.
+    fn curvatures(&self, rows: &[f32], half: &[f32]) -> Vec<f64> {
+        let Product { diagonal, rank, .. } = &self.product;
+        let rows = (rows.chunks_exact(diagonal.len())).zip(half.chunks_exact(*rank));
+        let mut curvatures = Vec::with_capacity(rows.len());
+        widest(
+            #[inline(always)]
+            || {
+                curvatures.extend(rows.map(|(row, half)| {
+                    let along: f64 = (row.iter().zip(diagonal))
+                        .map(|(&x, &d)| f64::from(x) * f64::from(x) * f64::from(d))
+                        .sum();
+                    along + dot(half, half)
+                }));
+            },
+        );
+        curvatures
     }
 
     fn row_dots(&self, a: &[f32], b: &[f32]) -> Vec<f64> {
@@ -197,113 +170,121 @@ impl Mender {
     }
 
     /// Conjugate gradients from `values`; the output error of each row before and afterwards.
-    fn descend(&self, weights: &[f32], kept: &[bool], values: &mut [f32]) -> Result<[Vec<f64>; 2]> {
+    fn descend(
+        &self,
+        weights: &[f32],
+        kept: &[bool],
+        values: &mut [f32],
+        thin: &mut Thin,
+    ) -> Result<[Vec<f64>; 2], Error> {
         let in_features = self.scale.len();
-        let error = self.tensor(differences(weights, values))?;
-        let mut residual = self.multiplied(&error)?;
-        let start = with_values(&error, &error, |error, _| self.row_dots(error, &residual))?;
-        drop(error);
+        let Product { diagonal, sign, .. } = &self.product;
+        let mut direction = differences(weights, values);
+        self.product.thin(&direction, thin)?;
+        let mut residual = Vec::with_capacity(direction.len());
+        widest(
+            #[inline(always)]
+            || {
+                let rows =
+                    (direction.chunks_exact(in_features)).zip(thin.whole.chunks_exact(in_features));
+                rows.for_each(|(x, thin)| residual.extend(times(diagonal, x, thin, *sign)));
+            },
+        );
+        let start = self.row_dots(&direction, &residual);
         for (residual, &kept) in residual.iter_mut().zip(kept) {
             *residual = if kept { *residual } else { 0.0 };
         }
         let mut left = start.clone();
         let mut squares = self.row_dots(&residual, &residual);
-        let mut direction = self.tensor(residual.clone())?;
-        let Product { diagonal, sign, .. } = &self.product;
-        for _ in 0..self.options.steps {
-            let thin = self.product.thin(&direction)?;
-            let next = with_values(&direction, &thin, |direction, thin| {
-                let mut next = Vec::with_capacity(direction.len());
-                widest(
-                    #[inline(always)]
-                    || {
-                        let rows = (values.chunks_exact_mut(in_features))
-                            .zip(residual.chunks_exact_mut(in_features))
-                            .zip(direction.chunks_exact(in_features))
-                            .zip(thin.chunks_exact(in_features))
-                            .zip(kept.chunks_exact(in_features));
-                        let of_rows = squares.iter_mut().zip(&mut left);
-                        for (((((value, residual), direction), thin), kept), of_row) in
-                            rows.zip(of_rows)
-                        {
-                            let product = (&diagonal[..], thin, *sign);
-                            step(
-                                (value, residual),
-                                direction,
-                                product,
-                                kept,
-                                of_row,
-                                &mut next,
-                            );
-                        }
-                    },
-                );
-                next
-            })?;
-            direction = self.tensor(next)?;
+        direction.copy_from_slice(&residual);
+        for _ in 1..self.options.steps {
+            self.product.thin(&direction, thin)?;
+            widest(
+                #[inline(always)]
+                || {
+                    let rows = (values.chunks_exact_mut(in_features))
+                        .zip(residual.chunks_exact_mut(in_features))
+                        .zip(direction.chunks_exact_mut(in_features))
+                        .zip(thin.whole.chunks_exact(in_features))
+                        .zip(kept.chunks_exact(in_features));
+                    let of_rows = squares.iter_mut().zip(&mut left);
+                    for (((((value, residual), direction), thin), kept), of_row) in
+                        rows.zip(of_rows)
+                    {
+                        let product = (&diagonal[..], thin, *sign);
+                        step((value, residual, direction), product, kept, of_row);
+                    }
+                },
+            );
+        }
+        if self.options.steps > 0 {
+            // Nobody asks for the residual after the last step, which half a product is enough for.
+            self.product.half(&direction, thin)?;
+            let curvatures = self.curvatures(&direction, &thin.half);
+            let rows =
+                (values.chunks_exact_mut(in_features)).zip(direction.chunks_exact(in_features));
+            let of_rows = (curvatures.iter().zip(&squares)).zip(&mut left);
+            for ((values, direction), ((&curvature, &square), left)) in rows.zip(of_rows) {
+                if let Some(alpha) = step_length(square, curvature) {
+                    *left -= alpha * square;
+                    let step = alpha as f32;
+                    let pairs = values.iter_mut().zip(direction);
+                    pairs.for_each(|(value, direction)| *value += step * direction);
+                }
+            }
         }
         let after = left.iter().map(|left| left.max(0.0)).collect();
         Ok([start, after])
     }
 
     /// Alternating directions from `start`, the weights that `kept` leaves: the mask, and values to go on from.
-    fn choose<E: From<candle_core::Error>>(
+    fn choose<E: From<Error>>(
         &self,
         inverse: &Product,
         weights: &[f32],
         (mask, kept): (&mut Mask, &mut Vec<bool>),
         start: Vec<f32>,
-        choose: &mut dyn FnMut(&[f32]) -> std::result::Result<Mask, E>,
-    ) -> std::result::Result<Vec<f32>, E> {
+        thin: &mut Thin,
+        choose: &mut dyn FnMut(&[f32]) -> Result<Mask, E>,
+    ) -> Result<Vec<f32>, E> {
         let in_features = self.scale.len();
         let mut both = start;
+        let (mut wanted, mut scores) = (vec![0.0; both.len()], vec![0.0; both.len()]);
         let Product { diagonal, sign, .. } = inverse;
         for _ in 0..self.options.mask_steps {
-            let mut wanted = Vec::with_capacity(both.len());
             widest(
                 #[inline(always)]
                 || {
                     let all = both.iter().zip(weights).zip(kept.iter());
-                    wanted.extend(all.map(|((u, w), &kept)| if kept { *u } else { -u } - w));
+                    for (wanted, ((u, w), &kept)) in wanted.iter_mut().zip(all) {
+                        *wanted = if kept { *u } else { -u } - w;
+                    }
                 },
             );
-            let wanted = self.tensor(wanted)?;
-            let thin = inverse.thin(&wanted)?;
-            let mut scores = Vec::with_capacity(both.len());
-            with_values(&wanted, &thin, |wanted, thin| {
-                widest(
-                    #[inline(always)]
-                    || {
-                        let rows = (both.chunks_exact_mut(in_features))
-                            .zip(weights.chunks_exact(in_features))
-                            .zip(kept.chunks_exact(in_features))
-                            .zip(wanted.chunks_exact(in_features))
-                            .zip(thin.chunks_exact(in_features));
-                        for ((((both, weights), kept), wanted), thin) in rows {
-                            let change = times(diagonal, wanted, thin, *sign);
-                            let of_row = both.iter_mut().zip(weights).zip(kept).zip(change);
-                            for (((u, w), &kept), change) in of_row {
-                                *u = w + change + if kept { 0.0 } else { *u };
-                            }
-                            let pairs = both.iter().zip(weights);
-                            scores.extend(pairs.map(|(&u, &w)| if w == 0.0 { 0.0 } else { u }));
+            inverse.thin(&wanted, thin)?;
+            widest(
+                #[inline(always)]
+                || {
+                    let rows = (both.chunks_exact_mut(in_features))
+                        .zip(weights.chunks_exact(in_features))
+                        .zip(kept.chunks_exact(in_features))
+                        .zip(wanted.chunks_exact(in_features))
+                        .zip(thin.whole.chunks_exact(in_features))
+                        .zip(scores.chunks_exact_mut(in_features));
+                    for (((((both, weights), kept), wanted), thin), scores) in rows {
+                        let change = times(diagonal, wanted, thin, *sign);
+                        let of_row = both.iter_mut().zip(weights).zip(kept).zip(change);
+                        for ((((u, w), &kept), change), score) in of_row.zip(scores) {
+                            *u = w + change + if kept { 0.0 } else { *u };
+                            *score = if *w == 0.0 { 0.0 } else { *u };
                         }
-                    },
-                );
-            })?;
+                    }
+                },
+            );
             *mask = choose(&scores)?;
             *kept = self::kept(weights, mask);
         }
         Ok(pruned(&both, kept))
-    }
-}
-
-/// Does something with the numbers of two tensors.
-fn with_values<T>(a: &Tensor, b: &Tensor, work: impl FnOnce(&[f32], &[f32]) -> T) -> Result<T> {
-    let (a, b) = (a.storage_and_layout().0, b.storage_and_layout().0);
-    match (&*a, &*b) {
-        (Storage::Cpu(CpuStorage::F32(a)), Storage::Cpu(CpuStorage::F32(b))) => Ok(work(a, b)),
-        _ => bail!("rows are f32, on the CPU"),
     }
 }
 
@@ -328,30 +309,31 @@ fn pruned(weights: &[f32], kept: &[bool]) -> Vec<f32> {
     weights.iter().zip(kept).map(pruned).collect()
 }
 
+/// How far a step goes; not at all in a row that is there already, or that rounding has worn down.
+#[inline(always)]
+fn step_length(square: f64, curvature: f64) -> Option<f64> {
+    (curvature > 0.0 && square > 0.0).then(|| square / curvature)
+}
+
 /// One step of one row: along `direction`, whose product with `H` is given in its parts. `square` is that of the residual, `left`
-/// the output error. Appends the next direction.
+/// the output error. Leaves the next direction.
 #[inline(always)]
 fn step(
-    (value, residual): (&mut [f32], &mut [f32]),
-    direction: &[f32],
+    (value, residual, direction): (&mut [f32], &mut [f32], &mut [f32]),
     (diagonal, thin, sign): (&[f32], &[f32], f32),
     kept: &[bool],
     (square, left): (&mut f64, &mut f64),
-    next: &mut Vec<f32>,
 ) {
     let curvature = dot_with_product(direction, diagonal, thin, sign);
-    // A row that is there already, or that rounding has worn down.
-    if !(curvature > 0.0 && *square > 0.0) {
-        next.extend_from_slice(direction);
+    let Some(alpha) = step_length(*square, curvature) else {
         return;
-    }
-    let alpha = *square / curvature;
+    };
     *left -= alpha * *square;
     let step = alpha as f32;
     let product = times(diagonal, direction, thin, sign);
     for (((value, residual), &direction), (product, &kept)) in (value.iter_mut())
         .zip(residual.iter_mut())
-        .zip(direction)
+        .zip(direction.iter())
         .zip(product.zip(kept))
     {
         *value += step * direction;
@@ -360,8 +342,9 @@ fn step(
     let now = dot(residual, residual);
     let beta = (now / *square) as f32;
     *square = now;
-    let pairs = residual.iter().zip(direction);
-    next.extend(pairs.map(|(&residual, &direction)| residual + beta * direction));
+    for (direction, &residual) in direction.iter_mut().zip(residual.iter()) {
+        *direction = residual + beta * *direction;
+    }
 }
 
 /// Whether each weight is kept, and not zero.

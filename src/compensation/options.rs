@@ -24,10 +24,10 @@ impl Compensation {
     pub const fn new(selection: &Selection) -> Self {
         let is_pattern = matches!(selection, Selection::Pattern(_));
         Self {
-            rank: if is_pattern { 256 } else { 128 },
+            rank: if is_pattern { 192 } else { 128 },
             ridge: 0.03,
-            steps: if is_pattern { 3 } else { 8 },
-            mask_steps: if is_pattern { 3 } else { 0 },
+            steps: if is_pattern { 1 } else { 8 },
+            mask_steps: if is_pattern { 4 } else { 0 },
         }
     }
 }

@@ -131,8 +131,9 @@ fn options(steps: usize) -> Compensation {
 const MAX: usize = usize::MAX;
 
 fn mend(hessian: &Hessian, options: Compensation, weights: &[f32], mask: &mut Mask) -> MendedRows {
-    let mender = Mender::new(hessian, options).unwrap().unwrap();
-    let mut never = |_: &[f32]| -> candle_core::Result<Mask> { unreachable!("the mask is given") };
+    let mender = Mender::new(hessian, options).unwrap();
+    let mut never =
+        |_: &[f32]| -> Result<Mask, crate::products::Error> { unreachable!("the mask is given") };
     mender.mend(weights, mask, &mut never).unwrap()
 }
 
@@ -296,8 +297,8 @@ fn alternating_directions_keep_the_pattern_and_find_a_better_mask() {
     let by_score = mask_of(&weights, hessian.column_factors().unwrap());
     let total = |options: Compensation| {
         let mut mask = by_score.clone();
-        let mender = Mender::new(&hessian, options).unwrap().unwrap();
-        let mut choose = |values: &[f32]| -> candle_core::Result<Mask> {
+        let mender = Mender::new(&hessian, options).unwrap();
+        let mut choose = |values: &[f32]| -> Result<Mask, crate::products::Error> {
             Ok(mask_of(values, vec![1.0; in_features]))
         };
         let mended = mender.mend(&weights, &mut mask, &mut choose).unwrap();

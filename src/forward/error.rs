@@ -2,6 +2,7 @@
 
 use crate::checkpoint;
 use crate::device;
+use crate::products;
 use crate::untrusted::shown;
 
 /// Why a forward pass failed.
@@ -79,4 +80,16 @@ pub enum Error {
     /// The library that computes refused, or the adapter has less than the model needs.
     #[error("the forward pass failed: {_0}")]
     Engine(String),
+}
+
+impl From<products::Error> for Error {
+    fn from(error: products::Error) -> Self {
+        Self::Engine(error.to_string())
+    }
+}
+
+impl From<rayon::ThreadPoolBuildError> for Error {
+    fn from(error: rayon::ThreadPoolBuildError) -> Self {
+        Self::Engine(error.to_string())
+    }
 }

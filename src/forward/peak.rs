@@ -22,10 +22,7 @@ impl<'a> PeakProduct<'a> {
     /// [`Error::Engine`], and what the device says.
     pub(crate) fn new(device: &'a Device, size: usize) -> Result<Self, Error> {
         Ok(Self(match device.backend() {
-            Backend::Cpu(cpu) => {
-                let product = CpuProduct::new(size, cpu.threads());
-                On::Cpu(product.map_err(refused)?)
-            }
+            Backend::Cpu(cpu) => On::Cpu(CpuProduct::new(size, cpu.threads())?),
             Backend::Gpu(gpu) => On::Gpu(Box::new(GpuProduct::new(gpu.context(), size)?)),
         }))
     }
@@ -36,15 +33,11 @@ impl<'a> PeakProduct<'a> {
     /// As [`Self::new`].
     pub(crate) fn run(&mut self, repetitions: u32) -> Result<Elapsed, Error> {
         let wall = match &self.0 {
-            On::Cpu(product) => product.run(repetitions).map_err(refused)?,
+            On::Cpu(product) => product.run(repetitions)?,
             On::Gpu(product) => product.run(repetitions)?,
         };
         Ok(Elapsed { wall, device: None })
     }
-}
-
-fn refused(error: candle_core::Error) -> Error {
-    Error::Engine(error.to_string())
 }
 
 #[cfg(test)]

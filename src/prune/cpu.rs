@@ -72,24 +72,28 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut scratch = Scratch::default();
-                let products = match products(job.plan) {
-                    Ok(products) => products,
-                    Err(error) => return job.fail(error),
-                };
-                while !job.is_stopped()
-                    && let Some(piece) = job.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
-                {
-                    if let Err(error) = shared.one(piece, &mut scratch, products.as_ref()) {
-                        job.fail(error);
+                let mut work = || {
+                    while !job.is_stopped()
+                        && let Some(piece) =
+                            job.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        if let Err(error) = shared.one(piece, &mut scratch) {
+                            job.fail(error);
+                        }
                     }
+                };
+                match products(job.plan) {
+                    Ok(Some(products)) => products.install(work),
+                    Ok(None) => work(),
+                    Err(error) => job.fail(error),
                 }
             });
         }
     });
 }
 
-/// Where a thread's products run: on one more thread of its own, since the others have chunks of theirs. None in a run that
-/// mends nothing.
+/// Where a thread that mends does its work: in a pool of one, so that its products stay on its core. None in a run that mends
+/// nothing.
 pub(super) fn products(plan: &Plan) -> Result<Option<rayon::ThreadPool>, Error> {
     if plan.options().compensation.is_none() {
         return Ok(None);
@@ -100,12 +104,7 @@ pub(super) fn products(plan: &Plan) -> Result<Option<rayon::ThreadPool>, Error> 
 }
 
 impl<'a> Shared<'a> {
-    fn one(
-        &self,
-        piece: &Piece,
-        scratch: &mut Scratch,
-        products: Option<&rayon::ThreadPool>,
-    ) -> Result<(), Error> {
+    fn one(&self, piece: &Piece, scratch: &mut Scratch) -> Result<(), Error> {
         let job = self.job;
         match piece {
             Piece::Copy { shard, span } => self.write(Write::Copy {
@@ -128,6 +127,9 @@ impl<'a> Shared<'a> {
                 self.give_back(chunk);
             }
             Piece::Prune { matrix, rows } => {
+                if rows.start == 0 {
+                    job.look_ahead(*matrix)?;
+                }
                 let matrix = &job.matrices[*matrix];
                 let Some(recipe) = job.recipe(matrix, rows.len())? else {
                     return Ok(());
@@ -151,11 +153,7 @@ impl<'a> Shared<'a> {
                     let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
                     let bytes = chunk.bytes_mut();
-                    let apply = || job.apply(matrix, &recipe, mask, bytes, mend::by_host(&recipe));
-                    match products {
-                        Some(products) => products.install(apply)?,
-                        None => apply()?,
-                    }
+                    job.apply(matrix, &recipe, mask, bytes, mend::by_host(&recipe))?
                 };
                 job.weigh(matrix, before, &chunk, &mut counts)?;
                 job.count(matrix, rows.clone(), counts)?;

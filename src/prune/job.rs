@@ -155,6 +155,17 @@ impl<'a> Job<'a> {
         recipes::recipe(self.plan, &self.menders, matrix, sums)
     }
 
+    /// Makes what the matrix after this one is mended with, so that nobody waits for it then.
+    pub(super) fn look_ahead(&self, matrix: usize) -> Result<(), Error> {
+        let next = self.matrices.get(matrix + 1);
+        let (Some(next), Some(compensation)) = (next, self.plan.options().compensation) else {
+            return Ok(());
+        };
+        let name = self.plan.tensors()[next.tensor].name.as_str();
+        let of_input = (name, next.target, next.expert);
+        self.menders.of(self.plan, compensation, of_input).map(drop)
+    }
+
     /// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
     pub(super) fn apply(
         &self,

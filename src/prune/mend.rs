@@ -1,7 +1,5 @@
 //! Rows that are mended after they were pruned: between the mask that a device gives and the bytes that are written.
 
-use candle_core::Error as CandleError;
-
 use super::error::Error;
 use super::menders::InputMender;
 use super::shared_recipe::MatrixRecipe;
@@ -10,6 +8,7 @@ use crate::counts::Counts;
 use crate::device::cpu;
 use crate::dtype::Dtype;
 use crate::mask::Mask;
+use crate::products;
 use crate::recipe::{Factors, Recipe, Rows};
 use crate::selection::Selection;
 
@@ -131,8 +130,8 @@ pub(super) fn on_host(
     all.map_or_else(|| Ok(MendedRows::default()), Ok)
 }
 
-impl From<CandleError> for Error {
-    fn from(error: CandleError) -> Self {
+impl From<products::Error> for Error {
+    fn from(error: products::Error) -> Self {
         Self::Mending(error.to_string())
     }
 }

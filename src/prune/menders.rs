@@ -11,9 +11,10 @@ use crate::targets::Target;
 /// Inputs whose products are kept: weights that read the same one follow each other closely in a file.
 const RECENT: usize = 4;
 
-/// Bytes of memory that the products of a few inputs take, while one more is made of its sketch in f64.
+/// Bytes of memory that the products of a few inputs take, two each, as they are and as they are multiplied with, while one more
+/// is made of its sketch in f64.
 pub(super) const fn memory(in_features: usize, rank: usize) -> u64 {
-    (in_features * rank * (2 * 4 * RECENT + 4 + 4 * 8)) as u64
+    (in_features * rank * (2 * 3 * 4 * RECENT + 4 + 4 * 8)) as u64
 }
 
 /// What an input gives.
@@ -59,28 +60,17 @@ impl Menders {
         // Whoever comes first makes it; the others wait.
         let make = || {
             let hessian = plan.hessian_of(tensor, target, expert);
-            make(
-                hessian.map_err(|error| error.to_string())?.as_ref(),
-                compensation,
-            )
+            let hessian = hessian.map_err(|error| error.to_string())?;
+            Ok(hessian.and_then(|hessian| make(&hessian, compensation)))
         };
         made.get_or_init(make).clone().map_err(Error::Mending)
     }
 }
 
-fn make(
-    hessian: Option<&Hessian>,
-    compensation: Compensation,
-) -> Result<Option<Arc<InputMender>>, String> {
-    let Some(hessian) = hessian else {
-        return Ok(None);
-    };
-    let mender = Mender::new(hessian, compensation).map_err(|error| error.to_string())?;
-    let of_input = |mender| {
-        Arc::new(InputMender {
-            column_factors: hessian.column_factors(),
-            mender: Arc::new(mender),
-        })
-    };
-    Ok(mender.map(of_input))
+fn make(hessian: &Hessian, compensation: Compensation) -> Option<Arc<InputMender>> {
+    let mender = Mender::new(hessian, compensation)?;
+    Some(Arc::new(InputMender {
+        column_factors: hessian.column_factors(),
+        mender: Arc::new(mender),
+    }))
 }

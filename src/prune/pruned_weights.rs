@@ -194,18 +194,18 @@ impl<'a> PrunedWeights<'a> {
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let run = || -> Result<(), Error> {
             let mut chunk = Chunk::default();
-            let products = products(self.plan)?;
-            loop {
+            let mut all = || loop {
                 let first = next.fetch_add(1, Ordering::Relaxed) * step;
                 if first >= rows || self.stop.is_requested() {
                     return Ok(());
                 }
                 let range = first..(first + step).min(rows);
-                let result = match &products {
-                    Some(products) => products.install(|| work(range, &mut chunk)),
-                    None => work(range, &mut chunk),
-                };
-                lock(&done).push((first, result?));
+                let result = work(range, &mut chunk)?;
+                lock(&done).push((first, result));
+            };
+            match products(self.plan)? {
+                Some(products) => products.install(all),
+                None => all(),
             }
         };
         let threads = self.threads.min(chunks.max(1));

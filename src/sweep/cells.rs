@@ -102,7 +102,7 @@ mod tests {
                 "wanda 2:4",
                 "wanda 0.5, atp",
                 "wanda 0.5, compensated (128)",
-                "wanda 2:4, compensated (256)",
+                "wanda 2:4, compensated (192)",
                 "wanda 0.5, compensated (128), atp",
             ]
         );

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use candle_core::Error as CandleError;
-
 use super::rows::RowMender;
 use crate::compensation::{Compensation, Hessian, MendedRows, Mender};
 use crate::device::error::Error;
@@ -12,6 +10,7 @@ use crate::device::{cpu, gpu::Gpu};
 use crate::dtype::Dtype;
 use crate::fixtures::Random;
 use crate::mask::Mask;
+use crate::products;
 use crate::recipe::{Factors, Recipe, Rows};
 use crate::selection::{Pattern, Selection};
 use crate::sketch::{Sketch, omega};
@@ -42,7 +41,7 @@ pub(crate) fn check(gpu: &Gpu) -> Result<(), Error> {
 
 /// Mends a few rows there and here, by both ways to a mask.
 pub(super) fn kernels(gpu: &Gpu) -> Result<Result<(), String>, Error> {
-    let failed = |error: CandleError| gpu.context().failed(error.to_string());
+    let failed = |error: products::Error| gpu.context().failed(error.to_string());
     let half = Selection::Exact { sparsity: 0.5 };
     let pattern = Pattern::new(2, 4).map(Selection::Pattern).unwrap_or(half);
     for selection in [half, pattern] {
@@ -51,8 +50,8 @@ pub(super) fn kernels(gpu: &Gpu) -> Result<Result<(), String>, Error> {
             ..Compensation::new(&selection)
         };
         let (weights, hessian) = example();
-        let mender = hessian.map(|hessian| Mender::new(&hessian, options));
-        let Some(mender) = mender.transpose().map_err(failed)?.flatten() else {
+        let mender = hessian.and_then(|hessian| Mender::new(&hessian, options));
+        let Some(mender) = mender else {
             return Ok(Err("there is nothing to try it on".to_owned()));
         };
         let mender = Arc::new(mender);

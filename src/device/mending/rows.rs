@@ -210,20 +210,15 @@ impl<'a> RowMender<'a> {
         }
         let context = self.gpu.context();
         let _turn = context.turn();
-        let upload = |product: &Product| -> Result<ProductBuffers, Error> {
-            let vectors = product
-                .vectors()
-                .map_err(|error| context.failed(error.to_string()))?;
-            Ok(ProductBuffers {
-                diagonal: filled(context, "diagonal", &product.diagonal),
-                rank: vectors.len() / product.diagonal.len().max(1),
-                vectors: filled(context, "vectors", &vectors),
-                sign: product.sign,
-            })
+        let upload = |product: &Product| ProductBuffers {
+            diagonal: filled(context, "diagonal", &product.diagonal),
+            rank: product.rank,
+            vectors: filled(context, "vectors", &product.vectors),
+            sign: product.sign,
         };
         let uploaded = HessianBuffers {
-            product: upload(mender.product())?,
-            inverse: mender.inverse().map(upload).transpose()?,
+            product: upload(mender.product()),
+            inverse: mender.inverse().map(upload),
             ones: filled(
                 context,
                 "ones",

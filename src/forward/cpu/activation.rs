@@ -1,51 +1,47 @@
 //! The nonlinearity of feed-forward parts on the CPU.
 
-use candle_core::{Result, Tensor};
-use candle_nn::ops;
-
+use super::activations::Activations;
 use super::{exp, in_place};
+use crate::forward::error::Error;
 use crate::model::{Activation, Nonlinearity};
 
-/// `act(x)`, or `act(x) * up`. Both are fresh results of a matrix product: contiguous, from their first value on.
-pub(super) fn apply(of: Nonlinearity, x: Tensor, up: Option<Tensor>) -> Result<Tensor> {
-    let activation = of.activation;
-    match (activation, &up) {
-        (Activation::Silu, Some(up)) => {
-            in_place::change_by(&x, up, exp::silu_gate)?;
-            return Ok(x);
-        }
-        (Activation::ClampedSwiglu, Some(up)) => {
-            in_place::change_by(&x, up, clamped_swiglu)?;
-            return Ok(x);
-        }
-        _ => {}
-    }
-    let in_place = |function: &(dyn Fn(f32) -> f32 + Sync)| {
-        in_place::change(&x, |x| x.iter_mut().for_each(|x| *x = function(*x)))
+/// `act(x)`, or `act(x) * up`.
+pub(super) fn apply(
+    of: Nonlinearity,
+    mut x: Activations,
+    up: Option<Activations>,
+) -> Result<Activations, Error> {
+    let gate = match of.activation {
+        Activation::Silu => Some(exp::silu_gate as fn(&mut [f32], &[f32])),
+        Activation::ClampedSwiglu => Some(clamped_swiglu as fn(&mut [f32], &[f32])),
+        _ => None,
     };
-    let active = match activation {
-        Activation::Silu => ops::silu(&x)?,
-        Activation::Gelu => x.gelu_erf()?,
-        Activation::GeluTanh => x.gelu()?,
+    if let (Some(gate), Some(up)) = (gate, &up) {
+        in_place::change_by(&mut x, up, gate)?;
+        return Ok(x);
+    }
+    match of.activation {
+        Activation::Silu => in_place::change(&mut x, exp::silu),
+        Activation::GeluTanh => in_place::change(&mut x, exp::gelu_tanh),
         Activation::Xielu => {
             let [above, slope, below, edge] = of.numbers;
-            in_place(&|x: f32| match x > 0.0 {
+            each(&mut x, |x: f32| match x > 0.0 {
                 true => above * x * x + slope * x,
                 false => (x.min(edge).exp_m1() - x) * below + slope * x,
-            })?;
-            x
+            });
         }
-        _ => {
-            in_place(&elementwise(activation))?;
-            x
-        }
-    };
+        activation => each(&mut x, elementwise(activation)),
+    }
     if let Some(up) = up {
-        in_place::change_by(&active, &up, |active, up| {
-            active.iter_mut().zip(up).for_each(|(x, up)| *x *= up);
+        in_place::change_by(&mut x, &up, |x, up| {
+            x.iter_mut().zip(up).for_each(|(x, up)| *x *= up);
         })?;
     }
-    Ok(active)
+    Ok(x)
+}
+
+fn each(x: &mut Activations, function: impl Fn(f32) -> f32 + Sync) {
+    in_place::change(x, |x| x.iter_mut().for_each(|x| *x = function(*x)));
 }
 
 /// The gate of gpt-oss, times `up + 1`.
@@ -61,8 +57,8 @@ fn clamped_swiglu(gate: &mut [f32], up: &[f32]) {
 /// What becomes of each value; those above have code of their own.
 fn elementwise(activation: Activation) -> fn(f32) -> f32 {
     match activation {
-        Activation::Silu => |x| x / (1.0 + (-x).exp()),
-        Activation::Gelu | Activation::GeluTanh | Activation::Xielu | Activation::Identity => |x| x,
+        Activation::Silu | Activation::GeluTanh | Activation::Xielu | Activation::Identity => |x| x,
+        Activation::Gelu => |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
         Activation::Relu => |x| if x < 0.0 { 0.0 } else { x },
         Activation::ReluSquared => |x| if x < 0.0 { 0.0 } else { x * x },
         Activation::ClampedSwiglu | Activation::GeluSigmoid => |x| x / (1.0 + (-1.702 * x).exp()),

@@ -1,72 +1,111 @@
 //! Heads and causal attention on the CPU.
 
-use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Result, Tensor};
-use candle_nn::rotary_emb;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::exp;
+use super::activations::Activations;
 use super::weights::{CpuMatrix, CpuNorm};
+use super::{exp, in_place};
+use crate::forward::error::Error;
 use crate::model::{
-    Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections,
-    QueryTemperature, Reach, Rotary, SelfAttention,
+    Alibi, HeadCounts, HeadNorms, LatentWidths, Pairing, Projections, QueryTemperature, Reach,
+    Rotary, SelfAttention,
 };
+use crate::products::{Packed, With};
+use crate::simd::widest;
 
 /// Bytes that the attention scores of a chunk of queries may take.
 pub(super) const SCORES_BYTES: usize = 32 << 20;
 
-/// Cosines and sines of the angles by which heads turn, `[context, pairs]` each.
+/// Cosines and sines of the angles by which heads turn.
 pub(super) struct TurnTable {
     pairing: Pairing,
     /// For sequences of at most so many tokens, and for those that are longer.
-    tables: Vec<(usize, [Tensor; 2])>,
+    tables: Vec<(usize, Turns)>,
+}
+
+/// Of each token, cosines and sines of its pairs: `[tokens, pairs]` each.
+struct Turns {
+    pairs: usize,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
 }
 
 impl TurnTable {
-    pub(super) fn new(rotary: &Rotary, context: usize) -> Result<Self> {
+    pub(super) fn new(rotary: &Rotary, context: usize) -> Self {
         let tables = rotary.by_length(context).map(|(tokens, frequencies)| {
             let turns = Rotary::turns(frequencies, rotary.amplitude, tokens.min(context));
-            let table = |i: usize| {
-                let values: Vec<f32> = turns.iter().map(|turn| turn[i]).collect();
-                let pairs = frequencies.len();
-                Tensor::from_vec(values, (turns.len() / pairs, pairs), &Device::Cpu)
+            let (cosines, sines) = turns.iter().map(|&[cosine, sine]| (cosine, sine)).unzip();
+            let turns = Turns {
+                pairs: frequencies.len(),
+                cosines,
+                sines,
             };
-            Ok((tokens, [table(0)?, table(1)?]))
+            (tokens, turns)
         });
-        Ok(Self {
+        Self {
             pairing: rotary.pairing,
-            tables: tables.collect::<Result<_>>()?,
-        })
+            tables: tables.collect(),
+        }
     }
 
-    /// Turns the first features of every head, `[heads, tokens, features]`, by their position.
-    fn turn(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, tokens, features) = x.dims3()?;
+    /// Turns the first features of every head by the position of its token.
+    fn turn(&self, x: &mut Activations, head: usize) -> Result<(), Error> {
+        let (tokens, features) = (x.tokens(), x.features());
         let fits = |(longest, _): &&(usize, _)| tokens <= *longest;
-        let Some((_, [cos, sin])) = self.tables.iter().find(fits) else {
-            candle_core::bail!("a sequence of {tokens} tokens is longer than was announced");
+        let turns = self.tables.iter().find(fits).map(|(_, turns)| turns);
+        let turns = turns.filter(|turns| turns.cosines.len() >= tokens * turns.pairs);
+        let Some(turns) = turns.filter(|turns| 2 * turns.pairs <= head) else {
+            return Err(Error::Engine(format!(
+                "a sequence of {tokens} tokens, or a head of {head}, is longer than was announced"
+            )));
         };
-        let dims = 2 * cos.dim(1)?;
-        let turned = x.narrow(D::Minus1, 0, dims)?.contiguous()?.unsqueeze(0)?;
-        let turned = match self.pairing {
-            Pairing::Halves => rotary_emb::rope(&turned, cos, sin)?,
-            Pairing::Interleaved => rotary_emb::rope_i(&turned, cos, sin)?,
-        };
-        let turned = turned.squeeze(0)?;
-        if dims == features {
-            return Ok(turned);
-        }
-        let rest = x.narrow(D::Minus1, dims, features - dims)?;
-        Tensor::cat(&[&turned, &rest], D::Minus1)?.contiguous()
+        let pairs = turns.pairs;
+        let rows = x.values_mut().par_chunks_mut(features.max(1));
+        rows.enumerate().for_each(|(token, row)| {
+            let table = token * pairs..(token + 1) * pairs;
+            let angles = (&turns.cosines[table.clone()], &turns.sines[table]);
+            widest(
+                #[inline(always)]
+                || {
+                    for head in row.chunks_exact_mut(head) {
+                        turn_head(self.pairing, &mut head[..2 * pairs], angles);
+                    }
+                },
+            );
+        });
+        Ok(())
     }
 }
 
-/// Queries, keys and values of one sequence, each `[heads, tokens, features]`.
+#[inline(always)]
+fn turn_head(pairing: Pairing, head: &mut [f32], (cosines, sines): (&[f32], &[f32])) {
+    let angles = cosines.iter().zip(sines);
+    let turn = |a: &mut f32, b: &mut f32, (cosine, sine): (&f32, &f32)| {
+        (*a, *b) = (*a * cosine - *b * sine, *a * sine + *b * cosine);
+    };
+    match pairing {
+        Pairing::Halves => {
+            let (first, second) = head.split_at_mut(cosines.len());
+            let pairs = first.iter_mut().zip(second);
+            pairs
+                .zip(angles)
+                .for_each(|((a, b), angle)| turn(a, b, angle));
+        }
+        Pairing::Interleaved => {
+            let (pairs, _) = head.as_chunks_mut::<2>();
+            let pairs = pairs.iter_mut().zip(angles);
+            pairs.for_each(|([a, b], angle)| turn(a, b, angle));
+        }
+    }
+}
+
+/// Queries, keys and values of one sequence, each `[tokens, heads * features of a head]`.
 pub(crate) struct CpuHeads {
     counts: HeadCounts,
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    queries: Activations,
+    keys: Activations,
+    values: Activations,
 }
 
 impl CpuHeads {
@@ -74,46 +113,29 @@ impl CpuHeads {
     pub(super) fn of(
         counts: HeadCounts,
         projections: &Projections<CpuMatrix, CpuNorm>,
-        x: &Tensor,
-    ) -> Result<Self> {
-        let tokens = x.dim(0)?;
-        let by_head = |x: Tensor, heads| {
-            x.reshape((tokens, heads, counts.features))?
-                .transpose(0, 1)?
-                .contiguous()
-        };
+        x: &Activations,
+    ) -> Result<Self, Error> {
         let [queries, keys, values] = match projections {
-            Projections::Separate([q, k, v]) => {
-                let (q, k, v) = (q.apply(x)?, k.apply(x)?, v.apply(x)?);
-                [
-                    by_head(q, counts.queries)?,
-                    by_head(k, counts.keys)?,
-                    by_head(v, counts.keys)?,
-                ]
-            }
+            Projections::Separate([q, k, v]) => [q.apply(x)?, k.apply(x)?, v.apply(x)?],
             Projections::Interleaved(all) => {
-                let shape = (tokens, counts.queries, 3 * counts.features);
-                let all = all.apply(x)?.reshape(shape)?;
-                let part = |i| {
-                    all.narrow(2, i * counts.features, counts.features)?
-                        .transpose(0, 1)?
-                        .contiguous()
+                let all = all.apply(x)?;
+                let parts = [0, 1, 2].map(|part| take(&all, counts.features, part, 3));
+                let [queries, keys, values] = parts;
+                [queries?, keys?, values?]
+            }
+            Projections::Latent(_) => {
+                let reason = "latent projections have parts".to_owned();
+                return Err(Error::Engine(reason));
+            }
+            Projections::Grouped(layers) => {
+                let part = |part| -> Result<Activations, Error> {
+                    let groups = layers.iter().skip(part).step_by(3);
+                    let groups: Vec<_> = groups
+                        .map(|layer| layer.apply(x))
+                        .collect::<Result<_, _>>()?;
+                    Ok(Activations::concat(&groups))
                 };
                 [part(0)?, part(1)?, part(2)?]
-            }
-            Projections::Latent(_) => candle_core::bail!("latent projections have parts"),
-            Projections::Grouped(layers) => {
-                let part = |i, heads| {
-                    let groups = layers.iter().skip(i).step_by(3);
-                    let groups = groups.map(|layer| layer.apply(x));
-                    let all = Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 1)?;
-                    by_head(all, heads)
-                };
-                [
-                    part(0, counts.queries)?,
-                    part(1, counts.keys)?,
-                    part(2, counts.keys)?,
-                ]
             }
         };
         Ok(Self {
@@ -127,111 +149,130 @@ impl CpuHeads {
     /// The heads out of what latent projections made: of each, now first what turns.
     pub(super) fn of_latents(
         widths: LatentWidths,
-        queries: &Tensor,
-        rotated_key: &Tensor,
-        keys_and_values: &Tensor,
-    ) -> Result<Self> {
+        queries: &Activations,
+        rotated_key: &Activations,
+        keys_and_values: &Activations,
+    ) -> Result<Self, Error> {
         let LatentWidths {
             heads,
             rotated,
             plain,
             value,
         } = widths;
-        let tokens = queries.dim(0)?;
-        let by_head = |x: &Tensor, features| x.reshape((tokens, heads, features))?.transpose(0, 1);
-        let turning_first = |turning: &Tensor, rest: &Tensor| {
-            Tensor::cat(&[turning, rest], D::Minus1)?.contiguous()
-        };
-        let q = by_head(queries, plain + rotated)?;
-        let kv = by_head(keys_and_values, plain + value)?;
-        let shared = rotated_key
-            .unsqueeze(0)?
-            .broadcast_as((heads, tokens, rotated))?;
+        let features = rotated + plain;
+        let found = [queries, rotated_key, keys_and_values].map(Activations::features);
+        if found != [heads * features, rotated, heads * (plain + value)] {
+            return Err(Error::Engine(format!(
+                "latent projections of {found:?} features do not fit {heads} heads"
+            )));
+        }
+        let tokens = queries.tokens();
+        let (mut q, mut k) = (Vec::new(), Vec::new());
+        let mut v = Vec::with_capacity(tokens * heads * value);
+        q.reserve(tokens * heads * features);
+        k.reserve(tokens * heads * features);
+        let rows = (queries.values().chunks_exact(heads * features))
+            .zip(rotated_key.values().chunks_exact(rotated))
+            .zip(
+                keys_and_values
+                    .values()
+                    .chunks_exact(heads * (plain + value)),
+            );
+        for ((queries, rotated_key), keys_and_values) in rows {
+            for head in queries.chunks_exact(features) {
+                let (head, turning) = head.split_at(plain);
+                q.extend_from_slice(turning);
+                q.extend_from_slice(head);
+            }
+            for head in keys_and_values.chunks_exact(plain + value) {
+                let (key, value) = head.split_at(plain);
+                k.extend_from_slice(rotated_key);
+                k.extend_from_slice(key);
+                v.extend_from_slice(value);
+            }
+        }
         let counts = HeadCounts {
             queries: heads,
             keys: heads,
-            features: rotated + plain,
+            features,
         };
         Ok(Self {
             counts,
-            queries: turning_first(
-                &q.narrow(D::Minus1, plain, rotated)?,
-                &q.narrow(D::Minus1, 0, plain)?,
-            )?,
-            keys: turning_first(&shared, &kv.narrow(D::Minus1, 0, plain)?)?,
-            values: kv.narrow(D::Minus1, plain, value)?.contiguous()?,
+            queries: Activations::new(q, heads * features)?,
+            keys: Activations::new(k, heads * features)?,
+            values: Activations::new(v, heads * value)?,
         })
     }
 
     /// Brings every feature within `-clip ..= clip`.
-    pub(super) fn clip(&mut self, clip: f32) -> Result<()> {
+    pub(super) fn clip(&mut self, clip: f32) {
         for x in [&mut self.queries, &mut self.keys, &mut self.values] {
-            *x = x.clamp(-clip, clip)?;
+            in_place::change(x, |x| {
+                x.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
+            });
         }
-        Ok(())
     }
 
-    /// Normalises the queries and the keys.
-    pub(super) fn normalise(&mut self, norms: &HeadNorms<CpuNorm>) -> Result<()> {
+    /// Normalises the queries and the keys: a head, or all of them together, is as wide as their norm.
+    pub(super) fn normalise(&mut self, norms: &HeadNorms<CpuNorm>) -> Result<(), Error> {
         let [of_queries, of_keys] = &norms.norms;
-        for (norm, x) in [(of_queries, &mut self.queries), (of_keys, &mut self.keys)] {
-            *x = match norms.width {
-                NormedWidth::Head => norm.apply(x)?,
-                NormedWidth::AllHeads => {
-                    let (heads, tokens, features) = x.dims3()?;
-                    let rows = x.transpose(0, 1)?.contiguous()?;
-                    let rows = norm.apply(&rows.reshape((tokens, heads * features))?)?;
-                    let by_head = rows.reshape((tokens, heads, features))?;
-                    by_head.transpose(0, 1)?.contiguous()?
-                }
-            };
-        }
-        Ok(())
+        of_queries.normalise(&mut self.queries)?;
+        of_keys.normalise(&mut self.keys)
     }
 
     /// Turns queries and keys by their position.
-    pub(super) fn turn(&mut self, table: &TurnTable) -> Result<()> {
-        self.queries = table.turn(&self.queries)?;
-        self.keys = table.turn(&self.keys)?;
-        Ok(())
+    pub(super) fn turn(&mut self, table: &TurnTable) -> Result<(), Error> {
+        table.turn(&mut self.queries, self.counts.features)?;
+        table.turn(&mut self.keys, self.counts.features)
     }
 
-    /// Causal attention, `[tokens, query heads * features of a value]`; a chunk of queries at a time against the keys up to
-    /// its end. `alibi` is for heads that know their place by it.
-    pub(super) fn attend<L, N>(
-        self,
-        attention: &SelfAttention<L, N, Vec<f32>>,
+    /// Causal attention, `[tokens, query heads * features of a value]`. `alibi` is for heads that know their place by it.
+    pub(super) fn attend(
+        &self,
+        attention: &SelfAttention<CpuMatrix, CpuNorm, Vec<f32>>,
         alibi: Option<&Alibi>,
-    ) -> Result<Tensor> {
-        let &SelfAttention {
-            scale, soft_cap, ..
-        } = attention;
-        let Self {
-            counts,
-            queries,
-            keys: k,
-            values: v,
-        } = self;
-        let (heads, features) = (counts.queries, counts.features);
-        let tokens = queries.dim(1)?;
-        let value_features = v.dim(2)?;
-        let group = heads / counts.keys;
-        let queries = queries.reshape((counts.keys, group, tokens, features))?;
-        let chunk = (SCORES_BYTES / (4 * heads * tokens)).clamp(1, 128);
-        let mut chunks = Vec::new();
+    ) -> Result<Activations, Error> {
+        let keys = self.counts.keys;
+        let of_key = |key| self.attend_by(key, attention, alibi);
+        let found: Vec<_> = (0..keys)
+            .into_par_iter()
+            .map(of_key)
+            .collect::<Result<_, _>>()?;
+        Ok(Activations::concat(&found))
+    }
+
+    /// The same for the query heads of one key head; a chunk of queries at a time against the keys up to its end.
+    fn attend_by(
+        &self,
+        key: usize,
+        attention: &SelfAttention<CpuMatrix, CpuNorm, Vec<f32>>,
+        alibi: Option<&Alibi>,
+    ) -> Result<Activations, Error> {
+        let HeadCounts { features, .. } = self.counts;
+        let group = self.counts.queries / self.counts.keys;
+        let value_features = self.values.features() / self.counts.keys;
+        let (queries, keys) = (self.queries.matrix()?, self.keys.matrix()?);
+        let values = self.values.matrix()?;
+        let tokens = self.queries.tokens();
+        let chunk = (SCORES_BYTES / (4 * self.counts.queries * tokens.max(1))).clamp(1, 128);
+        let mut found = Activations::zeros(tokens, group * value_features);
+        let (mut scores, mut of_chunk) = (Vec::new(), Vec::new());
         for first in (0..tokens).step_by(chunk) {
             let rows = chunk.min(tokens - first);
             let start = attention.reach().first_seen(first);
-            let keys = first + rows - start;
-            let q = queries.narrow(2, first, rows)?.contiguous()?.reshape((
-                counts.keys,
-                group * rows,
-                features,
-            ))?;
-            let scores = q.matmul(&k.narrow(1, start, keys)?.t()?)?;
-            scores.inplace_op1(&CausalSoftmax {
-                scale,
-                soft_cap,
+            let seen = first + rows - start;
+            let part = |head: usize, features| head * features..(head + 1) * features;
+            let of_keys = keys.slice((start..start + seen, part(key, features)));
+            let of_keys = Packed::new(of_keys.transposed());
+            scores.resize(group * rows * seen, 0.0);
+            for (head, scores) in (key * group..).zip(scores.chunks_exact_mut(rows * seen)) {
+                let of_head = queries.slice((first..first + rows, part(head, features)));
+                of_keys.multiply_with(of_head, With::default(), scores)?;
+            }
+            CausalSoftmax {
+                scale: attention.scale,
+                soft_cap: attention.soft_cap,
+                head: key * group,
                 rows,
                 first: first - start,
                 start,
@@ -239,19 +280,30 @@ impl CpuHeads {
                 temperature: attention.temperature,
                 sinks: attention.sinks.as_deref(),
                 alibi,
-            })?;
-            let found = scores.matmul(&v.narrow(1, start, keys)?)?;
-            chunks.push(found.reshape((heads, rows, value_features))?);
+            }
+            .apply(&mut scores, seen);
+            let of_values = values.slice((start..start + seen, part(key, value_features)));
+            Packed::new(of_values).multiply(&scores, &mut of_chunk)?;
+            for (head, of_head) in of_chunk.chunks_exact(rows * value_features).enumerate() {
+                let of_rows = of_head.chunks_exact(value_features);
+                for (token, of_row) in (first..).zip(of_rows) {
+                    let place = (token * group + head) * value_features;
+                    found.values_mut()[place..place + value_features].copy_from_slice(of_row);
+                }
+            }
         }
-        let found = match chunks.len() {
-            1 => chunks.swap_remove(0),
-            _ => Tensor::cat(&chunks, 1)?,
-        };
-        found
-            .transpose(0, 1)?
-            .contiguous()?
-            .reshape((tokens, heads * value_features))
+        Ok(found)
     }
+}
+
+/// Every so many-th part of each row, from one on, each of so many features.
+fn take(x: &Activations, features: usize, part: usize, parts: usize) -> Result<Activations, Error> {
+    let mut values = Vec::with_capacity(x.values().len() / parts);
+    let all = x.values().chunks_exact(features.max(1));
+    all.skip(part)
+        .step_by(parts)
+        .for_each(|part| values.extend_from_slice(part));
+    Activations::new(values, x.features() / parts)
 }
 
 /// Softmax over the keys a query may see, in place; the others become 0.
@@ -261,6 +313,8 @@ impl CpuHeads {
 struct CausalSoftmax<'a> {
     scale: f32,
     soft_cap: Option<f32>,
+    /// The number of the first head.
+    head: usize,
     rows: usize,
     first: usize,
     start: usize,
@@ -286,49 +340,37 @@ impl CausalSoftmax<'_> {
             *score = *score * self.scale + bias * alibi.factor;
         }
     }
-}
 
-impl InplaceOp1 for CausalSoftmax<'_> {
-    fn name(&self) -> &'static str {
-        "causal-softmax"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let keys = layout.dims().last().copied().unwrap_or(1);
-        let CpuStorage::F32(scores) = storage else {
-            candle_core::bail!("attention scores are f32");
-        };
-        scores
-            .par_chunks_mut(keys)
-            .enumerate()
-            .for_each(|(row, scores)| {
-                let end = self.first + row % self.rows + 1;
-                let query = self.start + end - 1;
-                let start = self.reach.first_seen(query) - self.start;
-                let factor = self.temperature.map_or(1.0, |of| of.factor(query));
-                let scale = self.scale * factor;
-                scores[..start].fill(0.0);
-                scores[end..].fill(0.0);
-                let seen = &mut scores[start..end];
-                let (largest, sum) = match (self.alibi, self.soft_cap) {
-                    (Some(alibi), _) => {
-                        self.add_biases(alibi, row / self.rows, query, seen);
-                        exp::softmax(seen, 1.0)
-                    }
-                    (None, Some(cap)) => {
-                        exp::soft_cap(seen, scale, cap);
-                        exp::softmax(seen, 1.0)
-                    }
-                    (None, None) => exp::softmax(seen, scale),
-                };
-                if let Some(sinks) = self.sinks {
-                    // Its share goes nowhere.
-                    let sink = f64::from(sinks[row / self.rows] - largest).exp();
-                    let sum = f64::from(sum);
-                    let rest = (sum / (sum + sink)) as f32;
-                    seen.iter_mut().for_each(|share| *share *= rest);
+    /// Over the scores of queries, each with so many keys.
+    fn apply(&self, scores: &mut [f32], keys: usize) {
+        let rows = scores.par_chunks_mut(keys.max(1));
+        rows.enumerate().for_each(|(row, scores)| {
+            let end = self.first + row % self.rows + 1;
+            let query = self.start + end - 1;
+            let start = self.reach.first_seen(query) - self.start;
+            let factor = self.temperature.map_or(1.0, |of| of.factor(query));
+            let scale = self.scale * factor;
+            scores[..start].fill(0.0);
+            scores[end..].fill(0.0);
+            let seen = &mut scores[start..end];
+            let (largest, sum) = match (self.alibi, self.soft_cap) {
+                (Some(alibi), _) => {
+                    self.add_biases(alibi, self.head + row / self.rows, query, seen);
+                    exp::softmax(seen, 1.0)
                 }
-            });
-        Ok(())
+                (None, Some(cap)) => {
+                    exp::soft_cap(seen, scale, cap);
+                    exp::softmax(seen, 1.0)
+                }
+                (None, None) => exp::softmax(seen, scale),
+            };
+            if let Some(sinks) = self.sinks {
+                // Its share goes nowhere.
+                let sink = f64::from(sinks[self.head + row / self.rows] - largest).exp();
+                let sum = f64::from(sum);
+                let rest = (sum / (sum + sink)) as f32;
+                seen.iter_mut().for_each(|share| *share *= rest);
+            }
+        });
     }
 }

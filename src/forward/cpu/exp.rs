@@ -1,5 +1,7 @@
 //! Exponentials of whole rows, in lanes: the C library's, one at a time, took a sixth of the forward pass.
 
+use crate::simd::widest;
+
 /// Lanes of a sum; a multiple of every vector's.
 const LANES: usize = 16;
 
@@ -115,6 +117,26 @@ pub(super) fn soft_cap(xs: &mut [f32], scale: f32, cap: f32) {
         }
     }
     pulp::Arch::new().dispatch(Task(xs, scale, cap));
+}
+
+/// Replaces every `x` by `silu(x) = x / (1 + exp(-x))`.
+pub(super) fn silu(xs: &mut [f32]) {
+    widest(
+        #[inline(always)]
+        || xs.iter_mut().for_each(|x| *x /= 1.0 + exp(-*x)),
+    );
+}
+
+/// Replaces every `x` by `x / 2 (1 + tanh(z))` with `z = sqrt(2 / pi) (x + 0.044715 x^3)`, which is `x / (1 + exp(-2 z))`.
+pub(super) fn gelu_tanh(xs: &mut [f32]) {
+    const SCALE: f32 = 2.0 * 0.797_884_6;
+    widest(
+        #[inline(always)]
+        || {
+            let of = |x: f32| x / (1.0 + exp(-SCALE * (x + 0.044_715 * x * x * x)));
+            xs.iter_mut().for_each(|x| *x = of(*x));
+        },
+    );
 }
 
 /// Replaces every `gate` by `silu(gate) * up`, with `silu(x) = x / (1 + exp(-x))`.

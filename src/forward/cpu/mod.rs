@@ -1,6 +1,7 @@
-//! The forward pass on the CPU, in f32, by candle.
+//! The forward pass on the CPU, in f32.
 
 mod activation;
+mod activations;
 mod attention;
 mod exp;
 mod in_place;
@@ -9,20 +10,18 @@ mod rows;
 mod scan;
 mod weights;
 
-use candle_core::{Device, Tensor};
-use rayon::prelude::*;
-
 use super::engine::{
     BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 };
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
+use crate::cores::Cores;
 use crate::model::{
     Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, Nonlinearity, NormTensors,
     Position, Scan, Share,
 };
-use crate::products;
+use activations::Activations;
 use attention::{CpuHeads, TurnTable};
 pub(super) use peak::CpuProduct;
 use weights::{CpuMatrix, CpuNorm};
@@ -30,11 +29,11 @@ use weights::{CpuMatrix, CpuNorm};
 /// Bytes that the activations of all sequences in flight may take.
 const IN_FLIGHT_BYTES: usize = 192 << 20;
 
-/// candle on this machine's cores.
+/// This machine's cores.
 pub(super) struct CpuEngine<'a> {
     architecture: &'a Architecture,
     statistics: &'a [Statistic],
-    pool: rayon::ThreadPool,
+    cores: Cores,
     /// Of each of the architecture's rotary embeddings.
     turns: Vec<TurnTable>,
 }
@@ -53,17 +52,14 @@ impl<'a> CpuEngine<'a> {
         statistics: &'a [Statistic],
         threads: usize,
     ) -> Result<Self, Error> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|error| Error::Engine(error.to_string()))?;
         let rotaries = architecture.rotaries.iter();
-        let turns = rotaries.map(|rotary| TurnTable::new(rotary, context));
         Ok(Self {
             architecture,
             statistics,
-            pool,
-            turns: turns.collect::<Result<_, _>>().map_err(refused)?,
+            cores: Cores::new(threads)?,
+            turns: rotaries
+                .map(|rotary| TurnTable::new(rotary, context))
+                .collect(),
         })
     }
 
@@ -75,46 +71,35 @@ impl<'a> CpuEngine<'a> {
         }
     }
 
-    /// Has products stay on their core if there is a sequence for each.
-    fn spread(&self, sequences: usize) {
-        if sequences < self.pool.current_num_threads() {
-            products::share_out();
-        } else {
-            products::keep_on_one_core();
-        }
-    }
-
     /// A part of the head as a linear layer.
-    fn head(&self, part: &HeadPart) -> candle_core::Result<CpuMatrix> {
+    fn head(&self, part: &HeadPart) -> Result<CpuMatrix, Error> {
         let features = self.architecture.embedding_size;
-        CpuMatrix::of_head(part.rows.clone(), part.bias.clone(), features)
+        CpuMatrix::of_head(&part.rows, part.bias.clone(), features)
     }
 }
 
 impl Engine for CpuEngine<'_> {
-    type Tensor = Tensor;
+    type Tensor = Activations;
     type Heads = CpuHeads;
     type Matrix = CpuMatrix;
     type Norm = CpuNorm;
     type Sequence = CpuSequence;
 
     fn load_matrix(&self, weights: &WeightReader<'_>, linear: &Linear) -> Result<CpuMatrix, Error> {
-        self.pool.install(|| {
+        self.cores.together(|| {
             let (weight, bias) = (weights.read_matrix(linear)?, weights.read_bias(linear)?);
-            CpuMatrix::new(weight, bias, linear).map_err(refused)
+            CpuMatrix::new(&weight, bias, linear)
         })
     }
 
     fn load_norm(&self, weights: &WeightReader<'_>, norm: &NormTensors) -> Result<CpuNorm, Error> {
-        self.pool.install(|| {
-            let (factors, summands) = weights.read_norm(norm)?;
-            CpuNorm::new(factors, summands, norm).map_err(refused)
-        })
+        let (factors, summands) = weights.read_norm(norm)?;
+        Ok(CpuNorm::new(factors, summands, norm))
     }
 
-    fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Tensor, Error> {
-        let shape = (tokens, rows.len() / tokens.max(1));
-        Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
+    fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Activations, Error> {
+        let features = rows.len() / tokens.max(1);
+        Activations::new(rows, features)
     }
 
     fn in_flight(&self, context: usize) -> usize {
@@ -126,117 +111,125 @@ impl Engine for CpuEngine<'_> {
         };
         let widest = self.architecture.blocks.iter().map(features).max();
         let activations = 4 * context * widest.unwrap_or(0);
-        (IN_FLIGHT_BYTES / (activations + attention::SCORES_BYTES))
-            .clamp(1, self.pool.current_num_threads())
+        (IN_FLIGHT_BYTES / (activations + attention::SCORES_BYTES)).clamp(1, self.cores.count())
     }
 
     fn run(
         &self,
         block: &LoadedBlock<Self>,
-        hidden: &mut [Tensor],
+        hidden: &mut [Activations],
         pass: BlockPass<Self>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let one = |x: &mut Tensor| {
+        self.cores.each(hidden.iter_mut().collect(), |x| {
             let mut sequence = CpuSequence {
                 observed: Vec::new(),
                 observes: pass.observes,
             };
             (pass.wiring)(self, &mut sequence, block, x)?;
             Ok(sequence.observed)
-        };
-        self.spread(hidden.len());
-        self.pool
-            .install(|| hidden.par_iter_mut().map(one).collect())
+        })
     }
 
-    fn copy(&self, x: &Tensor) -> Result<Tensor, Error> {
-        x.copy().map_err(refused)
+    fn copy(&self, x: &Activations) -> Result<Activations, Error> {
+        Ok(x.clone())
     }
 
-    fn norm(&self, _: &mut CpuSequence, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
-        norm.apply(x).map_err(refused)
+    fn norm(
+        &self,
+        _: &mut CpuSequence,
+        norm: &CpuNorm,
+        x: &Activations,
+    ) -> Result<Activations, Error> {
+        norm.apply(x)
     }
 
     fn product(
         &self,
         _: &mut CpuSequence,
         matrix: &CpuMatrix,
-        x: &Tensor,
-    ) -> Result<Tensor, Error> {
-        matrix.apply(x).map_err(refused)
+        x: &Activations,
+    ) -> Result<Activations, Error> {
+        matrix.apply(x)
     }
 
     fn add_product(
         &self,
         _: &mut CpuSequence,
         matrix: &CpuMatrix,
-        x: &Tensor,
-        sum: &mut Tensor,
+        x: &Activations,
+        sum: &mut Activations,
     ) -> Result<(), Error> {
-        let product = matrix.apply(x).map_err(refused)?;
-        in_place::add(sum, &product).map_err(refused)
+        matrix.add(x, sum)
     }
 
-    fn scaled(&self, _: &mut CpuSequence, x: &Tensor, scale: f32) -> Result<Tensor, Error> {
-        x.affine(f64::from(scale), 0.0).map_err(refused)
+    fn scaled(
+        &self,
+        _: &mut CpuSequence,
+        x: &Activations,
+        scale: f32,
+    ) -> Result<Activations, Error> {
+        let mut scaled = x.clone();
+        in_place::change(&mut scaled, |x| x.iter_mut().for_each(|x| *x *= scale));
+        Ok(scaled)
     }
 
-    fn norm_parts(&self, _: &mut CpuSequence, norm: &CpuNorm, x: Tensor) -> Result<Tensor, Error> {
-        norm.apply_to_parts(&x).map_err(refused)
+    fn norm_parts(
+        &self,
+        _: &mut CpuSequence,
+        norm: &CpuNorm,
+        mut x: Activations,
+    ) -> Result<Activations, Error> {
+        norm.normalise(&mut x)?;
+        Ok(x)
     }
 
     fn convolve(
         &self,
         _: &mut CpuSequence,
         convolution: &Convolved<'_>,
-        x: &Tensor,
-    ) -> Result<Tensor, Error> {
-        let mut y = Vec::new();
-        with_slice(x, |x| y = scan::convolve(convolution, x))?;
-        Tensor::from_vec(y, x.dims(), &Device::Cpu).map_err(refused)
+        x: &Activations,
+    ) -> Result<Activations, Error> {
+        Activations::new(scan::convolve(convolution, x.values()), x.features())
     }
 
-    fn scan(&self, _: &mut CpuSequence, scan: &Scan, inputs: &[&Tensor]) -> Result<Tensor, Error> {
-        let values = |x: &&Tensor| -> Result<Vec<f32>, Error> {
-            let mut values = Vec::new();
-            with_slice(x, |x| values = x.to_vec())?;
-            Ok(values)
-        };
-        let values: Vec<_> = inputs.iter().map(values).collect::<Result<_, _>>()?;
-        let features = scan.sizes.output();
-        let y = scan::scan(scan, &values);
-        let shape = (y.len() / features, features);
-        Tensor::from_vec(y, shape, &Device::Cpu).map_err(refused)
+    fn scan(
+        &self,
+        _: &mut CpuSequence,
+        scan: &Scan,
+        inputs: &[&Activations],
+    ) -> Result<Activations, Error> {
+        let values: Vec<&[f32]> = inputs.iter().map(|x| x.values()).collect();
+        Activations::new(scan::scan(scan, &values), scan.sizes.output())
     }
 
     fn heads_of_latents(
         &self,
         _: &mut CpuSequence,
         widths: LatentWidths,
-        queries: &Tensor,
-        rotated_key: &Tensor,
-        keys_and_values: &Tensor,
+        queries: &Activations,
+        rotated_key: &Activations,
+        keys_and_values: &Activations,
     ) -> Result<CpuHeads, Error> {
-        CpuHeads::of_latents(widths, queries, rotated_key, keys_and_values).map_err(refused)
+        CpuHeads::of_latents(widths, queries, rotated_key, keys_and_values)
     }
 
     fn add_scaled(
         &self,
         _: &mut CpuSequence,
-        x: &Tensor,
+        x: &Activations,
         scale: f32,
-        sum: &mut Tensor,
+        sum: &mut Activations,
     ) -> Result<(), Error> {
-        in_place::add_scaled(sum, scale, x).map_err(refused)
+        in_place::add_scaled(sum, scale, x)
     }
 
     fn heads(
         &self,
         _: &mut CpuSequence,
         attention: &LoadedAttention<Self>,
-        x: &Tensor,
+        x: &Activations,
     ) -> Result<CpuHeads, Error> {
-        CpuHeads::of(attention.heads, &attention.projections, x).map_err(refused)
+        CpuHeads::of(attention.heads, &attention.projections, x)
     }
 
     fn clip_heads(
@@ -245,7 +238,8 @@ impl Engine for CpuEngine<'_> {
         clip: f32,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
-        heads.clip(clip).map_err(refused)
+        heads.clip(clip);
+        Ok(())
     }
 
     fn normalise_heads(
@@ -254,7 +248,7 @@ impl Engine for CpuEngine<'_> {
         norms: &HeadNorms<CpuNorm>,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
-        heads.normalise(norms).map_err(refused)
+        heads.normalise(norms)
     }
 
     fn turn_heads(
@@ -263,7 +257,7 @@ impl Engine for CpuEngine<'_> {
         rotary: usize,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
-        heads.turn(&self.turns[rotary]).map_err(refused)
+        heads.turn(&self.turns[rotary])
     }
 
     fn attend(
@@ -271,144 +265,117 @@ impl Engine for CpuEngine<'_> {
         _: &mut CpuSequence,
         attention: &LoadedAttention<Self>,
         heads: CpuHeads,
-    ) -> Result<Tensor, Error> {
+    ) -> Result<Activations, Error> {
         let alibi = self.architecture.alibi.as_ref();
         let alibi = alibi.filter(|_| attention.position == Position::Alibi);
-        heads.attend(attention, alibi).map_err(refused)
+        heads.attend(attention, alibi)
     }
 
     fn activate(
         &self,
         _: &mut CpuSequence,
         activation: Nonlinearity,
-        x: Tensor,
-        up: Option<Tensor>,
-    ) -> Result<Tensor, Error> {
-        activation::apply(activation, x, up).map_err(refused)
+        x: Activations,
+        up: Option<Activations>,
+    ) -> Result<Activations, Error> {
+        activation::apply(activation, x, up)
     }
 
-    fn observe(&self, sequence: &mut CpuSequence, x: &Tensor) -> Result<(), Error> {
-        let features = x.dim(1).map_err(refused)?;
+    fn observe(&self, sequence: &mut CpuSequence, x: &Activations) -> Result<(), Error> {
         for statistic in self.taken(sequence) {
-            let mut numbers = Ok(Vec::new());
-            with_slice(x, |x| numbers = statistic.of(x, features))?;
-            sequence.observed.extend(numbers.map_err(refused)?);
+            let numbers = statistic.of(x.values(), x.features())?;
+            sequence.observed.extend(numbers);
         }
         Ok(())
     }
 
     fn observe_nothing(&self, sequence: &mut CpuSequence, reader: &CpuMatrix) -> Result<(), Error> {
         for statistic in self.taken(sequence) {
-            let nothing = statistic.of(&[], reader.in_features());
-            sequence.observed.extend(nothing.map_err(refused)?);
+            let nothing = statistic.of(&[], reader.in_features())?;
+            sequence.observed.extend(nothing);
         }
         Ok(())
     }
 
-    fn values(&self, _: &mut CpuSequence, x: &Tensor) -> Result<Vec<f32>, Error> {
-        let mut values = Vec::new();
-        with_slice(x, |x| values = x.to_vec())?;
-        Ok(values)
+    fn values(&self, _: &mut CpuSequence, x: &Activations) -> Result<Vec<f32>, Error> {
+        Ok(x.values().to_vec())
     }
 
-    fn gather(&self, _: &mut CpuSequence, x: &Tensor, share: &Share) -> Result<Tensor, Error> {
-        let features = x.dim(1).map_err(refused)?;
-        let mut rows = Vec::new();
-        with_slice(x, |x| rows = rows::gather(x, features, share))?;
-        let shape = (share.tokens.len(), features);
-        Tensor::from_vec(rows, shape, &Device::Cpu).map_err(refused)
+    fn gather(
+        &self,
+        _: &mut CpuSequence,
+        x: &Activations,
+        share: &Share,
+    ) -> Result<Activations, Error> {
+        let features = x.features();
+        Activations::new(rows::gather(x.values(), features, share), features)
     }
 
     fn scatter(
         &self,
         _: &mut CpuSequence,
-        y: &Tensor,
+        y: &Activations,
         share: &Share,
-        sum: &mut Tensor,
+        sum: &mut Activations,
     ) -> Result<(), Error> {
-        let to = rows::Scatter { share };
-        sum.inplace_op2(y, &to).map_err(refused)
+        rows::scatter(y.values(), y.features(), share, sum.values_mut());
+        Ok(())
     }
 
-    fn normalise(&self, norm: &CpuNorm, x: &Tensor) -> Result<Tensor, Error> {
-        self.pool.install(|| norm.apply(x)).map_err(refused)
+    fn normalise(&self, norm: &CpuNorm, x: &Activations) -> Result<Activations, Error> {
+        self.cores.together(|| norm.apply(x))
     }
 
-    fn project(&self, matrix: &CpuMatrix, x: &Tensor, sum: Tensor) -> Result<Tensor, Error> {
-        self.spread(1);
-        let projected = || matrix.apply(x).and_then(|y| &sum + y);
-        self.pool.install(projected).map_err(refused)
+    fn project(
+        &self,
+        matrix: &CpuMatrix,
+        x: &Activations,
+        mut sum: Activations,
+    ) -> Result<Activations, Error> {
+        self.cores.together(|| matrix.add(x, &mut sum))?;
+        Ok(sum)
     }
 
-    fn tokens(&self, x: &Tensor) -> Result<usize, Error> {
-        x.dim(0).map_err(refused)
+    fn tokens(&self, x: &Activations) -> Result<usize, Error> {
+        Ok(x.tokens())
     }
 
     fn partial_losses(
         &self,
         head: &HeadPart,
-        hidden: &[Tensor],
+        hidden: &[Activations],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
-        let rows = self.head(head).map_err(refused)?;
+        let rows = self.head(head)?;
         let count = head.rows.len() / self.architecture.embedding_size;
         let soft_cap = self.architecture.logit_soft_cap;
-        let of_sequence = |(hidden, next): (&Tensor, &&[u32])| {
-            let mut partials = Vec::with_capacity(next.len());
-            let mut capped = vec![0.0; if soft_cap.is_some() { count } else { 0 }];
-            with_slice(&rows.apply(hidden).map_err(refused)?, |logits| {
-                for (logits, &next) in logits.chunks_exact(count).zip(*next) {
-                    let logits = match soft_cap {
-                        Some(cap) => {
-                            capped.copy_from_slice(logits);
-                            exp::soft_cap(&mut capped, 1.0, cap);
-                            &capped
-                        }
-                        None => logits,
-                    };
-                    let (largest, sum) = exp::log_sum_exp(logits);
-                    let target = (next as usize).checked_sub(head.first);
-                    partials.push(PartialLoss {
-                        largest,
-                        sum,
-                        target: target.and_then(|row| logits.get(row)).map_or(0.0, |&l| l),
-                    });
+        let of_sequence = |(hidden, next): (&Activations, &&[u32])| {
+            let mut logits = rows.apply(hidden)?;
+            let tokens = logits.values_mut().chunks_exact_mut(count);
+            let of_token = |(logits, &next): (&mut [f32], &u32)| {
+                if let Some(cap) = soft_cap {
+                    exp::soft_cap(logits, 1.0, cap);
                 }
-            })?;
-            Ok(partials)
+                let (largest, sum) = exp::log_sum_exp(logits);
+                let target = (next as usize).checked_sub(head.first);
+                PartialLoss {
+                    largest,
+                    sum,
+                    target: target.and_then(|row| logits.get(row)).map_or(0.0, |&l| l),
+                }
+            };
+            Ok(tokens.zip(*next).map(of_token).collect())
         };
-        self.spread(hidden.len());
-        self.pool
-            .install(|| hidden.par_iter().zip(next).map(of_sequence).collect())
+        self.cores
+            .each(hidden.iter().zip(next).collect(), of_sequence)
     }
 
-    fn logits(&self, head: &HeadPart, hidden: &Tensor) -> Result<Vec<f32>, Error> {
-        self.spread(1);
-        let rows = self.head(head).map_err(refused)?;
-        let logits = rows.apply(hidden).map_err(refused)?;
-        let mut all = Vec::new();
-        with_slice(&logits, |logits| all = logits.to_vec())?;
+    fn logits(&self, head: &HeadPart, hidden: &Activations) -> Result<Vec<f32>, Error> {
+        let rows = self.head(head)?;
+        let mut logits = self.cores.together(|| rows.apply(hidden))?;
         if let Some(cap) = self.architecture.logit_soft_cap {
-            exp::soft_cap(&mut all, 1.0, cap);
+            in_place::change(&mut logits, |logits| exp::soft_cap(logits, 1.0, cap));
         }
-        Ok(all)
+        Ok(logits.values().to_vec())
     }
-}
-
-/// An error of candle as ours.
-fn refused(error: candle_core::Error) -> Error {
-    Error::Engine(error.to_string())
-}
-
-/// Lends the values of a contiguous tensor, without a copy.
-fn with_slice(x: &Tensor, with: impl FnOnce(&[f32])) -> Result<(), Error> {
-    let (storage, layout) = x.storage_and_layout();
-    let candle_core::Storage::Cpu(storage) = &*storage else {
-        return Err(Error::Engine("a tensor is not on the CPU".to_owned()));
-    };
-    let (first, end) = layout
-        .contiguous_offsets()
-        .ok_or_else(|| Error::Engine("a tensor is not contiguous".to_owned()))?;
-    with(&storage.as_slice::<f32>().map_err(refused)?[first..end]);
-    Ok(())
 }

@@ -3,50 +3,42 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Error, Result, Tensor};
-use rayon::prelude::*;
-
+use super::activations::Activations;
 use super::weights::CpuMatrix;
+use crate::cores::Cores;
+use crate::forward::error::Error;
 
-/// One matrix, and rows for each thread.
+/// One matrix, and rows for each core.
 pub(crate) struct CpuProduct {
-    pool: rayon::ThreadPool,
+    cores: Cores,
     matrix: CpuMatrix,
-    rows: Vec<Tensor>,
+    rows: Vec<Activations>,
 }
 
 impl CpuProduct {
     /// `size` rows, shared out, times a matrix of `size` by `size`.
-    pub(crate) fn new(size: usize, threads: usize) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(Error::wrap)?;
+    pub(crate) fn new(size: usize, threads: usize) -> Result<Self, Error> {
         let share = size.div_ceil(threads);
-        let firsts: Vec<usize> = (0..size).step_by(share).collect();
-        let rows = firsts.into_iter().map(|first| {
+        let firsts = (0..size).step_by(share);
+        let rows = firsts.map(|first| {
             let count = share.min(size - first);
-            Tensor::ones((count, size), DType::F32, &Device::Cpu)
+            Activations::new(vec![1.0; count * size], size)
         });
         Ok(Self {
-            pool,
-            matrix: CpuMatrix::of_head(vec![1.0; size * size], None, size)?,
-            rows: rows.collect::<Result<_>>()?,
+            cores: Cores::new(threads)?,
+            matrix: CpuMatrix::of_head(&vec![1.0; size * size], None, size)?,
+            rows: rows.collect::<Result<_, _>>()?,
         })
     }
 
     /// How long so many products take.
-    pub(crate) fn run(&self, repetitions: u32) -> Result<Duration> {
-        // Each thread has products of its own.
-        gemm::set_threading_threshold(usize::MAX);
+    pub(crate) fn run(&self, repetitions: u32) -> Result<Duration, Error> {
         let start = Instant::now();
-        self.pool.install(|| {
-            self.rows.par_iter().try_for_each(|rows| {
-                for _ in 0..repetitions {
-                    black_box(self.matrix.apply(black_box(rows))?);
-                }
-                Result::Ok(())
-            })
+        self.cores.each(self.rows.iter().collect(), |rows| {
+            for _ in 0..repetitions {
+                black_box(self.matrix.apply(black_box(rows))?);
+            }
+            Ok::<_, Error>(())
         })?;
         Ok(start.elapsed())
     }

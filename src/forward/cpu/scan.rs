@@ -31,7 +31,7 @@ pub(super) fn convolve(convolution: &Convolved<'_>, x: &[f32]) -> Vec<f32> {
 }
 
 /// What comes out of a scan, `[tokens, features]`, of inputs that are each `[tokens, features]`.
-pub(super) fn scan(scan: &Scan, inputs: &[Vec<f32>]) -> Vec<f32> {
+pub(super) fn scan(scan: &Scan, inputs: &[&[f32]]) -> Vec<f32> {
     let features = scan.sizes.output();
     let of_heads: Vec<Vec<f32>> = match (scan.sizes, inputs) {
         (ScanSizes::StateSpace(sizes), [x, time_step, b, c]) => (0..sizes.heads)

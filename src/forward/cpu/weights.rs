@@ -1,58 +1,70 @@
-//! Linear layers and norms as candle's tensors, in f32.
+//! Linear layers and norms on the CPU, in f32.
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::ops;
-
+use super::activations::Activations;
 use super::in_place;
+use crate::forward::error::Error;
 use crate::model::{Linear, NormKind, NormTensors};
+use crate::products::{self, Packed, With};
+use crate::simd::widest;
 
-/// A linear layer: `x W^T + b`.
+/// A linear layer: `(x W^T + b) scale`.
 pub(crate) struct CpuMatrix {
-    /// `[out_features, in_features]`.
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weight: Packed,
+    /// Scaled.
+    bias: Option<Vec<f32>>,
     scale: f32,
 }
 
 impl CpuMatrix {
-    pub(super) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, linear: &Linear) -> Result<Self> {
-        let shape = (linear.out_features, linear.in_features);
-        let bias = bias.map(|bias| Tensor::from_vec(bias, linear.out_features, &Device::Cpu));
-        Ok(Self {
-            weight: Tensor::from_vec(weight, shape, &Device::Cpu)?,
-            bias: bias.transpose()?,
-            scale: linear.scale,
-        })
+    /// Of `[out_features, in_features]`.
+    pub(super) fn new(
+        weight: &[f32],
+        bias: Option<Vec<f32>>,
+        linear: &Linear,
+    ) -> Result<Self, Error> {
+        let mut matrix = Self::of_head(weight, bias, linear.in_features)?;
+        matrix.scale = linear.scale;
+        let bias = matrix.bias.iter_mut().flatten();
+        bias.for_each(|bias| *bias *= linear.scale);
+        Ok(matrix)
     }
 
     pub(super) fn in_features(&self) -> usize {
-        self.weight.dims()[1]
+        self.weight.inner()
     }
 
     /// Rows of the head.
     pub(super) fn of_head(
-        rows: Vec<f32>,
+        rows: &[f32],
         bias: Option<Vec<f32>>,
         in_features: usize,
-    ) -> Result<Self> {
-        let count = rows.len() / in_features;
-        let bias = bias.map(|bias| Tensor::from_vec(bias, count, &Device::Cpu));
+    ) -> Result<Self, Error> {
         Ok(Self {
-            weight: Tensor::from_vec(rows, (count, in_features), &Device::Cpu)?,
-            bias: bias.transpose()?,
+            weight: Packed::new(products::rows(rows, in_features)?.transposed()),
+            bias,
             scale: 1.0,
         })
     }
 
-    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
-        if let Some(bias) = &self.bias {
-            in_place::add_to_rows(&y, bias)?;
-        }
-        if self.scale != 1.0 {
-            in_place::change(&y, |y| y.iter_mut().for_each(|y| *y *= self.scale))?;
-        }
+    pub(super) fn apply(&self, x: &Activations) -> Result<Activations, Error> {
+        let mut y = Activations::zeros(x.tokens(), self.weight.columns());
+        self.multiply(x, false, &mut y)?;
         Ok(y)
+    }
+
+    /// Adds what comes out to `sum`.
+    pub(super) fn add(&self, x: &Activations, sum: &mut Activations) -> Result<(), Error> {
+        self.multiply(x, true, sum)
+    }
+
+    fn multiply(&self, x: &Activations, adds: bool, into: &mut Activations) -> Result<(), Error> {
+        let with = With {
+            scale: Some(self.scale),
+            bias: self.bias.as_deref(),
+            adds,
+        };
+        let x = x.matrix()?;
+        Ok(self.weight.multiply_with(x, with, into.values_mut())?)
     }
 }
 
@@ -60,70 +72,85 @@ impl CpuMatrix {
 pub(crate) struct CpuNorm {
     kind: NormKind,
     features: usize,
-    weight: Tensor,
-    bias: Option<Tensor>,
+    /// `[heads, features]`.
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
     epsilon: f32,
 }
 
 impl CpuNorm {
-    pub(super) fn new(
-        weight: Vec<f32>,
-        bias: Option<Vec<f32>>,
-        norm: &NormTensors,
-    ) -> Result<Self> {
-        // One list a head goes over `[heads, tokens, features]`.
-        let shape = match norm.heads {
-            1 => vec![norm.features],
-            heads => vec![heads, 1, norm.features],
-        };
-        let tensor = |values| Tensor::from_vec(values, shape.clone(), &Device::Cpu);
-        Ok(Self {
+    pub(super) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, norm: &NormTensors) -> Self {
+        Self {
             kind: norm.kind,
             features: norm.features,
-            weight: tensor(weight)?,
-            bias: bias.map(tensor).transpose()?,
+            weight,
+            bias,
             epsilon: norm.epsilon as f32,
-        })
-    }
-
-    /// The last dimension of `x`, normalised.
-    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        if self.weight.rank() > 1 {
-            return self.apply_by_head(x);
-        }
-        match (self.kind, &self.bias) {
-            (NormKind::Layer, Some(bias)) => ops::layer_norm(x, &self.weight, bias, self.epsilon),
-            _ => ops::rms_norm(x, &self.weight, self.epsilon),
         }
     }
 
-    /// Each part of a row, of as many features as this has, for itself.
-    pub(super) fn apply_to_parts(&self, x: &Tensor) -> Result<Tensor> {
-        let (tokens, all) = x.dims2()?;
-        let parts = x.reshape((tokens, all / self.features, self.features))?;
-        let parts = match self.weight.rank() {
-            1 => self.apply(&parts)?,
-            _ => {
-                let by_part = parts.transpose(0, 1)?.contiguous()?;
-                self.apply_by_head(&by_part)?
-                    .transpose(0, 1)?
-                    .contiguous()?
-            }
-        };
-        parts.reshape((tokens, all))
+    /// `x`, normalised.
+    pub(super) fn apply(&self, x: &Activations) -> Result<Activations, Error> {
+        let mut y = x.clone();
+        self.normalise(&mut y)?;
+        Ok(y)
     }
 
-    /// The same with factors for each head of `[heads, tokens, features]`.
-    fn apply_by_head(&self, x: &Tensor) -> Result<Tensor> {
-        let ones = Tensor::ones(self.features, DType::F32, &Device::Cpu)?;
-        let y = match self.kind {
-            NormKind::Layer => ops::layer_norm(x, &ones, &ones.zeros_like()?, self.epsilon)?,
-            NormKind::Rms => ops::rms_norm(x, &ones, self.epsilon)?,
-        };
-        let y = y.broadcast_mul(&self.weight)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
+    /// Normalises each part of a row, of as many features as this has, for itself: a row with one list of factors, or one of
+    /// its heads after the other with a list each.
+    pub(super) fn normalise(&self, x: &mut Activations) -> Result<(), Error> {
+        let lists = self.weight.len();
+        if self.features == 0 || !x.features().is_multiple_of(lists) {
+            return Err(Error::Engine(format!(
+                "a norm of {lists} factors does not fit rows of {}",
+                x.features()
+            )));
+        }
+        in_place::change_parts(x.values_mut(), lists, |x| {
+            widest(
+                #[inline(always)]
+                || {
+                    for heads in x.chunks_exact_mut(lists) {
+                        let lists = self.weight.chunks_exact(self.features);
+                        let mut summands = self.bias.as_deref().unwrap_or_default();
+                        for (x, factors) in heads.chunks_exact_mut(self.features).zip(lists) {
+                            let own;
+                            (own, summands) = summands.split_at(self.features.min(summands.len()));
+                            self.one(x, factors, own);
+                        }
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn one(&self, x: &mut [f32], factors: &[f32], summands: &[f32]) {
+        let count = x.len() as f32;
+        if self.kind == NormKind::Layer {
+            let mean = sum(x, |x| x) / count;
+            x.iter_mut().for_each(|x| *x -= mean);
+        }
+        let scale = 1.0 / (sum(x, |x| x * x) / count + self.epsilon).sqrt();
+        for (x, factor) in x.iter_mut().zip(factors) {
+            *x = *x * scale * factor;
+        }
+        for (x, summand) in x.iter_mut().zip(summands) {
+            *x += summand;
         }
     }
+}
+
+/// The sum of a function of all values, in sixteen partial sums whatever the machine's vectors.
+#[inline(always)]
+fn sum(x: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut lanes = [0.0_f32; 16];
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += of(x);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|&x| of(x)).sum::<f32>()
 }

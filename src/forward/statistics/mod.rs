@@ -10,6 +10,7 @@ mod sketch;
 mod tokens;
 
 use crate::model::{Architecture, DecoderBlock};
+use crate::products;
 
 /// A statistic of a layer's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Statistic {
     }
 
     /// Its numbers for one sequence, `[tokens, in_features]` row-major.
-    pub(super) fn of(self, x: &[f32], in_features: usize) -> candle_core::Result<Vec<f32>> {
+    pub(super) fn of(self, x: &[f32], in_features: usize) -> Result<Vec<f32>, products::Error> {
         match self {
             Self::ColumnNorms => Ok(column_norms::of(x, in_features)),
             Self::ColumnSums => Ok(column_sums::of(x, in_features)),

@@ -1,7 +1,6 @@
 //! The sketch `Y = X^T (X Omega)`: two thin products. `crate::sketch` says what it is for.
 
-use candle_core::{Device, Result, Tensor};
-
+use crate::products::{self, Error};
 use crate::sketch::omega;
 
 /// A row of numbers a feature.
@@ -10,14 +9,16 @@ pub(super) fn len(in_features: usize, rank: usize) -> usize {
 }
 
 /// Of one sequence, `[tokens, in_features]` row-major: `[in_features, rank]`.
-pub(super) fn of(x: &[f32], in_features: usize, rank: usize) -> Result<Vec<f32>> {
+pub(super) fn of(x: &[f32], in_features: usize, rank: usize) -> Result<Vec<f32>, Error> {
     if x.is_empty() {
         return Ok(vec![0.0; len(in_features, rank)]);
     }
-    let shape = (x.len() / in_features, in_features);
-    let x = Tensor::from_slice(x, shape, &Device::Cpu)?;
-    let omega = Tensor::from_vec(omega(in_features, rank), (in_features, rank), &Device::Cpu)?;
-    x.t()?.matmul(&x.matmul(&omega)?)?.flatten_all()?.to_vec1()
+    let omega = omega(in_features, rank);
+    let x = products::rows(x, in_features)?;
+    let (mut along, mut sketch) = (Vec::new(), Vec::new());
+    products::multiply(x, products::rows(&omega, rank)?, &mut along)?;
+    products::multiply(x.transposed(), products::rows(&along, rank)?, &mut sketch)?;
+    Ok(sketch)
 }
 
 #[cfg(test)]

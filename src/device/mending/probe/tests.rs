@@ -24,7 +24,7 @@ fn mender(selection: Selection, steps: usize) -> Arc<Mender> {
         ..Compensation::new(&selection)
     };
     let (_, hessian) = example();
-    Arc::new(Mender::new(&hessian.unwrap(), options).unwrap().unwrap())
+    Arc::new(Mender::new(&hessian.unwrap(), options).unwrap())
 }
 
 const HALF: Selection = Selection::Exact { sparsity: 0.5 };
@@ -46,7 +46,7 @@ fn mend_here(
     mask: &mut Mask,
 ) -> MendedRows {
     let mut choose =
-        |values: &[f32]| -> Result<Mask, CandleError> { Ok(mask_of(values, selection)) };
+        |values: &[f32]| -> Result<Mask, products::Error> { Ok(mask_of(values, selection)) };
     mender.mend(weights, mask, &mut choose).unwrap()
 }
 

@@ -1,0 +1,124 @@
+//! The cores that the forward pass and compensation work on: together on one task, or each on tasks of its own.
+//!
+//! Loops and products ask the pool that they run in how many threads there are. In a pool of one they stay on their core:
+//! cores that share a product wait for each other, so where there is a task for each, each has a pool of its own.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
+/// Threads, in one pool and in pools of one.
+pub(crate) struct Cores {
+    together: ThreadPool,
+    alone: Vec<ThreadPool>,
+}
+
+impl Cores {
+    /// So many.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub(crate) fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
+        let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build();
+        Ok(Self {
+            together: pool(threads)?,
+            alone: (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.alone.len()
+    }
+
+    /// Does one task on all of them.
+    pub(crate) fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.together.install(work)
+    }
+
+    /// Does every task: a core a task if there are enough of them, or all of the cores on all of the tasks. The results are in
+    /// the order of the tasks; after an error, no task is begun.
+    ///
+    /// # Errors
+    /// The first error that is met.
+    pub(crate) fn each<T: Send, R: Send, E: Send>(
+        &self,
+        tasks: Vec<T>,
+        work: impl Fn(T) -> Result<R, E> + Sync,
+    ) -> Result<Vec<R>, E> {
+        let count = tasks.len();
+        if count < self.count() {
+            return self.together(|| tasks.into_par_iter().map(&work).collect());
+        }
+        let tasks: Vec<Mutex<Option<T>>> = tasks.into_iter().map(|t| Mutex::new(Some(t))).collect();
+        let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+        let one_core = || {
+            let mut done = Vec::new();
+            while failed.load(Ordering::Relaxed) == usize::MAX {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(task) = tasks.get(index) else { break };
+                let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(task) = task {
+                    let result = work(task);
+                    if result.is_err() {
+                        failed.fetch_min(index, Ordering::Relaxed);
+                    }
+                    done.push((index, result));
+                }
+            }
+            done
+        };
+        let mut all = std::thread::scope(|scope| {
+            let one_core = &one_core;
+            let core = |pool| scope.spawn(move || ThreadPool::install(pool, one_core));
+            let threads: Vec<_> = self.alone.iter().map(core).collect();
+            let mut all = Vec::with_capacity(count);
+            for thread in threads {
+                all.extend(
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                );
+            }
+            all
+        });
+        all.sort_by_key(|&(index, _)| index);
+        all.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_their_tasks_however_many_cores_there_are() {
+        for threads in [1, 2, 3] {
+            let cores = Cores::new(threads).unwrap();
+            assert_eq!(cores.count(), threads);
+            for count in [0, 1, 2, 3, 50] {
+                let tasks: Vec<usize> = (0..count).collect();
+                let doubled = cores.each(tasks, |task| Ok::<_, ()>(2 * task)).unwrap();
+                assert!(doubled.into_iter().eq((0..count).map(|task| 2 * task)));
+            }
+        }
+    }
+
+    #[test]
+    fn where_there_is_a_task_for_each_core_none_shares_its_own() {
+        let cores = Cores::new(2).unwrap();
+        let threads = |_| Ok::<_, ()>(rayon::current_num_threads());
+        assert_eq!(cores.each(vec![(), ()], threads).unwrap(), [1, 1]);
+        assert_eq!(cores.each(vec![()], threads).unwrap(), [2]);
+        assert_eq!(cores.together(rayon::current_num_threads), 2);
+    }
+
+    #[test]
+    fn the_first_error_ends_it() {
+        let cores = Cores::new(2).unwrap();
+        let work = |task: usize| if task % 10 == 3 { Err(task) } else { Ok(task) };
+        assert!(cores.each((0..40).collect(), work).is_err());
+    }
+}

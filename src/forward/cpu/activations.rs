@@ -1,0 +1,109 @@
+//! What flows through the forward pass on the CPU.
+
+use crate::forward::error::Error;
+use crate::products::{self, Matrix};
+
+/// The activations of one sequence: `[tokens, features]` row-major, in f32.
+#[derive(Clone, Debug)]
+pub(crate) struct Activations {
+    values: Vec<f32>,
+    features: usize,
+}
+
+impl Activations {
+    /// Of values row by row.
+    ///
+    /// # Errors
+    /// No whole number of rows.
+    pub(super) fn new(values: Vec<f32>, features: usize) -> Result<Self, Error> {
+        match values.len().is_multiple_of(features.max(1)) {
+            true => Ok(Self { values, features }),
+            false => Err(Error::Engine(format!(
+                "{} activations are no rows of {features}",
+                values.len()
+            ))),
+        }
+    }
+
+    /// Zeros.
+    pub(super) fn zeros(tokens: usize, features: usize) -> Self {
+        Self {
+            values: vec![0.0; tokens * features],
+            features,
+        }
+    }
+
+    pub(super) fn features(&self) -> usize {
+        self.features
+    }
+
+    pub(super) fn tokens(&self) -> usize {
+        self.values.len() / self.features.max(1)
+    }
+
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// The values of another one at the same places.
+    ///
+    /// # Errors
+    /// It has another shape.
+    pub(super) fn beside<'a>(&mut self, other: &'a Self) -> Result<(&mut [f32], &'a [f32]), Error> {
+        let (own, others) = (
+            [self.tokens(), self.features],
+            [other.tokens(), other.features],
+        );
+        match own == others {
+            true => Ok((&mut self.values, &other.values)),
+            false => Err(Error::Engine(format!(
+                "activations of {own:?} and {others:?} do not go together"
+            ))),
+        }
+    }
+
+    /// To multiply.
+    pub(super) fn matrix(&self) -> Result<Matrix<'_>, Error> {
+        Ok(products::rows(&self.values, self.features)?)
+    }
+
+    /// Those of several, one beside the other in each row.
+    pub(super) fn concat(parts: &[Self]) -> Self {
+        let features = parts.iter().map(Self::features).sum();
+        let tokens = parts.first().map_or(0, Self::tokens);
+        let mut values = Vec::with_capacity(tokens * features);
+        for token in 0..tokens {
+            for part in parts {
+                let first = token * part.features;
+                values.extend_from_slice(&part.values[first..first + part.features]);
+            }
+        }
+        Self { values, features }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_differ_are_refused() {
+        assert!(Activations::new(vec![0.0; 5], 2).is_err());
+        let mut x = Activations::zeros(2, 3);
+        assert!(x.beside(&Activations::zeros(2, 3)).is_ok());
+        assert!(x.beside(&Activations::zeros(3, 2)).is_err());
+        assert!(x.beside(&Activations::zeros(1, 3)).is_err());
+    }
+
+    #[test]
+    fn parts_lie_beside_each_other_in_each_row() {
+        let part = |values: &[f32], features| Activations::new(values.to_vec(), features).unwrap();
+        let all = Activations::concat(&[part(&[1.0, 2.0], 1), part(&[3.0, 4.0, 5.0, 6.0], 2)]);
+        assert_eq!((all.tokens(), all.features()), (2, 3));
+        assert_eq!(all.values(), [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
+    }
+}
