@@ -3,6 +3,8 @@
 //! Each distinct input of its linear layers is observed as soon as it is there, in the order of
 //! [`DecoderBlock::inputs`].
 
+use std::cell::RefCell;
+
 use super::engine::{BlockPass, Engine, LoadedBlock};
 use super::error::Error;
 use super::experts;
@@ -17,19 +19,36 @@ pub(super) fn load<E: Engine>(
     weights: &WeightReader<'_>,
     block: &DecoderBlock,
 ) -> Result<LoadedBlock<E>, Error> {
+    let layers = layers(block)?;
+    let loaded = RefCell::new(engine.load_matrices(weights, &layers)?.into_iter());
+    let next = |_: &Linear| {
+        let next = loaded.borrow_mut().next();
+        next.ok_or_else(|| Error::Engine("a layer was not loaded".to_owned()))
+    };
     block.try_map(
-        |linear| engine.load_matrix(weights, linear),
+        next,
         |norm| engine.load_norm(weights, norm),
         |vector| weights.read(&vector.tensor),
     )
 }
 
+/// The linear layers of a block, in the order in which it is mapped.
+fn layers(block: &DecoderBlock) -> Result<Vec<Linear>, Error> {
+    let all = RefCell::new(Vec::new());
+    let see = |layer: &Linear| {
+        all.borrow_mut().push(layer.clone());
+        Ok::<_, Error>(())
+    };
+    block.try_map(see, |_| Ok(()), |_| Ok(()))?;
+    Ok(all.into_inner())
+}
+
 /// Tells the system that a block's weights will be read soon. Its norms are too short to matter.
 pub(super) fn will_load(weights: &WeightReader<'_>, block: &DecoderBlock) -> Result<(), Error> {
-    let linear = |linear: &Linear| weights.will_read(&linear.weight);
-    let nothing = block.try_map(linear, |_| Ok(()), |_| Ok(()))?;
-    drop(nothing);
-    Ok(())
+    let layers = layers(block)?;
+    layers
+        .iter()
+        .try_for_each(|layer| weights.will_read(&layer.weight))
 }
 
 /// Sequences through a block, with statistics of what comes by, or without.

@@ -97,6 +97,16 @@ pub(super) trait Engine: Sized {
         linear: &Linear,
     ) -> Result<Self::Matrix, Error>;
 
+    /// Brings those of all linear layers of a block, in their order.
+    fn load_matrices(
+        &self,
+        weights: &WeightReader<'_>,
+        layers: &[Linear],
+    ) -> Result<Vec<Self::Matrix>, Error> {
+        let load = |layer| self.load_matrix(weights, layer);
+        layers.iter().map(load).collect()
+    }
+
     /// Brings the weights of a norm to the device.
     fn load_norm(
         &self,
