@@ -54,7 +54,60 @@ impl Terminal {
     }
 }
 
-/// A line on stderr. That nobody reads it, as stderr is closed, is no reason to give up a run, as `eprintln!` does.
+/// A line on stderr, folded where a terminal is too narrow for it. That nobody reads it, as stderr is closed, is no reason to
+/// give up a run, as `eprintln!` does.
 pub(super) fn complain(line: impl std::fmt::Display) {
+    let line = line.to_string();
+    let line = match terminal_size::terminal_size_of(std::io::stderr()) {
+        Some((width, _)) => folded(&line, width.0.into()),
+        None => line,
+    };
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Lines that are too long, broken between words; what follows a label begins where its text does.
+fn folded(text: &str, width: usize) -> String {
+    let fold = |line: &str| {
+        let label = line.find("  ").filter(|&end| end < 10);
+        let indent = label.map_or(0, |end| {
+            line.len() - line[end..].trim_start_matches(' ').len()
+        });
+        let indent = " ".repeat(indent.min(width / 2));
+        let options = textwrap::Options::new(width)
+            .break_words(false)
+            .word_separator(textwrap::WordSeparator::AsciiSpace)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+            .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+            .subsequent_indent(&indent);
+        match textwrap::core::display_width(line) > width {
+            true => textwrap::fill(line, options),
+            false => line.to_owned(),
+        }
+    };
+    let lines: Vec<String> = text.split('\n').map(fold).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words_and_under_their_text() {
+        assert_eq!(
+            folded("norms   built-in text, 4,096 tokens in windows", 24),
+            "norms   built-in text,\n        4,096 tokens in\n        windows"
+        );
+        assert_eq!(folded("two words\nand more", 80), "two words\nand more");
+        // A path stays whole, to be copied; so does an option.
+        assert_eq!(
+            folded("see /a/very/long/path.txt or --no-card", 12),
+            "see\n/a/very/long/path.txt\nor --no-card"
+        );
+        // Colour takes no room.
+        assert_eq!(
+            folded("\x1b[33;1mwarning:\x1b[0m so", 11),
+            "\x1b[33;1mwarning:\x1b[0m so"
+        );
+    }
 }

@@ -4,8 +4,8 @@
 //! is a block in f32, and the hidden states of the sequences, [`HIDDEN_BYTES`] of them at a time. The head is read in
 //! pieces of the vocabulary, whose log-sum-exps are merged.
 //!
-//! The trait `Engine` is what a device has to do; `cpu` does it with candle, `gpu` with kernels of its own. `block.rs` puts a
-//! block together from it, `loss.rs` the head.
+//! The trait `Engine` is what a device has to do; `cpu` does it with loops and the library for products, `gpu` with kernels of
+//! its own. `block.rs` puts a block together from it, `loss.rs` the head.
 
 mod block;
 mod cpu;
