@@ -11,8 +11,14 @@ use crate::report::sweep::{SweepCell, SweepReport};
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 400;
 
-/// The most lines that can be told apart.
+/// Colours with their dashes.
 const LINES: usize = 8;
+
+/// How a line is drawn: its colour and dashes, and thinner once they are used up.
+fn look(line: usize) -> String {
+    let thin = if line >= LINES { " thin" } else { "" };
+    format!("c{}{thin}", line % LINES)
+}
 
 /// Whether cells of one rule have several ranks, so that a name has to say which.
 fn has_ranks(sweep: &SweepReport) -> bool {
@@ -111,7 +117,7 @@ fn plot(sweep: &SweepReport) -> String {
             .filter(|cell| series(cell, with_rank) == *name)
             .collect();
         of_line.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
-        let class = line % LINES;
+        let class = look(line);
         let place = |cell: &SweepCell| (x.at(cell.sparsity), y.at(cell.quality.perplexity.log10()));
         let path: String = (of_line
             .iter()
@@ -123,7 +129,7 @@ fn plot(sweep: &SweepReport) -> String {
             format!("{pen}{x:.1} {y:.1}")
         })
         .collect();
-        let _ = write!(svg, "<path class=\"line c{class}\" d=\"{path}\"/>");
+        let _ = write!(svg, "<path class=\"line {class}\" d=\"{path}\"/>");
         for cell in of_line {
             let (left, top) = place(cell);
             if let Some(error) = cell.quality.perplexity_standard_error {
@@ -132,14 +138,14 @@ fn plot(sweep: &SweepReport) -> String {
                     [perplexity - error, perplexity + error].map(|p| y.at(p.max(low).log10()));
                 let _ = write!(
                     svg,
-                    "<path class=\"line c{class}\" d=\"M{left:.1} {:.1}V{:.1}\"/>",
+                    "<path class=\"line {class}\" d=\"M{left:.1} {:.1}V{:.1}\"/>",
                     ends[0], ends[1]
                 );
             }
             if cell.rule == "pattern" {
                 let _ = write!(
                     svg,
-                    "<path class=\"dot c{class}\" d=\"M{left:.1} {:.1}l6 6l-6 6l-6-6z\"/>",
+                    "<path class=\"dot {class}\" d=\"M{left:.1} {:.1}l6 6l-6 6l-6-6z\"/>",
                     top - 6.0
                 );
                 // All of one pattern stand above each other.
@@ -156,7 +162,7 @@ fn plot(sweep: &SweepReport) -> String {
             } else {
                 let _ = write!(
                     svg,
-                    "<circle class=\"dot c{class}\" cx=\"{left:.1}\" cy=\"{top:.1}\" r=\"4\"/>"
+                    "<circle class=\"dot {class}\" cx=\"{left:.1}\" cy=\"{top:.1}\" r=\"4\"/>"
                 );
             }
         }
@@ -178,7 +184,7 @@ fn plot(sweep: &SweepReport) -> String {
         number(dense)
     );
     let classes: Vec<String> = (0..names.len())
-        .map(|line| format!("line c{}", line % LINES))
+        .map(|line| format!("line {}", look(line)))
         .collect();
     let mut marks: Vec<(&str, &str)> = (classes.iter().zip(&names))
         .map(|(class, name)| (class.as_str(), name.as_str()))
