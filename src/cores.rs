@@ -3,7 +3,7 @@
 //! Loops and products ask the pool that they run in how many threads there are. In a pool of one they stay on their core:
 //! cores that share a product wait for each other, so where there is a task for each, each has a pool of its own.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -21,10 +21,9 @@ impl Cores {
     /// # Errors
     /// The system has no more threads.
     pub(crate) fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
-        let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build();
         Ok(Self {
-            together: pool(threads)?,
-            alone: (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?,
+            together: ThreadPoolBuilder::new().num_threads(threads).build()?,
+            alone: (0..threads).map(|_| one()).collect::<Result<_, _>>()?,
         })
     }
 
@@ -52,21 +51,17 @@ impl Cores {
         if count < self.count() {
             return self.together(|| tasks.into_par_iter().map(&work).collect());
         }
-        let tasks: Vec<Mutex<Option<T>>> = tasks.into_iter().map(|t| Mutex::new(Some(t))).collect();
-        let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+        let tasks = Mutex::new(tasks.into_iter().enumerate());
+        let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let has_failed = AtomicBool::new(false);
         let one_core = || {
             let mut done = Vec::new();
-            while failed.load(Ordering::Relaxed) == usize::MAX {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(task) = tasks.get(index) else { break };
-                let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(task) = task {
-                    let result = work(task);
-                    if result.is_err() {
-                        failed.fetch_min(index, Ordering::Relaxed);
-                    }
-                    done.push((index, result));
-                }
+            while !has_failed.load(Ordering::Relaxed)
+                && let Some((index, task)) = next()
+            {
+                let result = work(task);
+                has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                done.push((index, result));
             }
             done
         };
@@ -87,6 +82,14 @@ impl Cores {
         all.sort_by_key(|&(index, _)| index);
         all.into_iter().map(|(_, result)| result).collect()
     }
+}
+
+/// A core for work that shares none of its products.
+///
+/// # Errors
+/// The system has no more threads.
+pub(crate) fn one() -> Result<ThreadPool, ThreadPoolBuildError> {
+    ThreadPoolBuilder::new().num_threads(1).build()
 }
 
 #[cfg(test)]
@@ -119,6 +122,6 @@ mod tests {
     fn the_first_error_ends_it() {
         let cores = Cores::new(2).unwrap();
         let work = |task: usize| if task % 10 == 3 { Err(task) } else { Ok(task) };
-        assert!(cores.each((0..40).collect(), work).is_err());
+        assert_eq!(cores.each((0..40).collect(), work), Err(3));
     }
 }

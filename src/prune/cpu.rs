@@ -14,6 +14,7 @@ use super::mend;
 use super::pieces::Piece;
 use super::shared_recipe::Mending;
 use super::single_writer::SingleWriter;
+use crate::cores;
 use crate::device::cpu;
 use crate::passes::fused::Scratch;
 use crate::plan::Plan;
@@ -72,7 +73,7 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut scratch = Scratch::default();
-                let mut work = || {
+                let work = || {
                     while !job.is_stopped()
                         && let Some(piece) =
                             job.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
@@ -82,25 +83,24 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
                         }
                     }
                 };
-                match products(job.plan) {
-                    Ok(Some(products)) => products.install(work),
-                    Ok(None) => work(),
-                    Err(error) => job.fail(error),
+                if let Err(error) = on_one_core(job.plan, work) {
+                    job.fail(error);
                 }
             });
         }
     });
 }
 
-/// Where a thread that mends does its work: in a pool of one, so that its products stay on its core. None in a run that mends
-/// nothing.
-pub(super) fn products(plan: &Plan) -> Result<Option<rayon::ThreadPool>, Error> {
+/// Does a thread's work; in a run that mends, on a core of its own, so that its products stay there.
+pub(super) fn on_one_core<R: Send>(
+    plan: &Plan,
+    work: impl FnOnce() -> R + Send,
+) -> Result<R, Error> {
     if plan.options().compensation.is_none() {
-        return Ok(None);
+        return Ok(work());
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    pool.map(Some)
-        .map_err(|error| Error::Mending(error.to_string()))
+    let core = cores::one().map_err(|error| Error::Mending(error.to_string()))?;
+    Ok(core.install(work))
 }
 
 impl<'a> Shared<'a> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::check;
 use super::chunk::Chunk;
-use super::cpu::{chunk_rows, products};
+use super::cpu::{chunk_rows, on_one_core};
 use super::error::Error;
 use super::matrix::Matrix;
 use super::mend;
@@ -194,19 +194,17 @@ impl<'a> PrunedWeights<'a> {
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let run = || -> Result<(), Error> {
             let mut chunk = Chunk::default();
-            let mut all = || loop {
-                let first = next.fetch_add(1, Ordering::Relaxed) * step;
-                if first >= rows || self.stop.is_requested() {
-                    return Ok(());
+            on_one_core(self.plan, || {
+                loop {
+                    let first = next.fetch_add(1, Ordering::Relaxed) * step;
+                    if first >= rows || self.stop.is_requested() {
+                        return Ok(());
+                    }
+                    let range = first..(first + step).min(rows);
+                    let result = work(range, &mut chunk)?;
+                    lock(&done).push((first, result));
                 }
-                let range = first..(first + step).min(rows);
-                let result = work(range, &mut chunk)?;
-                lock(&done).push((first, result));
-            };
-            match products(self.plan)? {
-                Some(products) => products.install(all),
-                None => all(),
-            }
+            })?
         };
         let threads = self.threads.min(chunks.max(1));
         let results: Vec<Result<(), Error>> = std::thread::scope(|scope| {

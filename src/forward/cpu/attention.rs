@@ -167,10 +167,8 @@ impl CpuHeads {
             )));
         }
         let tokens = queries.tokens();
-        let (mut q, mut k) = (Vec::new(), Vec::new());
-        let mut v = Vec::with_capacity(tokens * heads * value);
-        q.reserve(tokens * heads * features);
-        k.reserve(tokens * heads * features);
+        let room = |features| Vec::with_capacity(tokens * heads * features);
+        let (mut q, mut k, mut v) = (room(features), room(features), room(value));
         let rows = (queries.values().chunks_exact(heads * features))
             .zip(rotated_key.values().chunks_exact(rotated))
             .zip(
@@ -207,9 +205,7 @@ impl CpuHeads {
     /// Brings every feature within `-clip ..= clip`.
     pub(super) fn clip(&mut self, clip: f32) {
         for x in [&mut self.queries, &mut self.keys, &mut self.values] {
-            in_place::change(x, |x| {
-                x.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
-            });
+            in_place::change(x, |x| x.iter_mut().for_each(|x| *x = clipped(*x, clip)));
         }
     }
 
@@ -296,6 +292,16 @@ impl CpuHeads {
     }
 }
 
+/// Within `-clip ..= clip`; what is no number stays none. A limit below zero, which only a damaged configuration has, makes no
+/// sense, and no panic.
+fn clipped(x: f32, clip: f32) -> f32 {
+    match x {
+        x if x > clip => clip,
+        x if x < -clip => -clip,
+        x => x,
+    }
+}
+
 /// Every so many-th part of each row, from one on, each of so many features.
 fn take(x: &Activations, features: usize, part: usize, parts: usize) -> Result<Activations, Error> {
     let mut values = Vec::with_capacity(x.values().len() / parts);
@@ -372,5 +378,20 @@ impl CausalSoftmax<'_> {
                 seen.iter_mut().for_each(|share| *share *= rest);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_clipped_whatever_the_limit_of_a_configuration() {
+        assert_eq!(
+            [-3.0, -1.0, 2.0, 9.0].map(|x| clipped(x, 2.0)),
+            [-2.0, -1.0, 2.0, 2.0]
+        );
+        assert!(clipped(f32::NAN, 2.0).is_nan());
+        assert!(clipped(0.5, -1.0).is_finite());
     }
 }

@@ -102,9 +102,9 @@ impl Engine for CpuEngine<'_> {
         weights: &WeightReader<'_>,
         layers: &[Linear],
     ) -> Result<Vec<CpuMatrix>, Error> {
+        let load = |layer| self.load_matrix(weights, layer);
         let bytes_of = |layer: &Linear| 4 * layer.out_features * layer.in_features;
         if layers.iter().map(bytes_of).sum::<usize>() < SMALL_BLOCK_BYTES {
-            let load = |layer| self.load_matrix(weights, layer);
             return layers.iter().map(load).collect();
         }
         let mut loaded = Vec::with_capacity(layers.len());
@@ -117,7 +117,6 @@ impl Engine for CpuEngine<'_> {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (together, after) = rest.split_at(count);
-            let load = |layer| self.load_matrix(weights, layer);
             loaded.extend(self.cores.each(together.iter().collect(), load)?);
             rest = after;
         }

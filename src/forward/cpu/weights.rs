@@ -111,12 +111,8 @@ impl CpuNorm {
                 #[inline(always)]
                 || {
                     for heads in x.chunks_exact_mut(lists) {
-                        let lists = self.weight.chunks_exact(self.features);
-                        let mut summands = self.bias.as_deref().unwrap_or_default();
-                        for (x, factors) in heads.chunks_exact_mut(self.features).zip(lists) {
-                            let own;
-                            (own, summands) = summands.split_at(self.features.min(summands.len()));
-                            self.one(x, factors, own);
+                        for (list, x) in heads.chunks_exact_mut(self.features).enumerate() {
+                            self.one(x, list * self.features);
                         }
                     }
                 },
@@ -125,19 +121,22 @@ impl CpuNorm {
         Ok(())
     }
 
+    /// One part, by the factors from number `first` on.
     #[inline(always)]
-    fn one(&self, x: &mut [f32], factors: &[f32], summands: &[f32]) {
+    fn one(&self, x: &mut [f32], first: usize) {
         let count = x.len() as f32;
         if self.kind == NormKind::Layer {
             let mean = sum(x, |x| x) / count;
             x.iter_mut().for_each(|x| *x -= mean);
         }
         let scale = 1.0 / (sum(x, |x| x * x) / count + self.epsilon).sqrt();
-        for (x, factor) in x.iter_mut().zip(factors) {
+        for (x, factor) in x.iter_mut().zip(&self.weight[first..]) {
             *x = *x * scale * factor;
         }
-        for (x, summand) in x.iter_mut().zip(summands) {
-            *x += summand;
+        if let Some(summands) = &self.bias {
+            for (x, summand) in x.iter_mut().zip(&summands[first..]) {
+                *x += summand;
+            }
         }
     }
 }
