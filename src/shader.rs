@@ -94,12 +94,12 @@ pub(crate) use params;
 
 /// A [`Kernel`] of `shaders/FOLDER/NAME.wgsl`.
 macro_rules! kernel {
-    ($folder:literal / $name:literal, $block:ident, $summary:literal, [$($entry_point:literal: $workgroup_size:literal, $bindings:expr);+] $(, with $shared:literal)?) => {
+    ($folder:literal / $name:literal, $block:ident, $summary:literal, [$($entry_point:literal: $workgroup_size:literal, $bindings:expr);+] $(, with $($shared:literal),+)?) => {
         $crate::shader::Kernel {
             shader: $crate::shader::shader! {
                 name: $name,
                 summary: $summary,
-                files: [$(concat!("shared/", $shared),)? concat!($folder, "/", $name)],
+                files: [$($(concat!("shared/", $shared),)+)? concat!($folder, "/", $name)],
                 entry_points: [$($crate::shader::EntryPoint {
                     name: $entry_point,
                     bindings: &$bindings,

@@ -68,10 +68,11 @@ var<workgroup> key_tile: array<f32, 272>;
 var<workgroup> shares: array<f32, 272>;
 
 fn load(index: u32, token: u32, feature: u32, features: u32) -> f32 {
-    if token >= params.tokens || feature >= features {
-        return 0.0;
+    var value = 0.0;
+    if token < params.tokens && feature < features {
+        value = heads[index + token * params.token_stride + feature];
     }
-    return heads[index + token * params.token_stride + feature];
+    return value;
 }
 
 // x as the nearest bfloat16, ties to even.
@@ -82,26 +83,27 @@ fn as_bf16(x: f32) -> f32 {
 
 // A score with the bias of a head for a key that its query sees.
 fn biased(score: f32, head: u32, query: u32, key: u32) -> f32 {
+    // Of ALIBI_NONE.
+    var sum = score;
     if params.alibi == ALIBI_OF_DISTANCE {
-        return score - slopes[head] * f32(query - key) * params.alibi_factor;
-    }
-    if params.alibi == ALIBI_IN_BF16 {
+        sum = score - slopes[head] * f32(query - key) * params.alibi_factor;
+    } else if params.alibi == ALIBI_IN_BF16 {
         let slope = as_bf16(slopes[head]);
         let bias = as_bf16(slope * as_bf16(f32(key))) - as_bf16(slope * as_bf16(f32(query)));
-        return score + bias * params.alibi_factor;
+        sum = score + bias * params.alibi_factor;
     }
-    // ALIBI_NONE
-    return score;
+    return sum;
 }
 
 // Its own hyperbolic tangent, as some back ends' overflows.
 fn capped(score: f32) -> f32 {
-    if params.soft_cap == 0.0 {
-        return score;
+    var capped = score;
+    if params.soft_cap != 0.0 {
+        let z = score / params.soft_cap;
+        let e = exp(-2.0 * min(abs(z), 20.0));
+        capped = params.soft_cap * sign(z) * (1.0 - e) / (1.0 + e);
     }
-    let z = score / params.soft_cap;
-    let e = exp(-2.0 * min(abs(z), 20.0));
-    return params.soft_cap * sign(z) * (1.0 - e) / (1.0 + e);
+    return capped;
 }
 
 @compute @workgroup_size(256)
@@ -116,7 +118,9 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
     let first_key = params.first_key + key_head * params.key_stride;
     let first_value = params.first_value + key_head * params.value_stride;
 
-    var sums: array<f32, 16>;
+    // Slices of a value. The host sees to it that they are no more than SLICES.
+    let slices = (params.value_dim + TILE - 1u) / TILE;
+    var sums: array<f32, SLICES>;
     var largest = NOTHING;
     var total = 0.0;
     if params.has_sinks == 1u {
@@ -161,10 +165,7 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
         for (var i = 0u; i < TILE; i += 1u) {
             total += shares[row * STRIDE + i];
         }
-        for (var slice = 0u; slice < SLICES; slice += 1u) {
-            if slice * TILE >= params.value_dim {
-                break;
-            }
+        for (var slice = 0u; slice < slices; slice += 1u) {
             key_tile[row * STRIDE + lane] = load(first_value, keys + row, slice * TILE + lane, params.value_dim);
             workgroupBarrier();
             var sum = sums[slice] * kept;
@@ -179,7 +180,7 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
         return;
     }
     let features = params.value_dim;
-    for (var slice = 0u; slice < SLICES; slice += 1u) {
+    for (var slice = 0u; slice < slices; slice += 1u) {
         let feature = slice * TILE + lane;
         if feature < features {
             // found is [tokens, heads * value_dim].

@@ -5,7 +5,7 @@
 //
 // for each value head and token. An invocation a feature of a value, which goes from token to token.
 //
-// Needs: shared/softplus
+// Needs: shared/softplus, shared/four
 
 struct DeltaNet {
     tokens: u32,
@@ -26,8 +26,8 @@ struct DeltaNet {
 @group(0) @binding(2) var<storage, read> numbers: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// The most features of a key there is room for.
-const KEPT: u32 = 256u;
+// The most features of a key there is room for, by four.
+const KEPT: u32 = 64u;
 
 @compute @workgroup_size(64)
 fn delta_net(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -39,10 +39,10 @@ fn delta_net(@builtin(global_invocation_id) id: vec3<u32>) {
     let key_head = head / (params.value_heads / params.key_heads);
     let keys = params.key_heads * params.key_features;
     let stride = 2u * keys + values + 2u * params.value_heads;
-    let features = min(params.key_features, KEPT);
+    let features = min(params.key_features, 4u * KEPT);
     let scale = 1.0 / sqrt(f32(params.key_features));
     // This feature's column of the state.
-    var kept: array<f32, 256>;
+    var kept: array<vec4<f32>, KEPT>;
     for (var token = 0u; token < params.tokens; token += 1u) {
         let row = token * stride;
         let first_q = row + key_head * params.key_features;
@@ -54,21 +54,21 @@ fn delta_net(@builtin(global_invocation_id) id: vec3<u32>) {
         var q_squares = 0.0;
         var k_squares = 0.0;
         var remembered = 0.0;
-        for (var i = 0u; i < features; i += 1u) {
-            let q = inputs[first_q + i];
-            let k = inputs[first_k + i];
-            q_squares += q * q;
-            k_squares += k * k;
-            kept[i] *= faded;
-            remembered += kept[i] * k;
+        for (var i = 0u; i < features; i += 4u) {
+            let q = four_inputs(first_q + i, features - i);
+            let k = four_inputs(first_k + i, features - i);
+            q_squares += dot(q, q);
+            k_squares += dot(k, k);
+            kept[i / 4u] *= faded;
+            remembered += dot(kept[i / 4u], k);
         }
         let of_q = scale / sqrt(q_squares + 1e-6);
         let of_k = 1.0 / sqrt(k_squares + 1e-6);
         let news = (inputs[row + 2u * keys + id.x] - remembered * of_k) * write;
         var sum = 0.0;
-        for (var i = 0u; i < features; i += 1u) {
-            kept[i] += inputs[first_k + i] * of_k * news;
-            sum += kept[i] * inputs[first_q + i];
+        for (var i = 0u; i < features; i += 4u) {
+            kept[i / 4u] += four_inputs(first_k + i, features - i) * of_k * news;
+            sum += dot(kept[i / 4u], four_inputs(first_q + i, features - i));
         }
         y[token * values + id.x] = sum * of_q;
     }

@@ -4,7 +4,7 @@
 //
 // for each channel and token. An invocation a channel, which goes from token to token.
 //
-// Needs: shared/softplus
+// Needs: shared/softplus, shared/four
 
 struct StateSpace {
     tokens: u32,
@@ -28,8 +28,18 @@ struct StateSpace {
 @group(0) @binding(2) var<storage, read> numbers: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// The most states there is room for.
-const KEPT: u32 = 256u;
+// The most states there is room for, by four.
+const KEPT: u32 = 64u;
+
+// What four states, of which `left` are there, fade by: each by its own decay, if each has one.
+fn fading(head: u32, state: u32, left: u32, dt: f32) -> vec4<f32> {
+    var decays = vec4<f32>(numbers[head * params.decays]);
+    if params.decays > 1u {
+        let first = head * params.decays + state;
+        decays = first_of(vec4<f32>(numbers[first], numbers[first + 1u], numbers[first + 2u], numbers[first + 3u]), left);
+    }
+    return exp(decays * dt);
+}
 
 @compute @workgroup_size(64)
 fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -44,22 +54,20 @@ fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
     let stride = channels + params.heads + 2u * both;
     let bias = numbers[params.heads * params.decays + head];
     let skip = numbers[params.heads * params.decays + params.heads + head];
-    let states = min(params.states, KEPT);
-    var kept: array<f32, 256>;
+    let states = min(params.states, 4u * KEPT);
+    var kept: array<vec4<f32>, KEPT>;
     for (var token = 0u; token < params.tokens; token += 1u) {
         let row = token * stride;
         let x = inputs[row + channel];
         let dt = clamp(softplus(inputs[row + channels + head] + bias), params.least, params.most);
         let first_b = row + channels + params.heads + group * params.states;
-        var faded = exp(numbers[head * params.decays] * dt);
         var sum = 0.0;
-        for (var n = 0u; n < states; n += 1u) {
-            if params.decays > 1u {
-                faded = exp(numbers[head * params.decays + n] * dt);
-            }
-            let h = kept[n] * faded + dt * inputs[first_b + n] * x;
-            kept[n] = h;
-            sum += h * inputs[first_b + both + n];
+        for (var n = 0u; n < states; n += 4u) {
+            let b = four_inputs(first_b + n, states - n);
+            let c = four_inputs(first_b + both + n, states - n);
+            let h = kept[n / 4u] * fading(head, n, states - n, dt) + dt * x * b;
+            kept[n / 4u] = h;
+            sum += dot(h, c);
         }
         y[token * channels + channel] = sum + skip * x;
     }

@@ -48,25 +48,30 @@ var<workgroup> x_tile: array<vec4<f32>, 272>;
 var<workgroup> w_tile: array<vec4<f32>, 272>;
 
 fn sign_bit(index: u32) -> u32 {
+    var stored: u32;
     if params.dtype > F16 {
-        return weights[index] & 0x80000000u;
+        stored = weights[index];
+    } else {
+        stored = weights[index >> 1u] << (16u - (index & 1u) * 16u);
     }
-    return (weights[index >> 1u] << (16u - (index & 1u) * 16u)) & 0x80000000u;
+    return stored & 0x80000000u;
 }
 
 fn weight(column: u32, term: u32) -> f32 {
-    if column >= params.columns || term >= params.terms {
-        return 0.0;
+    var value = 0.0;
+    if column < params.columns && term < params.terms {
+        let index = column * params.w_row + term * params.w_term;
+        value = bitcast<f32>(magnitude_bits(index) | sign_bit(index));
     }
-    let index = column * params.w_row + term * params.w_term;
-    return bitcast<f32>(magnitude_bits(index) | sign_bit(index));
+    return value;
 }
 
 fn input(row: u32, term: u32) -> f32 {
-    if row >= params.rows || term >= params.terms {
-        return 0.0;
+    var value = 0.0;
+    if row < params.rows && term < params.terms {
+        value = x[row * params.x_row + term * params.x_term];
     }
-    return x[row * params.x_row + term * params.x_term];
+    return value;
 }
 
 fn store(row: u32, column: u32, value: f32) {

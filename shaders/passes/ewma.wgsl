@@ -56,12 +56,13 @@ fn batch_statistics(row: u32, first_block: u32, lane: u32) {
 
     let block_count = atomicLoad(&live_counts[slot]);
     let mean = fixed_mean(atomicLoad(&key_sums[slot]), max(block_count, 1u));
-    let centre = i32((mean + 64u) >> 7u);
+    let centre = (mean + 64u) >> 7u;
     var distance = 0u;
     for (var column = start + lane % BLOCK_LANES; column < end; column += BLOCK_LANES) {
         let key = order_key(row, column);
         if is_live(key) {
-            distance += u32(abs(i32(key >> 13u) - centre));
+            let log = key >> 13u;
+            distance += max(log, centre) - min(log, centre);
         }
     }
     atomicAdd(&distance_sums[slot], distance);
@@ -84,16 +85,17 @@ fn average_of_nothing() -> vec4<u32> {
 
 // The average after one more block.
 fn follow(average: vec4<u32>, here: vec4<u32>) -> vec4<u32> {
-    if here.x == 0u {
-        return average;
+    var after = average;
+    if here.x != 0u {
+        var mean = i32(here.y);
+        var deviation = i32(here.z);
+        if average.x != 0u {
+            mean = i32(average.y) + ((mean - i32(average.y)) >> params.gain_shift);
+            deviation = i32(average.z) + ((deviation - i32(average.z)) >> params.gain_shift);
+        }
+        after = vec4<u32>(1u, u32(mean), u32(deviation), reciprocal(deviation));
     }
-    var mean = i32(here.y);
-    var deviation = i32(here.z);
-    if average.x != 0u {
-        mean = i32(average.y) + ((mean - i32(average.y)) >> params.gain_shift);
-        deviation = i32(average.z) + ((deviation - i32(average.z)) >> params.gain_shift);
-    }
-    return vec4<u32>(1u, u32(mean), u32(deviation), reciprocal(deviation));
+    return after;
 }
 
 // The threshold keys of live scores whose logarithms, as the average was made of them, are given.
@@ -106,12 +108,12 @@ fn normalised(logs: vec4<u32>, average: vec4<u32>) -> vec4<u32> {
 }
 
 fn threshold_key(key: u32, average: vec4<u32>) -> u32 {
-    if is_live(key) {
-        return normalised(vec4<u32>(key >> 13u), average).x;
-    }
-    if key >= NON_FINITE {
-        return 65535u;
-    }
     // 0 for a weight that is zero, 1 for a score that is.
-    return min(key, 1u);
+    var threshold_key = min(key, 1u);
+    if is_live(key) {
+        threshold_key = normalised(vec4<u32>(key >> 13u), average).x;
+    } else if key >= NON_FINITE {
+        threshold_key = 65535u;
+    }
+    return threshold_key;
 }

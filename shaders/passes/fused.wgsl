@@ -12,11 +12,11 @@
 // Needs: passes/score, passes/ewma, passes/select, passes/row_logs/score, passes/row_logs/select, passes/row_logs/ewma
 
 fn key(row: u32, column: u32) -> u32 {
-    let key = order_key(row, column);
-    if params.key_bits == 32u {
-        return key;
+    var key = order_key(row, column);
+    if params.key_bits != 32u {
+        key = threshold_key(key, averages[row * params.blocks + (column >> params.block_shift)]);
     }
-    return threshold_key(key, averages[row * params.blocks + (column >> params.block_shift)]);
+    return key;
 }
 
 // For 256 invocations.

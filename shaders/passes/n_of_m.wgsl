@@ -13,28 +13,27 @@ fn word_of_groups(row: u32, word: u32) -> u32 {
         for (var column = 0u; column < 32u; column += 4u) {
             bits |= group_of_4(row, first + column) << column;
         }
-        return bits;
-    }
-    // M need not divide 32, so each weight counts for itself who in its group is ahead of it.
-    for (var bit = 0u; bit < 32u; bit += 1u) {
-        let column = first + bit;
-        if column >= params.in_features {
-            break;
+    } else {
+        for (var column = first; column < min(first + 32u, params.in_features); column += 1u) {
+            bits |= select(0u, 1u, goes_from_group(row, column)) << (column - first);
         }
-        let key = group_key(row, column);
-        let start = column - column % params.m;
-        let end = min(start + params.m, params.in_features);
-        var ahead = 0u;
-        for (var other = start; other < end; other += 1u) {
-            let other_key = group_key(row, other);
-            if other_key > key || (other_key == key && other < column) {
-                ahead += 1u;
-            }
-        }
-        let goes = (ahead >= params.n || key == 0u) && key != NON_FINITE;
-        bits |= select(0u, 1u, goes) << bit;
     }
     return bits;
+}
+
+// Whether a weight goes. M need not divide 32, so each weight counts for itself who in its group is ahead of it.
+fn goes_from_group(row: u32, column: u32) -> bool {
+    let key = group_key(row, column);
+    let start = column - column % params.m;
+    let end = min(start + params.m, params.in_features);
+    var ahead = 0u;
+    for (var other = start; other < end; other += 1u) {
+        let other_key = group_key(row, other);
+        if other_key > key || (other_key == key && other < column) {
+            ahead += 1u;
+        }
+    }
+    return (ahead >= params.n || key == 0u) && key != NON_FINITE;
 }
 
 // The group that 2:4 is made of. Every pair is compared once: either the right one is ahead, or the left.

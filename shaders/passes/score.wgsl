@@ -34,11 +34,12 @@ const LARGEST_CUBED: u32 = 0x43800000u;
 
 // What is multiplied: the magnitudes, or their cubes when params.cubed is 1. Of no meaning for what is not finite.
 fn values(magnitudes: vec4<u32>) -> vec4<f32> {
-    if params.cubed == 0u {
-        return bitcast<vec4<f32>>(magnitudes);
+    var values = bitcast<vec4<f32>>(magnitudes);
+    if params.cubed != 0u {
+        let limited = bitcast<vec4<f32>>(min(magnitudes, vec4<u32>(LARGEST_CUBED)));
+        values = flush(flush(limited * limited) * limited);
     }
-    let limited = bitcast<vec4<f32>>(min(magnitudes, vec4<u32>(LARGEST_CUBED)));
-    return flush(flush(limited * limited) * limited);
+    return values;
 }
 
 fn order_keys_of(magnitudes: vec4<u32>, multipliers: vec4<f32>) -> vec4<u32> {

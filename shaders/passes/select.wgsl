@@ -110,13 +110,10 @@ fn prune_smallest_k(row: u32, lane: u32) {
         let word = first + lane;
         var smaller_bits = 0u;
         var equal_bits = 0u;
-        for (var bit = 0u; bit < 32u; bit += 1u) {
-            let column = word * 32u + bit;
-            if column < params.in_features {
-                let own = key(row, column);
-                smaller_bits |= select(0u, 1u, own < threshold) << bit;
-                equal_bits |= select(0u, 1u, own == threshold) << bit;
-            }
+        for (var column = word * 32u; column < min(word * 32u + 32u, params.in_features); column += 1u) {
+            let own = key(row, column);
+            smaller_bits |= select(0u, 1u, own < threshold) << (column % 32u);
+            equal_bits |= select(0u, 1u, own == threshold) << (column % 32u);
         }
         let bits = smaller_bits | first_ties(equal_bits, ties - min(ties_before, ties), lane);
         ties_before += ties_of_all();
@@ -163,11 +160,8 @@ fn ties_of_all() -> u32 {
 // The mask of 32 columns, from word * 32 on, by params.below.
 fn word_below(row: u32, word: u32) -> u32 {
     var bits = 0u;
-    for (var bit = 0u; bit < 32u; bit += 1u) {
-        let column = word * 32u + bit;
-        if column < params.in_features {
-            bits |= select(0u, 1u, key(row, column) < params.below) << bit;
-        }
+    for (var column = word * 32u; column < min(word * 32u + 32u, params.in_features); column += 1u) {
+        bits |= select(0u, 1u, key(row, column) < params.below) << (column % 32u);
     }
     return bits;
 }

@@ -165,14 +165,14 @@ pub static KERNELS: &[Kernel] = &[
         StateSpaceParams,
         "the recurrence of Mamba 1 and 2",
         ["state_space": 64, [0, 1, 2, 3]],
-        with "softplus"
+        with "softplus", "four"
     ),
     kernel!(
         "forward" / "delta_net",
         DeltaNetParams,
         "the recurrence of gated delta nets",
         ["delta_net": 64, [0, 1, 2, 3]],
-        with "softplus"
+        with "softplus", "four"
     ),
     kernel!(
         "forward" / "activation",

@@ -181,6 +181,14 @@ impl<L, N, V> SelfAttention<L, N, V> {
 }
 
 impl<L, N, V> SelfAttention<L, N, V> {
+    /// Features of the widest of a head's query, key and value.
+    pub(crate) fn widest_head(&self) -> usize {
+        match &self.projections {
+            Projections::Latent(latent) => self.heads.features.max(latent.widths.value),
+            _ => self.heads.features,
+        }
+    }
+
     /// How far back queries see.
     pub(crate) fn reach(&self) -> Reach {
         Reach {
@@ -231,5 +239,46 @@ impl<L, N, V> SelfAttention<L, N, V> {
             gate: self.gate.as_ref().map(layer).transpose()?,
             output: layer(&self.output)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{LatentProjections, LatentQuery, LatentWidths};
+
+    /// Attention by latent projections, whose layers and norms do not matter.
+    fn latent(value: usize) -> SelfAttention<(), ()> {
+        let widths = LatentWidths {
+            heads: 4,
+            rotated: 64,
+            plain: 128,
+            value,
+        };
+        let projections = LatentProjections {
+            widths,
+            query: LatentQuery::Direct(()),
+            compression: (),
+            compression_norm: (),
+            rotated_key: (),
+            expansion: (),
+        };
+        let heads = HeadCounts {
+            queries: 4,
+            keys: 4,
+            features: 192,
+        };
+        SelfAttention::plain(
+            heads,
+            Projections::Latent(Box::new(projections)),
+            Position::None,
+            (),
+        )
+    }
+
+    #[test]
+    fn a_head_is_as_wide_as_the_widest_of_its_query_key_and_value() {
+        assert_eq!(latent(128).widest_head(), 192);
+        assert_eq!(latent(512).widest_head(), 512);
     }
 }

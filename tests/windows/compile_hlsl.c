@@ -66,7 +66,7 @@ int main(int count, char **arguments)
         }
         if (said) {
             warned += SUCCEEDED(result);
-            printf("%s\n", (const char *)ID3D10Blob_GetBufferPointer(said));
+            printf("%s:\n%s\n", arguments[i], (const char *)ID3D10Blob_GetBufferPointer(said));
             ID3D10Blob_Release(said);
         }
         if (code)

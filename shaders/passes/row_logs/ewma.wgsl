@@ -31,8 +31,8 @@ fn is_live_word(word: u32, kind: u32) -> bool {
     return kind == LIVE && word * 32u + 32u <= params.in_features;
 }
 
-fn distances(logs: vec4<u32>, centre: i32) -> vec4<u32> {
-    return vec4<u32>(abs(vec4<i32>(logs) - centre));
+fn distances(logs: vec4<u32>, centre: vec4<u32>) -> vec4<u32> {
+    return max(logs, centre) - min(logs, centre);
 }
 
 // Leaves the averages of each block: means and deviations. For 256 invocations.
@@ -79,7 +79,7 @@ fn measure(kind: u32, lane: u32) {
         let word = start + lane;
         if word < params.mask_words {
             let block = block_of(word);
-            let centre = i32((atomicLoad(&block_means[block]) + 64u) >> 7u);
+            let centre = vec4<u32>((atomicLoad(&block_means[block]) + 64u) >> 7u);
             var sum = vec4<u32>(0u);
             if is_live_word(word, kind) {
                 for (var i = 0u; i < 4u; i += 1u) {
@@ -116,12 +116,12 @@ fn measure(kind: u32, lane: u32) {
 }
 
 fn threshold_keys(logs: vec4<u32>, average: vec4<u32>, is_live: bool) -> vec4<u32> {
-    let keys = normalised(logs, average);
-    if is_live {
-        return keys;
+    var keys = normalised(logs, average);
+    if !is_live {
+        // 0, 1 and ABSENT stand for the same among logarithms and keys.
+        keys = select(keys, logs, is_gap(logs));
     }
-    // 0, 1 and ABSENT stand for the same among logarithms and keys.
-    return select(keys, logs, is_gap(logs));
+    return keys;
 }
 
 // Turns the row's logarithms into threshold keys, and adds their upper bytes to the histogram. For 256 invocations.

@@ -36,15 +36,16 @@ fn above(magnitude: vec4<u32>, multiplier: vec4<f32>) -> vec4<u32> {
 
 // The logarithm of any column in the lower half, and what was found above it.
 fn log_of(row: u32, column: u32) -> u32 {
-    if column >= params.in_features {
-        return ABSENT;
+    var log = ABSENT;
+    if column < params.in_features {
+        let key = order_key(row, column);
+        let above = key - params.span_base;
+        log = select(ODD << 16u, (above >> 13u) + 2u, above < SPAN);
+        if key < SMALLEST_LIVE {
+            log = key | (WITH_GAPS << 16u);
+        }
     }
-    let key = order_key(row, column);
-    if key < SMALLEST_LIVE {
-        return key | (WITH_GAPS << 16u);
-    }
-    let above = key - params.span_base;
-    return select(ODD << 16u, (above >> 13u) + 2u, above < SPAN);
+    return log;
 }
 
 // Stores the logarithms of eight columns of any kind; returns what was found.

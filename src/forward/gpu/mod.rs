@@ -115,7 +115,7 @@ fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> R
     for mixer in mixers {
         let (what, kernel, size, room) = match &mixer.kind {
             MixerKind::Attention(attention) => {
-                let size = attention.heads.features;
+                let size = attention.widest_head();
                 ("heads", "attention's", size, MAX_HEAD_FEATURES)
             }
             MixerKind::Recurrence(recurrence) => {
