@@ -55,6 +55,10 @@ fn every_record_is_valid() {
             let of = &run.unwrap().of;
             assert!(record.copy_rate(of).is_some(), "{what}: no copy");
             assert!(record.product_rate(of).is_some(), "{what}: no product");
+            for case in &record.cases {
+                let share = record.share_of_product(case).unwrap_or(0.0);
+                assert!(share < 1.2, "{what}, {}: {share} of product", case.what);
+            }
             // Mesa's drivers that run on the CPU must not pass for a GPU.
             let name = device.name.to_lowercase();
             let is_software = ["llvmpipe", "swiftshader", "basic render"]

@@ -1,6 +1,6 @@
 // The page: asks the worker, and shows what it answers. Text from files, drivers and errors is only ever set as text.
 
-import { at, row, takeDropped, time } from './show.js';
+import { at, percent, row, takeDropped, time } from './show.js';
 
 const worker = new Worker('worker.js', { type: 'module' });
 const waiting = new Map();
@@ -140,7 +140,7 @@ at('bench-run').onclick = () => run('bench', async (line) => {
     const share = seconds(copy) / seconds(of);
     rows.push(row([['th', of.what], ['td', time(seconds(of)), { className: 'n' }],
       ['td', (of.bytes / seconds(of) / 1e9).toPrecision(3), { className: 'n' }],
-      ['td', of === copy ? '' : `${(100 * share).toFixed(0)} %`, { className: 'n' }]]));
+      ['td', percent(of === copy ? null : share), { className: 'n' }]]));
   }
   at('bench-rows').replaceChildren(...rows);
   at('bench-scroll').hidden = false;

@@ -1,7 +1,7 @@
 // Records of benchmarks side by side. The library reads and compares them, as `bench --compare` does.
 
 import init, { compare_records, read_records } from './swiftprune_web.js';
-import { at, row, takeDropped, time } from './show.js';
+import { at, percent, row, takeDropped, time } from './show.js';
 
 // As `bench --compare`: no file of records is larger.
 const mostBytes = 64 * 2 ** 20;
@@ -18,7 +18,6 @@ const warnings = ({ record: { debug, device } }) => [
   device.kind === 'software' ? 'A software adapter: these times say nothing about a GPU.' : '',
   debug ? 'Not a release build: these times say nothing about a release.' : '',
 ].filter(Boolean);
-const percent = (share) => (share == null ? '' : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`);
 const speedOf = ([low, estimate, high]) => `${estimate.toFixed(2)} x (${low.toFixed(2)} to ${high.toFixed(2)})`;
 
 // How many times as fast each case of a record is as the chosen record's.

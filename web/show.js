@@ -8,6 +8,13 @@ export function time(seconds) {
   return `${(seconds / unit).toPrecision(3)} ${name}`;
 }
 
+// A share in per cent; nothing for none.
+export function percent(share) {
+  if (share == null) return '';
+  if (share < 0.0005) return '< 0.1 %';
+  return `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+}
+
 // A line of a table: for each cell its tag, its text and its properties.
 export function row(cells) {
   const line = document.createElement('tr');

@@ -109,6 +109,7 @@ fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     match percent {
         percent if percent >= 9.95 => format!("{percent:.0} %"),
+        percent if percent < 0.05 => "< 0.1 %".to_owned(),
         percent => format!("{percent:.1} %"),
     }
 }

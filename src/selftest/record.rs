@@ -107,9 +107,14 @@ impl SelftestRecord {
         );
         for outcome in &self.devices {
             let device = &outcome.device;
+            // A browser does not tell the driver.
+            let driver = match device.driver.as_str() {
+                "" => String::new(),
+                driver => format!("; {driver}"),
+            };
             text += &format!(
-                "{}/{cases}  {} ({}, {}; {})\n",
-                outcome.passed, device.name, device.backend, device.kind, device.driver
+                "{}/{cases}  {} ({}, {}{driver})\n",
+                outcome.passed, device.name, device.backend, device.kind
             );
             for difference in &outcome.differences {
                 let expected = difference.expected.unwrap_or("no sum");
@@ -125,5 +130,41 @@ impl SelftestRecord {
         text.lines()
             .map(|line| escaped(line).to_string() + "\n")
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceKind;
+
+    #[test]
+    fn the_text_names_each_device_with_its_driver_if_it_is_known() {
+        let machine = Machine {
+            os: "Linux".to_owned(),
+            arch: "x86_64".to_owned(),
+            cpu: "a processor".to_owned(),
+            cores: 2,
+            memory_bytes: 0,
+        };
+        let device = |driver: &str| {
+            DeviceResult::new(DeviceInfo {
+                index: Some(0),
+                name: "a card".to_owned(),
+                backend: "vulkan".to_owned(),
+                kind: DeviceKind::Discrete,
+                driver: driver.to_owned(),
+            })
+        };
+        let record = SelftestRecord::new(machine, 9, vec![device("5.2"), device("")]);
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            record.text(),
+            format!(
+                "swiftprune-wgpu {version} selftest, Linux x86_64, a processor\n\
+                 0/9  a card (vulkan, discrete; 5.2)\n\
+                 0/9  a card (vulkan, discrete)\n"
+            )
+        );
     }
 }
