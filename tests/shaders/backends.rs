@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::ModuleInfo;
-use naga::{Expression, Module, ShaderStage};
+use naga::{Block, Expression, Module, ShaderStage, Statement};
 use swiftprune_wgpu::internals::{FUSED, PASSES};
 
-use crate::{each_entry_point, each_expression};
+use crate::{each_entry_point, each_expression, module, shaders};
 
 #[test]
 fn every_entry_point_becomes_spirv() {
@@ -74,6 +74,39 @@ fn every_entry_point_becomes_metal() {
             assert!(buffers <= 31, "{what}: {buffers} buffers, and Metal has 31");
         }
     });
+}
+
+/// The statements of a block that return a value.
+fn returns(block: &Block) -> usize {
+    let of = |statement: &Statement| match statement {
+        Statement::Return { value: Some(_) } => 1,
+        Statement::Block(block) => returns(block),
+        Statement::If { accept, reject, .. } => returns(accept) + returns(reject),
+        Statement::Switch { cases, .. } => cases.iter().map(|case| returns(&case.body)).sum(),
+        Statement::Loop {
+            body, continuing, ..
+        } => returns(body) + returns(continuing),
+        _ => 0,
+    };
+    block.iter().map(of).sum()
+}
+
+/// FXC does not follow an early return, and takes what comes after it for uninitialized (`docs/windows.md`).
+#[test]
+fn a_function_returns_its_value_in_one_place() {
+    let several = |module: &Module| -> Vec<String> {
+        let functions = module.functions.iter().map(|(_, function)| function);
+        let several = functions.filter(|function| returns(&function.body) > 1);
+        several
+            .filter_map(|function| function.name.clone())
+            .collect()
+    };
+    for pass in shaders() {
+        assert_eq!(several(&module(pass).0), [""; 0], "{}", pass.name);
+    }
+    let early = "fn f(x: u32) -> u32 { if x == 0u { return 1u; } return x; }";
+    let early = naga::front::wgsl::parse_str(early).expect("WGSL");
+    assert_eq!(several(&early), ["f"]);
 }
 
 #[test]
