@@ -22,6 +22,7 @@ use swiftprune_wgpu::run::{NormsRequest, Request, run};
 
 mod configurations;
 mod pruning;
+mod recurrences;
 mod refusals;
 mod sketches;
 mod texts;
