@@ -35,7 +35,7 @@ function entry(each, number) {
   const lines = document.createElement('span');
   const line = (text, className) => lines.append(Object.assign(document.createElement('span'), { textContent: text, className }));
   line(name(each), 'name');
-  line(`${machine.cores} cores of ${machine.cpu}, ${machine.os}; ${device.driver}`, 'soft');
+  line([`${machine.cores} cores of ${machine.cpu}, ${machine.os}`, device.driver].filter(Boolean).join('; '), 'soft');
   line(`swiftprune-wgpu ${version}, ${date}; ${from}`, 'soft');
   for (const warning of warnings(each)) line(warning, 'wrong');
   if (leftOut.length > 0) line(`Left out: ${leftOut.join('; ')}`, 'soft');

@@ -31,14 +31,9 @@ struct StateSpace {
 // The most states there is room for, by four.
 const KEPT: u32 = 64u;
 
-// What four states, of which `left` are there, fade by: each by its own decay, if each has one.
-fn fading(head: u32, state: u32, left: u32, dt: f32) -> vec4<f32> {
-    var decays = vec4<f32>(numbers[head * params.decays]);
-    if params.decays > 1u {
-        let first = head * params.decays + state;
-        decays = first_of(vec4<f32>(numbers[first], numbers[first + 1u], numbers[first + 2u], numbers[first + 3u]), left);
-    }
-    return exp(decays * dt);
+// The decays of four states, of which `left` are there.
+fn four_decays(first: u32, left: u32) -> vec4<f32> {
+    return first_of(vec4<f32>(numbers[first], numbers[first + 1u], numbers[first + 2u], numbers[first + 3u]), left);
 }
 
 @compute @workgroup_size(64)
@@ -61,11 +56,15 @@ fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
         let x = inputs[row + channel];
         let dt = clamp(softplus(inputs[row + channels + head] + bias), params.least, params.most);
         let first_b = row + channels + params.heads + group * params.states;
+        var faded = vec4<f32>(exp(numbers[head * params.decays] * dt));
         var sum = 0.0;
         for (var n = 0u; n < states; n += 4u) {
             let b = four_inputs(first_b + n, states - n);
             let c = four_inputs(first_b + both + n, states - n);
-            let h = kept[n / 4u] * fading(head, n, states - n, dt) + dt * x * b;
+            if params.decays > 1u {
+                faded = exp(four_decays(head * params.decays + n, states - n) * dt);
+            }
+            let h = kept[n / 4u] * faded + dt * x * b;
             kept[n / 4u] = h;
             sum += dot(h, c);
         }

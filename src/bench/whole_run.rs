@@ -18,7 +18,7 @@ use crate::forward::PeakProduct;
 use crate::plan::Options;
 use crate::recipe::Rows;
 use crate::report::Report;
-use crate::run::{Request, run};
+use crate::run::{Request, run, stand_in};
 
 /// Blocks of SmolLM2-135M.
 const BLOCKS: usize = 30;
@@ -57,11 +57,7 @@ pub(super) fn measure(
     let shape = Shape::smollm2(blocks);
     let of = format!("whole run of {blocks} blocks of SmolLM2-135M, bf16, 50 % ewma, compensated");
     progress(&of);
-    // As in the run, the CPU stands in for a software adapter.
-    let instead = match is_software {
-        true => Some(Device::open(&DeviceChoice::Cpu)?),
-        false => None,
-    };
+    let instead = stand_in(device, None)?;
     let runs_model = instead.as_ref().unwrap_or(device);
     let yardsticks = [
         copy(device, options, &of, is_quick)?,

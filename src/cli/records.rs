@@ -17,10 +17,7 @@ pub(super) fn heading(record: &Record) -> String {
     let Record {
         device, machine, ..
     } = record;
-    let device = format!(
-        "{} ({}, {}; {})",
-        device.name, device.backend, device.kind, device.driver
-    );
+    let device = device.in_full();
     let machine = format!(
         "   {} cores of {}, {}, swiftprune-wgpu {}, {}",
         machine.cores, machine.cpu, machine.os, record.version, record.date

@@ -61,6 +61,18 @@ pub struct DeviceInfo {
     pub driver: String,
 }
 
+impl DeviceInfo {
+    /// All that tells it from other devices, on a line: `name (backend, kind; driver)`. A browser does not tell the driver.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let driver = match self.driver.as_str() {
+            "" => String::new(),
+            driver => format!("; {driver}"),
+        };
+        format!("{} ({}, {}{driver})", self.name, self.backend, self.kind)
+    }
+}
+
 impl fmt::Display for DeviceInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {

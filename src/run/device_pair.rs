@@ -11,7 +11,7 @@ use crate::forward;
 #[derive(Debug)]
 pub struct DevicePair {
     chosen: Device,
-    /// The CPU, where the chosen one is a software adapter: a forward pass would take hours there.
+    /// What runs the model in place of the chosen one: [`stand_in`].
     instead: Option<Device>,
     /// The CPU, once another device has failed: it is not asked again.
     after_failure: OnceLock<Device>,
@@ -28,14 +28,10 @@ impl DevicePair {
     /// Those of [`Device::open`].
     pub fn open(choice: &DeviceChoice, threads: Option<usize>) -> Result<Self, device::Error> {
         let chosen = Device::open(choice)?.with_threads(threads);
-        let instead = match chosen.info().kind {
-            DeviceKind::Software => Some(Device::open(&DeviceChoice::Cpu)?.with_threads(threads)),
-            _ => None,
-        };
         Ok(Self {
             passed_over: chosen.passed_over().to_vec(),
+            instead: stand_in(&chosen, threads)?,
             chosen,
-            instead,
             after_failure: OnceLock::new(),
             is_auto: *choice == DeviceChoice::Auto,
             threads,
@@ -140,6 +136,20 @@ impl DevicePair {
                 .get_or_init(|| cpu.with_threads(self.threads));
         }
     }
+}
+
+/// The CPU, where the chosen device is a software adapter: a forward pass would take hours there.
+///
+/// # Errors
+/// Those of [`Device::open`].
+pub(crate) fn stand_in(
+    chosen: &Device,
+    threads: Option<usize>,
+) -> Result<Option<Device>, device::Error> {
+    Ok(match chosen.info().kind {
+        DeviceKind::Software => Some(Device::open(&DeviceChoice::Cpu)?.with_threads(threads)),
+        _ => None,
+    })
 }
 
 fn all_cores() -> usize {

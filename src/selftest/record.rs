@@ -106,16 +106,7 @@ impl SelftestRecord {
             self.version, machine.os, machine.arch, machine.cpu
         );
         for outcome in &self.devices {
-            let device = &outcome.device;
-            // A browser does not tell the driver.
-            let driver = match device.driver.as_str() {
-                "" => String::new(),
-                driver => format!("; {driver}"),
-            };
-            text += &format!(
-                "{}/{cases}  {} ({}, {}{driver})\n",
-                outcome.passed, device.name, device.backend, device.kind
-            );
+            text += &format!("{}/{cases}  {}\n", outcome.passed, outcome.device.in_full());
             for difference in &outcome.differences {
                 let expected = difference.expected.unwrap_or("no sum");
                 text += &format!(

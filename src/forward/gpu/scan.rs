@@ -10,7 +10,7 @@ use crate::forward::kernels::{
 };
 use crate::model::{DeltaSizes, Scan, ScanSizes, StateSizes};
 
-/// The most numbers that a channel may keep: `KEPT` in the shaders.
+/// The most numbers that a channel may keep: `KEPT` vectors of four in the shaders.
 pub(super) const MAX_KEPT: usize = 256;
 
 /// Each channel of `x`, convolved with those before it.
