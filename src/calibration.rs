@@ -12,7 +12,9 @@ use crate::text;
 
 pub use crate::forward::{Error as ForwardError, Progress};
 pub use crate::model::Error as ModelError;
-pub use crate::text::{Error as TextError, MAX_TEXT, TOKENIZER_THREAD, Text};
+pub use crate::text::{
+    Error as TextError, MAX_TEXT, Prefix, TOKENIZER_THREAD, Text, windows_of, windows_said,
+};
 
 /// Tokens that are enough: twice as many change the perplexity of the pruned model by less than the choice of text.
 pub const DEFAULT_TOKENS: usize = 4096;
@@ -38,6 +40,19 @@ pub enum Error {
     /// The norms cannot be kept.
     #[error(transparent)]
     Norms(#[from] norms::Error),
+    /// Windows without room for what the tokenizer puts before a text, and text.
+    #[error(
+        "a window of {context} tokens is too short: {wanted} is the least, as each window begins with the tokenizer's prefix \
+         ({prefix})"
+    )]
+    ShortWindow {
+        /// What was asked.
+        context: usize,
+        /// The shortest that is possible.
+        wanted: usize,
+        /// What every window begins with.
+        prefix: String,
+    },
     /// Windows longer than the model was made for.
     #[error(
         "a window of {context} tokens is longer than the model's maximum of {max} (max_position_embeddings)"
@@ -55,7 +70,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Context { .. } => Kind::Usage,
+            Self::Context { .. } | Self::ShortWindow { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }
@@ -66,6 +81,7 @@ impl Error {
 pub struct Calibration {
     architecture: Architecture,
     text: Text,
+    prefix: Prefix,
     windows: Vec<Vec<u32>>,
     context: usize,
     sketch: Option<usize>,
@@ -74,7 +90,8 @@ pub struct Calibration {
 
 impl Calibration {
     /// Reads the model's description and makes tokens of the text: at most `tokens` of them, in windows of `context`
-    /// ([`DEFAULT_CONTEXT`] or what the model was made for, if none is given).
+    /// ([`DEFAULT_CONTEXT`] or what the model was made for, if none is given), each of which begins with what the tokenizer puts
+    /// before a text.
     ///
     /// # Errors
     /// Every variant of [`Error`] but [`Error::Forward`].
@@ -87,7 +104,8 @@ impl Calibration {
         let architecture = Architecture::of(checkpoint)?;
         let context = context_of(&architecture, context)?;
         let first = text::tokenize(checkpoint, &text, tokens)?;
-        let windows: Vec<Vec<u32>> = first.chunks(context).map(<[u32]>::to_vec).collect();
+        check_window(context, 1, &first.prefix)?;
+        let windows = first.windows(context, tokens);
         if windows.is_empty() {
             return Err(Error::Text(text::Error::TooShort {
                 text: text.name,
@@ -98,6 +116,7 @@ impl Calibration {
         Ok(Self {
             architecture,
             text,
+            prefix: first.prefix,
             windows,
             context,
             sketch: None,
@@ -118,6 +137,12 @@ impl Calibration {
     #[must_use]
     pub fn with_means(self, means: bool) -> Self {
         Self { means, ..self }
+    }
+
+    /// What every window begins with.
+    #[must_use]
+    pub const fn prefix(&self) -> &Prefix {
+        &self.prefix
     }
 
     /// Tokens that will be run: fewer than asked for where the text has no more.
@@ -242,6 +267,7 @@ impl Calibration {
             ("text", self.text.name.clone()),
             ("text_sha256", self.text.sha256()),
             ("context", self.context.to_string()),
+            ("prefix", self.prefix.to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
         Provenance {
@@ -317,4 +343,17 @@ pub(crate) fn context_of(
         (Some(context), _) => Ok(context.max(1)),
         (None, max) => Ok(DEFAULT_CONTEXT.min(max.unwrap_or(DEFAULT_CONTEXT))),
     }
+}
+
+/// Refuses windows that have no room for so many tokens of text behind the prefix.
+pub(crate) fn check_window(context: usize, of_text: usize, prefix: &Prefix) -> Result<(), Error> {
+    let wanted = prefix.ids().len() + of_text;
+    if context >= wanted {
+        return Ok(());
+    }
+    Err(Error::ShortWindow {
+        context,
+        wanted,
+        prefix: prefix.to_string(),
+    })
 }

@@ -2,20 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use crate::calibration::{Error, context_of};
+use crate::calibration::{Error, check_window, context_of};
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceInfo};
 use crate::forward::{Forward, Progress, WeightOverlay};
 use crate::model::Architecture;
-use crate::text::{self, Text};
+use crate::text::{self, Prefix, Text};
 
 /// The losses of one model on one text.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Evaluation {
+    /// What every window begins with. It predicts, and is not predicted.
+    pub prefix: Prefix,
     /// Tokens a window; windows do not overlap, and each starts anew.
     pub context: usize,
-    /// The loss of every token but the first of each window, in nats.
+    /// The loss of every token of the text, in nats: of all of a window but its prefix, or but the first where there is none.
     pub losses: Vec<Vec<f32>>,
     /// The tokens, window by window.
     pub sequence: Vec<u32>,
@@ -37,13 +39,14 @@ pub struct Difference {
 /// What a model will be asked: everything that can be wrong with the request has been checked.
 #[derive(Clone, Debug)]
 pub struct Windows {
+    prefix: Prefix,
     context: usize,
     tokens: Vec<u32>,
 }
 
 impl Windows {
-    /// The whole windows of `context` tokens that a checkpoint's tokenizer makes of `text`, from at most `tokens` tokens. A
-    /// text shorter than a window is a window of its own.
+    /// The whole windows of `context` tokens that a checkpoint's tokenizer makes of `text`, at most `tokens` tokens in all. Each
+    /// begins with what the tokenizer puts before a text. A text shorter than a window is a window of its own.
     ///
     /// # Errors
     /// Every variant of [`Error`] but [`Error::Forward`].
@@ -56,21 +59,31 @@ impl Windows {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_head(checkpoint)?;
         let context = context_of(&architecture, context)?;
-        let mut all = text::tokenize(checkpoint, text, tokens.unwrap_or(usize::MAX))?;
-        if all.len() >= context {
-            all.truncate(all.len() - all.len() % context);
-        }
-        if all.len() < 2 || context < 2 {
+        let limit = tokens.unwrap_or(usize::MAX);
+        let all = text::tokenize(checkpoint, text, limit)?;
+        // A window's least: something to predict from, and something to predict.
+        check_window(context, 1 + usize::from(all.prefix.is_empty()), &all.prefix)?;
+        let windows = all.windows(context, limit);
+        let whole = windows.iter().take_while(|window| window.len() == context);
+        let tokens = windows[..whole.count().max(1).min(windows.len())].concat();
+        if tokens.len() <= all.prefix.predicted_from() {
             return Err(Error::Text(text::Error::TooShort {
                 text: text.name.clone(),
-                found: all.len().min(context),
+                found: all.ids.len(),
                 wanted: 2,
             }));
         }
         Ok(Self {
+            prefix: all.prefix,
             context,
-            tokens: all,
+            tokens,
         })
+    }
+
+    /// What every window begins with.
+    #[must_use]
+    pub const fn prefix(&self) -> &Prefix {
+        &self.prefix
     }
 
     /// Tokens a window.
@@ -90,9 +103,10 @@ impl Windows {
         let predicted = self
             .tokens
             .chunks(self.context)
-            .map(|window| window.len() - 1);
+            .map(|window| window.len() - self.prefix.predicted_from());
         let is_of_these = predicted.eq(losses.iter().map(Vec::len));
         is_of_these.then(|| Evaluation {
+            prefix: self.prefix.clone(),
             context: self.context,
             losses,
             sequence: self.tokens.clone(),
@@ -127,8 +141,13 @@ impl Windows {
         let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
         let start = Instant::now();
         let forward = Forward::new(checkpoint, &architecture, device).with_overlay(overlay);
-        let losses = forward.losses(&windows, progress)?;
+        let mut losses = forward.losses(&windows, progress)?;
+        for window in &mut losses {
+            // The forward pass predicts all tokens but the first.
+            window.drain(..self.prefix.predicted_from() - 1);
+        }
         Ok(Evaluation {
+            prefix: self.prefix.clone(),
             context: self.context,
             losses,
             sequence: self.tokens.clone(),
@@ -145,10 +164,10 @@ impl Evaluation {
         self.losses.iter().map(Vec::len).sum()
     }
 
-    /// Tokens a second, the first of each window counted.
+    /// Tokens a second, those that are not predicted counted.
     #[must_use]
     pub fn tokens_per_second(&self) -> f64 {
-        (self.tokens() + self.losses.len()) as f64 / self.elapsed.as_secs_f64()
+        self.sequence.len() as f64 / self.elapsed.as_secs_f64()
     }
 
     /// Mean loss in nats per token.
@@ -220,9 +239,10 @@ mod tests {
 
     fn evaluation(losses: &[&[f32]]) -> Evaluation {
         Evaluation {
+            prefix: Prefix::default(),
             context: 3,
             losses: losses.iter().map(|window| window.to_vec()).collect(),
-            sequence: Vec::new(),
+            sequence: vec![0; losses.iter().map(|window| window.len() + 1).sum()],
             device: Device::open(&DeviceChoice::Cpu).unwrap().info().clone(),
             elapsed: Duration::from_secs(1),
         }

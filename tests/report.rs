@@ -340,7 +340,7 @@ fn the_card_has_the_perplexity_where_it_was_measured() {
     );
     let card = place.text("out/README.md");
     assert!(
-        card.contains("| perplexity | ") && card.contains("11 windows of 512 tokens"),
+        card.contains("| perplexity | ") && card.contains("11 windows of 512"),
         "{card}"
     );
 }

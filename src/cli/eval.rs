@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use serde::Serialize;
-use swiftprune_wgpu::calibration::Text;
+use swiftprune_wgpu::calibration::{Text, windows_of};
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
@@ -89,11 +89,11 @@ fn measure(
 /// The result for humans: two lines, or four with a second checkpoint.
 pub(super) fn lines(evaluation: &EvaluationReport) -> String {
     let on = format!(
-        "on {}: {} tokens in {} windows of {}, {:.0} tokens/s on {}",
+        "on {}: {} tokens in {} {}, {:.0} tokens/s on {}",
         shown(&evaluation.text),
         output::count(evaluation.tokens as u64),
         output::count(evaluation.windows as u64),
-        evaluation.context,
+        windows_of(evaluation.context, &evaluation.prefix),
         evaluation.tokens_per_second,
         output::device(&evaluation.device),
     );

@@ -1,6 +1,6 @@
 //! What a run will do, for humans: every setting that the result depends on.
 
-use swiftprune_wgpu::calibration::Calibration;
+use swiftprune_wgpu::calibration::{Calibration, windows_of, windows_said};
 use swiftprune_wgpu::device::Device;
 use swiftprune_wgpu::plan::NormsUse;
 use swiftprune_wgpu::plan::Selection;
@@ -57,7 +57,13 @@ fn norms(prepared: &Prepared, draft: &Draft) -> String {
                 .tokens
                 .map_or_else(String::new, |n| format!(", {} tokens", output::count(n)));
             let path = norms.source.path.to_string_lossy();
-            format!("{} ({}{tokens})", shown(&path), norms.source.format)
+            let windows = windows_said(&norms.source.metadata)
+                .map_or_else(String::new, |said| format!(" in {}", shown(&said)));
+            format!(
+                "{} ({}{tokens}{windows})",
+                shown(&path),
+                norms.source.format
+            )
         }
         _ => "none".to_owned(),
     }
@@ -114,10 +120,10 @@ fn rule(selection: &Selection) -> String {
 /// What a calibration will measure.
 pub(super) fn calibration(calibration: &Calibration, device: &Device) -> String {
     format!(
-        "{}, {} tokens in windows of {}, measured on {} in f32",
+        "{}, {} tokens in {}, measured on {} in f32",
         shown(&calibration.text().name),
         output::count(calibration.tokens() as u64),
-        calibration.context(),
+        windows_of(calibration.context(), &calibration.prefix().to_string()),
         output::device(device.info())
     )
 }

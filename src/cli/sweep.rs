@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Context as _;
-use swiftprune_wgpu::calibration::{Calibration, Text};
+use swiftprune_wgpu::calibration::{Calibration, Text, windows_of};
 use swiftprune_wgpu::plan::{Ewma, NameFilter, Score, Selection};
 use swiftprune_wgpu::report::page::page;
 use swiftprune_wgpu::report::{Quality, SweepCell, SweepReport};
@@ -153,10 +153,10 @@ fn settings_of(prepared: &PreparedSweep) -> Vec<String> {
     let mut lines = vec![
         format!("model   {}", shown_path(weights.path())),
         format!(
-            "sweep   {} cells on {} tokens in windows of {}",
+            "sweep   {} cells on {} tokens in {}",
             output::count(prepared.cells() as u64),
             output::count(windows.tokens().len() as u64),
-            windows.context()
+            windows_of(windows.context(), &windows.prefix().to_string())
         ),
     ];
     if let Some(calibration) = prepared.calibration() {
@@ -341,11 +341,11 @@ fn table(report: &SweepReport, width: Option<usize>) -> String {
     let dispensable = [first_number, first_number + 2];
     let mut text = output::table_within(width, &rows, &right, &dispensable);
     text += &format!(
-        "on {}: {} tokens in {} windows of {}; +- is the standard error over windows\n",
+        "on {}: {} tokens in {} {}; +- is the standard error over windows\n",
         shown(&report.text),
         output::count(report.tokens as u64),
         output::count(report.windows as u64),
-        report.context
+        windows_of(report.context, &report.prefix)
     );
     text
 }

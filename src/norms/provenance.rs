@@ -44,6 +44,13 @@ pub struct Provenance {
 }
 
 impl Provenance {
+    /// Whether they are from a file of a version that put nothing before a window but the first, whatever the tokenizer says.
+    #[must_use]
+    pub(crate) fn is_silent_on_prefix(&self) -> bool {
+        let says = |key| self.metadata.contains_key(key);
+        self.format == Format::Safetensors && says("text_sha256") && !says("prefix")
+    }
+
     /// Norms that are measured in this run on `model`, over so many tokens.
     #[must_use]
     pub fn measured(model: PathBuf, tokens: Option<u64>) -> Self {

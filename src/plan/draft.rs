@@ -18,7 +18,7 @@ use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
 use crate::targets::{self, Decision, Reason, Target};
-use crate::untrusted::shown;
+use crate::untrusted::{shown, shown_path};
 
 /// A checkpoint, and what will happen to each of its tensors; its norms may still have to be measured.
 ///
@@ -238,6 +238,13 @@ impl Draft {
             });
         }
         let mut warnings = Vec::new();
+        if norms.source.is_silent_on_prefix() {
+            warnings.push(format!(
+                "{} does not say what its windows began with, as it is of an earlier version: where the tokenizer puts a token before a \
+                 text (BOS), calibrate again",
+                shown_path(&norms.source.path)
+            ));
+        }
         if stand_ins.few > 0 {
             warnings.push(format!(
                 "{} of {} experts saw fewer than {FEW_TOKENS} tokens: their layer's mean was used; calibrate on more text",

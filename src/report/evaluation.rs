@@ -14,11 +14,13 @@ pub struct EvaluationReport {
     pub text: String,
     /// SHA-256 of the text.
     pub text_sha256: String,
+    /// What the tokenizer put before every window, or `none`.
+    pub prefix: String,
     /// Tokens a window.
     pub context: usize,
     /// Windows.
     pub windows: usize,
-    /// Tokens that were predicted: all but the first of each window.
+    /// Tokens that were predicted: all of each window but the prefix, or but the first where there is none.
     pub tokens: usize,
     /// `exp` of the mean loss.
     pub perplexity: f64,
@@ -71,6 +73,7 @@ impl EvaluationReport {
         Self {
             text: text.name.clone(),
             text_sha256: text.sha256(),
+            prefix: first.prefix.to_string(),
             context: first.context,
             windows: first.losses.len(),
             tokens: first.tokens(),

@@ -25,11 +25,14 @@ pub struct SweepReport {
     pub text: String,
     /// Its SHA-256.
     pub text_sha256: String,
+    /// What the tokenizer put before every window, or `none`.
+    #[serde(default)]
+    pub prefix: String,
     /// Tokens a window.
     pub context: usize,
     /// Windows.
     pub windows: usize,
-    /// Tokens that were predicted: all but the first of each window.
+    /// Tokens that were predicted: all of each window but the prefix, or but the first where there is none.
     pub tokens: usize,
     /// The model as it is.
     pub dense: Quality,
@@ -185,6 +188,7 @@ pub(crate) mod tests {
             norms: None,
             text: "a text".to_owned(),
             text_sha256: "00".to_owned(),
+            prefix: "none".to_owned(),
             context: 512,
             windows: 8,
             tokens: 4088,

@@ -8,6 +8,7 @@ use crate::checkpoint::{Checkpoint, Source};
 use crate::plan::{Options, Plan};
 use crate::report::{Card, REPORT_JSON, Report};
 use crate::selection::Selection;
+use crate::text::{windows_of, windows_said};
 use crate::untrusted::shown_path;
 
 /// Adds the card to an output directory, beside which there is a README.md or none, with the report.
@@ -62,7 +63,9 @@ fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
                 let tokens = norms
                     .tokens
                     .map_or_else(String::new, |n| format!(", {n} tokens"));
-                format!("{text}{tokens}")
+                let windows = windows_said(&norms.metadata)
+                    .map_or_else(String::new, |said| format!(" in {said}"));
+                format!("{text}{tokens}{windows}")
             }
             None => "none: by the weights alone".to_owned(),
         },
@@ -91,10 +94,11 @@ fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
                 format!("{after} (before: {before})")
             });
         let text = &evaluation.text;
-        let (windows, context) = (evaluation.windows, evaluation.context);
+        let number = evaluation.windows;
+        let windows = windows_of(evaluation.context, &evaluation.prefix);
         facts.push((
             "perplexity",
-            format!("{after} on {text}, {windows} windows of {context} tokens"),
+            format!("{after} on {text}, {number} {windows}"),
         ));
     }
     let base_model = match &checkpoint.source {

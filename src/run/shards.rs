@@ -145,6 +145,7 @@ pub(super) fn kept_norms(
             said("context"),
             calibration.context().to_string(),
         ),
+        ("prefix", said("prefix"), calibration.prefix().to_string()),
         (
             "tokens",
             tokens.to_string(),

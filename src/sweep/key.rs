@@ -49,6 +49,7 @@ impl Keys {
                 "text": calibration.text().sha256(),
                 "tokens": calibration.tokens(),
                 "context": calibration.context(),
+                "prefix": calibration.prefix().ids(),
             }),
             _ => Value::Null,
         };
@@ -61,6 +62,7 @@ impl Keys {
             "config": checkpoint.config.as_ref().map(|config| config.json()),
             "tokens": checksum::of_bytes(&tokens),
             "context": windows.context(),
+            "prefix": windows.prefix().ids(),
             "device": device,
         });
         Ok(Self {

@@ -31,7 +31,7 @@ use crate::norms::Norms;
 use crate::plan::{Draft, NormsSource, Options};
 use crate::report::{SWEEP_SCHEMA_VERSION, SweepCell, SweepReport};
 use crate::run::{self, DevicePair, NormsRequest};
-use crate::text::Text;
+use crate::text::{Text, windows_of};
 use cells::described;
 use inputs::Inputs;
 use key::Keys;
@@ -229,6 +229,7 @@ impl PreparedSweep {
             norms: self.norms_in_a_sentence(),
             text: self.inputs.request.text.name.clone(),
             text_sha256: self.inputs.request.text.sha256(),
+            prefix: dense.prefix.to_string(),
             context: dense.context,
             windows: dense.losses.len(),
             tokens: dense.tokens(),
@@ -241,10 +242,10 @@ impl PreparedSweep {
     fn norms_in_a_sentence(&self) -> Option<String> {
         let of_calibration = self.inputs.calibration.as_ref().map(|calibration| {
             format!(
-                "{}, {} tokens in windows of {}",
+                "{}, {} tokens in {}",
                 calibration.text().name,
                 calibration.tokens(),
-                calibration.context()
+                windows_of(calibration.context(), &calibration.prefix().to_string())
             )
         });
         let of_file = || {

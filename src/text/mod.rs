@@ -1,16 +1,20 @@
 //! Texts, and their tokens.
 //!
-//! A text may be far longer than what is wanted of it, so only as much of it is encoded (`prefix.rs`).
+//! A text may be far longer than what is wanted of it, so only as much of it is encoded (`first_tokens.rs`). A model sees its
+//! tokens in windows, each behind what its tokenizer puts before a text (`tokens.rs`).
 //!
 //! Two texts are built in, both written for this project: one to calibrate on, one to measure perplexity on. They have no
 //! sentence in common. `docs/calibration.md` says what is in them and why.
 
-mod prefix;
+mod first_tokens;
+mod tokens;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
+
+pub use tokens::{Prefix, Tokens, windows_of, windows_said};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::checksum;
@@ -121,13 +125,16 @@ impl Text {
     }
 }
 
-/// The first tokens of a text, at most `limit`, including those that the model's tokenizer puts before a text.
+/// The first tokens of a text, at most `limit`, and those that the model's tokenizer puts before a text.
 ///
 /// # Errors
 /// [`Error::NoTokenizer`], [`Error::Unusable`] for a tokenizer.json that cannot be used, [`Error::Checkpoint`].
-pub fn tokenize(checkpoint: &Checkpoint, text: &Text, limit: usize) -> Result<Vec<u32>, Error> {
+pub fn tokenize(checkpoint: &Checkpoint, text: &Text, limit: usize) -> Result<Tokens, Error> {
     with_tokenizer(checkpoint, |tokenizer| {
-        prefix::tokens(tokenizer, &text.content, limit)
+        Ok(Tokens {
+            prefix: first_tokens::prefix(tokenizer)?,
+            ids: first_tokens::tokens(tokenizer, &text.content, limit)?,
+        })
     })
 }
 

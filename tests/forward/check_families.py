@@ -7,6 +7,7 @@ FAMILIES: what is special about it, on top of SIZES. For each,
 
 - `calibrate`: the norms of every linear layer in the blocks, against what transformers' own matrix products were given;
 - `eval`: the perplexity, against transformers on the same windows;
+- both with a tokenizer that puts a token before a text: every window begins with it, and it is not predicted;
 - `prune --sparsity 0.5`: half of each row along the input axis is zero, in every such layer and in nothing else, whichever
   way it is stored; what is left is as it was;
 - the output is loaded by `from_pretrained`, without missing or unexpected keys.
@@ -20,7 +21,6 @@ import collections
 import json
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOKENIZER = ROOT / "examples/tiny-llama/tokenizer.json"
+PREFIX = "<s>"
 TEXT = (ROOT / "src/text/heldout.txt").read_text()[:1500]
 CONTEXT = 48
 NORMS_TOLERANCE, PERPLEXITY_TOLERANCE = 1e-4, 1e-5
@@ -176,7 +177,15 @@ def make(name, changes, folder):
             tensor.copy_(torch.randn_like(tensor) * (0.3 if tensor.dim() == 1 else 0.2) + (1.0 if is_norm else 0.0))
     # Biases of norms and the like that are not parameters of the checkpoint would differ otherwise.
     model.save_pretrained(folder)
-    shutil.copy(TOKENIZER, folder / "tokenizer.json")
+    tokenizer().save(str(folder / "tokenizer.json"))
+
+
+def tokenizer():
+    """The example's, which puts PREFIX before a text."""
+    made = tokenizers.Tokenizer.from_file(str(TOKENIZER))
+    number = made.token_to_id(PREFIX)
+    made.post_processor = tokenizers.processors.TemplateProcessing(single=f"{PREFIX} $A", special_tokens=[(PREFIX, number)])
+    return made
 
 
 class Products(TorchFunctionMode):
@@ -222,8 +231,10 @@ class Products(TorchFunctionMode):
 
 
 @torch.no_grad()
-def reference(folder, tokens):
+def reference(folder):
     """What transformers computes: the perplexity of the whole windows, and the norms."""
+    prefix = tokenizer().encode("").ids
+    tokens = tokenizer().encode(TEXT, add_special_tokens=False).ids
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     if hasattr(model, "set_experts_implementation"):
         try:
@@ -233,8 +244,9 @@ def reference(folder, tokens):
     model.eval()
     losses = []
     products = Products(model)
-    for begin in range(0, len(tokens), CONTEXT):
-        window = torch.tensor([tokens[begin:begin + CONTEXT]])
+    room = CONTEXT - len(prefix)
+    for begin in range(0, len(tokens), room):
+        window = torch.tensor([prefix + tokens[begin:begin + room]])
         with products:
             logits = model(window, use_cache=False).logits[0]
         if window.shape[1] == CONTEXT:
@@ -290,10 +302,9 @@ def check(name, changes, binary, folder):
     wrong = []
     model, out, norms_file, text_file = (folder / part for part in ("model", "out", "norms.safetensors", "text.txt"))
     text_file.write_text(TEXT)
-    tokens = tokenizers.Tokenizer.from_file(str(TOKENIZER)).encode(TEXT).ids
     try:
         make(name, changes, model)
-        perplexity, by_row = reference(model, tokens)
+        perplexity, by_row = reference(model)
     except Exception as error:
         row["notes"].append(f"transformers cannot make it: {shown(error)}")
         return row, wrong

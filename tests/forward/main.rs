@@ -16,7 +16,7 @@ use swiftprune_wgpu::checkpoint::{Checkpoint, Config};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::internals::{Architecture, Forward};
-use swiftprune_wgpu::norms::{Norms, Provenance};
+use swiftprune_wgpu::norms::{Lookup, Norms, Provenance};
 use swiftprune_wgpu::plan::{DenseReason, Options, Plan, SCORES, Selection};
 use swiftprune_wgpu::run::{NormsRequest, Request, run};
 

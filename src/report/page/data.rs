@@ -152,6 +152,8 @@ pub(super) struct RunCopy {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct RunEvaluation {
     pub(super) text: String,
+    #[serde(default)]
+    pub(super) prefix: String,
     pub(super) context: usize,
     pub(super) windows: usize,
     pub(super) tokens: usize,

@@ -2,6 +2,7 @@
 
 use super::data::{Run, RunSelection};
 use super::html::{bytes, count, escape, figure, number, percent, seconds};
+use crate::text::{windows_of, windows_said};
 
 /// The end of a path that says which model it is.
 pub(super) fn short_name(path: &str) -> String {
@@ -125,8 +126,10 @@ fn list(run: &Run) -> String {
                 let tokens = norms
                     .tokens
                     .map_or_else(String::new, |n| format!(", {} tokens", count(n)));
+                let windows = windows_said(&norms.metadata);
+                let windows = windows.map_or_else(String::new, |said| format!(" in {said}"));
                 let format = &norms.format;
-                format!("{text}{tokens} ({format})")
+                format!("{text}{tokens}{windows} ({format})")
             }
             None => "none: by the weights alone".to_owned(),
         },
@@ -156,11 +159,11 @@ fn list(run: &Run) -> String {
     }
     if let Some(evaluation) = &run.evaluation {
         let mut text = format!(
-            "{}: {} tokens in {} windows of {}",
+            "{}: {} tokens in {} {}",
             evaluation.text,
             count(evaluation.tokens as u64),
             evaluation.windows,
-            evaluation.context
+            windows_of(evaluation.context, &evaluation.prefix)
         );
         if let Some(difference) = evaluation
             .against

@@ -7,6 +7,7 @@ use super::html::{
     count, escape, legend, number, percent, picture, scroll, section as one_section,
 };
 use crate::report::sweep::{SweepCell, SweepReport};
+use crate::text::windows_of;
 
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 400;
@@ -241,12 +242,12 @@ fn table(sweep: &SweepReport) -> String {
 fn facts(sweep: &SweepReport) -> String {
     let norms = sweep.norms.as_deref().unwrap_or("none");
     format!(
-        "<p>Measured on {}: {} tokens in {} windows of {}, on {}. Norms: {}. \u{b1} is the standard error over windows; the difference is \
+        "<p>Measured on {}: {} tokens in {} {}, on {}. Norms: {}. \u{b1} is the standard error over windows; the difference is \
          paired, window by window.</p>\n<pre tabindex=\"0\"><code>{}</code></pre>\n",
         escape(&sweep.text),
         count(sweep.tokens as u64),
         count(sweep.windows as u64),
-        sweep.context,
+        escape(&windows_of(sweep.context, &sweep.prefix)),
         escape(&sweep.device),
         escape(norms),
         escape(&sweep.command.join(" "))

@@ -9,37 +9,49 @@
 
 use tokenizers::{ModelWrapper, Result, Tokenizer};
 
+use super::tokens::Prefix;
+
+/// Texts that show what is put before a text. A vocabulary may have none of a text's characters, and no token for the unknown.
+const SOME_TEXTS: [&str; 4] = ["a", "1", "the", "\u{4e00}"];
+
 /// Bytes that are taken for a token at first: English has four or five.
 const BYTES_A_TOKEN: usize = 8;
 
-/// The first tokens of a text, at most `limit`.
+/// The first tokens of a text, at most `limit`, without what the tokenizer puts before and behind a text.
 pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
     let mut bytes = limit.saturating_mul(BYTES_A_TOKEN);
     // Looking through the vocabulary takes a moment, too.
     if bytes < text.len() && splits_at_words(tokenizer) {
         while let Some(cut) = cut_from(text, bytes) {
-            let found = of_part(tokenizer, &text[..cut], limit)?;
-            if found.len() == limit {
+            let mut found = tokenizer
+                .encode_fast(&text[..cut], false)?
+                .get_ids()
+                .to_vec();
+            if found.len() >= limit {
+                found.truncate(limit);
                 return Ok(found);
             }
             bytes = 4 * cut;
         }
     }
-    let mut all = tokenizer.encode_fast(text, true)?.get_ids().to_vec();
+    let mut all = tokenizer.encode_fast(text, false)?.get_ids().to_vec();
     all.truncate(limit);
     Ok(all)
 }
 
-/// The tokens of a text that goes on behind its end.
-fn of_part(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
-    let encoding = tokenizer.encode_fast(text, true)?;
-    let mask = encoding.get_special_tokens_mask();
-    // What the tokenizer puts behind a text does not belong here yet.
-    let end = mask
-        .iter()
-        .rposition(|&special| special == 0)
-        .map_or(0, |last| last + 1);
-    Ok(encoding.get_ids()[..end.min(limit)].to_vec())
+/// What the tokenizer puts before a text.
+pub(super) fn prefix(tokenizer: &Tokenizer) -> Result<Prefix> {
+    for text in SOME_TEXTS {
+        let encoding = tokenizer.encode_fast(text, true)?;
+        // Only what the post-processor adds is marked: a special token within a text is the text's own.
+        let mask = encoding.get_special_tokens_mask();
+        let before = mask.iter().take_while(|&&added| added == 1).count();
+        // With no token of the text there is no telling what stands before it from what stands behind it.
+        if before < mask.len() {
+            return Ok(Prefix::new(&encoding.get_ids()[..before], tokenizer));
+        }
+    }
+    Ok(Prefix::default())
 }
 
 /// The first place from a byte on where a text can be cut: after the last letter of a word, before a space and a letter.
@@ -142,7 +154,7 @@ mod tests {
         for (number, tokenizer) in all.iter().enumerate() {
             assert!(splits_at_words(tokenizer), "{number}");
             for text in [&prose, &strange, &unbroken, &spaces] {
-                let whole = tokenizer.encode_fast(text.as_str(), true).unwrap();
+                let whole = tokenizer.encode_fast(text.as_str(), false).unwrap();
                 for limit in [0, 1, 2, 7, 64, 500, 1111, usize::MAX] {
                     let found = tokens(tokenizer, text, limit).unwrap();
                     let wanted = &whole.get_ids()[..limit.min(whole.len())];
@@ -163,7 +175,7 @@ mod tests {
         tokenizer.add_tokens([across]).unwrap();
         assert!(!splits_at_words(&tokenizer));
         let text = "most of the time ".repeat(500);
-        let whole = tokenizer.encode_fast(text.as_str(), true).unwrap();
+        let whole = tokenizer.encode_fast(text.as_str(), false).unwrap();
         let found = tokens(&tokenizer, &text, 50).unwrap();
         assert_eq!(found, whole.get_ids()[..50]);
     }
