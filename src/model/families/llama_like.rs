@@ -124,6 +124,7 @@ impl LlamaLike {
         Ok(Self {
             order: BlockOrder::Sequential,
             heads: common::grouped_heads(config)?,
+            // Families whose norms have another key put their own here.
             norm: NormStyle::of(NormKind::Rms, config.number_or("rms_norm_eps", 1e-6)?),
             attention_norm: Some("input_layernorm"),
             attention_post_norm: None,
@@ -137,7 +138,7 @@ impl LlamaLike {
             output_bias: false,
             mlp: MlpModules::Gated("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
             mlp_bias: false,
-            activation: common::activation(config, Activation::Silu)?,
+            activation: common::activation(config)?,
             final_norm: "norm",
             windows: vec![None; blocks],
             rotaries: vec![Rotary::read(config, defaults)?],
@@ -167,7 +168,7 @@ impl LlamaLike {
             final_norm: self
                 .norm
                 .norm(&format!("{prefix}{}", self.final_norm), hidden_size),
-            head: files.head(&["lm_head", "language_model.lm_head"], &embedding)?,
+            head: files.head(&["lm_head", "language_model.lm_head"], &embedding),
             embedding,
         };
         Ok(Architecture {
