@@ -17,19 +17,19 @@ pub(super) static FAMILY: Family = Family {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let sliding = common::sliding_but_every(config, files.blocks()?)?;
-    let plain = LlamaLike::plain(files)?;
-    let global = RotaryDefaults::of(plain.heads.features);
+    let global = RotaryDefaults::of(common::grouped_heads(config)?.features);
     let local = RotaryDefaults {
         base_key: Some("rope_local_base_freq"),
-        ..RotaryDefaults::of(plain.heads.features)
+        ..global
     };
+    let rotaries = vec![
+        Rotary::of_layers(config, "full_attention", true, global)?,
+        Rotary::of_layers(config, "sliding_attention", false, local)?,
+    ];
+    let plain = LlamaLike::with_rotaries(files, rotaries)?;
     let gemma = LlamaLike {
         head_norms: llama_like::norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
         windows: common::windows_of(&sliding, common::window(config)?)?,
-        rotaries: vec![
-            Rotary::of_layers(config, "full_attention", true, global)?,
-            Rotary::of_layers(config, "sliding_attention", false, local)?,
-        ],
         positions: sliding
             .iter()
             .map(|slides| Position::Rotary(usize::from(*slides)))

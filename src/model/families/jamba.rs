@@ -26,9 +26,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             "feed_forward.down_proj",
         ),
         final_norm: "final_layernorm",
-        rotaries: Vec::new(),
         positions: vec![Position::None; blocks],
-        ..LlamaLike::plain(files)?
+        ..LlamaLike::with_rotaries(files, Vec::new())?
     };
     let mut architecture = jamba.describe(files)?;
 

@@ -119,6 +119,14 @@ impl LlamaLike {
 
     /// The same with another rotary embedding.
     pub(super) fn turning(files: &ModelFiles<'_>, defaults: RotaryDefaults) -> Result<Self, Error> {
+        Self::with_rotaries(files, vec![Rotary::read(&files.config, defaults)?])
+    }
+
+    /// The same whose heads turn in these ways, where all blocks take the first unless the family says otherwise.
+    pub(super) fn with_rotaries(
+        files: &ModelFiles<'_>,
+        rotaries: Vec<Rotary>,
+    ) -> Result<Self, Error> {
         let config = &files.config;
         let blocks = files.blocks()?;
         Ok(Self {
@@ -141,7 +149,7 @@ impl LlamaLike {
             activation: common::activation(config)?,
             final_norm: "norm",
             windows: vec![None; blocks],
-            rotaries: vec![Rotary::read(config, defaults)?],
+            rotaries,
             positions: vec![Position::Rotary(0); blocks],
         })
     }

@@ -16,7 +16,19 @@ pub(super) static FAMILY: Family = Family {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let attention_bias = config.flag("attention_bias")?;
-    let plain = LlamaLike::plain(files)?;
+    let full = RotaryDefaults::of(common::grouped_heads(config)?.features);
+    // transformers has taken the older base for the others by then.
+    let sliding_ones = RotaryDefaults {
+        base_key: None,
+        ..full
+    };
+    let rotaries = match files.model_type {
+        "olmo3" => vec![
+            Rotary::of_layers(config, "full_attention", true, full)?,
+            Rotary::of_layers(config, "sliding_attention", false, sliding_ones)?,
+        ],
+        _ => vec![Rotary::read(config, full)?],
+    };
     let mut olmo = LlamaLike {
         attention_norm: None,
         attention_post_norm: Some("post_attention_layernorm"),
@@ -29,21 +41,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         }),
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        ..plain
+        ..LlamaLike::with_rotaries(files, rotaries)?
     };
     if files.model_type == "olmo3" {
         let sliding = common::sliding(config, files.blocks()?, |block| (block + 1) % 4 != 0)?;
-        let full = RotaryDefaults::of(olmo.heads.features);
-        // transformers has taken the older base for the others by then.
-        let sliding_ones = RotaryDefaults {
-            base_key: None,
-            ..full
-        };
         olmo.windows = common::windows_of(&sliding, common::window(config)?)?;
-        olmo.rotaries = vec![
-            Rotary::of_layers(config, "full_attention", true, full)?,
-            Rotary::of_layers(config, "sliding_attention", false, sliding_ones)?,
-        ];
         let position = |slides: &bool| Position::Rotary(usize::from(*slides));
         olmo.positions = sliding.iter().map(position).collect();
     }
