@@ -49,7 +49,8 @@ from check_families import CONTEXT, FAMILIES, ROOT, TEXT, TOKENIZER, run
 
 TABLE = ROOT / "src/model/configurations.json"
 SOURCES = sorted((ROOT / "src/model").rglob("*.rs"))
-TOLERANCE = 1e-5
+# Of the perplexity; transformers' chunks of a delta net in f32 are that far from one token after the other.
+TOLERANCE = 3e-5
 
 # Older names that a class takes in its own code, and which win over the newer ones.
 RENAMED = {
@@ -75,7 +76,7 @@ def model_types():
 
 def read_keys():
     """What the forward pass reads of config.json: every word in quotes in its sources."""
-    return {word for path in SOURCES for word in re.findall(r'"([a-z_][a-z0-9_]*)"', path.read_text())}
+    return {word for path in SOURCES for word in re.findall(r'"([A-Za-z_][A-Za-z0-9_]*)"', path.read_text())}
 
 
 def plain(value):

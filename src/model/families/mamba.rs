@@ -27,15 +27,18 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         }
         model_type => {
             let mamba = mamba(config, hidden_size, expand)?;
-            let of_choices = config.needed_number("mixer_rms_eps")?;
-            let normed = model_type == "falcon_mamba";
+            let of_choices = match model_type {
+                "falcon_mamba" => Some(config.needed_number("mixer_rms_eps")?),
+                _ => None,
+            };
             Box::new(move |module| {
-                let norm = |features| NormTensors {
-                    weight: None,
-                    ..common::rms_norm("", features, of_choices)
-                };
-                let norms = [mamba.rank, mamba.states, mamba.states].map(norm);
-                mamba.mixer(module, Some(norms).filter(|_| normed))
+                let norms = of_choices.map(|epsilon| {
+                    [mamba.rank, mamba.states, mamba.states].map(|features| NormTensors {
+                        weight: None,
+                        ..common::rms_norm("", features, epsilon)
+                    })
+                });
+                mamba.mixer(module, norms)
             })
         }
     };
