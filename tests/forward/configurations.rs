@@ -407,7 +407,7 @@ fn a_key_of_another_family_does_not_act() {
         ),
         (
             "llama",
-            "intermediate_size hidden_act rms_norm_eps rope_theta head_dim num_key_value_heads attention_bias mlp_bias \
+            "intermediate_size hidden_act rms_norm_eps rope_theta partial_rotary_factor head_dim num_key_value_heads attention_bias mlp_bias \
                    hidden_size num_attention_heads",
         ),
         (
@@ -653,7 +653,7 @@ fn with_tensors(
 fn a_head_that_is_stored_is_the_head_though_they_are_said_to_be_tied() {
     // An untied model in which head and embedding differ.
     for (name, head, embedding) in [
-        ("llama", "lm_head.weight", "model.embed_tokens.weight"),
+        ("granite", "lm_head.weight", "model.embed_tokens.weight"),
         ("gptj", "lm_head.weight", "transformer.wte.weight"),
         ("mamba2", "lm_head.weight", "backbone.embeddings.weight"),
     ] {
