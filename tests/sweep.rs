@@ -146,6 +146,50 @@ fn so_it_is_with_the_norms_of_a_file_and_with_scores_that_take_none() {
     );
 }
 
+/// A copy of the example whose output layer is stored beside the embedding that it is tied to.
+fn with_stored_head(place: &Place) {
+    use safetensors::SafeTensors;
+
+    let model = place.path("model");
+    fs::create_dir(&model).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        fs::copy(Path::new(EXAMPLE).join(name), model.join(name)).unwrap();
+    }
+    let bytes = fs::read(Path::new(EXAMPLE).join("model.safetensors")).unwrap();
+    let mut tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let embedding = tensors
+        .iter()
+        .find(|(name, _)| name == "model.embed_tokens.weight");
+    let head = ("lm_head.weight".to_owned(), embedding.unwrap().1.clone());
+    tensors.push(head);
+    let bytes = safetensors::serialize(tensors, None).unwrap();
+    fs::write(model.join("model.safetensors"), bytes).unwrap();
+}
+
+#[test]
+fn so_it_is_where_only_one_of_a_tied_pair_is_pruned() {
+    let place = Place::new();
+    with_stored_head(&place);
+    let mut seen = Vec::new();
+    for name in ["lm_head.weight", "model.embed_tokens.weight", "*e*.weight"] {
+        let flags = format!("--include {name} --sparsity 0.5 --score magnitude --calibration none");
+        let sweep = place.json(&format!("sweep model {flags} --eval-tokens 1024"));
+        let done = place.run(&format!("prune model {flags} --force -o out -q"));
+        assert_eq!(done.status.code(), Some(0), "{flags}");
+        let written = place.json("eval out --tokens 1024");
+        let perplexity = &sweep["cells"][0]["perplexity"];
+        assert_eq!(perplexity, &written["perplexity"], "{name}");
+        seen.push(perplexity.as_f64().unwrap());
+    }
+    let dense = place.json("eval model --tokens 1024")["perplexity"]
+        .as_f64()
+        .unwrap();
+    for (i, perplexity) in seen.iter().enumerate() {
+        assert!((perplexity / dense - 1.0).abs() > 1e-3, "{seen:?}, {dense}");
+        assert!(!seen[..i].contains(perplexity), "{seen:?}");
+    }
+}
+
 #[test]
 fn finished_cells_are_used_again_and_others_are_measured() {
     let place = Place::new();

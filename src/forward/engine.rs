@@ -8,7 +8,7 @@ use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::{
     Cell, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear, Mixer,
-    Nonlinearity, NormTensors, Scan, SelfAttention, Share,
+    Nonlinearity, NormTensors, Pairing, Rotary, Scan, SelfAttention, Share,
 };
 
 /// A block with its weights on a device.
@@ -29,6 +29,43 @@ pub(super) type LoadedMixer<E> = Mixer<<E as Engine>::Matrix, <E as Engine>::Nor
 
 /// A recurrence with its weights on a device.
 pub(super) type LoadedCell<E> = Cell<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+
+/// Cosines and sines of the angles by which heads turn, where a `T` holds those of sequences up to some length.
+#[derive(Debug)]
+pub(super) struct TurnTables<T> {
+    pub(super) pairing: Pairing,
+    /// Pairs of features that turn.
+    pub(super) pairs: usize,
+    /// Each with the longest sequence that it is for, the shorter ones first.
+    tables: Vec<(usize, T)>,
+}
+
+impl<T> TurnTables<T> {
+    /// Those of sequences of at most so many tokens: `table` of `[tokens, pairs]`.
+    pub(super) fn new(rotary: &Rotary, tokens: usize, table: impl Fn(&[[f32; 2]]) -> T) -> Self {
+        let tables = rotary.by_length(tokens).map(|(longest, frequencies)| {
+            let longest = longest.min(tokens);
+            let turns = Rotary::turns(frequencies, rotary.amplitude, longest);
+            (longest, table(&turns))
+        });
+        Self {
+            pairing: rotary.pairing,
+            pairs: rotary.frequencies.len(),
+            tables: tables.collect(),
+        }
+    }
+
+    /// The table for a sequence of so many tokens, with heads of so many features.
+    pub(super) fn of(&self, tokens: usize, head: usize) -> Result<&T, Error> {
+        let mut long_enough = self.tables.iter().filter(|(longest, _)| tokens <= *longest);
+        match long_enough.next() {
+            Some((_, table)) if 2 * self.pairs <= head => Ok(table),
+            _ => Err(Error::Engine(format!(
+                "a sequence of {tokens} tokens, or a head of {head}, is longer than was announced"
+            ))),
+        }
+    }
+}
 
 /// A causal convolution of each channel for itself.
 #[derive(Clone, Copy, Debug)]
@@ -317,4 +354,30 @@ pub(super) trait Engine: Sized {
 
     /// The logits themselves, `[tokens, rows]`.
     fn logits(&self, head: &HeadPart, hidden: &Self::Tensor) -> Result<Vec<f32>, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an engine turned by instead, where a sequence was longer than all of its tables, would be another model.
+    #[test]
+    fn a_sequence_that_no_table_is_for_is_an_error() {
+        let rotary = Rotary {
+            frequencies: vec![1.0, 0.5],
+            pairing: Pairing::Halves,
+            amplitude: 1.0,
+            beyond: Some((4, vec![0.5, 0.25])),
+            longest: None,
+        };
+        let tables = TurnTables::new(&rotary, 6, <[_]>::len);
+        assert_eq!(tables.of(4, 4).unwrap(), &(4 * 2));
+        assert_eq!(tables.of(5, 4).unwrap(), &(6 * 2));
+        for (tokens, head) in [(7, 4), (4, 3)] {
+            let error = tables.of(tokens, head).unwrap_err().to_string();
+            assert!(error.contains("longer than was announced"), "{error}");
+        }
+        let short = TurnTables::new(&rotary, 3, <[_]>::len);
+        assert!(short.of(4, 4).is_err());
+    }
 }

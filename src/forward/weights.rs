@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::error::Error;
 use crate::checkpoint::{Checkpoint, Place, Reader};
 use crate::dtype::Dtype;
-use crate::model::{Linear, NormKind, NormTensors};
+use crate::model::{Linear, NormTensors};
 use crate::names::rules::Layout;
 use crate::untrusted::shown;
 
@@ -94,7 +94,7 @@ impl<'a> WeightReader<'a> {
         linear.bias.as_ref().map(read).transpose()
     }
 
-    /// The factors of a norm and its summands, which a LayerNorm always has, `[heads, features]` each.
+    /// The factors of a norm, and its summands where they are stored, `[heads, features]` each.
     pub(super) fn read_norm(
         &self,
         norm: &NormTensors,
@@ -112,11 +112,7 @@ impl<'a> WeightReader<'a> {
             None => vec![1.0; numbers],
         };
         factors.iter_mut().for_each(|x| *x += norm.weight_offset);
-        let summands = match (&norm.bias, norm.kind) {
-            (Some(name), _) => Some(read(name)?),
-            (None, NormKind::Layer) => Some(vec![0.0; numbers]),
-            (None, NormKind::Rms) => None,
-        };
+        let summands = norm.bias.as_ref().map(read).transpose()?;
         Ok((factors, summands))
     }
 

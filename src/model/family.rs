@@ -1,7 +1,5 @@
 //! What a family of architectures is: the model types it goes by, and how it reads a checkpoint.
 
-use serde_json::Value;
-
 use super::architecture::Architecture;
 use super::config::Config;
 use super::error::Error;
@@ -20,19 +18,12 @@ pub(super) struct ModelFiles<'a> {
     /// The one of the family's model types that it is.
     pub(super) model_type: &'static str,
     pub(super) config: Config<'a>,
+    /// Whether the head is the embedding, where no head is stored.
+    pub(super) tied: bool,
     pub(super) headers: &'a Headers<'a>,
 }
 
-impl<'a> ModelFiles<'a> {
-    /// The same, with the values of `defaults` for keys that config.json lacks.
-    pub(super) fn over(&self, defaults: &'a Value) -> Self {
-        Self {
-            model_type: self.model_type,
-            config: self.config.over(defaults),
-            headers: self.headers,
-        }
-    }
-
+impl ModelFiles<'_> {
     /// The number of blocks, at most as many as there are tensors, as each has some of its own.
     pub(super) fn blocks(&self) -> Result<usize, Error> {
         let key = "num_hidden_layers";
@@ -64,25 +55,17 @@ impl<'a> ModelFiles<'a> {
         prefixes.iter().find(has).unwrap_or(&prefixes[0])
     }
 
-    /// The tensor of the head: that of the first module of these which is there, or `embedding` where they are tied.
-    pub(super) fn head(&self, modules: &[&str], embedding: &str) -> Result<String, Error> {
-        self.head_of(modules, embedding, false)
-    }
-
-    /// The same for families whose heads are tied unless config.json says otherwise.
-    pub(super) fn tied_head(&self, modules: &[&str], embedding: &str) -> Result<String, Error> {
-        self.head_of(modules, embedding, true)
-    }
-
-    fn head_of(&self, modules: &[&str], embedding: &str, tied: bool) -> Result<String, Error> {
-        if self.config.flag_or("tie_word_embeddings", tied)? {
-            return Ok(embedding.to_owned());
+    /// The tensor of the head: that of the first module of these which is stored, or `embedding` where they are tied.
+    ///
+    /// A head that is stored counts even where they are tied: transformers and vLLM take it if it differs, as it does where
+    /// only one of the two was trained on or pruned, and it is the same if not.
+    pub(super) fn head(&self, modules: &[&str], embedding: &str) -> String {
+        let name = |module: &&str| format!("{module}.weight");
+        let mut names = modules.iter().map(name);
+        match names.find(|name| self.headers.has(name)) {
+            Some(stored) => stored,
+            None if self.tied => embedding.to_owned(),
+            None => name(&modules[0]),
         }
-        let names: Vec<_> = modules
-            .iter()
-            .map(|module| format!("{module}.weight"))
-            .collect();
-        let there = names.iter().find(|name| self.headers.has(name));
-        Ok(there.unwrap_or(&names[0]).clone())
     }
 }

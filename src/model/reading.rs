@@ -51,15 +51,28 @@ fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
         return Err(Error::Unsupported("a quantised checkpoint".to_owned()));
     }
     let headers = Headers::of(checkpoint);
+    let whole = config.of_class(model_type);
+    // A model that knows pictures, too, has its text's half in a part.
+    let (text, raw) = match whole.text_part() {
+        Some(part) => (
+            config.part_of_class(part, model_type)?,
+            config.part(part)?.unwrap_or(config),
+        ),
+        None => (whole, config),
+    };
+    let tied = "tie_word_embeddings";
     let files = ModelFiles {
         model_type,
-        // A model that knows pictures, too, has its text's half here.
-        config: config.part("text_config").unwrap_or(config),
+        config: text,
+        tied: if whole.says(tied) { whole } else { text }.flag(tied)?,
         headers: &headers,
     };
-    let architecture = (family.describe)(&files)?;
+    let mut architecture = (family.describe)(&files)?;
+    if files.tied && !headers.has(&architecture.embedding) && headers.has(&architecture.head) {
+        architecture.embedding = architecture.head.clone();
+    }
     check(&architecture, &headers)?;
-    check_blocks(&architecture, &files)?;
+    check_blocks(&architecture, &headers, &raw)?;
     Ok(architecture)
 }
 
@@ -95,22 +108,26 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
 }
 
 /// Checks that no block is left over, but for those that predict further tokens, which the decoder does without.
-fn check_blocks(architecture: &Architecture, files: &ModelFiles<'_>) -> Result<(), Error> {
+fn check_blocks(
+    architecture: &Architecture,
+    headers: &Headers<'_>,
+    config: &Config<'_>,
+) -> Result<(), Error> {
     let key = "num_nextn_predict_layers";
-    let further = match files.config.get(key) {
+    let further = match config.get(key) {
         None => 0,
         Some(value) if value.as_u64() == Some(0) => 0,
-        Some(_) => files.config.size(key)?,
+        Some(_) => config.size(key)?,
     };
     let blocks = architecture.blocks.len();
     let beyond = format!("{}{}.", architecture.block_prefix, blocks + further);
-    match files.headers.starting_with(&beyond) {
+    match headers.starting_with(&beyond) {
         None => Ok(()),
         Some(tensor) => {
             let problem = format!(
                 "is of a block that config.json does not count: num_hidden_layers is {blocks}, {key} {further}"
             );
-            Err(files.headers.wrong(tensor, problem))
+            Err(headers.wrong(tensor, problem))
         }
     }
 }

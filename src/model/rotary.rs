@@ -32,111 +32,187 @@ pub(crate) struct Rotary {
     pub(crate) longest: Option<usize>,
 }
 
-/// What a family means where config.json says nothing.
+/// How the heads of a family turn, and under which keys config.json says so.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RotaryDefaults {
     /// Features of a head.
     pub(super) head_dim: usize,
-    pub(super) base: f64,
-    /// The older key of the base.
-    pub(super) base_key: &'static str,
-    /// The part of a head that turns.
-    pub(super) fraction: f64,
+    /// The key of the base beside the parameters; none where only a class's default of `rope_theta` counts.
+    pub(super) base_key: Option<&'static str>,
+    /// The key of the part of a head that turns; none where the whole head does.
+    pub(super) fraction_key: Option<&'static str>,
     pub(super) pairing: Pairing,
+    /// What a family calls LongRoPE.
+    pub(super) longrope: &'static [&'static str],
+    /// Whether `alpha` makes the base of a dynamic scaling that does not move with the length (Hunyuan).
+    pub(super) alpha: bool,
 }
 
 impl RotaryDefaults {
-    /// Whole heads, by halves, with the base of the paper.
+    /// Whole heads, by halves.
     pub(super) fn of(head_dim: usize) -> Self {
         Self {
             head_dim,
-            base: 10_000.0,
-            base_key: "rope_theta",
-            fraction: 1.0,
+            base_key: Some("rope_theta"),
+            fraction_key: None,
             pairing: Pairing::Halves,
+            longrope: &["longrope"],
+            alpha: false,
         }
     }
 }
 
+/// The base of the paper, for what has no other.
+const BASE: f64 = 10_000.0;
+
+/// What config.json says of the rotary embedding: `rope_scaling`, in which the scaling stands alone and which somebody may
+/// have added to a saved file, before `rope_parameters`, before what the class has of its own.
+pub(super) fn parameters<'a>(config: &Config<'a>) -> Result<Option<Config<'a>>, Error> {
+    if let Some(scaling) = config.part("rope_scaling")? {
+        return Ok(Some(scaling));
+    }
+    let key = "rope_parameters";
+    match config.get(key) {
+        Some(_) => config.part(key),
+        None => Ok(config.default(key).map(Config::new)),
+    }
+}
+
+/// The type of a scaling.
+pub(super) fn kind<'a>(parameters: &Config<'a>) -> Result<&'a str, Error> {
+    let kind = match parameters.word("rope_type")? {
+        Some(kind) => Some(kind),
+        None => parameters.word("type")?,
+    };
+    Ok(kind.unwrap_or("default"))
+}
+
 impl Rotary {
-    /// Reads the base, the part of a head that turns, and the scaling; both the older keys (`rope_theta`,
-    /// `rope_scaling`, `rotary_emb_base`, `rotary_pct`) and the newer `rope_parameters`.
+    /// Reads the base, the part of a head that turns, and the scaling, as transformers does: from `rope_scaling`, or else
+    /// `rope_parameters`; what is missing there from the keys beside it.
     pub(super) fn read(config: &Config<'_>, defaults: RotaryDefaults) -> Result<Self, Error> {
-        let newer = config.part("rope_parameters");
-        Self::of_parts(config, newer, config.part("rope_scaling"), defaults)
+        let parameters = parameters(config)?;
+        if let Some(parameters) = &parameters {
+            for layers in ["full_attention", "sliding_attention"] {
+                if parameters.get(layers).is_some() {
+                    return Err(Error::Config(format!(
+                        "the rotary embedding has parameters for {layers}, and all blocks of this model type have the same"
+                    )));
+                }
+            }
+        }
+        Self::of_parameters(config, parameters.as_ref(), parameters.as_ref(), defaults)
     }
 
-    /// That of the blocks of one type in `layer_types`, where each type may have its own part of `rope_parameters`. `scaled`:
-    /// whether the older `rope_scaling` is for them.
+    /// That of the blocks of one type in `layer_types`, where each type has its own part of `rope_parameters`. `scaled`:
+    /// whether `rope_scaling` is for them, whose keys replace those of the part.
     pub(super) fn of_layers(
         config: &Config<'_>,
         layer_type: &str,
         scaled: bool,
         defaults: RotaryDefaults,
     ) -> Result<Self, Error> {
-        let newer = config.part("rope_parameters");
-        let own = newer.as_ref().and_then(|part| part.part(layer_type));
-        let scaling = config.part("rope_scaling").filter(|_| scaled);
-        Self::of_parts(config, own.or(newer), scaling, defaults)
-    }
-
-    fn of_parts(
-        config: &Config<'_>,
-        newer: Option<Config<'_>>,
-        scaling: Option<Config<'_>>,
-        defaults: RotaryDefaults,
-    ) -> Result<Self, Error> {
-        let head_dim = defaults.head_dim;
-        let old_base = config.number_or("rotary_emb_base", defaults.base)?;
-        let base = config.number_or(defaults.base_key, old_base)?;
-        let base = match &newer {
-            Some(part) => part.number_or("rope_theta", base)?,
-            None => base,
+        let key = "rope_parameters";
+        let all = config.part(key)?;
+        let own = match &all {
+            Some(all) => all.part(layer_type)?,
+            None => None,
         };
-        let old_fraction = config.number_or("rotary_pct", defaults.fraction)?;
-        let fraction = config.number_or("partial_rotary_factor", old_fraction)?;
-        let fraction = match &newer {
-            Some(part) => part.number_or("partial_rotary_factor", fraction)?,
-            None => fraction,
-        };
-        let dims = (head_dim as f64 * fraction) as usize;
-        if dims < 2 || !dims.is_multiple_of(2) || dims > head_dim {
+        let scaling = config.part("rope_scaling")?.filter(|_| scaled);
+        if scaling.is_some() && all.is_some() && own.is_none() {
             return Err(Error::Config(format!(
-                "the rotary embedding turns {dims} of {head_dim} features a head, and they turn in pairs"
+                "rope_scaling is for {layer_type}, of which {key} has no part"
             )));
         }
-        let mut rotary = Self {
-            frequencies: unscaled(base, dims / 2),
-            pairing: defaults.pairing,
+        let both = match (&own, &scaling) {
+            (Some(own), Some(scaling)) => Some(own.updated(scaling)),
+            _ => None,
+        };
+        let parameters = both.as_ref().map(Config::new).or(scaling).or(own);
+        Self::of_parameters(config, parameters.as_ref(), all.as_ref(), defaults)
+    }
+
+    /// One of so many features, whatever config.json says.
+    pub(super) fn fixed(turned: usize, head_dim: usize, pairing: Pairing) -> Result<Self, Error> {
+        check_turned(turned, head_dim)?;
+        Ok(Self::unscaled(BASE, turned / 2, pairing))
+    }
+
+    fn unscaled(base: f64, pairs: usize, pairing: Pairing) -> Self {
+        Self {
+            frequencies: unscaled(base, pairs),
+            pairing,
             amplitude: 1.0,
             beyond: None,
             longest: None,
+        }
+    }
+
+    /// `outer`: the parameters of all types of blocks, of which YaRN reads `truncate`.
+    fn of_parameters(
+        config: &Config<'_>,
+        parameters: Option<&Config<'_>>,
+        outer: Option<&Config<'_>>,
+        defaults: RotaryDefaults,
+    ) -> Result<Self, Error> {
+        let said = |key: &str| -> Result<Option<f64>, Error> {
+            let number = parameters.map(|part| part.number(key)).transpose()?;
+            Ok(number.flatten())
         };
-        // A scaling of the older form stands beside the base, one of the newer form among the parameters.
-        let Some(scaling) = newer.or(scaling) else {
+        let beside = |key: Option<&str>| key.map(|key| config.number(key)).transpose();
+        let base = match (said("rope_theta")?, beside(defaults.base_key)?.flatten()) {
+            (Some(base), _) | (None, Some(base)) => base,
+            (None, None) => {
+                let usual = config.default("rope_theta").and_then(|base| base.as_f64());
+                usual.unwrap_or(BASE)
+            }
+        };
+        let kind = parameters.map_or(Ok("default"), kind)?;
+        let key = "partial_rotary_factor";
+        let fraction = match (said(key)?, defaults.fraction_key) {
+            (Some(fraction), Some(_)) => fraction,
+            (None, Some(key)) => config.number_or(key, 1.0)?,
+            // Nothing reads it there.
+            (_, None) if kind == "default" => 1.0,
+            (given, None) => match given.or(config.number(key)?) {
+                None | Some(1.0) => 1.0,
+                Some(part) => {
+                    let problem = format!("{key} {part} where whole heads turn, scaled by {kind},");
+                    return Err(Error::Unsupported(shown(&problem).to_string()));
+                }
+            },
+        };
+        let head_dim = defaults.head_dim;
+        let dims = (head_dim as f64 * fraction) as usize;
+        check_turned(dims, head_dim)?;
+        let mut rotary = Self::unscaled(base, dims / 2, defaults.pairing);
+        let Some(scaling) = parameters else {
             return Ok(rotary);
         };
-        let kind = scaling
-            .word("rope_type")
-            .or(scaling.word("type"))
-            .unwrap_or("default");
         match kind {
             "default" => {}
             "linear" => {
-                let factor = scaling.number_or("factor", 1.0)?;
+                let factor = scaling.needed_number("factor")?;
                 rotary.frequencies.iter_mut().for_each(|f| *f /= factor);
             }
-            "dynamic" if scaling.get("alpha").is_some() => {
-                // The base of Hunyuan, which does not move with the length.
-                let alpha = scaling.number_or("alpha", 1.0)?;
+            "dynamic" if defaults.alpha && scaling.get("alpha").is_some() => {
+                let alpha = scaling.needed_number("alpha")?;
                 let dims = dims as f64;
                 let base = base * alpha.powf(dims / (dims - 2.0));
                 rotary.frequencies = unscaled(base, rotary.frequencies.len());
             }
-            "dynamic" => rotary.longest = Some(config.size("max_position_embeddings")?),
-            "llama3" => llama3(&scaling, &mut rotary.frequencies)?,
-            "yarn" => rotary.yarn(config, &scaling, base)?,
-            "longrope" | "su" => rotary.longrope(config, &scaling)?,
+            "dynamic" => {
+                scaling.needed_number("factor")?;
+                rotary.longest = Some(config.size("max_position_embeddings")?);
+            }
+            "llama3" => llama3(config, scaling, &mut rotary.frequencies)?,
+            kind if defaults.longrope.contains(&kind) => rotary.longrope(config, scaling)?,
+            "yarn" => {
+                let truncate = outer
+                    .map(|outer| outer.flag_or("truncate", true))
+                    .transpose()?;
+                rotary.yarn(config, scaling, base, truncate.unwrap_or(true))?;
+            }
             other => {
                 return Err(Error::Unsupported(format!(
                     "rotary embedding scaled by {}",
@@ -170,10 +246,16 @@ impl Rotary {
 
     /// Between pairs that turn often within the trained context, which stay, and pairs that hardly turn, which are slowed
     /// by `factor`, it goes linearly.
-    fn yarn(&mut self, config: &Config<'_>, scaling: &Config<'_>, base: f64) -> Result<(), Error> {
+    fn yarn(
+        &mut self,
+        config: &Config<'_>,
+        scaling: &Config<'_>,
+        base: f64,
+        truncate: bool,
+    ) -> Result<(), Error> {
         let trained = trained_context(config, scaling)?;
-        let factor = match scaling.get("factor") {
-            Some(_) => scaling.number_or("factor", 1.0)?,
+        let factor = match scaling.number("factor")? {
+            Some(factor) => factor,
             None => config.size("max_position_embeddings")? as f64 / trained,
         };
         let mscale = |by: f64| match factor > 1.0 {
@@ -193,7 +275,7 @@ impl Rotary {
         let pair = |turns: f64| pairs as f64 * (trained / (turns * 2.0 * PI)).ln() / base.ln();
         let mut low = pair(scaling.number_or("beta_fast", 32.0)?);
         let mut high = pair(scaling.number_or("beta_slow", 1.0)?);
-        if scaling.flag_or("truncate", true)? {
+        if truncate {
             (low, high) = (low.floor(), high.ceil());
         }
         let low = low.max(0.0);
@@ -236,7 +318,17 @@ fn unscaled(base: f64, pairs: usize) -> Vec<f64> {
     exponents.map(|exponent| base.powf(-exponent)).collect()
 }
 
-/// The context that a model was first trained on: beside the scaling in Phi 3, in it elsewhere.
+/// Refuses what cannot turn.
+fn check_turned(dims: usize, head_dim: usize) -> Result<(), Error> {
+    if dims < 2 || !dims.is_multiple_of(2) || dims > head_dim {
+        return Err(Error::Config(format!(
+            "the rotary embedding turns {dims} of {head_dim} features a head, and they turn in pairs"
+        )));
+    }
+    Ok(())
+}
+
+/// The context that a model was first trained on: beside the scaling, as in Phi 3, before in it.
 fn trained_context(config: &Config<'_>, scaling: &Config<'_>) -> Result<f64, Error> {
     let key = "original_max_position_embeddings";
     let part = if config.get(key).is_some() {
@@ -252,11 +344,11 @@ fn trained_context(config: &Config<'_>, scaling: &Config<'_>) -> Result<f64, Err
 }
 
 /// Slow turns are slowed further by `factor`, fast ones stay, and between the two it goes smoothly.
-fn llama3(scaling: &Config<'_>, frequencies: &mut [f64]) -> Result<(), Error> {
-    let factor = scaling.number_or("factor", 8.0)?;
-    let low = scaling.number_or("low_freq_factor", 1.0)?;
-    let high = scaling.number_or("high_freq_factor", 4.0)?;
-    let trained = scaling.number_or("original_max_position_embeddings", 8192.0)?;
+fn llama3(config: &Config<'_>, scaling: &Config<'_>, frequencies: &mut [f64]) -> Result<(), Error> {
+    let factor = scaling.needed_number("factor")?;
+    let low = scaling.needed_number("low_freq_factor")?;
+    let high = scaling.needed_number("high_freq_factor")?;
+    let trained = trained_context(config, scaling)?;
     if low >= high {
         return Err(Error::Config(format!(
             "low_freq_factor {low} is not below high_freq_factor {high}"
@@ -289,10 +381,120 @@ mod tests {
             &json!({"rope_parameters": {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0}}),
         );
         assert_eq!(old.unwrap(), new.unwrap());
-        let old = read(&json!({"rotary_emb_base": 77, "rotary_pct": 0.5}));
-        let new =
-            read(&json!({"rope_parameters": {"rope_theta": 77, "partial_rotary_factor": 0.5}}));
-        assert_eq!(old.unwrap(), new.unwrap());
+        let neox = RotaryDefaults {
+            base_key: Some("rotary_emb_base"),
+            fraction_key: Some("rotary_pct"),
+            ..RotaryDefaults::of(8)
+        };
+        let read = |config| Rotary::read(&Config::new(&config), neox).unwrap();
+        let old = read(json!({"rotary_emb_base": 77, "rotary_pct": 0.5}));
+        let new = json!({"rope_theta": 77, "partial_rotary_factor": 0.5});
+        assert_eq!(old, read(json!({"rope_parameters": new})));
+    }
+
+    #[test]
+    fn a_scaling_counts_before_parameters_and_brings_its_own_base() {
+        let parameters = json!({"rope_type": "default", "rope_theta": 500.0});
+        let scaling = json!({"type": "linear", "factor": 2.0});
+        let both =
+            json!({"rope_parameters": parameters, "rope_scaling": scaling, "rope_theta": 70.0});
+        let alone = json!({"rope_parameters": scaling, "rope_theta": 70.0});
+        assert_eq!(read(&both).unwrap(), read(&alone).unwrap());
+        let none = json!({"rope_parameters": parameters, "rope_scaling": {}});
+        let plain = json!({"rope_parameters": parameters});
+        assert_eq!(read(&none).unwrap(), read(&plain).unwrap());
+        // Of two names of the type, the newer one.
+        let named = json!({"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 2.0}});
+        let once = json!({"rope_scaling": {"rope_type": "linear", "factor": 2.0}});
+        assert_eq!(read(&named).unwrap(), read(&once).unwrap());
+    }
+
+    #[test]
+    fn blocks_of_a_type_have_their_own_part_and_none_of_what_is_beside_it() {
+        let of = |config: &serde_json::Value, kind, scaled| {
+            let config = Config::new(config);
+            Rotary::of_layers(&config, kind, scaled, RotaryDefaults::of(8))
+        };
+        let own = json!({"rope_type": "default", "rope_theta": 500.0});
+        let flat = json!({"rope_theta": 900.0, "rope_type": "linear", "factor": 2.0});
+        let plain = read(&json!({})).unwrap();
+        let flat = json!({"rope_parameters": flat});
+        assert_eq!(of(&flat, "full_attention", true).unwrap(), plain);
+        let both = json!({
+            "rope_parameters": {"full_attention": own}, "rope_scaling": {"rope_type": "linear", "factor": 2.0}
+        });
+        let scaled =
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}});
+        assert_eq!(
+            of(&both, "full_attention", true).unwrap(),
+            read(&scaled).unwrap()
+        );
+        assert_eq!(of(&both, "sliding_attention", false).unwrap(), plain);
+        let error = read(&json!({"rope_parameters": {"full_attention": own}})).unwrap_err();
+        assert!(error.to_string().contains("full_attention"), "{error}");
+    }
+
+    #[test]
+    fn the_trained_length_beside_a_scaling_counts_before_that_in_it() {
+        let scaled = |inside: serde_json::Value, beside: serde_json::Value| {
+            let mut scaling = json!({
+                "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0
+            });
+            scaling["original_max_position_embeddings"] = inside;
+            read(&json!({
+                "rope_scaling": scaling, "original_max_position_embeddings": beside, "max_position_embeddings": 64
+            }))
+            .unwrap()
+            .frequencies
+        };
+        let null = serde_json::Value::Null;
+        assert_eq!(
+            scaled(json!(16), json!(32)),
+            scaled(json!(32), null.clone())
+        );
+        assert_eq!(
+            scaled(null.clone(), null.clone()),
+            scaled(json!(64), null.clone())
+        );
+        assert_ne!(scaled(json!(16), null.clone()), scaled(json!(64), null));
+    }
+
+    #[test]
+    fn what_a_scaling_cannot_do_without_is_asked_for() {
+        for (scaling, says) in [
+            (json!({"rope_type": "linear"}), "factor is missing"),
+            (json!({"rope_type": "dynamic"}), "factor is missing"),
+            (
+                json!({"rope_type": "llama3", "factor": 8.0}),
+                "low_freq_factor is missing",
+            ),
+            (
+                json!({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}),
+                "where whole heads turn",
+            ),
+            // Only Phi 3 calls it so.
+            (json!({"rope_type": "su"}), "scaled by su"),
+        ] {
+            let error = read(&json!({"rope_scaling": scaling}))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(says), "{scaling}: {error}");
+        }
+        // Whole heads turn where nothing is scaled.
+        let part = json!({"rope_parameters": {"partial_rotary_factor": 0.5}});
+        assert_eq!(read(&part).unwrap(), read(&json!({})).unwrap());
+        // What moves the base of Hunyuan is nothing to others.
+        let alpha = json!({"max_position_embeddings": 100, "rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 9.0}});
+        assert_eq!(
+            read(&alpha).unwrap().frequencies,
+            read(&json!({})).unwrap().frequencies
+        );
+        let hunyuan = RotaryDefaults {
+            alpha: true,
+            ..RotaryDefaults::of(8)
+        };
+        let moved = Rotary::read(&Config::new(&alpha), hunyuan).unwrap();
+        assert_ne!(moved.frequencies, read(&json!({})).unwrap().frequencies);
     }
 
     #[test]

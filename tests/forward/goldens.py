@@ -9,6 +9,7 @@ experts are saved by save_pretrained, which takes them apart again; of every exp
 were routed to it, and their number.
 """
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -423,7 +424,10 @@ def make(name, dtype, changes):
         state = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
         if config.tie_word_embeddings:
             del state["lm_head.weight"]
-    kept = {k: v for k, v in config.to_dict().items() if k in KEYS and v is not None}
+    # A null is said where the class means something else.
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
+    kept = {k: v for k, v in config.to_dict().items()
+            if k in KEYS and (v is not None or usual.get(k) is not None)}
     # Infinity is no number of JSON; the usual limit is not said.
     if float("inf") in kept.get("time_step_limit", ()):
         del kept["time_step_limit"]

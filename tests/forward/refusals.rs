@@ -108,11 +108,6 @@ fn recurrences_that_a_config_cannot_mean_are_refused() {
             json!({"attention_chunk_size": null}),
             "attention_chunk_size",
         ),
-        (
-            "nemotron_h",
-            json!({"layers_block_type": null}),
-            "hybrid_override_pattern",
-        ),
     ] {
         let error = logits_with(name, &keys, &[]).unwrap_err().to_string();
         assert!(error.contains(says), "{name} {keys}: {error}");

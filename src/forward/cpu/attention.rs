@@ -6,10 +6,11 @@ use rayon::prelude::*;
 use super::activations::Activations;
 use super::weights::{CpuMatrix, CpuNorm};
 use super::{exp, in_place};
+use crate::forward::engine::TurnTables;
 use crate::forward::error::Error;
 use crate::model::{
     Alibi, HeadCounts, HeadNorms, LatentWidths, Pairing, Projections, QueryTemperature, Reach,
-    Rotary, SelfAttention,
+    SelfAttention,
 };
 use crate::products::{Packed, With};
 use crate::simd::widest;
@@ -17,50 +18,25 @@ use crate::simd::widest;
 /// Bytes that the attention scores of a chunk of queries may take.
 pub(super) const SCORES_BYTES: usize = 32 << 20;
 
-/// Cosines and sines of the angles by which heads turn.
-pub(super) struct TurnTable {
-    pairing: Pairing,
-    /// For sequences of at most so many tokens, and for those that are longer.
-    tables: Vec<(usize, Turns)>,
-}
-
 /// Of each token, cosines and sines of its pairs: `[tokens, pairs]` each.
-struct Turns {
-    pairs: usize,
+pub(super) struct Turns {
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
 
-impl TurnTable {
-    pub(super) fn new(rotary: &Rotary, context: usize) -> Self {
-        let tables = rotary.by_length(context).map(|(tokens, frequencies)| {
-            let turns = Rotary::turns(frequencies, rotary.amplitude, tokens.min(context));
-            let (cosines, sines) = turns.iter().map(|&[cosine, sine]| (cosine, sine)).unzip();
-            let turns = Turns {
-                pairs: frequencies.len(),
-                cosines,
-                sines,
-            };
-            (tokens, turns)
-        });
-        Self {
-            pairing: rotary.pairing,
-            tables: tables.collect(),
-        }
+impl Turns {
+    pub(super) fn new(turns: &[[f32; 2]]) -> Self {
+        let (cosines, sines) = turns.iter().map(|&[cosine, sine]| (cosine, sine)).unzip();
+        Self { cosines, sines }
     }
+}
 
+impl TurnTables<Turns> {
     /// Turns the first features of every head by the position of its token.
     fn turn(&self, x: &mut Activations, head: usize) -> Result<(), Error> {
         let (tokens, features) = (x.tokens(), x.features());
-        let fits = |(longest, _): &&(usize, _)| tokens <= *longest;
-        let turns = self.tables.iter().find(fits).map(|(_, turns)| turns);
-        let turns = turns.filter(|turns| turns.cosines.len() >= tokens * turns.pairs);
-        let Some(turns) = turns.filter(|turns| 2 * turns.pairs <= head) else {
-            return Err(Error::Engine(format!(
-                "a sequence of {tokens} tokens, or a head of {head}, is longer than was announced"
-            )));
-        };
-        let pairs = turns.pairs;
+        let turns = self.of(tokens, head)?;
+        let pairs = self.pairs;
         let rows = x.values_mut().par_chunks_mut(features.max(1));
         rows.enumerate().for_each(|(token, row)| {
             let table = token * pairs..(token + 1) * pairs;
@@ -217,7 +193,7 @@ impl CpuHeads {
     }
 
     /// Turns queries and keys by their position.
-    pub(super) fn turn(&mut self, table: &TurnTable) -> Result<(), Error> {
+    pub(super) fn turn(&mut self, table: &TurnTables<Turns>) -> Result<(), Error> {
         table.turn(&mut self.queries, self.counts.features)?;
         table.turn(&mut self.keys, self.counts.features)
     }

@@ -11,7 +11,7 @@ mod scan;
 mod weights;
 
 use super::engine::{
-    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
+    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, TurnTables,
 };
 use super::error::Error;
 use super::statistics::Statistic;
@@ -22,7 +22,7 @@ use crate::model::{
     Position, Scan, Share,
 };
 use activations::Activations;
-use attention::{CpuHeads, TurnTable};
+use attention::{CpuHeads, Turns};
 pub(super) use peak::CpuProduct;
 use weights::{CpuMatrix, CpuNorm};
 
@@ -42,7 +42,7 @@ pub(super) struct CpuEngine<'a> {
     statistics: &'a [Statistic],
     cores: Cores,
     /// Of each of the architecture's rotary embeddings.
-    turns: Vec<TurnTable>,
+    turns: Vec<TurnTables<Turns>>,
 }
 
 /// What a sequence has shown in a block so far.
@@ -65,7 +65,7 @@ impl<'a> CpuEngine<'a> {
             statistics,
             cores: Cores::new(threads)?,
             turns: rotaries
-                .map(|rotary| TurnTable::new(rotary, context))
+                .map(|rotary| TurnTables::new(rotary, context, Turns::new))
                 .collect(),
         })
     }

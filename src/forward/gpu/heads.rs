@@ -8,36 +8,18 @@ use crate::device::adapter::context::Context;
 use crate::device::product::Destination;
 use crate::device::recorder::{Groups, Sequence};
 use crate::device::storage::filled;
+use crate::forward::engine::TurnTables;
+use crate::forward::error::Error;
 use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
 use crate::model::{
-    Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, Rotary,
-    SelfAttention,
+    Alibi, HeadCounts, HeadNorms, LatentWidths, NormedWidth, Pairing, Projections, SelfAttention,
 };
 
 /// The longest head `attention.wgsl` has room for.
 pub(super) const MAX_HEAD_FEATURES: usize = 256;
 
-/// Cosines and sines of the angles by which heads turn, `[context, pairs, 2]`.
-pub(super) struct TurnBuffer {
-    pairing: Pairing,
-    pairs: usize,
-    /// For sequences of at most so many tokens, and for those that are longer.
-    tables: Vec<(usize, wgpu::Buffer)>,
-}
-
-impl TurnBuffer {
-    pub(super) fn new(context: &Context, rotary: &Rotary, tokens: usize) -> Self {
-        let tables = rotary.by_length(tokens).map(|(longest, frequencies)| {
-            let turns = Rotary::turns(frequencies, rotary.amplitude, tokens.min(longest));
-            (longest, filled(context, "turns", &turns))
-        });
-        Self {
-            pairing: rotary.pairing,
-            pairs: rotary.frequencies.len(),
-            tables: tables.collect(),
-        }
-    }
-}
+/// Cosines and sines of the angles by which heads turn, `[tokens, pairs, 2]`.
+pub(super) type TurnBuffers = TurnTables<wgpu::Buffer>;
 
 /// The slopes of a model's heads.
 pub(super) struct AlibiBuffer {
@@ -200,7 +182,7 @@ impl GpuHeads {
                 head_stride: self.stride as u32,
                 ..norm.heads_params()
             };
-            let bias = norm.bias.as_ref().unwrap_or(&recorder.nothing);
+            let bias = norm.bias().unwrap_or(&recorder.nothing);
             let buffers = [(2, &norm.weight), (3, bias), (4, &self.all.buffer)];
             let count = match norms.width {
                 NormedWidth::Head => count,
@@ -212,10 +194,13 @@ impl GpuHeads {
     }
 
     /// Turns queries and keys by their position.
-    pub(super) fn turn(&self, recorder: &Recorder<'_>, sequence: &mut Sequence, by: &TurnBuffer) {
-        let fits = |(longest, _): &&(usize, _)| self.all.tokens <= *longest;
-        let table = by.tables.iter().find(fits);
-        let (_, turns) = table.unwrap_or(&by.tables[0]);
+    pub(super) fn turn(
+        &self,
+        recorder: &Recorder<'_>,
+        sequence: &mut Sequence,
+        by: &TurnBuffers,
+    ) -> Result<(), Error> {
+        let turns = by.of(self.all.tokens, self.counts.features)?;
         for (first, count) in self.queries_and_keys() {
             let params = HeadsParams {
                 pairs: by.pairs as u32,
@@ -226,6 +211,7 @@ impl GpuHeads {
             let groups = (count, self.all.tokens);
             recorder.dispatch(sequence, "turn_heads", &params, &buffers, groups);
         }
+        Ok(())
     }
 
     /// What each query finds, `[tokens, query heads * features of a value]`.

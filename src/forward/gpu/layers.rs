@@ -2,11 +2,11 @@
 
 use super::buffers::GpuTensor;
 use super::recorder::Recorder;
-use super::weights::{GpuMatrix, GpuNorm};
+use super::weights::{GpuMatrix, GpuNorm, GpuNormKind};
 use crate::device::product::{self, Destination, Operand, Weights};
 use crate::device::recorder::Sequence;
 use crate::forward::kernels::{ActivationParams, ElementwiseParams, HeadsParams, NormParams};
-use crate::model::{Nonlinearity, NormKind};
+use crate::model::Nonlinearity;
 
 /// All of a tensor.
 pub(super) fn all(of: &GpuTensor) -> Destination<'_> {
@@ -61,12 +61,12 @@ pub(super) fn norm(
         epsilon: norm.epsilon,
     };
     let groups = (x.tokens, 1);
-    match (norm.kind, &norm.bias) {
-        (NormKind::Layer, Some(bias)) => {
+    match &norm.kind {
+        GpuNormKind::Layer { bias } => {
             let buffers = [(1, &x.buffer), (2, &norm.weight), (3, bias), (4, y)];
             recorder.dispatch(sequence, "layer_norm", &params, &buffers, groups);
         }
-        _ => {
+        GpuNormKind::Rms => {
             let buffers = [(1, &x.buffer), (2, &norm.weight), (4, y)];
             recorder.dispatch(sequence, "rms_norm", &params, &buffers, groups);
         }
@@ -86,7 +86,7 @@ pub(super) fn norm_parts(
         head_stride: norm.features as u32,
         ..norm.heads_params()
     };
-    let bias = norm.bias.as_ref().unwrap_or(&recorder.nothing);
+    let bias = norm.bias().unwrap_or(&recorder.nothing);
     let buffers = [(2, &norm.weight), (3, bias), (4, &x.buffer)];
     let groups = (x.features / norm.features, x.tokens);
     recorder.dispatch(sequence, "normalise_heads", &params, &buffers, groups);

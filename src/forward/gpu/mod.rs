@@ -32,7 +32,7 @@ use crate::model::{
 };
 use buffers::GpuTensor;
 use head::HeadRows;
-use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffer};
+use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffers};
 pub(super) use peak::GpuProduct;
 use recorder::Recorder;
 use statistics::Observations;
@@ -48,7 +48,7 @@ pub(super) struct GpuEngine<'a> {
     recorder: Recorder<'a>,
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
-    turns: Vec<TurnBuffer>,
+    turns: Vec<TurnBuffers>,
     alibi: Option<AlibiBuffer>,
 }
 
@@ -69,7 +69,9 @@ impl<'a> GpuEngine<'a> {
             recorder: Recorder::new(context, tokens),
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT)?,
             turns: rotaries
-                .map(|rotary| TurnBuffer::new(context, rotary, tokens))
+                .map(|rotary| {
+                    TurnBuffers::new(rotary, tokens, |turns| filled(context, "turns", turns))
+                })
                 .collect(),
             alibi: architecture
                 .alibi
@@ -347,8 +349,7 @@ impl Engine for GpuEngine<'_> {
         rotary: usize,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
-        heads.turn(&self.recorder, sequence, &self.turns[rotary]);
-        Ok(())
+        heads.turn(&self.recorder, sequence, &self.turns[rotary])
     }
 
     fn attend(

@@ -9,7 +9,7 @@ use super::buffers::GpuTensor;
 use super::layers;
 use super::recorder::Recorder;
 use super::rows;
-use super::weights::{GpuMatrix, GpuNorm, MatrixPiece};
+use super::weights::{GpuMatrix, GpuNorm, GpuNormKind, MatrixPiece};
 use crate::device::product::{self, Destination, Operand, Weights};
 use crate::device::recorder::{Groups, Sequence};
 use crate::device::storage::{buffer, filled};
@@ -165,9 +165,13 @@ impl Probe<'_, '_> {
         });
         let expected: Vec<f64> = expected.collect();
         let norm = GpuNorm {
-            kind,
+            kind: match kind {
+                NormKind::Rms => GpuNormKind::Rms,
+                NormKind::Layer => GpuNormKind::Layer {
+                    bias: self.filled(&summands),
+                },
+            },
             weight: self.filled(&factors),
-            bias: is_layer.then(|| self.filled(&summands)),
             features: FEATURES,
             heads: 1,
             epsilon: EPSILON as f32,

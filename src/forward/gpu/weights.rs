@@ -31,11 +31,19 @@ pub(super) struct MatrixPiece {
     pub(super) features: usize,
 }
 
-/// A norm's factors and summands.
+/// How a norm normalises. The kernel of a LayerNorm adds a bias in any case.
+pub(super) enum GpuNormKind {
+    Rms,
+    Layer {
+        /// Zeros where none is stored.
+        bias: wgpu::Buffer,
+    },
+}
+
+/// A norm's kind and factors.
 pub(crate) struct GpuNorm {
-    pub(super) kind: NormKind,
+    pub(super) kind: GpuNormKind,
     pub(super) weight: wgpu::Buffer,
-    pub(super) bias: Option<wgpu::Buffer>,
     pub(super) features: usize,
     /// Heads with factors of their own; 1 where there is one list for all.
     pub(super) heads: usize,
@@ -43,12 +51,20 @@ pub(crate) struct GpuNorm {
 }
 
 impl GpuNorm {
+    /// The bias of a LayerNorm.
+    pub(super) fn bias(&self) -> Option<&wgpu::Buffer> {
+        match &self.kind {
+            GpuNormKind::Rms => None,
+            GpuNormKind::Layer { bias } => Some(bias),
+        }
+    }
+
     /// What the kernel of heads has to know of it.
     pub(super) fn heads_params(&self) -> HeadsParams {
         let stride = if self.heads == 1 { 0 } else { self.features };
         HeadsParams {
             head_dim: self.features as u32,
-            centred: u32::from(self.kind == NormKind::Layer),
+            centred: u32::from(self.bias().is_some()),
             weight_stride: stride as u32,
             epsilon: self.epsilon,
             ..Default::default()
@@ -61,10 +77,19 @@ impl GpuNorm {
         norm: &NormTensors,
     ) -> Result<Self, Error> {
         let (factors, summands) = weights.read_norm(norm)?;
+        let kind = match norm.kind {
+            NormKind::Rms => GpuNormKind::Rms,
+            NormKind::Layer => GpuNormKind::Layer {
+                bias: filled(
+                    context,
+                    "norm",
+                    &summands.unwrap_or_else(|| vec![0.0; factors.len()]),
+                ),
+            },
+        };
         let loaded = Self {
-            kind: norm.kind,
+            kind,
             weight: filled(context, "norm", &factors),
-            bias: summands.map(|summands| filled(context, "norm", &summands)),
             features: norm.features,
             heads: norm.heads,
             epsilon: norm.epsilon as f32,

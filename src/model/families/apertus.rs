@@ -1,13 +1,13 @@
 //! Apertus: xIELU without a gate, whose two numbers each block learns, and norms of heads.
 
 use super::common;
-use super::llama_like::{LlamaLike, MlpModules, NormStyle, norms_of_each_head};
+use super::llama_like::{LlamaLike, MlpModules, norms_of_each_head};
 use crate::model::activation::{Activation, Xielu};
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::feed_forward::FeedForward;
-use crate::model::tensors::{NormKind, Vector};
+use crate::model::tensors::Vector;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["apertus"],
@@ -16,12 +16,9 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    // Its default is scaled as in Llama 3.1.
-    common::says_rotation(config)?;
-    let bias = config.flag_or("attention_bias", false)?;
-    let activation = common::activation(config, Activation::Xielu)?;
+    let bias = config.flag("attention_bias")?;
+    let activation = common::activation(config)?;
     let apertus = LlamaLike {
-        norm: NormStyle::of(NormKind::Rms, config.number_or("rms_norm_eps", 1e-5)?),
         attention_norm: Some("attention_layernorm"),
         mlp_norm: Some("feedforward_layernorm"),
         projection_bias: bias,

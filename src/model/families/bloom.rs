@@ -16,11 +16,11 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    let adds_to_normed = config.flag_or("apply_residual_connection_post_layernorm", false)?;
+    let adds_to_normed = config.flag("apply_residual_connection_post_layernorm")?;
     let hidden_size = config.size("hidden_size")?;
     let heads = common::heads(config, Ok)?;
     let queries = heads.queries * heads.features;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+    let epsilon = config.needed_number("layer_norm_epsilon")?;
 
     let prefix = files.prefix("transformer.", "word_embeddings");
     let norm = |module: String| common::layer_norm(module, hidden_size, epsilon);
@@ -53,13 +53,13 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}h."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}ln_f")),
-        head: files.tied_head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     // What it was trained on; nothing ends there.
-    let trained = config.get("seq_length").map(|_| config.size("seq_length"));
+    let trained = config.size_if_any("seq_length")?;
     Ok(Architecture {
-        max_context: trained.transpose()?,
+        max_context: trained,
         embedding_norm: Some(norm(format!("{prefix}word_embeddings_layernorm"))),
         alibi: Some(Alibi::of_paper(heads.queries)?),
         ..common::plain(files, parts)?

@@ -39,6 +39,17 @@ pub(super) fn heads(
     })
 }
 
+/// Refuses a `head_dim` that is not `hidden_size / num_attention_heads`, for a family of which only the rotary embedding
+/// reads it: transformers then turns other features than there are.
+pub(super) fn only_usual_heads(config: &Config<'_>, usual: usize) -> Result<(), Error> {
+    match config.size_or("head_dim", Some(usual))? {
+        features if features == usual => Ok(()),
+        features => Err(Error::Unsupported(format!(
+            "head_dim {features}, where hidden_size makes heads of {usual} features,"
+        ))),
+    }
+}
+
 /// Heads where keys and values may be fewer than queries: `num_key_value_heads`.
 pub(super) fn grouped_heads(config: &Config<'_>) -> Result<HeadCounts, Error> {
     heads(config, |queries| {
@@ -118,31 +129,19 @@ pub(super) fn ungated(activation: Activation, up: Linear, down: Linear) -> FeedF
     })
 }
 
-/// Refuses a config.json that says nothing of its rotation, for a family whose own default is not the usual one.
-pub(super) fn says_rotation(config: &Config<'_>) -> Result<(), Error> {
-    let keys = ["rope_parameters", "rope_scaling", "rope_theta"];
-    match keys.iter().any(|key| config.get(key).is_some()) {
-        true => Ok(()),
-        false => Err(Error::Config("rope_theta is missing".to_owned())),
+/// `hidden_act`; SiLU where a family's class has no such key.
+pub(super) fn activation(config: &Config<'_>) -> Result<Activation, Error> {
+    match config.get("hidden_act") {
+        None => Ok(Activation::Silu),
+        Some(_) => activation_at(config, "hidden_act"),
     }
-}
-
-/// `hidden_act`.
-pub(super) fn activation(config: &Config<'_>, default: Activation) -> Result<Activation, Error> {
-    activation_at(config, "hidden_act", default)
 }
 
 /// The activation that a key names.
-pub(super) fn activation_at(
-    config: &Config<'_>,
-    key: &str,
-    default: Activation,
-) -> Result<Activation, Error> {
-    match config.word(key) {
-        None => Ok(default),
-        Some(name) => Activation::named(name)
-            .ok_or_else(|| Error::Unsupported(format!("{key} {}", shown(name)))),
-    }
+pub(super) fn activation_at(config: &Config<'_>, key: &str) -> Result<Activation, Error> {
+    let name = config.word(key)?;
+    let name = name.ok_or_else(|| Error::Config(format!("{key} is missing")))?;
+    Activation::named(name).ok_or_else(|| Error::Unsupported(format!("{key} {}", shown(name))))
 }
 
 /// Refuses a setting that is not what it usually is.
@@ -153,16 +152,15 @@ pub(super) fn only(config: &Config<'_>, key: &str, usual: bool) -> Result<(), Er
     }
 }
 
-/// `max_position_embeddings`.
+/// `max_position_embeddings`, where config.json itself says it: nothing ends at a class's default.
 pub(super) fn max_context(config: &Config<'_>) -> Result<Option<usize>, Error> {
     let key = "max_position_embeddings";
-    config.get(key).map(|_| config.size(key)).transpose()
+    config.says(key).then(|| config.size(key)).transpose()
 }
 
 /// `sliding_window`, where every block has the same.
 pub(super) fn window(config: &Config<'_>) -> Result<Option<usize>, Error> {
-    let key = "sliding_window";
-    config.get(key).map(|_| config.size(key)).transpose()
+    config.size_if_any("sliding_window")
 }
 
 /// What a product of queries and keys is usually multiplied by.
@@ -186,7 +184,8 @@ pub(super) fn sliding(
         ))
     })?;
     let slides = types.iter().map(|kind| match kind.as_str() {
-        Some("full_attention") => Ok(false),
+        // The second is what earlier versions of transformers called it.
+        Some("full_attention" | "attention") => Ok(false),
         Some("sliding_attention") => Ok(true),
         _ => Err(Error::Unsupported(format!(
             "a block of the type {}",
@@ -196,16 +195,11 @@ pub(super) fn sliding(
     slides.collect()
 }
 
-/// The blocks that slide where every so many-th does not: `key` says how many.
-pub(super) fn sliding_but_every(
-    config: &Config<'_>,
-    blocks: usize,
-    key: &str,
-    usual: usize,
-) -> Result<Vec<bool>, Error> {
+/// The blocks that slide where every so many-th does not: `sliding_window_pattern` says how many.
+pub(super) fn sliding_but_every(config: &Config<'_>, blocks: usize) -> Result<Vec<bool>, Error> {
     let period = match config.get("layer_types") {
-        Some(_) => usual,
-        None => config.size_or(key, Some(usual))?,
+        Some(_) => 1,
+        None => config.size("sliding_window_pattern")?,
     };
     sliding(config, blocks, |block| (block + 1) % period != 0)
 }
@@ -228,19 +222,28 @@ pub(super) fn windows_of(
 /// The window of each block where `use_sliding_window` may turn it on: in the blocks that `layer_types` names, or from
 /// `max_window_layers` on.
 pub(super) fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<usize>>, Error> {
-    let window = match config.flag_or("use_sliding_window", false)? {
+    let window = match config.flag("use_sliding_window")? {
         true => window(config)?,
         false => None,
     };
-    let first = config.get("max_window_layers").and_then(Value::as_u64);
-    let first = first.map_or(28, |first| usize::try_from(first).unwrap_or(usize::MAX));
+    let first = count(config, "max_window_layers")?;
     let sliding = sliding(config, blocks, |block| window.is_some() && block >= first)?;
     windows_of(&sliding, window)
 }
 
+/// A count that may be zero.
+pub(super) fn count(config: &Config<'_>, key: &str) -> Result<usize, Error> {
+    let Some(value) = config.get(key) else {
+        return Err(Error::Config(format!("{key} is missing")));
+    };
+    let count = value.as_u64();
+    let count = count.and_then(|count| usize::try_from(count).ok());
+    count.ok_or_else(|| Error::Config(format!("{key} is not a number")))
+}
+
 /// Refuses a switch that is on and that nobody wrote the code for.
 pub(super) fn refuse(config: &Config<'_>, switch: &str) -> Result<(), Error> {
-    match config.flag_or(switch, false)? {
+    match config.flag(switch)? {
         true => Err(Error::Unsupported(format!("a model with {switch}"))),
         false => Ok(()),
     }
@@ -260,16 +263,14 @@ pub(super) fn block_numbers(config: &Config<'_>, key: &str) -> Result<Option<Vec
     Ok(Some(numbers))
 }
 
-/// Which blocks attend, and which do what `other` says, by a list of types of blocks under the first of some keys; none
-/// without one.
+/// Which blocks attend, and which do what `other` says, by the list of types of blocks under a key; none without one.
 pub(super) fn attending(
     config: &Config<'_>,
-    keys: &[&str],
+    key: &str,
     blocks: usize,
     [attention, other]: [&[&str]; 2],
 ) -> Result<Option<Vec<bool>>, Error> {
-    let there = keys.iter().find_map(|key| Some((key, config.get(key)?)));
-    let Some((key, types)) = there else {
+    let Some(types) = config.get(key) else {
         return Ok(None);
     };
     let types = types.as_array().filter(|types| types.len() == blocks);

@@ -12,7 +12,7 @@ use crate::model::experts::{Router, Scores};
 use crate::model::family::{Family, ModelFiles};
 use crate::model::feed_forward::FeedForward;
 use crate::model::mlp::Mlp;
-use crate::model::rotary::{Rotary, RotaryDefaults};
+use crate::model::rotary::{self, Rotary, RotaryDefaults};
 use crate::model::tensors::{Linear, NormKind, NormTensors, Slice};
 use crate::targets::Layout;
 use crate::untrusted::shown;
@@ -25,13 +25,11 @@ pub(super) static FAMILY: Family = Family {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
-    let part = |key: &str| {
-        let part = config.part(key);
-        part.ok_or_else(|| Error::Config(format!("{key} is missing")))
-    };
-    let (of_attention, of_experts) = (part("attn_config")?, part("ffn_config")?);
-    let key_heads = of_attention.size_or("kv_n_heads", Some(1))?;
+    let of_attention = config.part_of_class("attn_config", "dbrx.attn_config")?;
+    let of_experts = config.part_of_class("ffn_config", "dbrx.ffn_config")?;
+    let key_heads = of_attention.size("kv_n_heads")?;
     let heads = common::heads(config, |_| Ok(key_heads))?;
+    common::only_usual_heads(config, hidden_size / heads.queries)?;
     let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
     let clip = of_attention.number("clip_qkv")?.map(|clip| clip as f32);
 
@@ -74,17 +72,38 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}blocks."),
         blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
         final_norm: norm(format!("{prefix}norm_f")),
-        head: files.head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
-    let defaults = RotaryDefaults {
-        base: of_attention.number_or("rope_theta", 10_000.0)?,
-        ..RotaryDefaults::of(heads.features)
-    };
+    check_base(config)?;
     Ok(Architecture {
-        rotaries: vec![Rotary::read(config, defaults)?],
+        rotaries: vec![Rotary::read(config, RotaryDefaults::of(heads.features))?],
         ..common::plain(files, parts)?
     })
+}
+
+/// Refuses a base in `attn_config`, where DBRX was published with it and transformers 5 does not look, unless it is the one
+/// that counts.
+fn check_base(config: &Config<'_>) -> Result<(), Error> {
+    let part = config.part("attn_config")?;
+    let published = part.map(|part| part.number("rope_theta")).transpose()?;
+    let Some(published) = published.flatten() else {
+        return Ok(());
+    };
+    let parameters = rotary::parameters(config)?;
+    let counts = parameters
+        .map(|part| part.number("rope_theta"))
+        .transpose()?;
+    let counts = match counts.flatten() {
+        Some(counts) => counts,
+        None => config.needed_number("rope_theta")?,
+    };
+    match published == counts {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "attn_config has a rope_theta of {published}, and transformers takes {counts}: rope_parameters says it for both"
+        ))),
+    }
 }
 
 /// The experts of a module: `[experts * ffn_hidden_size, hidden_size]` three times, of which the last is an expert's
@@ -96,8 +115,8 @@ fn experts(
     module: &str,
 ) -> Result<FeedForward<Linear>, Error> {
     let inner = config.size("ffn_hidden_size")?;
-    let count = config.size_or("moe_num_experts", Some(4))?;
-    let chosen = config.size_or("moe_top_k", Some(1))?;
+    let count = config.size("moe_num_experts")?;
+    let chosen = config.size("moe_top_k")?;
     if chosen > count {
         return Err(Error::Config(format!(
             "moe_top_k is {chosen}, and there are {count} experts"
@@ -110,12 +129,11 @@ fn experts(
             let other = other.to_string();
             return Err(Error::Unsupported(format!("{key} {}", shown(&other))));
         }
-        // It is 1 where nothing is said of it.
-        None => !config.says(key),
+        None => false,
     };
-    let activation = match config.part("ffn_act_fn") {
+    let activation = match config.part("ffn_act_fn")? {
         None => Activation::Silu,
-        Some(part) => common::activation_at(&part, "name", Activation::Silu)?,
+        Some(part) => common::activation_at(&part, "name")?,
     };
     let names = ["w1", "v1", "w2"].map(|name| format!("{module}.experts.mlp.{name}"));
     for name in &names {

@@ -2,7 +2,6 @@
 
 use super::common;
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadCounts, Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -12,7 +11,7 @@ use crate::model::experts::Router;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::feed_forward::FeedForward;
 use crate::model::latent::{LatentProjections, LatentQuery, LatentWidths};
-use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
+use crate::model::rotary::{self, Pairing, Rotary, RotaryDefaults};
 use crate::model::tensors::{Linear, NormKind, NormTensors};
 use crate::untrusted::shown;
 
@@ -26,10 +25,11 @@ const LATENT_EPSILON: f64 = 1e-6;
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
+    let second = files.model_type == "deepseek_v2";
     let hidden_size = config.size("hidden_size")?;
     let intermediate_size = config.size("intermediate_size")?;
-    let activation = common::activation(config, Activation::Silu)?;
-    let epsilon = config.number_or("rms_norm_eps", 1e-6)?;
+    let activation = common::activation(config)?;
+    let epsilon = config.needed_number("rms_norm_eps")?;
     let widths = LatentWidths {
         heads: config.size("num_attention_heads")?,
         rotated: config.size("qk_rope_head_dim")?,
@@ -43,21 +43,23 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             widths.heads
         )));
     }
-    if config.flag_or("mlp_bias", false)? {
+    if config.flag("mlp_bias")? {
         return Err(Error::Unsupported("mlp_bias with experts".to_owned()));
     }
     let rank = config.size("kv_lora_rank")?;
-    let query_rank = match config.get("q_lora_rank") {
-        Some(_) => Some(config.size("q_lora_rank")?),
-        None => None,
-    };
-    let bias = config.flag_or("attention_bias", false)?;
+    let query_rank = config.size_if_any("q_lora_rank")?;
+    common::only_usual_heads(config, widths.rotated)?;
+    let bias = config.flag("attention_bias")?;
     let features = widths.rotated + widths.plain;
     let scale = (features as f64).powf(-0.5) * attention_scale(config)?;
 
-    let counts = ["n_routed_experts", "num_experts", "num_local_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
-    let dense = moe::count_or(config, "first_k_dense_replace", 0)?;
+    let sizes = ExpertSizes::read(
+        files,
+        "n_routed_experts",
+        "moe_intermediate_size",
+        activation,
+    )?;
+    let dense = common::count(config, "first_k_dense_replace")?;
 
     let prefix = files.prefix("model.", "embed_tokens");
     let norm = |module: String, features, epsilon| {
@@ -103,7 +105,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         let mlp = if index < dense {
             let sizes = [intermediate_size, hidden_size];
             FeedForward::Dense(moe::gated(&module("mlp"), activation, sizes))
-        } else if files.model_type == "deepseek_v2" {
+        } else if second {
             of_v2(files, &sizes, &of_block)?
         } else {
             moe::with_correction(files, &sizes, &of_block)?
@@ -133,7 +135,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     };
     let embedding = format!("{prefix}embed_tokens.weight");
     let defaults = RotaryDefaults {
-        pairing: match config.flag_or("rope_interleave", true)? {
+        pairing: match second || config.flag("rope_interleave")? {
             true => Pairing::Interleaved,
             false => Pairing::Halves,
         },
@@ -143,7 +145,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
         final_norm: norm(format!("{prefix}norm"), hidden_size, epsilon),
-        head: files.head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {
@@ -154,18 +156,15 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 
 /// What YaRN multiplies the scores by (arXiv 2309.00071): the square of its `mscale_all_dim`.
 fn attention_scale(config: &Config<'_>) -> Result<f64, Error> {
-    let Some(scaling) = config
-        .part("rope_parameters")
-        .or(config.part("rope_scaling"))
-    else {
+    let Some(scaling) = rotary::parameters(config)? else {
         return Ok(1.0);
     };
-    let kind = scaling.word("rope_type").or(scaling.word("type"));
+    let kind = rotary::kind(&scaling)?;
     let all = scaling.get("mscale_all_dim").and_then(|all| all.as_f64());
     match (kind, all) {
-        (None | Some("default"), _) | (_, None | Some(0.0)) => Ok(1.0),
+        ("default", _) | (_, None | Some(0.0)) => Ok(1.0),
         (_, Some(all)) => {
-            let factor = scaling.number_or("factor", 1.0)?;
+            let factor = scaling.needed_number("factor")?;
             let mscale = if factor > 1.0 {
                 0.1 * all * factor.ln() + 1.0
             } else {
@@ -185,7 +184,7 @@ fn of_v2(
     let config = &files.config;
     let module = format!("{block}mlp");
     let router = sizes.router(config, format!("{module}.gate.weight"))?;
-    let groups = match config.word("topk_method") {
+    let groups = match config.word("topk_method")? {
         None | Some("greedy") => None,
         Some("group_limited_greedy") => moe::groups(config, sizes.count, router.chosen, 1)?,
         Some(other) => {
@@ -196,10 +195,10 @@ fn of_v2(
         groups,
         // norm_topk_prob is false in every DeepSeek 2, and transformers takes no notice of it.
         normalised: false,
-        scale: config.number_or("routed_scaling_factor", 1.0)?,
+        scale: config.needed_number("routed_scaling_factor")?,
         ..router
     };
-    if config.flag_or("norm_topk_prob", false)? {
+    if config.flag("norm_topk_prob")? {
         return Err(Error::Unsupported(
             "norm_topk_prob in a deepseek_v2".to_owned(),
         ));

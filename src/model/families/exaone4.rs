@@ -1,14 +1,11 @@
 //! EXAONE 4: norms behind each half of a block and in each head; where some blocks slide, the others know no positions.
 
-use serde_json::json;
-
 use super::common;
-use super::llama_like::{self, LlamaLike, NormStyle};
+use super::llama_like::{self, LlamaLike};
 use crate::model::architecture::Architecture;
 use crate::model::attention::Position;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::tensors::NormKind;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["exaone4"],
@@ -16,8 +13,6 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"sliding_window": 4096});
-    let files = &files.over(&defaults);
     let config = &files.config;
     let blocks = files.blocks()?;
     let window = common::window(config)?;
@@ -28,7 +23,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             Some(pattern) => pattern.len().max(1),
             None => config.size("sliding_window_pattern")?,
         },
-        None => 4,
+        None => 1,
     };
     let sliding = common::sliding(config, blocks, |block| (block + 1) % period != 0)?;
     let position = |slides: &bool| match window.is_none() || *slides {
@@ -36,7 +31,6 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         false => Position::None,
     };
     let exaone = LlamaLike {
-        norm: NormStyle::of(NormKind::Rms, config.number_or("rms_norm_eps", 1e-5)?),
         attention_norm: None,
         attention_post_norm: Some("post_attention_layernorm"),
         mlp_norm: None,

@@ -2,7 +2,6 @@
 //! for each (RW); the halves of a block in parallel, with one norm or two, or one after the other; rotary or ALiBi.
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -26,7 +25,7 @@ struct FalconNorms {
 
 impl FalconNorms {
     fn read(config: &Config<'_>, newer: bool) -> Result<Self, Error> {
-        let parallel = config.flag_or("parallel_attn", true)?;
+        let parallel = config.flag("parallel_attn")?;
         let count = config.size_or("num_ln_in_parallel_attn", Some(if newer { 2 } else { 1 }))?;
         let (order, attention, mlp) = match (newer, parallel, count) {
             (true, true, 2) => (BlockOrder::Parallel, "ln_attn", Some("ln_mlp")),
@@ -52,20 +51,20 @@ impl FalconNorms {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
-    let intermediate_size = config.size_or("intermediate_size", Some(4 * hidden_size))?;
-    let newer = config.flag_or("new_decoder_architecture", false)?;
-    let multi_query = config.flag_or("multi_query", true)?;
+    let intermediate_size = config.size_or("ffn_hidden_size", Some(4 * hidden_size))?;
+    let newer = config.flag("new_decoder_architecture")?;
+    let multi_query = config.flag("multi_query")?;
     let heads = common::heads(config, |heads| match (newer, multi_query) {
         (true, _) => config.size_or("num_kv_heads", Some(heads)),
         (false, true) => Ok(1),
         (false, false) => Ok(heads),
     })?;
     let queries = heads.queries * heads.features;
-    let activation = common::activation(config, Activation::Gelu)?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let bias = config.flag_or("bias", false)?;
+    let activation = common::activation_at(config, "activation")?;
+    let epsilon = config.needed_number("layer_norm_epsilon")?;
+    let bias = config.flag("bias")?;
     let norms = FalconNorms::read(config, newer)?;
-    let (alibi, rotaries, position) = match config.flag_or("alibi", false)? {
+    let (alibi, rotaries, position) = match config.flag("alibi")? {
         true => {
             // The biases are added before the scores are scaled.
             let alibi = Alibi {
@@ -109,7 +108,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}h."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}ln_f")),
-        head: files.tied_head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

@@ -1,6 +1,6 @@
 //! Falcon H1: attention and Mamba 2 side by side in every block, and multipliers everywhere.
 
-use super::llama_like::{LlamaLike, MlpModules, NormStyle};
+use super::llama_like::{LlamaLike, MlpModules};
 use super::state_spaces::Mamba2;
 use crate::model::architecture::Architecture;
 use crate::model::attention::Projections;
@@ -9,7 +9,7 @@ use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::feed_forward::FeedForward;
-use crate::model::tensors::{Linear, NormKind};
+use crate::model::tensors::Linear;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["falcon_h1"],
@@ -18,9 +18,8 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let falcon = LlamaLike {
-        norm: NormStyle::of(NormKind::Rms, config.number_or("rms_norm_eps", 1e-5)?),
         mlp_norm: Some("pre_ff_layernorm"),
         projection_bias: bias,
         output_bias: bias,
@@ -29,26 +28,26 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             "feed_forward.up_proj",
             "feed_forward.down_proj",
         ),
-        mlp_bias: config.flag_or("mlp_bias", false)?,
+        mlp_bias: config.flag("mlp_bias")?,
         final_norm: "final_layernorm",
         ..LlamaLike::plain(files)?
     };
     let mut architecture = falcon.describe(files)?;
-    let factor = |key: &str| config.number_or(key, 1.0);
+    let factor = |key: &str| config.needed_number(key);
     architecture.embedding_scale = factor("embedding_multiplier")? as f32;
     architecture.logit_scale = factor("lm_head_multiplier")? as f32;
 
-    let channels = match config.get("mamba_d_ssm") {
-        Some(_) => config.size("mamba_d_ssm")?,
-        None => config.size_or("mamba_expand", Some(2))? * architecture.hidden_size,
+    let channels = match config.size_if_any("mamba_d_ssm")? {
+        Some(channels) => channels,
+        None => config.size("mamba_expand")? * architecture.hidden_size,
     };
     let plain = Mamba2::of_hybrid(config, channels)?;
-    let normed = config.flag_or("mamba_rms_norm", false)?;
+    let normed = config.flag("mamba_rms_norm")?;
     let mamba = Mamba2 {
-        output_bias: config.flag_or("projectors_bias", false)?,
+        output_bias: config.flag("projectors_bias")?,
         multipliers: factors(config, "ssm_multipliers")?,
         norm: plain.norm.filter(|_| normed),
-        norm_before_gate: config.flag_or("mamba_norm_before_gate", true)?,
+        norm_before_gate: config.flag("mamba_norm_before_gate")?,
         ..plain
     };
     let [of_gate, of_down] = factors(config, "mlp_multipliers")?;

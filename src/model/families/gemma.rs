@@ -1,7 +1,5 @@
 //! Gemma 1: RMS norms by one plus their weight, and an embedding that is scaled.
 
-use serde_json::json;
-
 use super::common;
 use super::llama_like::LlamaLike;
 use super::llama_like::NormStyle;
@@ -16,19 +14,17 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"head_dim": 256, "tie_word_embeddings": true});
-    let files = &files.over(&defaults);
     let config = &files.config;
     common::refuse(config, "use_bidirectional_attention")?;
-    let attention_bias = config.flag_or("attention_bias", false)?;
+    let attention_bias = config.flag("attention_bias")?;
     let plain = LlamaLike::plain(files)?;
     let gemma = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        activation: match config.word("hidden_act") {
+        activation: match plain.activation {
             // What the first releases say, and do not mean.
-            Some("gelu") => Activation::GeluTanh,
-            _ => common::activation(config, Activation::GeluTanh)?,
+            Activation::Gelu => Activation::GeluTanh,
+            other => other,
         },
         norm: NormStyle {
             offset: 1.0,

@@ -1,11 +1,8 @@
 //! Gemma 2: Gemma with a norm around each half of a block, windows in every other block, and soft caps.
 
-use serde_json::json;
-
 use super::common;
 use super::llama_like::LlamaLike;
 use super::llama_like::NormStyle;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
@@ -16,11 +13,6 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({
-        "head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": true, "sliding_window": 4096,
-        "query_pre_attn_scalar": 256, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
-    });
-    let files = &files.over(&defaults);
     let config = &files.config;
     let sliding = common::sliding(config, files.blocks()?, |block| block % 2 == 0)?;
     let gemma = LlamaLike {
@@ -34,14 +26,14 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 pub(super) fn like_gemma(files: &ModelFiles<'_>, plain: LlamaLike) -> Result<LlamaLike, Error> {
     let config = &files.config;
     common::refuse(config, "use_bidirectional_attention")?;
-    let attention_bias = config.flag_or("attention_bias", false)?;
+    let attention_bias = config.flag("attention_bias")?;
     Ok(LlamaLike {
         attention_post_norm: Some("post_attention_layernorm"),
         mlp_norm: Some("pre_feedforward_layernorm"),
         mlp_post_norm: Some("post_feedforward_layernorm"),
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        activation: common::activation_at(config, "hidden_activation", Activation::GeluTanh)?,
+        activation: common::activation_at(config, "hidden_activation")?,
         norm: NormStyle {
             offset: 1.0,
             ..plain.norm
@@ -57,7 +49,7 @@ pub(super) fn finish(
 ) -> Result<Architecture, Error> {
     let config = &files.config;
     let soft_cap = config.number("attn_logit_softcapping")?;
-    let scalar = config.number_or("query_pre_attn_scalar", 256.0)?;
+    let scalar = config.needed_number("query_pre_attn_scalar")?;
     for block in &mut architecture.blocks {
         for attention in block.attentions_mut() {
             attention.scale = scalar.powf(-0.5) as f32;

@@ -3,7 +3,6 @@
 use super::common;
 use super::llama_like::{LlamaLike, norms_of_each_head};
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
@@ -18,23 +17,27 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
     let half = RotaryDefaults {
-        fraction: 0.5,
+        fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
-    let head_norms = match config.flag_or("use_qk_norm", false)? {
+    let head_norms = match config.flag("use_qk_norm")? {
         true => norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
         false => None,
     };
     let glm = LlamaLike {
-        projection_bias: config.flag_or("attention_bias", false)?,
+        projection_bias: config.flag("attention_bias")?,
         head_norms,
         ..LlamaLike::turning(files, half)?
     };
     let mut architecture = glm.describe(files)?;
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["n_routed_experts", "num_local_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
-    let dense = moe::count_or(config, "first_k_dense_replace", 1)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(
+        files,
+        "n_routed_experts",
+        "moe_intermediate_size",
+        activation,
+    )?;
+    let dense = common::count(config, "first_k_dense_replace")?;
     moe::put(
         &mut architecture,
         |block| block >= dense,

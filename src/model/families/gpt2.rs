@@ -2,7 +2,6 @@
 //! biases everywhere. GPT-2 stores its layers as `[in_features, out_features]`.
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadCounts, Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -38,14 +37,14 @@ fn gpt2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         layout: Layout::InOut,
         heads: common::heads(config, Ok)?,
         interleaved: false,
-        scaled_by_block: config.flag_or("scale_attn_by_inverse_layer_idx", false)?,
+        scaled_by_block: config.flag("scale_attn_by_inverse_layer_idx")?,
     };
     variant.describe(files)
 }
 
 fn gpt_bigcode(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    let multi_query = config.flag_or("multi_query", true)?;
+    let multi_query = config.flag("multi_query")?;
     let variant = Variant {
         layout: Layout::OutIn,
         heads: common::heads(config, |heads| Ok(if multi_query { 1 } else { heads }))?,
@@ -60,12 +59,12 @@ impl Variant {
         let config = &files.config;
         common::only(config, "add_cross_attention", false)?;
         let hidden_size = config.size("hidden_size")?;
-        let intermediate_size = config.size_or("intermediate_size", Some(4 * hidden_size))?;
+        let intermediate_size = config.size_or("n_inner", Some(4 * hidden_size))?;
         let heads = self.heads;
         let queries = heads.queries * heads.features;
-        let activation = common::activation(config, Activation::GeluTanh)?;
-        let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-        let scaled = config.flag_or("scale_attn_weights", true)?;
+        let activation = common::activation_at(config, "activation_function")?;
+        let epsilon = config.needed_number("layer_norm_epsilon")?;
+        let scaled = config.flag("scale_attn_weights")?;
 
         let prefix = files.prefix("transformer.", "wte");
         let norm = |module: String| common::layer_norm(module, hidden_size, epsilon);
@@ -108,7 +107,7 @@ impl Variant {
             block_prefix: format!("{prefix}h."),
             blocks: (0..files.blocks()?).map(block).collect(),
             final_norm: norm(format!("{prefix}ln_f")),
-            head: files.tied_head(&["lm_head"], &embedding)?,
+            head: files.head(&["lm_head"], &embedding),
             embedding,
         };
         Ok(Architecture {

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -25,9 +24,9 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let intermediate_size = config.size_or("intermediate_size", Some(4 * hidden_size))?;
     let heads = common::heads(config, Ok)?;
     let queries = heads.queries * heads.features;
-    let activation = common::activation(config, Activation::GeluTanh)?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let window = config.size_or("window_size", Some(256))?;
+    let activation = common::activation_at(config, "activation_function")?;
+    let epsilon = config.needed_number("layer_norm_epsilon")?;
+    let window = config.size("window_size")?;
     let slides = slides(config, blocks)?;
 
     let prefix = files.prefix("transformer.", "wte");
@@ -64,7 +63,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}h."),
         blocks: (0..blocks).map(block).collect(),
         final_norm: norm(format!("{prefix}ln_f")),
-        head: files.tied_head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

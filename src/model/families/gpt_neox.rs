@@ -1,7 +1,6 @@
 //! GPT-NeoX (Pythia): LayerNorms, one interleaved projection, part of each head turns, the halves of a block in parallel.
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -19,11 +18,12 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let hidden_size = config.size("hidden_size")?;
     let intermediate_size = config.size("intermediate_size")?;
     let heads = common::heads(config, Ok)?;
+    common::only_usual_heads(config, hidden_size / heads.queries)?;
     let queries = heads.queries * heads.features;
-    let activation = common::activation(config, Activation::Gelu)?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let attention_bias = config.flag_or("attention_bias", true)?;
-    let order = match config.flag_or("use_parallel_residual", true)? {
+    let activation = common::activation(config)?;
+    let epsilon = config.needed_number("layer_norm_eps")?;
+    let attention_bias = config.flag("attention_bias")?;
+    let order = match config.flag("use_parallel_residual")? {
         true => BlockOrder::Parallel,
         false => BlockOrder::Sequential,
     };
@@ -55,7 +55,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     };
     let embedding = format!("{prefix}embed_in.weight");
     let defaults = RotaryDefaults {
-        fraction: 0.25,
+        base_key: Some("rotary_emb_base"),
+        fraction_key: Some("rotary_pct"),
         ..RotaryDefaults::of(heads.features)
     };
     let parts = common::Parts {
@@ -63,7 +64,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layer_norm")),
         // Newer versions of transformers write the second name.
-        head: files.head(&["embed_out", "lm_head"], &embedding)?,
+        head: files.head(&["embed_out", "lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

@@ -19,13 +19,12 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    common::says_rotation(config)?;
     for (key, value) in [("swiglu_limit", 7.0), ("swiglu_alpha", 1.702)] {
-        if config.number_or(key, value)? != value {
+        if config.needed_number(key)? != value {
             return Err(Error::Unsupported(format!("a {key} other than {value}")));
         }
     }
-    let attention_bias = config.flag_or("attention_bias", true)?;
+    let attention_bias = config.flag("attention_bias")?;
     let slides = common::sliding(config, files.blocks()?, |block| block.is_multiple_of(2))?;
     let oss = LlamaLike {
         projection_bias: attention_bias,
@@ -42,9 +41,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             attention.sinks = Some(Vector::list(sinks, attention.heads.queries));
         }
     }
-    let counts = ["num_local_experts", "num_experts"];
     let activation = Activation::ClampedSwiglu;
-    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    let sizes = ExpertSizes::read(files, "num_local_experts", "intermediate_size", activation)?;
     moe::put(
         &mut architecture,
         |_| true,

@@ -1,13 +1,12 @@
 //! GPT-J and CodeGen: both halves of a block read one normalised input, neighbouring features turn together, a bias on the head.
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadCounts, Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
+use crate::model::rotary::{Pairing, Rotary};
 use crate::model::tensors::Linear;
 
 pub(super) static GPTJ: Family = Family {
@@ -60,16 +59,12 @@ fn in_quarters(
 fn describe(files: &ModelFiles<'_>, projections: ReadProjections) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
-    let intermediate_size = config.size_or("intermediate_size", Some(4 * hidden_size))?;
+    let intermediate_size = config.size_or("n_inner", Some(4 * hidden_size))?;
     let heads = common::heads(config, Ok)?;
     let queries = heads.queries * heads.features;
-    let activation = common::activation(config, Activation::GeluTanh)?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let defaults = RotaryDefaults {
-        fraction: config.size("rotary_dim")? as f64 / heads.features as f64,
-        pairing: Pairing::Interleaved,
-        ..RotaryDefaults::of(heads.features)
-    };
+    let activation = common::activation_at(config, "activation_function")?;
+    let epsilon = config.needed_number("layer_norm_epsilon")?;
+    let turned = config.size("rotary_dim")?;
 
     let prefix = files.prefix("transformer.", "wte");
     let norm = |module: String| common::layer_norm(module, hidden_size, epsilon);
@@ -99,11 +94,11 @@ fn describe(files: &ModelFiles<'_>, projections: ReadProjections) -> Result<Arch
         block_prefix: format!("{prefix}h."),
         blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
         final_norm: norm(format!("{prefix}ln_f")),
-        head: files.head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {
-        rotaries: vec![Rotary::read(config, defaults)?],
+        rotaries: vec![Rotary::fixed(turned, heads.features, Pairing::Interleaved)?],
         head_bias: Some("lm_head.bias".to_owned()),
         ..common::plain(files, parts)?
     })

@@ -3,7 +3,6 @@
 use super::common;
 use super::llama_like::LlamaLike;
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
@@ -15,23 +14,22 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    let attention_bias = config.flag_or("attention_bias", false)?;
+    let attention_bias = config.flag("attention_bias")?;
     let granite = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
         ..LlamaLike::plain(files)?
     };
     let mut architecture = granite.describe(files)?;
-    architecture.embedding_scale = config.number_or("embedding_multiplier", 1.0)? as f32;
-    architecture.logit_scale = 1.0 / config.number_or("logits_scaling", 1.0)? as f32;
+    architecture.embedding_scale = config.needed_number("embedding_multiplier")? as f32;
+    architecture.logit_scale = 1.0 / config.needed_number("logits_scaling")? as f32;
     for block in &mut architecture.blocks {
-        let scale = config.number_or("attention_multiplier", 1.0)? as f32;
+        let scale = config.needed_number("attention_multiplier")? as f32;
         block.attentions_mut().for_each(|a| a.scale = scale);
-        block.residual_scale = config.number_or("residual_multiplier", 1.0)? as f32;
+        block.residual_scale = config.needed_number("residual_multiplier")? as f32;
     }
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["num_local_experts", "num_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_local_experts", "intermediate_size", activation)?;
     moe::put(
         &mut architecture,
         |_| true,

@@ -5,7 +5,6 @@ use super::common;
 use super::llama_like::{LlamaLike, MlpModules};
 use super::moe::{self, ExpertSizes};
 use super::state_spaces::Mamba2;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::Position;
 use crate::model::error::Error;
@@ -22,8 +21,8 @@ pub(super) static FAMILY: Family = Family {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let blocks = files.blocks()?;
-    let bias = config.flag_or("attention_bias", false)?;
-    let position = match config.word("position_embedding_type") {
+    let bias = config.flag("attention_bias")?;
+    let position = match config.word("position_embedding_type")? {
         Some("rope") => Position::Rotary(0),
         None | Some("nope") => Position::None,
         Some(other) => {
@@ -38,28 +37,27 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         positions: vec![position; blocks],
         ..LlamaLike::plain(files)?
     };
-    let width = config.size_or("shared_intermediate_size", Some(1024))?;
+    let width = config.size("shared_intermediate_size")?;
     let mut architecture = granite.describe_with(files, width)?;
-    architecture.embedding_scale = config.number_or("embedding_multiplier", 1.0)? as f32;
-    architecture.logit_scale = 1.0 / config.number_or("logits_scaling", 1.0)? as f32;
+    architecture.embedding_scale = config.needed_number("embedding_multiplier")? as f32;
+    architecture.logit_scale = 1.0 / config.needed_number("logits_scaling")? as f32;
 
     let types = [
         &["full_attention", "attention"][..],
         &["linear_attention", "mamba"],
     ];
-    let keys = ["layers_block_type", "layer_types"];
-    let attends = common::attending(config, &keys, blocks, types)?;
+    let attends = common::attending(config, "layer_types", blocks, types)?;
     let attends = attends.unwrap_or_else(|| vec![false; blocks]);
     let hidden_size = architecture.hidden_size;
     let mamba = match attends.contains(&false) {
         true => {
-            let channels = config.size_or("mamba_expand", Some(2))? * hidden_size;
+            let channels = config.size("mamba_expand")? * hidden_size;
             Some(Mamba2::of_hybrid(config, channels)?)
         }
         false => None,
     };
-    let scale = config.number_or("attention_multiplier", 1.0)? as f32;
-    let residual_scale = config.number_or("residual_multiplier", 1.0)? as f32;
+    let scale = config.needed_number("attention_multiplier")? as f32;
+    let residual_scale = config.needed_number("residual_multiplier")? as f32;
     let prefix = architecture.block_prefix.clone();
     for (index, block) in architecture.blocks.iter_mut().enumerate() {
         block.attentions_mut().for_each(|a| a.scale = scale);
@@ -68,12 +66,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             block.mixers = vec![mamba.mixer(&format!("{prefix}{index}.mamba")).into()];
         }
     }
-    if moe::count_or(config, "num_local_experts", 8)? == 0 {
+    if common::count(config, "num_local_experts")? == 0 {
         return Ok(architecture);
     }
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["num_local_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_local_experts", "intermediate_size", activation)?;
     moe::put(
         &mut architecture,
         |_| true,

@@ -1,12 +1,9 @@
 //! Jamba: Mamba 1 with three norms in most blocks, attention without positions in the others, experts in every other one.
 
-use serde_json::json;
-
 use super::common;
 use super::llama_like::{LlamaLike, MlpModules};
 use super::moe::{self, ExpertSizes};
 use super::state_spaces::Mamba;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::Position;
 use crate::model::error::Error;
@@ -19,11 +16,6 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({
-        "num_key_value_heads": 8, "num_experts": 16, "num_experts_per_tok": 2, "expert_layer_period": 2,
-        "expert_layer_offset": 1, "attn_layer_period": 8, "attn_layer_offset": 4,
-    });
-    let files = &files.over(&defaults);
     let config = &files.config;
     let blocks = files.blocks()?;
     let jamba = LlamaLike {
@@ -34,31 +26,29 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             "feed_forward.down_proj",
         ),
         final_norm: "final_layernorm",
-        rotaries: Vec::new(),
         positions: vec![Position::None; blocks],
-        ..LlamaLike::plain(files)?
+        ..LlamaLike::with_rotaries(files, Vec::new())?
     };
     let mut architecture = jamba.describe(files)?;
 
     let hidden_size = config.size("hidden_size")?;
     let key = "mamba_dt_rank";
     let rank = match config.get(key) {
-        None => hidden_size.div_ceil(16),
         Some(value) if value.as_str() == Some("auto") => hidden_size.div_ceil(16),
-        Some(_) => config.size(key)?,
+        _ => config.size(key)?,
     };
-    let activation = common::activation(config, Activation::Silu)?;
+    let activation = common::activation(config)?;
     let mamba = Mamba {
         hidden_size,
-        inner: config.size_or("mamba_expand", Some(2))? * hidden_size,
-        states: config.size_or("mamba_d_state", Some(16))?,
+        inner: config.size("mamba_expand")? * hidden_size,
+        states: config.size("mamba_d_state")?,
         rank,
-        width: config.size_or("mamba_d_conv", Some(4))?,
-        projection_bias: config.flag_or("mamba_proj_bias", false)?,
-        convolution_bias: config.flag_or("mamba_conv_bias", true)?,
+        width: config.size("mamba_d_conv")?,
+        projection_bias: config.flag("mamba_proj_bias")?,
+        convolution_bias: config.flag("mamba_conv_bias")?,
         activation,
     };
-    let epsilon = config.number_or("rms_norm_eps", 1e-6)?;
+    let epsilon = config.needed_number("rms_norm_eps")?;
     let attends = every(files, "attn_layer_period", "attn_layer_offset")?;
     let prefix = architecture.block_prefix.clone();
     for (index, block) in architecture.blocks.iter_mut().enumerate() {
@@ -76,8 +66,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block.mixers = vec![mamba.mixer(&module, Some(norms)).into()];
     }
 
-    let counts = ["num_experts", "num_local_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    let sizes = ExpertSizes::read(files, "num_experts", "intermediate_size", activation)?;
     let sparse = every(files, "expert_layer_period", "expert_layer_offset")?;
     moe::put(
         &mut architecture,
@@ -102,7 +91,7 @@ fn every(
     offset: &str,
 ) -> Result<impl Fn(usize) -> bool + use<>, Error> {
     let length = files.config.size(period)?;
-    let first = moe::count_or(&files.config, offset, 0)?;
+    let first = common::count(&files.config, offset)?;
     if first >= length {
         return Err(Error::Config(format!(
             "{offset} is {first}, and {period} {length}"

@@ -1,8 +1,6 @@
 //! LFM 2: short convolutions between gates in most blocks, attention with norms of heads in the others; with experts or
 //! without.
 
-use serde_json::json;
-
 use super::common;
 use super::llama_like::{LlamaLike, MlpModules, NormStyle, norms_of_each_head};
 use super::moe::{self, ExpertSizes};
@@ -12,7 +10,6 @@ use crate::model::error::Error;
 use crate::model::experts::{Router, Scores};
 use crate::model::family::{Family, ModelFiles};
 use crate::model::recurrence::{Cell, Convolution, Recurrence, ShortConvolution};
-use crate::model::rotary::RotaryDefaults;
 use crate::model::tensors::{NormKind, Vector};
 
 pub(super) static FAMILY: Family = Family {
@@ -21,26 +18,21 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let tied = files.config.flag_or("tie_embedding", true)?;
-    let defaults = json!({"num_key_value_heads": 8, "tie_word_embeddings": tied});
-    let files = &files.over(&defaults);
     let config = &files.config;
     let blocks = files.blocks()?;
     let types = [&["full_attention"][..], &["conv"]];
-    let attends = match common::attending(config, &["layer_types"], blocks, types)? {
+    let attends = match common::attending(config, "layer_types", blocks, types)? {
         Some(attends) => attends,
+        None if files.model_type == "lfm2_moe" => {
+            return Err(Error::Config("layer_types is missing".to_owned()));
+        }
         None => match common::block_numbers(config, "full_attn_idxs")? {
             Some(numbers) => (0..blocks).map(|block| numbers.contains(&block)).collect(),
             None => vec![true; blocks],
         },
     };
-    let heads = common::grouped_heads(config)?;
-    let defaults = RotaryDefaults {
-        base: 1_000_000.0,
-        ..RotaryDefaults::of(heads.features)
-    };
     let lfm = LlamaLike {
-        norm: NormStyle::of(NormKind::Rms, config.number_or("norm_eps", 1e-5)?),
+        norm: NormStyle::of(NormKind::Rms, config.needed_number("norm_eps")?),
         attention_norm: Some("operator_norm"),
         mlp_norm: Some("ffn_norm"),
         head_norms: norms_of_each_head(["self_attn.q_layernorm", "self_attn.k_layernorm"]),
@@ -48,7 +40,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         mlp: MlpModules::Gated("feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
         activation: Activation::Silu,
         final_norm: "embedding_norm",
-        ..LlamaLike::turning(files, defaults)?
+        ..LlamaLike::plain(files)?
     };
     let mut architecture = lfm.describe_with(files, intermediate_size(files)?)?;
     let prefix = architecture.block_prefix.clone();
@@ -66,11 +58,10 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 /// Experts in all blocks but the first ones.
 fn put_experts(files: &ModelFiles<'_>, architecture: &mut Architecture) -> Result<(), Error> {
     let config = &files.config;
-    let counts = ["num_experts", "num_local_experts"];
     let activation = Activation::Silu;
-    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
-    let dense = moe::count_or(config, "num_dense_layers", 2)?;
-    let corrected = config.flag_or("use_expert_bias", true)?;
+    let sizes = ExpertSizes::read(files, "num_experts", "moe_intermediate_size", activation)?;
+    let dense = common::count(config, "num_dense_layers")?;
+    let corrected = config.flag("use_expert_bias")?;
     moe::put(
         architecture,
         |block| block >= dense,
@@ -80,9 +71,9 @@ fn put_experts(files: &ModelFiles<'_>, architecture: &mut Architecture) -> Resul
             let router = Router {
                 scores: Scores::Sigmoid,
                 correction: corrected.then_some(correction),
-                normalised: config.flag_or("norm_topk_prob", true)?,
+                normalised: config.flag("norm_topk_prob")?,
                 sum_offset: 1e-6,
-                scale: config.number_or("routed_scaling_factor", 1.0)?,
+                scale: config.needed_number("routed_scaling_factor")?,
                 ..sizes.router(config, format!("{module}.gate.weight"))?
             };
             let experts = sizes.of_block(files, &module, ["w1", "w3", "w2"])?;
@@ -94,20 +85,15 @@ fn put_experts(files: &ModelFiles<'_>, architecture: &mut Architecture) -> Resul
 /// Two thirds of what is said, and a little more, unless `block_auto_adjust_ff_dim` is off.
 fn intermediate_size(files: &ModelFiles<'_>) -> Result<usize, Error> {
     let config = &files.config;
-    let said = match config.get("block_ff_dim") {
-        Some(_) => config.size("block_ff_dim")?,
-        None => config.size("intermediate_size")?,
-    };
-    let adjusts = files.model_type == "lfm2";
-    if !config.flag_or("block_auto_adjust_ff_dim", adjusts)? {
+    let said = config.size("intermediate_size")?;
+    if !config.flag("block_auto_adjust_ff_dim")? {
         return Ok(said);
     }
     let size = 2 * said / 3;
-    if config.says("block_ffn_dim_multiplier") && config.get("block_ffn_dim_multiplier").is_none() {
+    let Some(multiplier) = config.number("block_ffn_dim_multiplier")? else {
         return Ok(size);
-    }
-    let multiplier = config.number_or("block_ffn_dim_multiplier", 1.0)?;
-    let multiple_of = config.size_or("block_multiple_of", Some(256))?;
+    };
+    let multiple_of = config.size("block_multiple_of")?;
     let width = multiplier * size as f64;
     if !(1.0..f64::from(1 << 24)).contains(&width) {
         return Err(Error::Config(format!(
@@ -120,8 +106,8 @@ fn intermediate_size(files: &ModelFiles<'_>) -> Result<usize, Error> {
 fn convolution(files: &ModelFiles<'_>, module: &str) -> Result<Recurrence, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
-    let bias = config.flag_or("conv_bias", false)?;
-    let width = config.size_or("conv_L_cache", Some(3))?;
+    let bias = config.flag("conv_bias")?;
+    let width = config.size("conv_L_cache")?;
     let all = common::linear(
         format!("{module}.in_proj"),
         bias,

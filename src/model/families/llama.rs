@@ -11,11 +11,11 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let attention_bias = files.config.flag_or("attention_bias", false)?;
+    let attention_bias = files.config.flag("attention_bias")?;
     let llama = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        mlp_bias: files.config.flag_or("mlp_bias", false)?,
+        mlp_bias: files.config.flag("mlp_bias")?,
         ..LlamaLike::plain(files)?
     };
     llama.describe(files)

@@ -1,12 +1,9 @@
 //! Llama 4, and its text's half where it knows pictures, too: chunks of attention, blocks without rotation, experts as
 //! `[in, out]` in some blocks.
 
-use serde_json::json;
-
 use super::common;
 use super::llama_like::{LlamaLike, MlpModules};
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadNorms, NormedWidth, Position, QueryTemperature};
 use crate::model::error::Error;
@@ -22,33 +19,22 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    // A text_config says only what differs from these.
-    let defaults = json!({
-        "vocab_size": 202_048, "hidden_size": 5120, "intermediate_size": 8192, "intermediate_size_mlp": 16_384,
-        "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
-        "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5, "num_experts_per_tok": 1, "num_local_experts": 16,
-        "attention_chunk_size": 8192,
-    });
-    let files = &files.over(&defaults);
     let config = &files.config;
     let blocks = files.blocks()?;
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let rotates = rotates(files, blocks)?;
     let types = [&["full_attention"][..], &["chunked_attention"]];
-    let sees_all = common::attending(config, &["layer_types"], blocks, types)?;
-    let sees_all = sees_all.unwrap_or_else(|| rotates.iter().map(|rotates| !rotates).collect());
+    let sees_all = common::attending(config, "layer_types", blocks, types)?;
     let key = "attention_chunk_size";
-    let chunk = match config.get(key) {
-        None => None,
-        Some(_) => Some(config.size(key)?),
-    };
+    let chunk = config.size_if_any(key)?;
+    let usual = |rotates: &bool| !rotates || chunk.is_none();
+    let sees_all = sees_all.unwrap_or_else(|| rotates.iter().map(usual).collect());
     if chunk.is_none() && sees_all.contains(&false) {
         let problem = format!("layer_types has chunked_attention, and there is no {key}");
         return Err(Error::Config(problem));
     }
     let heads = common::grouped_heads(config)?;
     let neighbours = RotaryDefaults {
-        base: 500_000.0,
         pairing: Pairing::Interleaved,
         ..RotaryDefaults::of(heads.features)
     };
@@ -69,15 +55,15 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     };
     let mut architecture = llama.describe_with(files, config.size("intermediate_size_mlp")?)?;
 
-    let temperature = match config.flag_or("attn_temperature_tuning", true)? {
+    let temperature = match config.flag("attn_temperature_tuning")? {
         true => Some(QueryTemperature {
-            strength: config.number_or("attn_scale", 0.1)? as f32,
-            period: config.size_or("floor_scale", Some(8192))?,
+            strength: config.needed_number("attn_scale")? as f32,
+            period: config.size("floor_scale")?,
         }),
         false => None,
     };
-    let epsilon = config.number_or("rms_norm_eps", 1e-5)?;
-    let normed = config.flag_or("use_qk_norm", true)?;
+    let epsilon = config.needed_number("rms_norm_eps")?;
+    let normed = config.flag("use_qk_norm")?;
     for (index, block) in architecture.blocks.iter_mut().enumerate() {
         for attention in block.attentions_mut() {
             attention.chunk = chunk.filter(|_| !sees_all[index]);
@@ -96,13 +82,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             }
         }
     }
-    let activation = common::activation(config, Activation::Silu)?;
-    let sizes = ExpertSizes::read(
-        files,
-        &["num_local_experts"],
-        "intermediate_size",
-        activation,
-    )?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_local_experts", "intermediate_size", activation)?;
     let sparse = sparse(files)?;
     moe::put(
         &mut architecture,
@@ -124,7 +105,7 @@ fn rotates(files: &ModelFiles<'_>, blocks: usize) -> Result<Vec<bool>, Error> {
         ))),
         Some(marks) => Ok(marks[..blocks].iter().map(|mark| *mark != 0).collect()),
         None => {
-            let interval = config.size_or("no_rope_layer_interval", Some(4))?;
+            let interval = config.size("no_rope_layer_interval")?;
             let turns = |block: usize| !(block + 1).is_multiple_of(interval);
             Ok((0..blocks).map(turns).collect())
         }
@@ -137,7 +118,7 @@ fn sparse(files: &ModelFiles<'_>) -> Result<Vec<usize>, Error> {
     if let Some(blocks) = common::block_numbers(config, "moe_layers")? {
         return Ok(blocks);
     }
-    let step = config.size_or("interleave_moe_layer_step", Some(1))?;
+    let step = config.size("interleave_moe_layer_step")?;
     Ok((step - 1..files.blocks()?).step_by(step).collect())
 }
 

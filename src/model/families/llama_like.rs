@@ -119,11 +119,20 @@ impl LlamaLike {
 
     /// The same with another rotary embedding.
     pub(super) fn turning(files: &ModelFiles<'_>, defaults: RotaryDefaults) -> Result<Self, Error> {
+        Self::with_rotaries(files, vec![Rotary::read(&files.config, defaults)?])
+    }
+
+    /// The same whose heads turn in these ways, where all blocks take the first unless the family says otherwise.
+    pub(super) fn with_rotaries(
+        files: &ModelFiles<'_>,
+        rotaries: Vec<Rotary>,
+    ) -> Result<Self, Error> {
         let config = &files.config;
         let blocks = files.blocks()?;
         Ok(Self {
             order: BlockOrder::Sequential,
             heads: common::grouped_heads(config)?,
+            // Families whose norms have another key put their own here.
             norm: NormStyle::of(NormKind::Rms, config.number_or("rms_norm_eps", 1e-6)?),
             attention_norm: Some("input_layernorm"),
             attention_post_norm: None,
@@ -137,10 +146,10 @@ impl LlamaLike {
             output_bias: false,
             mlp: MlpModules::Gated("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
             mlp_bias: false,
-            activation: common::activation(config, Activation::Silu)?,
+            activation: common::activation(config)?,
             final_norm: "norm",
             windows: vec![None; blocks],
-            rotaries: vec![Rotary::read(config, defaults)?],
+            rotaries,
             positions: vec![Position::Rotary(0); blocks],
         })
     }
@@ -167,7 +176,7 @@ impl LlamaLike {
             final_norm: self
                 .norm
                 .norm(&format!("{prefix}{}", self.final_norm), hidden_size),
-            head: files.head(&["lm_head", "language_model.lm_head"], &embedding)?,
+            head: files.head(&["lm_head", "language_model.lm_head"], &embedding),
             embedding,
         };
         Ok(Architecture {

@@ -2,7 +2,6 @@
 
 use super::common;
 use super::state_spaces::{self, Mamba, Mamba2};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::config::Config;
@@ -19,8 +18,8 @@ pub(super) static FAMILY: Family = Family {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let expand = config.size_or("expand", Some(2))?;
+    let epsilon = config.needed_number("layer_norm_epsilon")?;
+    let expand = config.size("expand")?;
     let mixer: Box<dyn Fn(&str) -> Recurrence> = match files.model_type {
         "mamba2" => {
             let mamba = mamba2(config, hidden_size, expand, epsilon)?;
@@ -28,15 +27,18 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         }
         model_type => {
             let mamba = mamba(config, hidden_size, expand)?;
-            let of_choices = config.number_or("mixer_rms_eps", 1e-6)?;
-            let normed = model_type == "falcon_mamba";
+            let of_choices = match model_type {
+                "falcon_mamba" => Some(config.needed_number("mixer_rms_eps")?),
+                _ => None,
+            };
             Box::new(move |module| {
-                let norm = |features| NormTensors {
-                    weight: None,
-                    ..common::rms_norm("", features, of_choices)
-                };
-                let norms = [mamba.rank, mamba.states, mamba.states].map(norm);
-                mamba.mixer(module, Some(norms).filter(|_| normed))
+                let norms = of_choices.map(|epsilon| {
+                    [mamba.rank, mamba.states, mamba.states].map(|features| NormTensors {
+                        weight: None,
+                        ..common::rms_norm("", features, epsilon)
+                    })
+                });
+                mamba.mixer(module, norms)
             })
         }
     };
@@ -60,10 +62,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: common::rms_norm(&format!("{prefix}norm_f"), hidden_size, epsilon),
-        head: match files.model_type {
-            "mamba2" => files.head(&["lm_head"], &embedding)?,
-            _ => files.tied_head(&["lm_head"], &embedding)?,
-        },
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     common::plain(files, parts)
@@ -71,19 +70,19 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 
 fn mamba(config: &Config<'_>, hidden_size: usize, expand: usize) -> Result<Mamba, Error> {
     let key = "time_step_rank";
-    let rank = match (config.get(key), config.word(key)) {
-        (None, _) | (_, Some("auto")) => hidden_size.div_ceil(16),
+    let rank = match config.get(key) {
+        Some(value) if value.as_str() == Some("auto") => hidden_size.div_ceil(16),
         _ => config.size(key)?,
     };
     Ok(Mamba {
         hidden_size,
         inner: expand * hidden_size,
-        states: config.size_or("state_size", Some(16))?,
+        states: config.size("state_size")?,
         rank,
-        width: config.size_or("conv_kernel", Some(4))?,
-        projection_bias: config.flag_or("use_bias", false)?,
-        convolution_bias: config.flag_or("use_conv_bias", true)?,
-        activation: common::activation(config, Activation::Silu)?,
+        width: config.size("conv_kernel")?,
+        projection_bias: config.flag("use_bias")?,
+        convolution_bias: config.flag("use_conv_bias")?,
+        activation: common::activation(config)?,
     })
 }
 
@@ -94,10 +93,10 @@ fn mamba2(
     epsilon: f64,
 ) -> Result<Mamba2, Error> {
     let sizes = StateSizes {
-        heads: config.size_or("num_heads", Some(128))?,
-        features: config.size_or("head_dim", Some(64))?,
-        groups: config.size_or("n_groups", Some(8))?,
-        states: config.size_or("state_size", Some(128))?,
+        heads: config.size("num_heads")?,
+        features: config.size("head_dim")?,
+        groups: config.size("n_groups")?,
+        states: config.size("state_size")?,
     };
     state_spaces::check_groups(sizes)?;
     if sizes.heads.saturating_mul(sizes.features) != expand * hidden_size {
@@ -106,15 +105,15 @@ fn mamba2(
             sizes.heads, sizes.features
         )));
     }
-    let bias = config.flag_or("use_bias", false)?;
+    let bias = config.flag("use_bias")?;
     Ok(Mamba2 {
         hidden_size,
         sizes,
-        width: config.size_or("conv_kernel", Some(4))?,
+        width: config.size("conv_kernel")?,
         projection_bias: bias,
         output_bias: bias,
-        convolution_bias: config.flag_or("use_conv_bias", true)?,
-        activation: common::activation(config, Activation::Silu)?,
+        convolution_bias: config.flag("use_conv_bias")?,
+        activation: common::activation(config)?,
         limits: state_spaces::limits(config)?,
         multipliers: [1.0; 5],
         norm: Some(epsilon),

@@ -1,7 +1,5 @@
 //! Ministral 8B: a Mistral whose blocks slide by their type.
 
-use serde_json::json;
-
 use super::common;
 use super::llama_like::LlamaLike;
 use crate::model::architecture::Architecture;
@@ -14,8 +12,6 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"num_key_value_heads": 8, "sliding_window": 4096});
-    let files = &files.over(&defaults);
     let config = &files.config;
     let window = common::window(config)?;
     let sliding = common::sliding(config, files.blocks()?, |_| window.is_some())?;

@@ -3,7 +3,6 @@
 use super::common;
 use super::llama_like::LlamaLike;
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
@@ -15,15 +14,13 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    common::says_rotation(config)?;
     let mixtral = LlamaLike {
         windows: vec![common::window(config)?; files.blocks()?],
         ..LlamaLike::plain(files)?
     };
     let mut architecture = mixtral.describe(files)?;
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["num_local_experts", "num_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_local_experts", "intermediate_size", activation)?;
     moe::put(
         &mut architecture,
         |_| true,

@@ -133,3 +133,20 @@ pub(super) fn supported() -> String {
     let types = FAMILIES.iter().flat_map(|family| family.model_types);
     types.copied().collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::FAMILIES;
+    use crate::model::config::Config;
+
+    #[test]
+    fn every_model_type_has_its_configuration_class() {
+        let nothing = json!({});
+        for model_type in FAMILIES.iter().flat_map(|family| family.model_types) {
+            let config = Config::new(&nothing).of_class(model_type);
+            assert!(config.default("vocab_size").is_some(), "{model_type}");
+        }
+    }
+}

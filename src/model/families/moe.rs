@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::common;
 use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::config::Config;
@@ -22,17 +23,16 @@ pub(super) struct ExpertSizes {
 }
 
 impl ExpertSizes {
-    /// A number of experts under the first of some keys that is there, with the other sizes.
+    /// A number of experts, with the other sizes.
     pub(super) fn read(
         files: &ModelFiles<'_>,
-        counts: &[&str],
+        count: &str,
         intermediate_size: &str,
         activation: Activation,
     ) -> Result<Self, Error> {
         let config = &files.config;
-        let key = counts.iter().find(|key| config.get(key).is_some());
         Ok(Self {
-            count: config.size(key.unwrap_or(&counts[0]))?,
+            count: config.size(count)?,
             hidden_size: config.size("hidden_size")?,
             intermediate_size: config.size(intermediate_size)?,
             activation,
@@ -220,6 +220,7 @@ pub(super) fn put(
 
 /// Which blocks have experts by `mlp_only_layers` and `decoder_sparse_step`.
 pub(super) fn sparse_blocks(config: &Config<'_>, blocks: usize) -> Result<Vec<bool>, Error> {
+    // Qwen 3.5 has neither key, and experts everywhere.
     let step = config.size_or("decoder_sparse_step", Some(1))?;
     let dense: Vec<u64> = match config.get("mlp_only_layers") {
         None => Vec::new(),
@@ -233,16 +234,6 @@ pub(super) fn sparse_blocks(config: &Config<'_>, blocks: usize) -> Result<Vec<bo
     let sparse =
         |block: usize| !dense.contains(&(block as u64)) && (block + 1).is_multiple_of(step);
     Ok((0..blocks).map(sparse).collect())
-}
-
-/// A count that may be zero, or what it is when nothing is said.
-pub(super) fn count_or(config: &Config<'_>, key: &str, default: usize) -> Result<usize, Error> {
-    match config.get(key) {
-        None => Ok(default),
-        Some(value) => (value.as_u64())
-            .and_then(|count| usize::try_from(count).ok())
-            .ok_or_else(|| Error::Config(format!("{key} is not a number"))),
-    }
 }
 
 /// `n_group` and `topk_group`, of which the best are open; none where all are.
@@ -291,8 +282,8 @@ pub(super) fn with_correction(
             sizes.count,
         )),
         groups: groups(config, sizes.count, router.chosen, 2)?,
-        normalised: config.flag_or("norm_topk_prob", true)?,
-        scale: config.number_or("routed_scaling_factor", 1.0)?,
+        normalised: config.flag("norm_topk_prob")?,
+        scale: config.needed_number("routed_scaling_factor")?,
         ..router
     };
     let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;
@@ -309,7 +300,7 @@ pub(super) fn shared_experts(
     sizes: &ExpertSizes,
     module: &str,
 ) -> Result<Option<SharedExpert<Linear>>, Error> {
-    let count = count_or(&files.config, "n_shared_experts", 1)?;
+    let count = common::count(&files.config, "n_shared_experts")?;
     if count == 0 {
         return Ok(None);
     }

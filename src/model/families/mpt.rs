@@ -21,20 +21,19 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     check(config)?;
     let hidden_size = config.size("hidden_size")?;
-    let intermediate_size = hidden_size * config.size_or("expansion_ratio", Some(4))?;
+    let intermediate_size = hidden_size * config.size("expansion_ratio")?;
     let heads = common::heads(config, Ok)?;
     let queries = heads.queries * heads.features;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let attention_config = config.part("attn_config");
+    let epsilon = config.needed_number("layer_norm_epsilon")?;
+    let attention_config = config.part_of_class("attn_config", "mpt.attn_config")?;
     // A number that may be missing; MPT writes 0 where it means that.
     let number = |key| -> Result<Option<f32>, Error> {
-        let part = attention_config.as_ref();
-        let given = part.filter(|part| {
-            let value = part.get(key);
-            value.is_some_and(|value| value.as_f64() != Some(0.0))
-        });
-        let number = given.map(|part| part.number_or(key, 1.0));
-        Ok(number.transpose()?.map(|number| number as f32))
+        let value = attention_config.get(key);
+        let number = match value.is_some_and(|value| value.as_f64() == Some(0.0)) {
+            true => None,
+            false => attention_config.number(key)?,
+        };
+        Ok(number.map(|number| number as f32))
     };
     let (scale, clip) = (number("softmax_scale")?, number("clip_qkv")?);
 
@@ -74,7 +73,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}blocks."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}norm_f")),
-        head: files.tied_head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {
@@ -90,21 +89,19 @@ fn check(config: &Config<'_>) -> Result<(), Error> {
         let scale = shown(&scale.to_string()).to_string();
         return Err(Error::Unsupported(format!("logit_scale {scale}")));
     }
-    let norm = config.word("norm_type");
+    let norm = config.word("norm_type")?;
     if let Some(norm) = norm.filter(|norm| !norm.ends_with("layernorm")) {
         return Err(Error::Unsupported(format!("norm_type {}", shown(norm))));
     }
-    let Some(attention) = config.part("attn_config") else {
-        return Ok(());
-    };
+    let attention = config.part_of_class("attn_config", "mpt.attn_config")?;
     common::only(&attention, "alibi", true)?;
     common::only(&attention, "qk_ln", false)?;
     common::only(&attention, "prefix_lm", false)?;
-    let kind = attention.word("attn_type");
+    let kind = attention.word("attn_type")?;
     if let Some(kind) = kind.filter(|kind| *kind != "multihead_attention") {
         return Err(Error::Unsupported(format!("attn_type {}", shown(kind))));
     }
-    let steepest = attention.number_or("alibi_bias_max", 8.0)?;
+    let steepest = attention.needed_number("alibi_bias_max")?;
     if steepest != 8.0 {
         // transformers reads it and takes 8.
         return Err(Error::Unsupported(format!("alibi_bias_max {steepest}")));

@@ -36,9 +36,9 @@ enum Kind {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+    let epsilon = config.needed_number("layer_norm_epsilon")?;
     let kinds = kinds(files)?;
-    let activation = common::activation_at(config, "mlp_hidden_act", Activation::ReluSquared)?;
+    let activation = common::activation_at(config, "mlp_hidden_act")?;
     if config.get("moe_latent_size").is_some() && kinds.contains(&Kind::Experts) {
         return Err(Error::Unsupported("moe_latent_size".to_owned()));
     }
@@ -61,7 +61,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             Kind::Attention => (Some(attention(config, &module)?.into()), None),
             Kind::Mlp => {
                 let width = config.size("intermediate_size")?;
-                let bias = config.flag_or("mlp_bias", false)?;
+                let bias = config.flag("mlp_bias")?;
                 let mlp = plain_mlp(activation, &module, bias, [width, hidden_size]);
                 (None, Some(FeedForward::Dense(mlp)))
             }
@@ -88,7 +88,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             .map(block)
             .collect::<Result<_, _>>()?,
         final_norm: common::rms_norm(&format!("{prefix}norm_f"), hidden_size, epsilon),
-        head: files.head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     common::plain(files, parts)
@@ -98,12 +98,10 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 fn kinds(files: &ModelFiles<'_>) -> Result<Vec<Kind>, Error> {
     let config = &files.config;
     let unknown = |kind: &str| Error::Unsupported(format!("a block of the type {}", shown(kind)));
-    let listed = config
-        .get("layers_block_type")
-        .or(config.get("layer_types"));
+    let listed = config.get("layers_block_type");
     let kinds: Vec<Kind> = match (
         listed.and_then(Value::as_array),
-        config.word("hybrid_override_pattern"),
+        config.word("hybrid_override_pattern")?,
     ) {
         (Some(list), _) => {
             let kind = |value: &Value| match value.as_str() {
@@ -125,10 +123,7 @@ fn kinds(files: &ModelFiles<'_>) -> Result<Vec<Kind>, Error> {
             };
             pattern.chars().map(kind).collect::<Result<_, _>>()?
         }
-        (None, None) => {
-            let problem = "neither layers_block_type nor hybrid_override_pattern is there";
-            return Err(Error::Config(problem.to_owned()));
-        }
+        (None, None) => vec![Kind::Mamba, Kind::Experts, Kind::Attention, Kind::Mlp],
     };
     // Each has tensors of its own.
     let tensors = files.headers.len();
@@ -142,34 +137,22 @@ fn kinds(files: &ModelFiles<'_>) -> Result<Vec<Kind>, Error> {
 }
 
 fn mamba(config: &Config<'_>, hidden_size: usize, epsilon: f64) -> Result<Mamba2, Error> {
-    // Either of two names.
-    let size = |older: &str, key: &str, usual| match config.get(older) {
-        Some(_) => config.size(older),
-        None => config.size_or(key, Some(usual)),
-    };
     let sizes = StateSizes {
-        heads: config.size_or("mamba_num_heads", Some(128))?,
-        features: config.size_or("mamba_head_dim", Some(64))?,
-        groups: size("mamba_n_groups", "n_groups", 8)?,
-        states: config.size_or("ssm_state_size", Some(128))?,
+        heads: config.size("mamba_num_heads")?,
+        features: config.size("mamba_head_dim")?,
+        groups: config.size("n_groups")?,
+        states: config.size("ssm_state_size")?,
     };
     state_spaces::check_groups(sizes)?;
-    let biased = match config.get("mamba_conv_bias") {
-        Some(_) => config.flag_or("mamba_conv_bias", true)?,
-        None => config.flag_or("use_conv_bias", true)?,
-    };
-    let least = match config.get("mamba_dt_min") {
-        Some(_) => config.number_or("mamba_dt_min", 0.001)?,
-        None => config.number_or("time_step_min", 0.001)?,
-    };
+    let least = config.needed_number("time_step_min")?;
     Ok(Mamba2 {
         hidden_size,
         sizes,
-        width: size("mamba_d_conv", "conv_kernel", 4)?,
-        projection_bias: config.flag_or("use_bias", false)?,
-        output_bias: config.flag_or("use_bias", false)?,
-        convolution_bias: biased,
-        activation: common::activation_at(config, "mamba_hidden_act", Activation::Silu)?,
+        width: config.size("conv_kernel")?,
+        projection_bias: config.flag("use_bias")?,
+        output_bias: config.flag("use_bias")?,
+        convolution_bias: config.flag("use_conv_bias")?,
+        activation: common::activation_at(config, "mamba_hidden_act")?,
         // What config.json calls the limit is for training.
         limits: [least as f32, f32::INFINITY],
         multipliers: [1.0; 5],
@@ -185,7 +168,7 @@ fn attention(
     let hidden_size = config.size("hidden_size")?;
     let heads = common::grouped_heads(config)?;
     let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let linear = |name, shape| common::linear(format!("{module}.{name}"), bias, shape);
     let projections = Projections::Separate([
         linear("q_proj", [queries, hidden_size]),
@@ -223,9 +206,13 @@ fn experts(
     module: &str,
 ) -> Result<FeedForward<Linear>, Error> {
     let config = &files.config;
-    let counts = ["n_routed_experts", "num_local_experts"];
-    let sizes = moe::ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
-    let bias = config.flag_or("mlp_bias", false)?;
+    let sizes = moe::ExpertSizes::read(
+        files,
+        "n_routed_experts",
+        "moe_intermediate_size",
+        activation,
+    )?;
+    let bias = config.flag("mlp_bias")?;
     let widths = [sizes.intermediate_size, sizes.hidden_size];
     let last = format!("{module}.experts.{}.down_proj.weight", sizes.count - 1);
     files.headers.require(&last)?;
@@ -240,8 +227,8 @@ fn experts(
         scores: Scores::Sigmoid,
         correction: Some(Vector::list(correction, sizes.count)),
         groups: moe::groups(config, sizes.count, router.chosen, 2)?,
-        normalised: config.flag_or("norm_topk_prob", true)?,
-        scale: config.number_or("routed_scaling_factor", 1.0)?,
+        normalised: config.flag("norm_topk_prob")?,
+        scale: config.needed_number("routed_scaling_factor")?,
         ..router
     };
     let width = config.size("moe_shared_expert_intermediate_size")?;

@@ -2,13 +2,11 @@
 
 use super::common;
 use super::llama_like::LlamaLike;
-use super::llama_like::NormStyle;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadNorms, NormedWidth, Position};
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
 use crate::model::rotary::{Rotary, RotaryDefaults};
-use crate::model::tensors::NormKind;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["olmo2", "olmo3"],
@@ -17,10 +15,21 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    let attention_bias = config.flag_or("attention_bias", false)?;
-    let plain = LlamaLike::plain(files)?;
+    let attention_bias = config.flag("attention_bias")?;
+    let full = RotaryDefaults::of(common::grouped_heads(config)?.features);
+    // transformers has taken the older base for the others by then.
+    let sliding_ones = RotaryDefaults {
+        base_key: None,
+        ..full
+    };
+    let rotaries = match files.model_type {
+        "olmo3" => vec![
+            Rotary::of_layers(config, "full_attention", true, full)?,
+            Rotary::of_layers(config, "sliding_attention", false, sliding_ones)?,
+        ],
+        _ => vec![Rotary::read(config, full)?],
+    };
     let mut olmo = LlamaLike {
-        norm: NormStyle::of(NormKind::Rms, config.number_or("rms_norm_eps", 1e-5)?),
         attention_norm: None,
         attention_post_norm: Some("post_attention_layernorm"),
         mlp_norm: None,
@@ -32,20 +41,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         }),
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        ..plain
+        ..LlamaLike::with_rotaries(files, rotaries)?
     };
     if files.model_type == "olmo3" {
         let sliding = common::sliding(config, files.blocks()?, |block| (block + 1) % 4 != 0)?;
-        let defaults = RotaryDefaults {
-            base: 500_000.0,
-            ..RotaryDefaults::of(olmo.heads.features)
-        };
-        let window = config.size_or("sliding_window", Some(4096))?;
-        olmo.windows = common::windows_of(&sliding, Some(window))?;
-        olmo.rotaries = vec![
-            Rotary::of_layers(config, "full_attention", true, defaults)?,
-            Rotary::of_layers(config, "sliding_attention", false, defaults)?,
-        ];
+        olmo.windows = common::windows_of(&sliding, common::window(config)?)?;
         let position = |slides: &bool| Position::Rotary(usize::from(*slides));
         olmo.positions = sliding.iter().map(position).collect();
     }

@@ -3,7 +3,6 @@
 use super::common;
 use super::llama_like::LlamaLike;
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadNorms, NormedWidth};
 use crate::model::error::Error;
@@ -20,7 +19,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     if config.get("clip_qkv").is_some() {
         return Err(Error::Unsupported("clip_qkv in an olmoe".to_owned()));
     }
-    let attention_bias = config.flag_or("attention_bias", false)?;
+    let attention_bias = config.flag("attention_bias")?;
     let olmoe = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
@@ -32,16 +31,15 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         ..LlamaLike::plain(files)?
     };
     let mut architecture = olmoe.describe(files)?;
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["num_experts", "num_local_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_experts", "intermediate_size", activation)?;
     moe::put(
         &mut architecture,
         |_| true,
         |block| {
             let module = format!("{block}mlp");
             let router = Router {
-                normalised: config.flag_or("norm_topk_prob", false)?,
+                normalised: config.flag("norm_topk_prob")?,
                 ..sizes.router(config, format!("{module}.gate.weight"))?
             };
             let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;

@@ -1,7 +1,6 @@
 //! OPT: learned positions from the third row of their table on, LayerNorms, biases everywhere, ReLU.
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -17,11 +16,11 @@ pub(super) static FAMILY: Family = Family {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
-    let intermediate_size = config.size("intermediate_size")?;
+    let intermediate_size = config.size("ffn_dim")?;
     let heads = common::heads(config, Ok)?;
     let queries = heads.queries * heads.features;
-    let activation = common::activation(config, Activation::Relu)?;
-    let bias = config.flag_or("enable_bias", true)?;
+    let activation = common::activation_at(config, "activation_function")?;
+    let bias = config.flag("enable_bias")?;
     for (key, usual) in [
         ("_remove_final_layer_norm", false),
         ("layer_norm_elementwise_affine", true),
@@ -30,7 +29,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     }
     // In the 350M model a norm is of the sum of what a half read and what it made of it. This is a norm of what the next
     // half reads, which that one adds to.
-    let norms_after = !config.flag_or("do_layer_norm_before", true)?;
+    let norms_after = !config.flag("do_layer_norm_before")?;
     let embedding_size = config.size_or("word_embed_proj_dim", Some(hidden_size))?;
 
     let prefix = files.prefix_of(&["model.decoder.", "decoder.", ""], "embed_tokens");
@@ -82,7 +81,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             false => format!("{prefix}final_layer_norm"),
             true => format!("{prefix}layers.{}.final_layer_norm", blocks - 1),
         }),
-        head: files.tied_head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     let projection = |name: &str, shape| common::linear(format!("{prefix}{name}"), false, shape);

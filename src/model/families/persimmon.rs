@@ -1,7 +1,6 @@
 //! Persimmon: one interleaved projection, norms in each head, half of each head turns, squared ReLU, biases everywhere.
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadNorms, NormedWidth, Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -19,10 +18,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let hidden_size = config.size("hidden_size")?;
     let intermediate_size = config.size("intermediate_size")?;
     let heads = common::heads(config, Ok)?;
+    common::only_usual_heads(config, hidden_size / heads.queries)?;
     let queries = heads.queries * heads.features;
-    let activation = common::activation(config, Activation::ReluSquared)?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let normed_heads = config.flag_or("qk_layernorm", true)?;
+    let activation = common::activation(config)?;
+    let epsilon = config.needed_number("layer_norm_eps")?;
+    let normed_heads = config.flag("qk_layernorm")?;
 
     let prefix = files.prefix("model.", "embed_tokens");
     let norm = |module: String, features| common::layer_norm(module, features, epsilon);
@@ -58,7 +58,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         )
     };
     let defaults = RotaryDefaults {
-        fraction: 0.5,
+        fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
     let embedding = format!("{prefix}embed_tokens.weight");
@@ -66,7 +66,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layernorm"), hidden_size),
-        head: files.head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

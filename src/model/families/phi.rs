@@ -2,7 +2,6 @@
 //! head too.
 
 use super::common;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadNorms, NormedWidth, Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
@@ -21,9 +20,9 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let intermediate_size = config.size("intermediate_size")?;
     let heads = common::grouped_heads(config)?;
     let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
-    let activation = common::activation(config, Activation::GeluTanh)?;
-    let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
-    let normed_heads = config.flag_or("qk_layernorm", false)?;
+    let activation = common::activation(config)?;
+    let epsilon = config.needed_number("layer_norm_eps")?;
+    let normed_heads = config.flag("qk_layernorm")?;
 
     let prefix = files.prefix("model.", "embed_tokens");
     let norm = |module: String, features| common::layer_norm(module, features, epsilon);
@@ -61,7 +60,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         )
     };
     let defaults = RotaryDefaults {
-        fraction: 0.5,
+        fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
     let embedding = format!("{prefix}embed_tokens.weight");
@@ -69,7 +68,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layernorm"), hidden_size),
-        head: files.head(&["lm_head"], &embedding)?,
+        head: files.head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

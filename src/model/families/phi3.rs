@@ -2,11 +2,11 @@
 
 use super::common;
 use super::llama_like::LlamaLike;
-use super::llama_like::{MlpModules, NormStyle};
+use super::llama_like::MlpModules;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::family::{Family, ModelFiles};
-use crate::model::tensors::NormKind;
+use crate::model::rotary::RotaryDefaults;
 
 pub(super) static FAMILY: Family = Family {
     model_types: &["phi3"],
@@ -14,13 +14,17 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let epsilon = files.config.number_or("rms_norm_eps", 1e-5)?;
+    let heads = common::grouped_heads(&files.config)?;
+    let turning = RotaryDefaults {
+        fraction_key: Some("partial_rotary_factor"),
+        longrope: &["longrope", "su", "yarn"],
+        ..RotaryDefaults::of(heads.features)
+    };
     let phi = LlamaLike {
-        norm: NormStyle::of(NormKind::Rms, epsilon),
         fused_projections: Some("self_attn.qkv_proj"),
         mlp: MlpModules::GatedInOne("mlp.gate_up_proj", "mlp.down_proj"),
         windows: vec![common::window(&files.config)?; files.blocks()?],
-        ..LlamaLike::plain(files)?
+        ..LlamaLike::turning(files, turning)?
     };
     phi.describe(files)
 }

@@ -3,11 +3,11 @@
 use super::common;
 use super::llama_like::{LlamaLike, NormStyle};
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::experts::{Router, Scores};
 use crate::model::family::{Family, ModelFiles};
+use crate::model::rotary;
 use crate::model::tensors::NormKind;
 use crate::untrusted::shown;
 
@@ -18,13 +18,12 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    common::says_rotation(config)?;
-    let bias = config.flag_or("attention_bias", false)?;
+    let bias = config.flag("attention_bias")?;
     let plain = LlamaLike::plain(files)?;
     let phi = LlamaLike {
         norm: NormStyle {
             biased: true,
-            ..NormStyle::of(NormKind::Layer, config.number_or("rms_norm_eps", 1e-5)?)
+            ..NormStyle::of(NormKind::Layer, config.needed_number("rms_norm_eps")?)
         },
         projection_bias: bias,
         output_bias: bias,
@@ -32,29 +31,27 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         ..plain
     };
     let mut architecture = phi.describe(files)?;
-    if config.flag_or("lm_head_bias", false)? {
+    if config.flag("lm_head_bias")? {
         architecture.head_bias = Some("lm_head.bias".to_owned());
     }
-    let scaling = config.part("rope_parameters");
-    let scaling = scaling.or(config.part("rope_scaling"));
-    let kind = scaling.and_then(|part| part.word("rope_type").or(part.word("type")));
-    if let (Some(scaling), Some(kind)) = (scaling, kind.filter(|kind| *kind != "default")) {
-        if kind != "longrope" && kind != "su" {
+    let scaling = rotary::parameters(config)?;
+    let kind = scaling.as_ref().map_or(Ok("default"), rotary::kind)?;
+    if let (Some(scaling), true) = (scaling, kind != "default") {
+        if kind != "longrope" {
             let problem = format!("rotary embedding of a phimoe scaled by {}", shown(kind));
             return Err(Error::Unsupported(problem));
         }
         let rotary = &mut architecture.rotaries[0];
-        rotary.amplitude = scaling.number_or("short_mscale", 1.0)?;
+        rotary.amplitude = scaling.needed_number("short_mscale")?;
         // Beyond it, transformers and the model's own code differ.
         rotary.longest = rotary.beyond.take().map(|(trained, _)| trained);
     }
 
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["num_local_experts", "num_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "intermediate_size", activation)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_local_experts", "intermediate_size", activation)?;
     let tolerance = match config.get("router_jitter_noise") {
         Some(value) if value.as_f64() == Some(0.0) => 0.0,
-        _ => 2.0 * config.number_or("router_jitter_noise", 0.01)?,
+        _ => 2.0 * config.needed_number("router_jitter_noise")?,
     };
     moe::put(
         &mut architecture,

@@ -3,7 +3,6 @@
 use super::common;
 use super::llama_like::LlamaLike;
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::experts::{Router, SharedExpert};
@@ -17,13 +16,16 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    if config.flag_or("use_sliding_window", false)? && config.get("layer_types").is_none() {
-        let problem = "use_sliding_window without layer_types in a qwen2_moe";
-        return Err(Error::Unsupported(problem.to_owned()));
-    }
+    let window = match config.flag("use_sliding_window")? {
+        true => common::window(config)?,
+        false => None,
+    };
+    let end = common::count(config, "max_window_layers")?;
+    let slides = |block: usize| window.is_some() && block % 2 == 0 && block < end;
+    let sliding = common::sliding(config, files.blocks()?, slides)?;
     let qwen = LlamaLike {
-        projection_bias: config.flag_or("qkv_bias", true)?,
-        windows: common::windows(config, files.blocks()?)?,
+        projection_bias: config.flag("qkv_bias")?,
+        windows: common::windows_of(&sliding, window)?,
         ..LlamaLike::plain(files)?
     };
     let mut architecture = qwen.describe(files)?;
@@ -38,9 +40,8 @@ pub(super) fn put_experts(
     normalised: bool,
 ) -> Result<(), Error> {
     let config = &files.config;
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["num_experts", "num_local_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_experts", "moe_intermediate_size", activation)?;
     let hidden = sizes.hidden_size;
     let shared = config.size("shared_expert_intermediate_size")?;
     let sparse = moe::sparse_blocks(config, files.blocks()?)?;

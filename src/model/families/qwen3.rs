@@ -12,7 +12,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let attention_bias = files.config.flag_or("attention_bias", false)?;
+    let attention_bias = files.config.flag("attention_bias")?;
     let qwen = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,

@@ -3,7 +3,6 @@
 use super::common;
 use super::llama_like::{LlamaLike, norms_of_each_head};
 use super::moe::{self, ExpertSizes};
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::experts::Router;
@@ -16,8 +15,8 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    let attention_bias = config.flag_or("attention_bias", false)?;
-    let window = match config.flag_or("use_sliding_window", false)? {
+    let attention_bias = config.flag("attention_bias")?;
+    let window = match config.flag("use_sliding_window")? {
         true => common::window(config)?,
         false => None,
     };
@@ -29,9 +28,8 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         ..LlamaLike::plain(files)?
     };
     let mut architecture = qwen.describe(files)?;
-    let activation = common::activation(config, Activation::Silu)?;
-    let counts = ["num_experts", "num_local_experts"];
-    let sizes = ExpertSizes::read(files, &counts, "moe_intermediate_size", activation)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_experts", "moe_intermediate_size", activation)?;
     let sparse = moe::sparse_blocks(config, files.blocks()?)?;
     moe::put(
         &mut architecture,
@@ -39,7 +37,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         |block| {
             let module = format!("{block}mlp");
             let router = Router {
-                normalised: config.flag_or("norm_topk_prob", false)?,
+                normalised: config.flag("norm_topk_prob")?,
                 ..sizes.router(config, format!("{module}.gate.weight"))?
             };
             let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;

@@ -4,7 +4,6 @@
 use super::common;
 use super::llama_like::{LlamaLike, NormStyle, norms_of_each_head};
 use super::qwen2_moe;
-use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::attention::Projections;
 use crate::model::error::Error;
@@ -29,11 +28,11 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let blocks = files.blocks()?;
     let heads = common::grouped_heads(config)?;
     let quarter = RotaryDefaults {
-        fraction: 0.25,
+        fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
-    let bias = config.flag_or("attention_bias", false)?;
-    let epsilon = config.number_or("rms_norm_eps", 1e-6)?;
+    let bias = config.flag("attention_bias")?;
+    let epsilon = config.needed_number("rms_norm_eps")?;
     let turning = LlamaLike::turning(files, quarter)?;
     let qwen = LlamaLike {
         norm: NormStyle {
@@ -50,10 +49,10 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let mut architecture = qwen.describe_with(files, width)?;
 
     let types = [&["full_attention"][..], &["linear_attention"]];
-    let attends = match common::attending(config, &["layer_types"], blocks, types)? {
+    let attends = match common::attending(config, "layer_types", blocks, types)? {
         Some(attends) => attends,
         None => {
-            let interval = config.size_or("full_attention_interval", Some(4))?;
+            let interval = config.size("full_attention_interval")?;
             let attends = |block: usize| (block + 1).is_multiple_of(interval);
             (0..blocks).map(attends).collect()
         }
@@ -85,10 +84,10 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
     let sizes = DeltaSizes {
-        key_heads: config.size_or("linear_num_key_heads", Some(16))?,
-        value_heads: config.size_or("linear_num_value_heads", Some(32))?,
-        key_features: config.size_or("linear_key_head_dim", Some(128))?,
-        value_features: config.size_or("linear_value_head_dim", Some(128))?,
+        key_heads: config.size("linear_num_key_heads")?,
+        value_heads: config.size("linear_num_value_heads")?,
+        key_features: config.size("linear_key_head_dim")?,
+        value_features: config.size("linear_value_head_dim")?,
     };
     if !sizes.value_heads.is_multiple_of(sizes.key_heads) {
         return Err(Error::Config(format!(
@@ -122,10 +121,10 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
         time_step = linear("in_proj_a", sizes.value_heads);
     }
     let channels = sizes.key_heads * (2 * key + value);
-    let width = config.size_or("linear_conv_kernel_dim", Some(4))?;
+    let width = config.size("linear_conv_kernel_dim")?;
     let list = |of: &str| Vector::list(name(of), sizes.value_heads);
     let cell = Cell::DeltaNet(Box::new(DeltaNet {
-        activation: common::activation(config, Activation::Silu)?,
+        activation: common::activation(config)?,
         convolved,
         gate,
         convolution: Convolution {

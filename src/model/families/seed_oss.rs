@@ -1,7 +1,5 @@
 //! Seed-OSS: a Llama with biases on queries, keys and values.
 
-use serde_json::json;
-
 use super::llama_like::LlamaLike;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
@@ -13,13 +11,11 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"head_dim": 128, "num_key_value_heads": 8});
-    let files = &files.over(&defaults);
     let config = &files.config;
     let seed = LlamaLike {
-        projection_bias: config.flag_or("attention_bias", true)?,
-        output_bias: config.flag_or("attention_out_bias", false)?,
-        mlp_bias: config.flag_or("mlp_bias", false)?,
+        projection_bias: config.flag("attention_bias")?,
+        output_bias: config.flag("attention_out_bias")?,
+        mlp_bias: config.flag("mlp_bias")?,
         ..LlamaLike::plain(files)?
     };
     seed.describe(files)

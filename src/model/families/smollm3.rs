@@ -1,7 +1,5 @@
 //! SmolLM 3: a Llama of which every fourth block knows no positions.
 
-use serde_json::json;
-
 use super::common;
 use super::llama_like::LlamaLike;
 use crate::model::architecture::Architecture;
@@ -16,11 +14,9 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"num_key_value_heads": 4, "tie_word_embeddings": true});
-    let files = &files.over(&defaults);
     let config = &files.config;
     let blocks = files.blocks()?;
-    let interval = config.size_or("no_rope_layer_interval", Some(4))?;
+    let interval = config.size("no_rope_layer_interval")?;
     // A list, for all its name, of the blocks that do turn.
     let turns: Vec<bool> = match config.get("no_rope_layers") {
         None => (0..blocks)
@@ -35,15 +31,14 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             list.iter().map(|turns| turns.as_u64() != Some(0)).collect()
         }
     };
-    let window = match config.flag_or("use_sliding_window", false)? {
+    let window = match config.flag("use_sliding_window")? {
         true => common::window(config)?,
         false => None,
     };
     let sliding = common::sliding(config, blocks, |block| window.is_some() && !turns[block])?;
-    let attention_bias = config.flag_or("attention_bias", false)?;
+    let attention_bias = config.flag("attention_bias")?;
     let heads = common::grouped_heads(config)?;
     let turning = RotaryDefaults {
-        base: 2_000_000.0,
         ..RotaryDefaults::of(heads.features)
     };
     let position = |turns: &bool| match turns {
@@ -53,7 +48,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let smollm = LlamaLike {
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        mlp_bias: config.flag_or("mlp_bias", false)?,
+        mlp_bias: config.flag("mlp_bias")?,
         windows: common::windows_of(&sliding, window)?,
         positions: turns.iter().map(position).collect(),
         ..LlamaLike::turning(files, turning)?

@@ -19,11 +19,12 @@ pub(super) static FAMILY: Family = Family {
 fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
+    common::only_usual_heads(config, config.size("hidden_size")? / heads.queries)?;
     let turning = RotaryDefaults {
-        fraction: 0.25,
+        fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
-    let parallel = config.flag_or("use_parallel_residual", false)?;
+    let parallel = config.flag("use_parallel_residual")?;
     let plain = LlamaLike::turning(files, turning)?;
     let stablelm = LlamaLike {
         order: match parallel {
@@ -32,16 +33,16 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         },
         norm: NormStyle {
             biased: true,
-            ..NormStyle::of(NormKind::Layer, config.number_or("layer_norm_eps", 1e-5)?)
+            ..NormStyle::of(NormKind::Layer, config.needed_number("layer_norm_eps")?)
         },
         mlp_norm: plain.mlp_norm.filter(|_| !parallel),
-        projection_bias: config.flag_or("use_qkv_bias", false)?,
+        projection_bias: config.flag("use_qkv_bias")?,
         ..plain
     };
     let mut architecture = stablelm.describe(files)?;
-    if config.flag_or("qk_layernorm", false)? {
+    if config.flag("qk_layernorm")? {
         let prefix = architecture.block_prefix.clone();
-        let epsilon = config.number_or("layer_norm_eps", 1e-5)?;
+        let epsilon = config.needed_number("layer_norm_eps")?;
         for (index, block) in architecture.blocks.iter_mut().enumerate() {
             let norm = |name, count| {
                 let weight = format!("{prefix}{index}.self_attn.{name}.norms.*.weight");

@@ -85,37 +85,37 @@ pub(super) struct Mamba2 {
 impl Mamba2 {
     /// What hybrids say of it, under keys that begin with `mamba_`, of so many channels.
     pub(super) fn of_hybrid(config: &Config<'_>, channels: usize) -> Result<Self, Error> {
-        let heads = config.size_or("mamba_n_heads", Some(128))?;
-        let groups = config.size_or("mamba_n_groups", Some(1))?;
+        let heads = config.size("mamba_n_heads")?;
+        let groups = config.size("mamba_n_groups")?;
         let key = "mamba_d_head";
-        let features = match config.word(key) {
-            Some("auto") => channels / heads,
-            _ => config.size_or(key, Some(channels / heads))?,
+        let features = match config.get(key) {
+            Some(value) if value.as_str() == Some("auto") => channels / heads,
+            _ => config.size(key)?,
         };
         if heads.saturating_mul(features) != channels {
             return Err(Error::Config(format!(
                 "mamba_n_heads is {heads} and {key} {features}, which is not {channels} channels"
             )));
         }
-        let projection_bias = config.flag_or("mamba_proj_bias", false)?;
+        let projection_bias = config.flag("mamba_proj_bias")?;
         let sizes = StateSizes {
             heads,
             features,
             groups,
-            states: config.size_or("mamba_d_state", Some(256))?,
+            states: config.size("mamba_d_state")?,
         };
         check_groups(sizes)?;
         Ok(Self {
             hidden_size: config.size("hidden_size")?,
             sizes,
-            width: config.size_or("mamba_d_conv", Some(4))?,
+            width: config.size("mamba_d_conv")?,
             projection_bias,
             output_bias: projection_bias,
-            convolution_bias: config.flag_or("mamba_conv_bias", true)?,
-            activation: common::activation(config, Activation::Silu)?,
+            convolution_bias: config.flag("mamba_conv_bias")?,
+            activation: common::activation(config)?,
             limits: limits(config)?,
             multipliers: [1.0; 5],
-            norm: Some(config.number_or("rms_norm_eps", 1e-5)?),
+            norm: Some(config.needed_number("rms_norm_eps")?),
             norm_before_gate: false,
         })
     }
