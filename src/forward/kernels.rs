@@ -86,6 +86,8 @@ params!(
     /// Heads of a state space.
     StateSpaceParams {
         tokens: u32,
+        first: u32,
+        end: u32,
         heads: u32,
         features: u32,
         groups: u32,
@@ -99,6 +101,8 @@ params!(
     /// Heads of a delta net.
     DeltaNetParams {
         tokens: u32,
+        first: u32,
+        end: u32,
         key_heads: u32,
         value_heads: u32,
         key_features: u32,
@@ -164,14 +168,14 @@ pub static KERNELS: &[Kernel] = &[
         "forward" / "state_space",
         StateSpaceParams,
         "the recurrence of Mamba 1 and 2",
-        ["state_space": 64, [0, 1, 2, 3]],
+        ["state_space": 64, [0, 1, 2, 3, 4]],
         with "softplus", "four"
     ),
     kernel!(
         "forward" / "delta_net",
         DeltaNetParams,
         "the recurrence of gated delta nets",
-        ["delta_net": 64, [0, 1, 2, 3]],
+        ["delta_net": 64, [0, 1, 2, 3, 4]],
         with "softplus", "four"
     ),
     kernel!(

@@ -103,11 +103,14 @@ impl Submissions {
     }
 
     /// Books what was learned from waiting so long for a submission, and with it for those before it; keeps its receipt.
+    ///
+    /// Where they were of several kinds, the time is shared out by how long each kind should have taken.
     pub(super) fn done(&self, number: u32, waited: Duration, receipt: wgpu::Buffer) {
         let mut state = self.lock();
         state.idle.push(receipt);
         let now = Instant::now();
-        let mut seen: Option<(&'static str, Seen)> = None;
+        let mut seen: Vec<(&'static str, Seen)> = Vec::new();
+        let mut elapsed = Duration::ZERO;
         let mut start = None;
         let mut held_up = Duration::ZERO;
         // Numbers wrap around.
@@ -117,29 +120,37 @@ impl Submissions {
             let begun = state.last_done.map_or(first.at, |done| done.max(first.at));
             let start = *start.get_or_insert(begun);
             held_up += first.held_up;
-            let elapsed = now.saturating_duration_since(start);
+            elapsed = now.saturating_duration_since(start);
             if let Some((kind, work)) = first.work {
-                let (_, seen) = seen.get_or_insert((
-                    kind,
-                    Seen {
-                        largest: 0,
-                        total: 0,
-                        elapsed,
-                        waited: false,
-                    },
-                ));
+                let known = seen.iter().position(|(of, _)| *of == kind);
+                let known = known.unwrap_or_else(|| {
+                    seen.push((kind, Seen::default()));
+                    seen.len() - 1
+                });
+                let (_, seen) = &mut seen[known];
                 seen.largest = seen.largest.max(work);
                 seen.total += work;
             }
             state.pending.pop_front();
         }
         state.last_done = Some(now);
-        if let Some((kind, mut seen)) = seen {
-            // Where submitting does the work, what was submitted since has taken the rest of the time.
-            if held_up > waited && held_up * 8 > seen.elapsed {
-                seen.elapsed = held_up + waited;
-            }
-            seen.waited = (held_up + waited) * 4 >= seen.elapsed;
+        // Where submitting does the work, what was submitted since has taken the rest of the time.
+        if held_up > waited && held_up * 8 > elapsed {
+            elapsed = held_up + waited;
+        }
+        let waited = (held_up + waited) * 4 >= elapsed;
+        let due = |(kind, seen): &(&'static str, Seen)| {
+            seen.total as f64 / state.pace.limit(kind).max(1) as f64
+        };
+        let dues: Vec<f64> = seen.iter().map(due).collect();
+        let all: f64 = dues.iter().sum();
+        for ((kind, mut seen), due) in seen.into_iter().zip(dues) {
+            seen.elapsed = if all > 0.0 {
+                elapsed.mul_f64(due / all)
+            } else {
+                elapsed
+            };
+            seen.waited = waited;
             log::trace!("{kind}: {seen:?}");
             #[cfg(test)]
             if seen.waited {
