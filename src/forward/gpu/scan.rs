@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    fn inputs(recorder: &Recorder<'_>, sizes: ScanSizes, tokens: usize) -> Vec<GpuTensor> {
+    fn inputs_of(recorder: &Recorder<'_>, sizes: ScanSizes, tokens: usize) -> Vec<GpuTensor> {
         let of = |(seed, features): (u64, usize)| {
             let tensor = GpuTensor::new(recorder.context, tokens, features);
             let values = values(seed, tokens * features);
@@ -266,7 +266,7 @@ mod tests {
             let context = adapter.open(Faults::default()).unwrap();
             let recorder = Recorder::new(&context, tokens);
             for scan in &scans {
-                let inputs = self::inputs(&recorder, scan.sizes, tokens);
+                let inputs = inputs_of(&recorder, scan.sizes, tokens);
                 let inputs: Vec<&GpuTensor> = inputs.iter().collect();
                 let with = |at_a_time: usize| {
                     let mut y = None;
@@ -295,11 +295,11 @@ mod tests {
         for adapter in adapters(true) {
             let context = adapter.open(Faults::default()).unwrap();
             let recorder = Recorder::new(&context, tokens);
-            let inputs = self::inputs(&recorder, scan.sizes, tokens);
+            let inputs = inputs_of(&recorder, scan.sizes, tokens);
             let inputs: Vec<&GpuTensor> = inputs.iter().collect();
             // It compiles, which would count as slowness.
             let small = mamba(1, 1);
-            let of_small = self::inputs(&recorder, small.sizes, 2);
+            let of_small = inputs_of(&recorder, small.sizes, 2);
             let of_small: Vec<&GpuTensor> = of_small.iter().collect();
             let warm = |sequence: &mut Sequence| {
                 in_parts(&recorder, sequence, &small, &of_small, || 1);

@@ -444,7 +444,7 @@ fn activations() -> Vec<Case> {
 
 fn rows() -> Vec<Case> {
     let mut all = Vec::new();
-    for features in [275, 40] {
+    for features in [275_usize, 40] {
         let (tokens, weights) = ([66, 3, 20], [1.0_f32, 0.5, 0.25]);
         let places: Vec<[u32; 2]> = (tokens.iter().zip(weights))
             .map(|(&token, weight)| [token, weight.to_bits()])
