@@ -4,6 +4,7 @@
 //! Every entry point is tried, with each of its options: a kernel that nothing is tried on is not trusted. All of it is one
 //! submission.
 
+mod case;
 mod cases;
 
 use super::recorder::Recorder;
@@ -13,7 +14,8 @@ use crate::device::storage::filled;
 use crate::forward::error::Error;
 use crate::forward::kernels::KERNELS;
 use crate::shader::{EntryPoint, Kernel};
-use cases::{Case, cases};
+use case::Case;
+use cases::cases;
 
 /// How far an adapter may be off, of the largest value: its functions are not exact, but a lost summand is more.
 const TOLERANCE: f64 = 1e-4;

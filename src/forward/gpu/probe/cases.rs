@@ -7,68 +7,12 @@ mod attention;
 mod products;
 mod scans;
 
-use crate::fixtures::Random;
+use super::case::{Case, doubles, values};
 use crate::forward::kernels::{
     ActivationParams, CopyHeadsParams, ElementwiseParams, HeadsParams, LogSumExpParams, NormParams,
     RowsParams, SiteNormsParams,
 };
 use crate::model::Activation;
-
-/// A kernel on some numbers.
-pub(super) struct Case {
-    pub(super) entry_point: &'static str,
-    /// What an adapter gets wrong that fails it.
-    pub(super) what: String,
-    /// The uniform block and the workgroups of each dispatch.
-    pub(super) dispatches: Vec<(Vec<u8>, (usize, usize))>,
-    /// What the buffers hold before, by their bindings.
-    pub(super) buffers: Vec<(u32, Vec<u32>)>,
-    /// The binding of the buffer that is read.
-    pub(super) output: u32,
-    pub(super) expected: Vec<f64>,
-}
-
-impl Case {
-    fn new(entry_point: &'static str, what: &str) -> Self {
-        Self {
-            entry_point,
-            what: what.to_owned(),
-            dispatches: Vec::new(),
-            buffers: Vec::new(),
-            output: 0,
-            expected: Vec::new(),
-        }
-    }
-
-    /// With these numbers in a buffer.
-    fn with<T: bytemuck::NoUninit>(mut self, binding: u32, values: &[T]) -> Self {
-        self.buffers
-            .push((binding, bytemuck::pod_collect_to_vec(values)));
-        self
-    }
-
-    /// With a buffer of which every number is to be written: until then it is none.
-    fn writes(self, binding: u32, expected: Vec<f64>) -> Self {
-        let nothing = vec![f32::NAN; expected.len()];
-        self.changes(binding, &nothing, expected)
-    }
-
-    /// With a buffer that holds numbers, some of which change.
-    fn changes(self, binding: u32, before: &[f32], expected: Vec<f64>) -> Self {
-        Self {
-            output: binding,
-            expected,
-            ..self.with(binding, before)
-        }
-    }
-
-    /// Dispatched once more.
-    fn run<B: bytemuck::Pod>(mut self, params: &B, groups: (usize, usize)) -> Self {
-        let params = bytemuck::bytes_of(params).to_vec();
-        self.dispatches.push((params, groups));
-        self
-    }
-}
 
 /// All of them.
 pub(super) fn cases() -> Vec<Case> {
@@ -86,17 +30,6 @@ pub(super) fn cases() -> Vec<Case> {
     all.extend(log_sum_exps());
     all.extend(products::cases());
     all
-}
-
-/// Values between -1 and 1 of few bits, and never the same for two seeds.
-fn values(seed: u64, count: usize) -> Vec<f32> {
-    let mut random = Random::new(seed);
-    let value = move || (random.below(2001) as f32 - 1000.0) / 1024.0;
-    std::iter::repeat_with(value).take(count).collect()
-}
-
-fn doubles(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
 }
 
 /// Values divided by the root of their mean square; less their mean first, if they are centred.

@@ -4,7 +4,8 @@ use std::time::Instant;
 use naga::{Block, Expression, Handle, Module, Statement, TypeInner};
 
 use super::super::recorder::Recorder;
-use super::cases::{Case, cases};
+use super::case::Case;
+use super::cases::cases;
 use super::{all_kernels, kernels};
 use crate::device::adapter::adapters;
 use crate::device::adapter::faults::{Fault, Faults};

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Case, values};
+use super::super::case::{Case, values};
 use crate::forward::kernels::AttentionParams;
 
 /// Queries, or keys, of a tile.

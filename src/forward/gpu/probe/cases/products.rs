@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Case, doubles, values};
+use super::super::case::{Case, doubles, values};
 use crate::device::product::ProductParams;
 use crate::dtype::Dtype;
 

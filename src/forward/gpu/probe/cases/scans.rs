@@ -1,6 +1,6 @@
 //! What goes along a sequence: convolutions, state spaces and delta nets, at once and in parts that hand their state on.
 
-use super::{Case, values};
+use super::super::case::{Case, values};
 use crate::forward::kernels::{ConvolutionParams, DeltaNetParams, StateSpaceParams};
 
 const TOKENS: usize = 9;
