@@ -1,6 +1,7 @@
 //! The kernels of the forward pass: each a WGSL shader (`shaders/forward/NAME.wgsl`) and the uniform block it is told.
 //!
-//! To add one: write the shader, declare its uniform block, add a row to [`KERNELS`]; the shader tests iterate that slice.
+//! To add one: write the shader, declare its uniform block, add a row to [`KERNELS`], give it cases in
+//! `gpu/probe/cases.rs`; the shader tests and the start-up check iterate that slice.
 
 use crate::shader::{Kernel, kernel, params};
 

@@ -241,7 +241,7 @@ impl Context {
     }
 
     /// The most work of this kind that a submission should be: weights of a pass by its entry point, or multiplications of
-    /// [`PRODUCTS`](super::pace::PRODUCTS).
+    /// [`PRODUCTS`](super::pace::PRODUCTS) and [`SCANS`](super::pace::SCANS).
     pub(crate) fn submission_limit(&self, kind: &'static str) -> u64 {
         self.submissions.limit(kind)
     }

@@ -22,8 +22,11 @@ pub(crate) const SCANS: &str = "scans";
 /// Weights that the first submission of a pass may have: a device that does a million a second takes the target for it.
 const FIRST_WEIGHTS: u64 = 1 << 18;
 
-/// Multiplications that the first submission of products, or of scans, may have: likewise at a thousand million a second.
+/// Multiplications that the first submission of products may have: likewise at a thousand million a second.
 const FIRST_MULTIPLICATIONS: u64 = 1 << 28;
+
+/// The same of scans, at a quarter of that.
+const FIRST_OF_SCANS: u64 = 1 << 26;
 
 /// How much more than the last a submission may be.
 const GROWTH: u64 = 4;
@@ -58,7 +61,8 @@ impl Pace {
     fn of(&self, kind: &'static str) -> Limit {
         let first = Limit {
             work: match kind {
-                PRODUCTS | SCANS => FIRST_MULTIPLICATIONS,
+                PRODUCTS => FIRST_MULTIPLICATIONS,
+                SCANS => FIRST_OF_SCANS,
                 _ => FIRST_WEIGHTS,
             },
             is_settled: false,

@@ -139,17 +139,9 @@ impl Submissions {
             elapsed = held_up + waited;
         }
         let waited = (held_up + waited) * 4 >= elapsed;
-        let due = |(kind, seen): &(&'static str, Seen)| {
-            seen.total as f64 / state.pace.limit(kind).max(1) as f64
-        };
-        let dues: Vec<f64> = seen.iter().map(due).collect();
-        let all: f64 = dues.iter().sum();
-        for ((kind, mut seen), due) in seen.into_iter().zip(dues) {
-            seen.elapsed = if all > 0.0 {
-                elapsed.mul_f64(due / all)
-            } else {
-                elapsed
-            };
+        let shares = shared_out(elapsed, &seen, &state.pace);
+        for ((kind, mut seen), share) in seen.into_iter().zip(shares) {
+            seen.elapsed = share;
             seen.waited = waited;
             log::trace!("{kind}: {seen:?}");
             #[cfg(test)]
@@ -175,5 +167,41 @@ impl Submissions {
     /// Whether [`Self::limit`] has been found.
     pub(super) fn is_settled(&self, kind: &'static str) -> bool {
         self.lock().pace.is_settled(kind)
+    }
+}
+
+/// Some time, shared out over the kinds of work that were done in it by how long each of them should have taken.
+fn shared_out(elapsed: Duration, seen: &[(&'static str, Seen)], pace: &Pace) -> Vec<Duration> {
+    let due =
+        |(kind, seen): &(&'static str, Seen)| seen.total as f64 / pace.limit(kind).max(1) as f64;
+    let dues: Vec<f64> = seen.iter().map(due).collect();
+    let all: f64 = dues.iter().sum();
+    // What has no work says nothing, whatever time it gets.
+    let share = |due: &f64| elapsed.mul_f64(if all > 0.0 { due / all } else { 1.0 });
+    dues.iter().map(share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pace::{PRODUCTS, SCANS};
+    use super::*;
+
+    #[test]
+    fn time_of_several_kinds_is_shared_out_by_how_long_each_should_have_taken() {
+        let seen = |total| Seen {
+            largest: total,
+            total,
+            ..Seen::default()
+        };
+        let pace = Pace::default();
+        let seconds = Duration::from_secs(3);
+        let [products, scans] = [PRODUCTS, SCANS].map(|kind| pace.limit(kind));
+        assert_ne!(products, scans);
+        let alone = shared_out(seconds, &[(SCANS, seen(scans))], &pace);
+        assert_eq!(alone, [seconds]);
+        let both = [(PRODUCTS, seen(products / 4)), (SCANS, seen(scans / 2))];
+        let shares = shared_out(seconds, &both, &pace);
+        assert_eq!(shares, [seconds / 3, seconds * 2 / 3]);
+        assert_eq!(shared_out(seconds, &[(SCANS, seen(0))], &pace), [seconds]);
     }
 }

@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_long_scan_is_booked_as_what_it_is_and_takes_several_submissions() {
-        let (scan, tokens) = (mamba(4096, 16), 1200);
+        let (scan, tokens) = (mamba(4096, 16), 600);
         for adapter in adapters(true) {
             let context = adapter.open(Faults::default()).unwrap();
             let recorder = Recorder::new(&context, tokens);
