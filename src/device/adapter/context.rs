@@ -234,6 +234,12 @@ impl Context {
         }
     }
 
+    /// How many submissions there have been.
+    #[cfg(test)]
+    pub(crate) fn submissions_so_far(&self) -> u32 {
+        self.submissions.so_far()
+    }
+
     /// The longest that a submission has taken since this was asked last.
     #[cfg(test)]
     pub(crate) fn take_longest_submission(&self) -> Duration {

@@ -153,6 +153,12 @@ impl Submissions {
         }
     }
 
+    /// How many there have been.
+    #[cfg(test)]
+    pub(super) fn so_far(&self) -> u32 {
+        self.lock().count
+    }
+
     /// The longest that a submission has taken since this was asked last.
     #[cfg(test)]
     pub(super) fn take_longest(&self) -> Duration {

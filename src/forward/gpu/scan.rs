@@ -195,7 +195,6 @@ mod tests {
     use super::*;
     use crate::device::adapter::adapters;
     use crate::device::adapter::faults::Faults;
-    use crate::device::adapter::pace::TARGET;
     use crate::fixtures::Random;
 
     /// Values between -1 and 1.
@@ -310,23 +309,19 @@ mod tests {
 
             let first_limit = context.submission_limit(SCANS);
             assert!(work_of_token(scan.sizes) * tokens as u64 > 4 * first_limit);
-            let start = Instant::now();
+            let (before, start) = (context.submissions_so_far(), Instant::now());
             let submission = recorder.submit(|sequence| {
                 super::scan(&recorder, sequence, &scan, &inputs);
             });
             recorder.wait(submission.unwrap()).unwrap();
+            let count = context.submissions_so_far() - before;
             let (all, longest) = (start.elapsed(), context.take_longest_submission());
-            println!(
-                "{}: {all:?}, the longest submission {longest:?}",
-                context.info
-            );
-            assert_ne!(
-                context.submission_limit(SCANS),
-                first_limit,
-                "nothing was learned"
-            );
-            // On a busy machine some are slower than the bound expects; a watchdog waits for 2 s.
-            assert!(longest < TARGET * 8, "{longest:?} on {}", context.info);
+            let info = &context.info;
+            println!("{info}: {count} submissions in {all:?}, the longest {longest:?}");
+            // Each may be four times the last, and what comes before the scan is one.
+            assert!(count >= 4, "{count} on {info}");
+            let limit = context.submission_limit(SCANS);
+            assert_ne!(limit, first_limit, "nothing was learned on {info}");
         }
     }
 }
