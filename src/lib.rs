@@ -42,6 +42,13 @@
     allow(dead_code, unused_imports, unused_macros)
 )]
 
+// Weights are little-endian in their files, and are taken as they lie there.
+#[cfg(target_endian = "big")]
+compile_error!(
+    "swiftprune-wgpu does not run on big-endian machines: weights are read as they lie in a file, which is little-endian, and \
+     would be pruned wrongly"
+);
+
 pub mod bench;
 #[cfg(feature = "native")]
 pub mod calibration;

@@ -32,6 +32,61 @@ fn no_files_use_each_other_in_a_circle() {
     assert_eq!(circle(&arrows), Vec::<String>::new());
 }
 
+/// `usize` has 32 bits in a browser (`web/`), where a checkpoint may have more bytes than that.
+#[test]
+fn sizes_become_u64_before_they_are_multiplied() {
+    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let narrow = |(path, text): (&Vec<String>, &String)| {
+        let lines = text.lines().filter(|line| multiplies_too_early(line));
+        let lines = lines.map(|line| format!("{}: {}", path.join("::"), line.trim()));
+        lines.collect::<Vec<_>>()
+    };
+    let narrow: Vec<String> = files.iter().flat_map(narrow).collect();
+    assert_eq!(narrow, Vec::<String>::new());
+}
+
+#[test]
+fn a_product_that_becomes_a_u64_too_late_is_noticed() {
+    for early in [
+        "let n = (rows * features) as u64;",
+        "4 * (rows.len() * row_bytes(a)) as u64",
+        "((a + b) * size) as u64",
+        "shape.iter().product::<usize>() as u64",
+    ] {
+        assert!(multiplies_too_early(early), "{early}");
+    }
+    for right in [
+        "rows as u64 * features as u64",
+        "(a + b) as u64",
+        "words(a * b) as u64",
+        "(seconds * TARGET.as_secs_f64()) as u64",
+        "(TILE * TILE) as u64",
+    ] {
+        assert!(!multiplies_too_early(right), "{right}");
+    }
+}
+
+/// Whether a line widens what it has multiplied, but for constants and floats.
+fn multiplies_too_early(line: &str) -> bool {
+    let ends = line.match_indices(") as u64").map(|(end, _)| end);
+    let is_product = |end: usize| {
+        let mut depth = 0;
+        let mut open = line[..=end].char_indices().rev();
+        let begin = open.find(|(_, c)| {
+            depth += i32::from(*c == ')') - i32::from(*c == '(');
+            depth == 0
+        });
+        let Some((begin, _)) = begin else {
+            return false;
+        };
+        let is_call = line[..begin].ends_with(|c: char| c.is_alphanumeric() || "_>".contains(c));
+        let inner = &line[begin + 1..end];
+        let has_variable = inner.contains(|c: char| c.is_lowercase());
+        !is_call && has_variable && inner.contains(" * ") && !inner.contains("f64")
+    };
+    line.contains("product::<usize>() as u64") || ends.into_iter().any(is_product)
+}
+
 #[test]
 fn an_arrow_up_and_a_circle_are_noticed() {
     let file = |path: &[&str], text: &str| {

@@ -3,12 +3,16 @@
 //
 //   S = exp(decay dt) S;  S = S + k (w (v - S^T k))^T;  y = S^T q / sqrt(features of a key)
 //
-// for each value head and token. An invocation a feature of a value, which goes from token to token.
+// for each value head and token. An invocation a feature of a value, which goes from token to token. A long sequence is several
+// dispatches, which hand S on.
 //
 // Needs: shared/softplus, shared/four
 
 struct DeltaNet {
     tokens: u32,
+    // Those of this dispatch: from the first to the one before the end.
+    first: u32,
+    end: u32,
     key_heads: u32,
     // Each key head serves some, one after the other.
     value_heads: u32,
@@ -25,6 +29,8 @@ struct DeltaNet {
 // Decays and biases of all value heads.
 @group(0) @binding(2) var<storage, read> numbers: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+// What S is between two dispatches: four rows of every column, then the next four.
+@group(0) @binding(4) var<storage, read_write> state: array<vec4<f32>>;
 
 // The most features of a key there is room for, by four.
 const KEPT: u32 = 64u;
@@ -43,7 +49,12 @@ fn delta_net(@builtin(global_invocation_id) id: vec3<u32>) {
     let scale = 1.0 / sqrt(f32(params.key_features));
     // This feature's column of the state.
     var kept: array<vec4<f32>, KEPT>;
-    for (var token = 0u; token < params.tokens; token += 1u) {
+    if params.first > 0u {
+        for (var i = 0u; i < features; i += 4u) {
+            kept[i / 4u] = state[i / 4u * values + id.x];
+        }
+    }
+    for (var token = params.first; token < params.end; token += 1u) {
         let row = token * stride;
         let first_q = row + key_head * params.key_features;
         let first_k = first_q + keys;
@@ -71,5 +82,10 @@ fn delta_net(@builtin(global_invocation_id) id: vec3<u32>) {
             sum += dot(kept[i / 4u], four_inputs(first_q + i, features - i));
         }
         y[token * values + id.x] = sum * of_q;
+    }
+    if params.end < params.tokens {
+        for (var i = 0u; i < features; i += 4u) {
+            state[i / 4u * values + id.x] = kept[i / 4u];
+        }
     }
 }

@@ -2,12 +2,16 @@
 //
 //   h[n] = exp(decay[n] dt) h[n] + dt B[n] x;  y = sum_n C[n] h[n] + skip x
 //
-// for each channel and token. An invocation a channel, which goes from token to token.
+// for each channel and token. An invocation a channel, which goes from token to token. A long sequence is several dispatches,
+// which hand h on.
 //
 // Needs: shared/softplus, shared/four
 
 struct StateSpace {
     tokens: u32,
+    // Those of this dispatch: from the first to the one before the end.
+    first: u32,
+    end: u32,
     heads: u32,
     // Channels of a head.
     features: u32,
@@ -27,6 +31,8 @@ struct StateSpace {
 // Decays, biases and skips of all heads.
 @group(0) @binding(2) var<storage, read> numbers: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+// What h is between two dispatches: four states of every channel, then the next four.
+@group(0) @binding(4) var<storage, read_write> state: array<vec4<f32>>;
 
 // The most states there is room for, by four.
 const KEPT: u32 = 64u;
@@ -51,7 +57,12 @@ fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
     let skip = numbers[params.heads * params.decays + params.heads + head];
     let states = min(params.states, 4u * KEPT);
     var kept: array<vec4<f32>, KEPT>;
-    for (var token = 0u; token < params.tokens; token += 1u) {
+    if params.first > 0u {
+        for (var n = 0u; n < states; n += 4u) {
+            kept[n / 4u] = state[n / 4u * channels + channel];
+        }
+    }
+    for (var token = params.first; token < params.end; token += 1u) {
         let row = token * stride;
         let x = inputs[row + channel];
         let dt = clamp(softplus(inputs[row + channels + head] + bias), params.least, params.most);
@@ -69,5 +80,10 @@ fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
             sum += dot(h, c);
         }
         y[token * channels + channel] = sum + skip * x;
+    }
+    if params.end < params.tokens {
+        for (var n = 0u; n < states; n += 4u) {
+            state[n / 4u * channels + channel] = kept[n / 4u];
+        }
     }
 }

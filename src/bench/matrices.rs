@@ -151,7 +151,7 @@ pub(super) async fn timed_pass(
         what: what.to_owned(),
         of: of.to_owned(),
         bytes: weights.bytes.len() as u64,
-        weights: (weights.rows() * weights.in_features) as u64,
+        weights: weights.rows() as u64 * weights.in_features as u64,
         tokens: 0,
         operations: 0,
         wall,

@@ -114,7 +114,7 @@ fn cases(
         // The first token of a window is not predicted, and goes through the model all the same.
         .map_or(0, |evaluation| evaluation.tokens + evaluation.windows);
     let linear = shape.linear_weights() as u64;
-    let head = (shape.hidden * shape.vocabulary) as u64;
+    let head = shape.hidden as u64 * shape.vocabulary as u64;
     let case =
         |what: &str, passes: u64, tokens: usize, operations: u64, wall: Vec<f64>| Measurement {
             what: what.to_owned(),
@@ -196,9 +196,9 @@ fn product(
         what: format!("{PRODUCT} {size}x{size}x{size}"),
         of: of.to_owned(),
         bytes: 0,
-        weights: (size * size) as u64,
+        weights: size as u64 * size as u64,
         tokens: 0,
-        operations: 2 * (size * size * size) as u64,
+        operations: 2 * (size as u64).pow(3),
         wall,
         device,
     })

@@ -308,7 +308,7 @@ impl Device {
                 let context = gpu.context();
                 let groups = context.limits.max_compute_workgroups_per_dimension as usize;
                 // Keys are 4 bytes a weight.
-                rows <= groups && 4 * (rows * in_features) as u64 <= context.largest_buffer()
+                rows <= groups && 4 * rows as u64 * in_features as u64 <= context.largest_buffer()
             }
         }
     }

@@ -136,6 +136,6 @@ pub(crate) fn product(
         (4, to.buffer),
     ];
     let tiles = [weights.columns.div_ceil(TILE), rows.div_ceil(TILE)];
-    let work = (TILE * TILE * terms) as u64;
+    let work = (TILE * TILE) as u64 * terms as u64;
     recorder.dispatch_in_parts(sequence, "product", params, &buffers, tiles, work);
 }

@@ -4,12 +4,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use wgpu::BufferUsages as Usage;
 
-use super::adapter::context::{Context, Pipelines};
+use super::adapter::context::Context;
 use super::adapter::pace::PRODUCTS;
-use super::adapter::submissions::Submission;
+use super::adapter::submissions::{Submission, WorkSize};
 use super::error::Error;
 use super::storage::buffer;
 use crate::shader::Shader;
@@ -24,8 +25,8 @@ pub(crate) struct Sequence {
 struct Recording {
     pass: wgpu::ComputePass<'static>,
     encoder: wgpu::CommandEncoder,
-    /// The work so far, in multiplications.
-    work: u64,
+    /// The work so far. It is all of one kind, so that how long it takes says something of that kind.
+    work: WorkSize,
 }
 
 impl Recording {
@@ -35,18 +36,18 @@ impl Recording {
         Self {
             pass: pass.forget_lifetime(),
             encoder,
-            work: 0,
+            work: (PRODUCTS, 0),
         }
     }
 
     fn submit(self, context: &Context) -> Submission {
         drop(self.pass);
-        context.submit(self.encoder, Some((PRODUCTS, self.work)))
+        context.submit(self.encoder, Some(self.work))
     }
 }
 
-/// Multiplications that stand for what a workgroup does with a few values a lane.
-const WORK_OF_GROUP: u64 = 4 * 256;
+/// Multiplications that stand for what a workgroup does with one value a lane, and a little around it.
+const WORK_OF_STEP: u64 = 4 * 256;
 
 /// Which workgroups of a dispatch: from where on, and how many, along x and y.
 #[derive(Clone, Copy)]
@@ -78,7 +79,6 @@ pub(crate) struct Recorder<'a> {
     /// Where a kernel has a binding that it does not use this time.
     pub(crate) nothing: wgpu::Buffer,
     shaders: Vec<&'static Shader>,
-    pipelines: RefCell<Pipelines>,
     /// Uniform blocks by their bytes; the same few serve every block of the model.
     uniforms: RefCell<HashMap<Vec<u8>, wgpu::Buffer>>,
 }
@@ -91,14 +91,15 @@ impl<'a> Recorder<'a> {
     ) -> Self {
         Self {
             context,
-            nothing: buffer(context, "nothing", 4, Usage::STORAGE),
+            // The largest element that a kernel binds.
+            nothing: buffer(context, "nothing", 16, Usage::STORAGE),
             shaders: shaders.into_iter().collect(),
-            pipelines: RefCell::default(),
             uniforms: RefCell::default(),
         }
     }
 
-    /// Has a kernel run in `x` by `y` workgroups with these buffers by their bindings.
+    /// Has a kernel run in `x` by `y` workgroups with these buffers by their bindings. `steps` are the values that a lane goes
+    /// through, one after the other: the work is booked by them.
     pub(crate) fn dispatch<B: bytemuck::Pod>(
         &self,
         sequence: &mut Sequence,
@@ -106,8 +107,12 @@ impl<'a> Recorder<'a> {
         params: &B,
         buffers: &[(u32, &wgpu::Buffer)],
         groups: (usize, usize),
+        steps: usize,
     ) {
-        let work = WORK_OF_GROUP * (groups.0 * groups.1) as u64;
+        let steps = steps.max(1) as u64;
+        let work = WORK_OF_STEP * steps * groups.0 as u64 * groups.1 as u64;
+        let params = bytemuck::bytes_of(params);
+        let work = (PRODUCTS, work);
         self.record(sequence, entry_point, params, buffers, groups, work);
     }
 
@@ -127,67 +132,72 @@ impl<'a> Recorder<'a> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         for part in Groups::in_parts(groups, most) {
             let [x, y] = part.count;
-            let work = work_of_group * (x * y) as u64;
-            self.record(sequence, entry_point, &params(part), buffers, (x, y), work);
+            let work = (PRODUCTS, work_of_group * x as u64 * y as u64);
+            let params = params(part);
+            let params = bytemuck::bytes_of(&params);
+            self.record(sequence, entry_point, params, buffers, (x, y), work);
         }
     }
 
-    /// Records a dispatch, in the next submission if this one would become too long.
-    fn record<B: bytemuck::Pod>(
+    /// Records a dispatch with a uniform block of these bytes, in the next submission if this one would become too long, or is
+    /// work of another kind.
+    pub(crate) fn record(
         &self,
         sequence: &mut Sequence,
         entry_point: &'static str,
-        params: &B,
+        params: &[u8],
         buffers: &[(u32, &wgpu::Buffer)],
         (x, y): (usize, usize),
-        work: u64,
+        (kind, work): WorkSize,
     ) {
-        let limit = self.context.submission_limit(PRODUCTS);
-        if let Some(recording) = sequence
-            .recording
-            .take_if(|recording| recording.work > 0 && recording.work + work > limit)
-        {
+        let limit = self.context.submission_limit(kind);
+        let is_full = |recording: &mut Recording| {
+            let (before, done) = recording.work;
+            done > 0 && (before != kind || done.saturating_add(work) > limit)
+        };
+        if let Some(recording) = sequence.recording.take_if(is_full) {
+            let (before, done) = recording.work;
             let submission = recording.submit(self.context);
-            // Until the device's speed is known, each submission tells more of it. What goes wrong is told by `submit`.
-            if !self.context.is_pace_settled(PRODUCTS) {
+            // Until the device's speed is known, each submission that is near the bound tells more of it. What goes wrong is
+            // told by `submit`.
+            let tells = done >= self.context.submission_limit(before) / 2;
+            if tells && !self.context.is_pace_settled(before) {
                 let _ = self.context.wait(self.context.map(submission, &[]));
             }
             sequence.recording = Some(Recording::begin(self.context));
         }
-        self.compile(entry_point);
-        let pipelines = self.pipelines.borrow();
-        let pipeline = &pipelines[entry_point];
+        let pipeline = self.pipeline(entry_point);
         let uniform = self.uniform(params);
         let mut all = vec![(0, &uniform)];
         all.extend(buffers);
-        let group = self.context.bind(pipeline, entry_point, &all);
+        let group = self.context.bind(&pipeline, entry_point, &all);
         let Some(recording) = &mut sequence.recording else {
             return;
         };
-        recording.work += work;
-        recording.pass.set_pipeline(pipeline);
+        recording.work = (kind, recording.work.1 + work);
+        recording.pass.set_pipeline(&pipeline);
         recording.pass.set_bind_group(0, &group, &[]);
         recording.pass.dispatch_workgroups(x as u32, y as u32, 1);
     }
 
-    /// Compiles the kernel with this entry point, unless it is.
-    fn compile(&self, entry_point: &str) {
-        if self.pipelines.borrow().contains_key(entry_point) {
-            return;
+    /// The kernel with this entry point, compiled if it is not.
+    fn pipeline(&self, entry_point: &str) -> wgpu::ComputePipeline {
+        let kernels = &self.context.kernels;
+        let mut kernels = kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kernels.contains_key(entry_point) {
+            let has_it = |shader: &&&Shader| {
+                let mut entry_points = shader.entry_points.iter();
+                entry_points.any(|known| known.name == entry_point)
+            };
+            if let Some(shader) = self.shaders.iter().find(has_it) {
+                kernels.extend(self.context.compile(shader));
+            }
         }
-        let has_it = |shader: &&&Shader| {
-            let mut entry_points = shader.entry_points.iter();
-            entry_points.any(|known| known.name == entry_point)
-        };
-        if let Some(shader) = self.shaders.iter().find(has_it) {
-            let compiled = self.context.compile(shader);
-            self.pipelines.borrow_mut().extend(compiled);
-        }
+        kernels[entry_point].clone()
     }
 
     /// A uniform block of these bytes.
-    fn uniform<B: bytemuck::Pod>(&self, params: &B) -> wgpu::Buffer {
-        let bytes = bytemuck::bytes_of(params);
+    fn uniform(&self, bytes: &[u8]) -> wgpu::Buffer {
         let mut uniforms = self.uniforms.borrow_mut();
         if let Some(found) = uniforms.get(bytes) {
             return found.clone();

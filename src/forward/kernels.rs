@@ -1,6 +1,7 @@
 //! The kernels of the forward pass: each a WGSL shader (`shaders/forward/NAME.wgsl`) and the uniform block it is told.
 //!
-//! To add one: write the shader, declare its uniform block, add a row to [`KERNELS`]; the shader tests iterate that slice.
+//! To add one: write the shader, declare its uniform block, add a row to [`KERNELS`], give it cases in
+//! `gpu/probe/cases.rs`; the shader tests and the start-up check iterate that slice.
 
 use crate::shader::{Kernel, kernel, params};
 
@@ -86,6 +87,8 @@ params!(
     /// Heads of a state space.
     StateSpaceParams {
         tokens: u32,
+        first: u32,
+        end: u32,
         heads: u32,
         features: u32,
         groups: u32,
@@ -99,6 +102,8 @@ params!(
     /// Heads of a delta net.
     DeltaNetParams {
         tokens: u32,
+        first: u32,
+        end: u32,
         key_heads: u32,
         value_heads: u32,
         key_features: u32,
@@ -164,14 +169,14 @@ pub static KERNELS: &[Kernel] = &[
         "forward" / "state_space",
         StateSpaceParams,
         "the recurrence of Mamba 1 and 2",
-        ["state_space": 64, [0, 1, 2, 3]],
+        ["state_space": 64, [0, 1, 2, 3, 4]],
         with "softplus", "four"
     ),
     kernel!(
         "forward" / "delta_net",
         DeltaNetParams,
         "the recurrence of gated delta nets",
-        ["delta_net": 64, [0, 1, 2, 3]],
+        ["delta_net": 64, [0, 1, 2, 3, 4]],
         with "softplus", "four"
     ),
     kernel!(

@@ -182,20 +182,51 @@ fn sequences() -> Vec<Vec<u32>> {
     vec![tokens(1, 24), tokens(5, 24), tokens(11, 9)]
 }
 
+/// The checkpoints of `tests/forward`: every family.
+fn families() -> Vec<PathBuf> {
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forward");
+    let folders = fs::read_dir(all)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut families: Vec<_> = folders
+        .filter(|folder| folder.join("golden.safetensors").is_file())
+        .collect();
+    families.sort();
+    assert!(families.len() >= 64, "{families:?}");
+    families
+}
+
+/// Column norms of every site, of all blocks at once.
+fn at_once(forward: &Forward<'_>) -> Vec<Vec<f32>> {
+    let sequences = sequences();
+    let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    let statistics = forward.statistics(&sequences, &|_| {}).unwrap();
+    statistics
+        .into_iter()
+        .map(|site| site.column_norms)
+        .collect()
+}
+
 #[test]
-fn block_by_block_on_unchanged_blocks_sees_what_one_pass_sees() {
+fn block_by_block_on_unchanged_blocks_sees_what_one_pass_sees_of_every_family_on_every_device() {
+    for device in every_device() {
+        for family in families() {
+            let checkpoint = Checkpoint::open_path(&family).unwrap();
+            let architecture = Architecture::of(&checkpoint).unwrap();
+            let forward = Forward::new(&checkpoint, &architecture, &device).with_means(true);
+            let (found, expected) = (block_by_block(&forward, &AsTheyAre), at_once(&forward));
+            assert!(found == expected, "{family:?} on {}", device.info());
+        }
+    }
+}
+
+#[test]
+fn what_a_block_is_pruned_to_shows_in_the_next_one() {
     let checkpoint = Checkpoint::open_path(&original()).unwrap();
     let architecture = Architecture::of(&checkpoint).unwrap();
-    let owned = sequences();
-    let sequences: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
     for device in every_device() {
         let forward = Forward::new(&checkpoint, &architecture, &device);
-        let at_once = forward.statistics(&sequences, &|_| {}).unwrap();
-        let at_once: Vec<_> = at_once.into_iter().map(|site| site.column_norms).collect();
-        let info = device.info();
-        assert_eq!(block_by_block(&forward, &AsTheyAre), at_once, "{info}");
-
-        // What a block is pruned to shows in the next one, and in it alone.
+        let (at_once, info) = (at_once(&forward), device.info());
         let without = Without("model.layers.0.mlp.down_proj.weight");
         let changed = block_by_block(&forward, &without);
         let in_first = architecture.sites().filter(|site| site.block == 0).count();

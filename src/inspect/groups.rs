@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn columns_are_counted_as_rows_of_the_transpose() {
         for (rows, width) in [(1, 1), (2, 3), (4, 5), (7, 2), (31, 3), (32, 8)] {
-            let live = random(rows * width, (rows * width) as u64);
+            let live = random(rows * width, rows as u64 * width as u64);
             let mut expected = Most::default();
             for column in 0..width {
                 let down: Vec<u8> = (0..rows).map(|row| live[row * width + column]).collect();

@@ -211,7 +211,7 @@ impl Mixer {
         match &self.kind {
             MixerKind::Attention(attention) => {
                 let heads = attention.heads;
-                (heads.queries + 2 * heads.keys) * heads.features
+                (heads.queries + 2 * heads.keys) * attention.widest_head()
             }
             MixerKind::Recurrence(recurrence) => recurrence.widest(),
         }

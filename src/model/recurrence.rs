@@ -171,6 +171,16 @@ impl StateSizes {
 }
 
 impl ScanSizes {
+    /// Those of a selective scan, where every channel is a head.
+    fn of_channels(channels: usize, states: usize) -> Self {
+        Self::StateSpace(StateSizes {
+            heads: channels,
+            features: 1,
+            groups: 1,
+            states,
+        })
+    }
+
     /// Features of each of the inputs.
     pub(crate) fn inputs(self) -> Vec<usize> {
         match self {
@@ -183,6 +193,14 @@ impl ScanSizes {
                 let values = sizes.value_heads * sizes.value_features;
                 vec![keys, keys, values, sizes.value_heads, sizes.value_heads]
             }
+        }
+    }
+
+    /// Numbers that each feature of what comes out keeps from token to token.
+    pub(crate) fn kept(self) -> usize {
+        match self {
+            Self::StateSpace(sizes) => sizes.states,
+            Self::DeltaNet(sizes) => sizes.key_features,
         }
     }
 
@@ -213,12 +231,7 @@ impl<L, N> SelectiveScan<L, N, Vec<f32>> {
     /// Its scan: every channel is a head.
     pub(crate) fn scan(&self) -> Scan {
         let heads = self.skip.len();
-        let sizes = ScanSizes::StateSpace(StateSizes {
-            heads,
-            features: 1,
-            groups: 1,
-            states: self.states,
-        });
+        let sizes = ScanSizes::of_channels(heads, self.states);
         self.decay.scan(sizes, heads, self.skip.clone())
     }
 }
@@ -258,19 +271,29 @@ impl<L, N, V> Recurrence<L, N, V> {
 }
 
 impl Recurrence {
-    /// The most features that are alive at one time, roughly.
+    /// The most features that are alive at one time, roughly, and no fewer than all inputs of a scan side by side.
     pub(super) fn widest(&self) -> usize {
         let layers = self.first_layers().into_iter();
-        layers.map(|layer| layer.out_features).sum()
+        let layers = layers.map(|layer| layer.out_features).sum();
+        let inputs = self.sizes().map_or(0, |sizes| sizes.inputs().iter().sum());
+        inputs.max(layers)
     }
 
     /// The numbers that a channel keeps from token to token.
     pub(crate) fn kept(&self) -> usize {
+        self.sizes().map_or(0, ScanSizes::kept)
+    }
+
+    /// The sizes of its scan, if it has one.
+    fn sizes(&self) -> Option<ScanSizes> {
         match &self.cell {
-            Cell::ShortConvolution(_) => 0,
-            Cell::SelectiveScan(cell) => cell.states,
-            Cell::StateSpace(cell) => cell.sizes.states,
-            Cell::DeltaNet(cell) => cell.sizes.key_features,
+            Cell::ShortConvolution(_) => None,
+            Cell::SelectiveScan(cell) => {
+                let heads = cell.values.out_features;
+                Some(ScanSizes::of_channels(heads, cell.states))
+            }
+            Cell::StateSpace(cell) => Some(ScanSizes::StateSpace(cell.sizes)),
+            Cell::DeltaNet(cell) => Some(ScanSizes::DeltaNet(cell.sizes)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::tensors::{Action, PlannedTensor};
 use crate::names::grammar::{block, stack};
+use crate::targets::Target;
 
 /// The tensors of one decoder block that are pruned.
 #[derive(Clone, Debug)]
@@ -33,10 +34,7 @@ impl PlannedBlock {
 
 /// Weights of a tensor that is pruned.
 pub(super) fn weights(tensor: &PlannedTensor) -> u64 {
-    let target = tensor.target();
-    target.map_or(0, |target| {
-        (target.experts * target.out_features * target.in_features) as u64
-    })
+    tensor.target().map_or(0, Target::weights)
 }
 
 /// The blocks of some tensors, stack by stack in the order of their names, and in a stack by number.

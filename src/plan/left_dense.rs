@@ -99,7 +99,7 @@ impl LeftDense {
         let mut patterns: BTreeMap<String, DensePattern> = BTreeMap::new();
         let (mut left, mut of) = (0, 0);
         for tensor in tensors.iter().filter(|tensor| is_matrix(tensor)) {
-            let weights = tensor.shape.iter().product::<usize>() as u64;
+            let weights = tensor.elements();
             of += weights;
             let Action::Copy(why) = &tensor.action else {
                 continue;

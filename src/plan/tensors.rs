@@ -42,6 +42,12 @@ pub struct PlannedTensor {
 }
 
 impl PlannedTensor {
+    /// Elements of its shape, which are its weights if it is a matrix or a stack of them.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&side| side as u64).product()
+    }
+
     /// Its matrices, if it is pruned.
     #[must_use]
     pub const fn target(&self) -> Option<&Target> {

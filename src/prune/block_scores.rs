@@ -179,7 +179,7 @@ impl Counting<'_> {
         }
         scratch.pieces += 1;
         let in_features = matrix.target.in_features;
-        (self.progress)((rows.len() * matrix.place.row_bytes()) as u64);
+        (self.progress)(rows.len() as u64 * matrix.place.row_bytes() as u64);
         let Some(factors) = scratch.factors.as_ref().filter(|_| in_features > 0) else {
             return Ok(());
         };

@@ -54,7 +54,7 @@ impl<'a> RowMenders<'a> {
         weights: &[f32],
         mask: &mut Mask,
     ) -> Result<MendedRows, PruneError> {
-        if RowMender::can_mend(mender, &selection) {
+        if self.on_device.can_mend(mender, &selection) {
             let mut chosen = mask.clone();
             let on_device = &mut self.on_device;
             let work = || on_device.mend(mender, selection, weights, &mut chosen);

@@ -18,7 +18,7 @@ use crate::recipe::{Recipe, Rows};
 #[must_use]
 pub fn memory(draft: &Draft, device: &Device) -> u64 {
     let chunk = draft.pruned().map(|(tensor, target)| {
-        let row = tensor.len / (target.experts * target.out_features).max(1) as u64;
+        let row = tensor.len / target.rows().max(1);
         match device.backend() {
             // A chunk holds one row at least; its keys take up to nine bytes a weight. One chunk in hand, three being
             // written or waiting for it.
@@ -63,10 +63,7 @@ pub fn time(draft: &Draft, device: &Device) -> Result<Option<Duration>, Error> {
         return Ok(None);
     }
     let (matrices, _) = pieces::cut(draft, None, |_| usize::MAX);
-    let Some(matrix) = matrices
-        .iter()
-        .max_by_key(|matrix| matrix.target.out_features * matrix.place.row_bytes())
-    else {
+    let Some(matrix) = matrices.iter().max_by_key(|matrix| matrix.place.bytes()) else {
         return Ok(None);
     };
     let input = Reader::open(draft.checkpoint())?;

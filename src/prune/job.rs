@@ -346,7 +346,7 @@ mod tests {
         with_job(|job| {
             let matrix = &job.matrices[0];
             let rows = 0..matrix.target.out_features;
-            let weights = (rows.len() * matrix.target.in_features) as u64;
+            let weights = rows.len() as u64 * matrix.target.in_features as u64;
             let counts = |zeros| Counts {
                 weights,
                 zeros,

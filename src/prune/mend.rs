@@ -31,7 +31,7 @@ pub(super) const fn rows_together(in_features: usize) -> usize {
 
 /// Bytes of memory that mending rows takes: their values and what the steps keep beside them.
 pub(super) const fn memory(in_features: usize) -> u64 {
-    (12 * 4 * rows_together(in_features) * in_features) as u64
+    12 * 4 * rows_together(in_features) as u64 * in_features as u64
 }
 
 /// Prunes rows by `mask` where they lie, has them mended, and counts: `mend_rows` gets them as f32, `[rows, in_features]` and

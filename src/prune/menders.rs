@@ -14,7 +14,7 @@ const RECENT: usize = 4;
 /// Bytes of memory that the products of a few inputs take, two each, as they are and as they are multiplied with, while one more
 /// is made of its sketch in f64.
 pub(super) const fn memory(in_features: usize, rank: usize) -> u64 {
-    (in_features * rank * (2 * 3 * 4 * RECENT + 4 + 4 * 8)) as u64
+    in_features as u64 * rank as u64 * (2 * 3 * 4 * RECENT as u64 + 4 + 4 * 8)
 }
 
 /// What an input gives.

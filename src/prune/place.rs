@@ -42,8 +42,8 @@ impl Place {
     }
 
     /// All of its bytes, however they lie.
-    pub(super) fn bytes(&self) -> usize {
-        self.out_features * self.row_bytes()
+    pub(super) fn bytes(&self) -> u64 {
+        self.out_features as u64 * self.row_bytes() as u64
     }
 
     /// Whether it is stored `[in, out]`.
@@ -53,11 +53,12 @@ impl Place {
 
     /// Where a row begins in a matrix stored `[out, in]`.
     pub(super) fn row_offset(&self, row: usize) -> u64 {
-        self.first_byte + (row * self.row_bytes()) as u64
+        self.first_byte + row as u64 * self.row_bytes() as u64
     }
 
     /// Where, in a matrix stored `[in, out]`, the weights of one input feature begin for rows from `row`.
     pub(super) fn band_offset(&self, feature: usize, row: usize) -> u64 {
-        self.first_byte + ((feature * self.out_features + row) * self.dtype.size()) as u64
+        let before = feature as u64 * self.out_features as u64 + row as u64;
+        self.first_byte + before * self.dtype.size() as u64
     }
 }

@@ -145,7 +145,7 @@ impl<'a> PrunedWeights<'a> {
         let recipe = self.recipe(matrix)?;
         let mends = self.plan.options().compensation.is_some();
         let step = chunk_rows(matrix, mends).max(1);
-        let bytes = Mutex::new(vec![0; matrix.place.bytes()]);
+        let bytes = Mutex::new(vec![0; matrix.place.bytes() as usize]);
         let counted = self.by_chunks(rows, step, |rows, chunk| {
             let counts = self.prune(matrix, &recipe, rows.clone(), chunk)?;
             let mut bytes = lock(&bytes);
@@ -231,7 +231,7 @@ impl<'a> PrunedWeights<'a> {
     fn copy(&self, matrices: Range<usize>, first: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let mut begins = 0;
         for index in matrices {
-            let len = self.matrices[index].place.bytes() as u64;
+            let len = self.matrices[index].place.bytes();
             let (from, to) = (
                 first.max(begins),
                 (first + bytes.len() as u64).min(begins + len),

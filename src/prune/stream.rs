@@ -23,6 +23,7 @@ use crate::plan::{Action, Plan, PlannedTensor};
 use crate::recipe::{Recipe, Rows, WeightStatistics};
 use crate::selection::Selection;
 use crate::targets::Target;
+use crate::untrusted::shown;
 
 /// Bytes of rows that are read, pruned and written at a time, and of copied ones.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -288,7 +289,16 @@ impl<R: Source, W: Sink> Run<'_, R, W> {
         chunk: &mut Chunk,
     ) -> Result<(), Error> {
         let name = &matrix.tensor.name;
-        let bytes = chunk.resize(rows.len() * matrix.place.row_bytes());
+        let bytes = rows.len() as u64 * matrix.place.row_bytes() as u64;
+        let held = usize::try_from(bytes).ok();
+        let held = held.filter(|&bytes| isize::try_from(bytes).is_ok());
+        let bytes = chunk.resize(held.ok_or_else(|| {
+            Error::Stream(format!(
+                "{} is stored input by input, and its {bytes} bytes are more than can be held at once here; the program prunes \
+                 it",
+                shown(name)
+            ))
+        })?);
         if !matrix.place.is_transposed() {
             let first = matrix.place.row_offset(rows.start);
             return self.read(first, bytes, name).await;

@@ -8,7 +8,7 @@ use crate::targets::Target;
 /// What has been counted of one tensor so far.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    rows_left: usize,
+    rows_left: u64,
     /// Per chunk, so that floating-point sums are added in one order whoever came first.
     chunks: Vec<((usize, usize), Counts)>,
 }
@@ -16,7 +16,7 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new(target: &Target) -> Self {
         Self {
-            rows_left: target.experts * target.out_features,
+            rows_left: target.rows(),
             chunks: Vec::new(),
         }
     }
@@ -29,7 +29,7 @@ impl Tally {
         counts: Counts,
     ) -> Option<Counts> {
         self.chunks.push(((expert, rows.start), counts));
-        self.rows_left -= rows.len();
+        self.rows_left -= rows.len() as u64;
         (self.rows_left == 0).then(|| {
             self.chunks.sort_by_key(|&(place, _)| place);
             let mut total = Counts::default();

@@ -304,7 +304,7 @@ impl Verification<'_> {
         }
         let in_features = matrix.target.in_features;
         found.bytes += chunks[0].bytes().len() as u64;
-        found.weights += (rows.len() * in_features) as u64;
+        found.weights += rows.len() as u64 * in_features as u64;
         if in_features == 0 {
             return Ok(());
         }

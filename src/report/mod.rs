@@ -187,7 +187,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         match &tensor.action {
             Action::Copy(reason) => {
                 record.copied_because = Some(reason.to_string());
-                let weights = tensor.shape.iter().product::<usize>() as u64;
+                let weights = tensor.elements();
                 all.add(
                     Counts {
                         weights,

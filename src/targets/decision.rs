@@ -31,6 +31,20 @@ pub struct Target {
     pub kind: String,
 }
 
+impl Target {
+    /// Rows of all its matrices: output neurons.
+    #[must_use]
+    pub const fn rows(&self) -> u64 {
+        self.experts as u64 * self.out_features as u64
+    }
+
+    /// Weights of all its matrices.
+    #[must_use]
+    pub const fn weights(&self) -> u64 {
+        self.rows() * self.in_features as u64
+    }
+}
+
 /// What happens to a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

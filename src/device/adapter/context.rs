@@ -33,6 +33,8 @@ pub(crate) struct Context {
     /// Counts submissions on the device: its pipeline, its buffer and what binds the one to the other.
     sentinel: OnceLock<Sentinel>,
     pub(crate) faults: Faults,
+    /// The kernels that a recorder has needed, compiled once for all of them.
+    pub(crate) kernels: Mutex<Pipelines>,
     /// What was found out about the kernels of the forward pass, once they were tried.
     pub(crate) forward_check: OnceLock<Result<(), String>>,
     /// The same of the kernels that mend.
@@ -82,6 +84,7 @@ impl Context {
             submissions: Submissions::default(),
             sentinel: OnceLock::new(),
             faults,
+            kernels: Mutex::default(),
             forward_check: OnceLock::new(),
             mending_check: OnceLock::new(),
         }
@@ -94,9 +97,7 @@ impl Context {
 
     /// Bytes that a storage buffer can have and be bound with.
     pub(crate) fn largest_buffer(&self) -> u64 {
-        self.limits
-            .max_storage_buffer_binding_size
-            .min(self.limits.max_buffer_size)
+        largest_binding(&self.limits)
     }
 
     /// A pipeline for each entry point. What is wrong with a shader shows in the next [`check`](Self::check).
@@ -233,6 +234,12 @@ impl Context {
         }
     }
 
+    /// How many submissions there have been.
+    #[cfg(test)]
+    pub(crate) fn submissions_so_far(&self) -> u32 {
+        self.submissions.so_far()
+    }
+
     /// The longest that a submission has taken since this was asked last.
     #[cfg(test)]
     pub(crate) fn take_longest_submission(&self) -> Duration {
@@ -240,7 +247,7 @@ impl Context {
     }
 
     /// The most work of this kind that a submission should be: weights of a pass by its entry point, or multiplications of
-    /// [`PRODUCTS`](super::pace::PRODUCTS).
+    /// [`PRODUCTS`](super::pace::PRODUCTS) and [`SCANS`](super::pace::SCANS).
     pub(crate) fn submission_limit(&self, kind: &'static str) -> u64 {
         self.submissions.limit(kind)
     }
@@ -342,10 +349,44 @@ impl Context {
     }
 }
 
+/// Bytes that a storage buffer can have and be bound with: never more than a signed number of 32 bits counts, whatever the
+/// adapter offers. Metal tells a shader the length of a binding in 32 bits, which is wrong beyond 4 GiB; Direct3D and GL
+/// count bytes in 32 bits, GL with a sign; and here indices of elements are 32 bits wide.
+fn largest_binding(limits: &wgpu::Limits) -> u64 {
+    const COUNTABLE: u64 = i32::MAX as u64 / 16 * 16;
+    limits
+        .max_storage_buffer_binding_size
+        .min(limits.max_buffer_size)
+        .min(COUNTABLE)
+}
+
 /// Keeps the first reason.
 fn note(place: &Mutex<Option<String>>, reason: String) {
     place
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .get_or_insert(reason);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_is_never_longer_than_31_bits_count_whatever_an_adapter_offers() {
+        let offered = |binding, buffer| {
+            largest_binding(&wgpu::Limits {
+                max_storage_buffer_binding_size: binding,
+                max_buffer_size: buffer,
+                ..wgpu::Limits::default()
+            })
+        };
+        assert_eq!(offered(128 << 20, 256 << 20), 128 << 20);
+        assert_eq!(offered(1 << 30, 256 << 20), 256 << 20);
+        for more in [1 << 31, 1 << 32, 5 << 30, u64::MAX] {
+            let largest = offered(more, more);
+            assert!(i32::try_from(largest).is_ok(), "{largest} of {more}");
+            assert_eq!(largest % 16, 0);
+        }
+    }
 }

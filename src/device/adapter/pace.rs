@@ -14,29 +14,37 @@ pub(crate) const TARGET: Duration = Duration::from_millis(250);
 /// The kind of the work that is mostly products (the forward pass, mending), in multiplications.
 pub(crate) const PRODUCTS: &str = "products";
 
+/// The kind of the work that goes along a sequence, token by token (`shaders/forward/state_space.wgsl`, `delta_net.wgsl`), in
+/// multiplications, too. It is a kind of its own as each of its steps waits for the last: a device does far less of it in a
+/// second than it does of products, and how much less is to be found out.
+pub(crate) const SCANS: &str = "scans";
+
 /// Weights that the first submission of a pass may have: a device that does a million a second takes the target for it.
 const FIRST_WEIGHTS: u64 = 1 << 18;
 
 /// Multiplications that the first submission of products may have: likewise at a thousand million a second.
 const FIRST_MULTIPLICATIONS: u64 = 1 << 28;
 
+/// The same of scans, at a quarter of that.
+const FIRST_OF_SCANS: u64 = 1 << 26;
+
 /// How much more than the last a submission may be.
 const GROWTH: u64 = 4;
 
 /// Submissions of one kind that were seen to be done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     /// The work of the largest.
     pub(crate) largest: u64,
     /// The work of all.
     pub(crate) total: u64,
-    /// From when the device could begin until they were known to be done.
+    /// From when the device could begin until they were known to be done; of what else was done meanwhile without its share.
     pub(crate) elapsed: Duration,
     /// Whether the host waited for them, so that they were not done long before they were known to be.
     pub(crate) waited: bool,
 }
 
-/// The bounds by kind of work: the entry point of a pass, or [`PRODUCTS`].
+/// The bounds by kind of work: the entry point of a pass, [`PRODUCTS`] or [`SCANS`].
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     limits: HashMap<&'static str, Limit>,
@@ -54,6 +62,7 @@ impl Pace {
         let first = Limit {
             work: match kind {
                 PRODUCTS => FIRST_MULTIPLICATIONS,
+                SCANS => FIRST_OF_SCANS,
                 _ => FIRST_WEIGHTS,
             },
             is_settled: false,

@@ -103,11 +103,14 @@ impl Submissions {
     }
 
     /// Books what was learned from waiting so long for a submission, and with it for those before it; keeps its receipt.
+    ///
+    /// Where they were of several kinds, the time is shared out by how long each kind should have taken.
     pub(super) fn done(&self, number: u32, waited: Duration, receipt: wgpu::Buffer) {
         let mut state = self.lock();
         state.idle.push(receipt);
         let now = Instant::now();
-        let mut seen: Option<(&'static str, Seen)> = None;
+        let mut seen: Vec<(&'static str, Seen)> = Vec::new();
+        let mut elapsed = Duration::ZERO;
         let mut start = None;
         let mut held_up = Duration::ZERO;
         // Numbers wrap around.
@@ -117,29 +120,29 @@ impl Submissions {
             let begun = state.last_done.map_or(first.at, |done| done.max(first.at));
             let start = *start.get_or_insert(begun);
             held_up += first.held_up;
-            let elapsed = now.saturating_duration_since(start);
+            elapsed = now.saturating_duration_since(start);
             if let Some((kind, work)) = first.work {
-                let (_, seen) = seen.get_or_insert((
-                    kind,
-                    Seen {
-                        largest: 0,
-                        total: 0,
-                        elapsed,
-                        waited: false,
-                    },
-                ));
+                let known = seen.iter().position(|(of, _)| *of == kind);
+                let known = known.unwrap_or_else(|| {
+                    seen.push((kind, Seen::default()));
+                    seen.len() - 1
+                });
+                let (_, seen) = &mut seen[known];
                 seen.largest = seen.largest.max(work);
                 seen.total += work;
             }
             state.pending.pop_front();
         }
         state.last_done = Some(now);
-        if let Some((kind, mut seen)) = seen {
-            // Where submitting does the work, what was submitted since has taken the rest of the time.
-            if held_up > waited && held_up * 8 > seen.elapsed {
-                seen.elapsed = held_up + waited;
-            }
-            seen.waited = (held_up + waited) * 4 >= seen.elapsed;
+        // Where submitting does the work, what was submitted since has taken the rest of the time.
+        if held_up > waited && held_up * 8 > elapsed {
+            elapsed = held_up + waited;
+        }
+        let waited = (held_up + waited) * 4 >= elapsed;
+        let shares = shared_out(elapsed, &seen, &state.pace);
+        for ((kind, mut seen), share) in seen.into_iter().zip(shares) {
+            seen.elapsed = share;
+            seen.waited = waited;
             log::trace!("{kind}: {seen:?}");
             #[cfg(test)]
             if seen.waited {
@@ -148,6 +151,12 @@ impl Submissions {
             }
             state.pace.learn(kind, seen);
         }
+    }
+
+    /// How many there have been.
+    #[cfg(test)]
+    pub(super) fn so_far(&self) -> u32 {
+        self.lock().count
     }
 
     /// The longest that a submission has taken since this was asked last.
@@ -164,5 +173,41 @@ impl Submissions {
     /// Whether [`Self::limit`] has been found.
     pub(super) fn is_settled(&self, kind: &'static str) -> bool {
         self.lock().pace.is_settled(kind)
+    }
+}
+
+/// Some time, shared out over the kinds of work that were done in it by how long each of them should have taken.
+fn shared_out(elapsed: Duration, seen: &[(&'static str, Seen)], pace: &Pace) -> Vec<Duration> {
+    let due =
+        |(kind, seen): &(&'static str, Seen)| seen.total as f64 / pace.limit(kind).max(1) as f64;
+    let dues: Vec<f64> = seen.iter().map(due).collect();
+    let all: f64 = dues.iter().sum();
+    // What has no work says nothing, whatever time it gets.
+    let share = |due: &f64| elapsed.mul_f64(if all > 0.0 { due / all } else { 1.0 });
+    dues.iter().map(share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pace::{PRODUCTS, SCANS};
+    use super::*;
+
+    #[test]
+    fn time_of_several_kinds_is_shared_out_by_how_long_each_should_have_taken() {
+        let seen = |total| Seen {
+            largest: total,
+            total,
+            ..Seen::default()
+        };
+        let pace = Pace::default();
+        let seconds = Duration::from_secs(3);
+        let [products, scans] = [PRODUCTS, SCANS].map(|kind| pace.limit(kind));
+        assert_ne!(products, scans);
+        let alone = shared_out(seconds, &[(SCANS, seen(scans))], &pace);
+        assert_eq!(alone, [seconds]);
+        let both = [(PRODUCTS, seen(products / 4)), (SCANS, seen(scans / 2))];
+        let shares = shared_out(seconds, &both, &pace);
+        assert_eq!(shares, [seconds / 3, seconds * 2 / 3]);
+        assert_eq!(shared_out(seconds, &[(SCANS, seen(0))], &pace), [seconds]);
     }
 }

@@ -115,7 +115,7 @@ impl Work {
                 (WEIGHT_SUMS.groups(sums as u32), tiles as u32),
             )],
             result: Binding::Result,
-            result_bytes: (tiles * sums * 8) as u64,
+            result_bytes: tiles as u64 * sums as u64 * 8,
         }
     }
 

@@ -64,7 +64,7 @@ struct Prepared<'a> {
 
 impl Prepared<'_> {
     fn weights(&self) -> u64 {
-        (self.rows.rows() * self.rows.in_features) as u64
+        self.rows.rows() as u64 * self.rows.in_features as u64
     }
 }
 

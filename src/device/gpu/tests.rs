@@ -70,7 +70,8 @@ fn small_pieces_share_a_submission_and_get_their_own_masks() {
             let limit = gpu
                 .context
                 .submission_limit(gpu.fused(pieces[0].rows, 2, &recipes[0]).kind());
-            let weights = |piece: &Piece<'_>| (piece.rows.rows() * piece.rows.in_features) as u64;
+            let weights =
+                |piece: &Piece<'_>| piece.rows.rows() as u64 * piece.rows.in_features as u64;
             let fits = pieces.iter().map(weights).sum::<u64>() <= limit;
             let pending = gpu.submit(&pieces).unwrap();
             assert!(!fits || pending.submissions.len() == 1);

@@ -86,7 +86,7 @@ pub(crate) fn chunk_rows(gpu: &Gpu, in_features: usize, rank: usize) -> usize {
 
 /// Bytes of the host that a chunk takes on its way: as f32, scaled, on its way there and back, its values.
 pub(crate) fn host_memory(gpu: &Gpu, in_features: usize, rank: usize) -> u64 {
-    5 * 4 * (chunk_rows(gpu, in_features, rank) * in_features) as u64
+    5 * 4 * chunk_rows(gpu, in_features, rank) as u64 * in_features as u64
 }
 
 impl<'a> RowMender<'a> {
@@ -101,9 +101,12 @@ impl<'a> RowMender<'a> {
         }
     }
 
-    /// Whether it can mend rows that are selected so: where values choose the mask, that is a pattern.
-    pub(crate) fn can_mend(mender: &Mender, selection: &Selection) -> bool {
-        mender.inverse().is_none() || matches!(selection, Selection::Pattern(_))
+    /// Whether it can mend rows that are selected so, with a Hessian of that size: where values choose the mask, that is a
+    /// pattern, and a sketch has to fit a buffer.
+    pub(crate) fn can_mend(&self, mender: &Mender, selection: &Selection) -> bool {
+        let is_known = mender.inverse().is_none() || matches!(selection, Selection::Pattern(_));
+        let bytes = 4 * mender.product().vectors.len() as u64;
+        is_known && bytes <= self.gpu.context().largest_buffer()
     }
 
     /// As [`Mender::mend`], for as many rows as [`chunk_rows`] says.
@@ -135,7 +138,7 @@ impl<'a> RowMender<'a> {
         let choice = self.gpu.fused(as_stored, 0, &by_value);
         self.recorder.submit(|sequence| {
             let queue = &self.gpu.context().queue;
-            let place = 4 * (WEIGHTS_PLANE * scaled.len()) as u64;
+            let place = 4 * WEIGHTS_PLANE as u64 * scaled.len() as u64;
             queue.write_buffer(&rows.planes, place, bytemuck::cast_slice(&scaled));
             queue.write_buffer(&rows.mask, 0, bytemuck::cast_slice(&mask.words));
             let mut chunk = Recording {
@@ -284,8 +287,11 @@ impl Recording<'_, '_> {
             Some((binding, bound))
         };
         let buffers: Vec<_> = bindings.iter().filter_map(of).collect();
+        // A lane goes through its part of a row a few times.
+        let steps = 4 * in_features.div_ceil(256);
+        let groups = (rows, 1);
         self.recorder
-            .dispatch(self.sequence, entry_point, &params, &buffers, (rows, 1));
+            .dispatch(self.sequence, entry_point, &params, &buffers, groups, steps);
     }
 
     /// Adds the thin products of the input to where the diagonal's part is already.
@@ -349,8 +355,9 @@ impl Recording<'_, '_> {
                 let buffers: Vec<_> = entry_point.bindings.iter().filter_map(of).collect();
                 let groups = (x as usize, y as usize);
                 let (name, params) = (entry_point.name, &choice.params);
+                // Eight weights a lane (`passes/eight.wgsl`).
                 self.recorder
-                    .dispatch(self.sequence, name, params, &buffers, groups);
+                    .dispatch(self.sequence, name, params, &buffers, groups, 8);
             }
         }
         self.of_rows("end_directions", None);

@@ -93,7 +93,7 @@ impl<'a> GpuTimer<'a> {
             gpu,
             buffers,
             what,
-            work: (kind, (rows.rows() * rows.in_features) as u64),
+            work: (kind, rows.rows() as u64 * rows.in_features as u64),
             timestamps: has_timestamps.then(|| Timestamps::new(context)),
         };
         context.check()?;

@@ -9,6 +9,9 @@ use wgpu::BufferUsages as Usage;
 use crate::device::adapter::context::Context;
 use crate::device::storage::buffer;
 
+/// What activations may be used for: everything that any block does with any of them, wherever they came from.
+const USAGE: Usage = Usage::STORAGE.union(Usage::COPY_SRC).union(Usage::COPY_DST);
+
 /// The activations of one sequence, `[tokens, features]`.
 pub(crate) struct GpuTensor {
     pub(super) buffer: wgpu::Buffer,
@@ -19,10 +22,11 @@ pub(crate) struct GpuTensor {
 }
 
 impl GpuTensor {
-    /// In a buffer of its own.
-    pub(super) fn of_its_own(buffer: wgpu::Buffer, tokens: usize, features: usize) -> Self {
+    /// Room for `[tokens, features]` in a buffer of its own.
+    pub(super) fn new(context: &Context, tokens: usize, features: usize) -> Self {
+        let bytes = 4 * tokens as u64 * features as u64;
         Self {
-            buffer,
+            buffer: buffer(context, "hidden", bytes, USAGE),
             tokens,
             features,
             pool: None,
@@ -64,9 +68,8 @@ impl ActivationPool {
     ) -> GpuTensor {
         let free = self.free.borrow_mut().get_mut(&features).and_then(Vec::pop);
         let made = || {
-            let bytes = 4 * (self.tokens * features) as u64;
-            let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-            buffer(context, "activations", bytes, usage)
+            let bytes = 4 * self.tokens as u64 * features as u64;
+            buffer(context, "activations", bytes, USAGE)
         };
         GpuTensor {
             buffer: free.unwrap_or_else(made),

@@ -55,7 +55,7 @@ impl<'a> HeadRows<'a> {
         let context = self.recorder.context;
         let rows = self.matrix.out_features;
         let longest = hidden.iter().map(|hidden| hidden.tokens).max().unwrap_or(0);
-        let bytes = 4 * (longest * rows) as u64;
+        let bytes = 4 * longest as u64 * rows as u64;
         let logits = buffer(context, "logits", bytes, Usage::STORAGE);
         let mut all = Vec::new();
         for (hidden, &next) in hidden.iter().zip(next) {
@@ -72,8 +72,9 @@ impl<'a> HeadRows<'a> {
             self.submit(hidden, &logits, |sequence| {
                 let buffers = [(1, &logits), (2, &targets), (3, &sums)];
                 let groups = (hidden.tokens, 1);
+                let steps = 4 * rows.div_ceil(256);
                 self.recorder
-                    .dispatch(sequence, "log_sum_exp", &params, &buffers, groups);
+                    .dispatch(sequence, "log_sum_exp", &params, &buffers, groups, steps);
             })?;
             all.push(sums);
         }

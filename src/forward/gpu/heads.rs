@@ -144,7 +144,8 @@ impl GpuHeads {
             };
             let buffers = [(1, &from.buffer), (2, &all.buffer)];
             let groups = (heads, all.tokens);
-            recorder.dispatch(sequence, "copy_heads", &params, &buffers, groups);
+            let steps = count.div_ceil(64);
+            recorder.dispatch(sequence, "copy_heads", &params, &buffers, groups, steps);
         }
         Self {
             counts: HeadCounts {
@@ -189,7 +190,15 @@ impl GpuHeads {
                 NormedWidth::AllHeads => 1,
             };
             let groups = (count, self.all.tokens);
-            recorder.dispatch(sequence, "normalise_heads", &params, &buffers, groups);
+            let steps = 3 * norm.features.div_ceil(64);
+            recorder.dispatch(
+                sequence,
+                "normalise_heads",
+                &params,
+                &buffers,
+                groups,
+                steps,
+            );
         }
     }
 
@@ -209,7 +218,8 @@ impl GpuHeads {
             };
             let buffers = [(1, turns), (4, &self.all.buffer)];
             let groups = (count, self.all.tokens);
-            recorder.dispatch(sequence, "turn_heads", &params, &buffers, groups);
+            let steps = by.pairs.div_ceil(64);
+            recorder.dispatch(sequence, "turn_heads", &params, &buffers, groups, steps);
         }
         Ok(())
     }
@@ -266,7 +276,7 @@ impl GpuHeads {
         ];
         let groups = [tokens.div_ceil(16), queries];
         // Of 16 queries, every key and every value.
-        let work = (16 * tokens * (features + self.value_features)) as u64;
+        let work = 16 * tokens as u64 * (features + self.value_features) as u64;
         recorder.dispatch_in_parts(sequence, "attention", params, &buffers, groups, work);
         found
     }

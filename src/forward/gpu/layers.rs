@@ -61,14 +61,15 @@ pub(super) fn norm(
         epsilon: norm.epsilon,
     };
     let groups = (x.tokens, 1);
+    let steps = 3 * norm.features.div_ceil(256);
     match &norm.kind {
         GpuNormKind::Layer { bias } => {
             let buffers = [(1, &x.buffer), (2, &norm.weight), (3, bias), (4, y)];
-            recorder.dispatch(sequence, "layer_norm", &params, &buffers, groups);
+            recorder.dispatch(sequence, "layer_norm", &params, &buffers, groups, steps);
         }
         GpuNormKind::Rms => {
             let buffers = [(1, &x.buffer), (2, &norm.weight), (4, y)];
-            recorder.dispatch(sequence, "rms_norm", &params, &buffers, groups);
+            recorder.dispatch(sequence, "rms_norm", &params, &buffers, groups, steps);
         }
     }
 }
@@ -89,7 +90,15 @@ pub(super) fn norm_parts(
     let bias = norm.bias().unwrap_or(&recorder.nothing);
     let buffers = [(2, &norm.weight), (3, bias), (4, &x.buffer)];
     let groups = (x.features / norm.features, x.tokens);
-    recorder.dispatch(sequence, "normalise_heads", &params, &buffers, groups);
+    let steps = 3 * norm.features.div_ceil(64);
+    recorder.dispatch(
+        sequence,
+        "normalise_heads",
+        &params,
+        &buffers,
+        groups,
+        steps,
+    );
 }
 
 /// Runs one of the kernels of `elementwise.wgsl` over `[tokens, features]` values `y`.
@@ -110,7 +119,7 @@ pub(super) fn elementwise(
     let mut buffers = vec![(2, y)];
     buffers.extend(x.map(|x| (1, x)));
     let groups = (features.div_ceil(256), tokens);
-    recorder.dispatch(sequence, entry_point, &params, &buffers, groups);
+    recorder.dispatch(sequence, entry_point, &params, &buffers, groups, 1);
 }
 
 /// `act(x)` or `act(x) * up`, in the place of `x`.
@@ -135,8 +144,8 @@ pub(super) fn activate(
     match up {
         Some(up) => {
             let buffers = [(1, &x.buffer), (2, &up.buffer)];
-            recorder.dispatch(sequence, "gated", &params, &buffers, groups);
+            recorder.dispatch(sequence, "gated", &params, &buffers, groups, 1);
         }
-        None => recorder.dispatch(sequence, "plain", &params, &[(1, &x.buffer)], groups),
+        None => recorder.dispatch(sequence, "plain", &params, &[(1, &x.buffer)], groups, 1),
     }
 }

@@ -14,8 +14,6 @@ mod scan;
 mod statistics;
 mod weights;
 
-use wgpu::BufferUsages as Usage;
-
 use super::engine::{
     BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 };
@@ -24,7 +22,6 @@ use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::product::Destination;
 use crate::device::recorder::Sequence;
-use crate::device::storage::{buffer, filled};
 use crate::device::{self, adapter::context::Context};
 use crate::model::{
     Architecture, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity, NormTensors, Position,
@@ -60,7 +57,7 @@ impl<'a> GpuEngine<'a> {
         statistics: &'a [Statistic],
         context: &'a Context,
     ) -> Result<Self, Error> {
-        check_fit(architecture, tokens, context)?;
+        check_fit(architecture, tokens, statistics, context)?;
         check(context)?;
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
@@ -88,7 +85,7 @@ pub(super) fn check(context: &Context) -> Result<(), device::Error> {
     let checked = match context.forward_check.get() {
         Some(checked) => checked,
         None => {
-            let recorder = Recorder::new(context, probe::TOKENS);
+            let recorder = Recorder::new(context, 0);
             let found = probe::kernels(&recorder).or_else(|error| match error {
                 Error::Device(error) => Err(error),
                 error => Ok(Err(error.to_string())),
@@ -103,7 +100,12 @@ pub(super) fn check(context: &Context) -> Result<(), device::Error> {
 }
 
 /// Checks that the adapter has room for sequences of so many tokens.
-fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> Result<(), Error> {
+fn check_fit(
+    architecture: &Architecture,
+    tokens: usize,
+    statistics: &[Statistic],
+    context: &Context,
+) -> Result<(), Error> {
     let unfit = |reason: String| {
         Error::Engine(format!(
             "{reason} (on {}; the CPU has no such limit)",
@@ -113,6 +115,7 @@ fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> R
     let most = context.limits.max_compute_workgroups_per_dimension as usize;
     let widest = architecture.blocks.iter().map(|block| block.widest()).max();
     let widest = widest.unwrap_or(0).max(architecture.hidden_size);
+    let widest = widest.max(architecture.embedding_size);
     let mixers = architecture.blocks.iter().flat_map(|block| &block.mixers);
     for mixer in mixers {
         let (what, kernel, size, room) = match &mixer.kind {
@@ -131,6 +134,12 @@ fn check_fit(architecture: &Architecture, tokens: usize, context: &Context) -> R
             )));
         }
     }
+    // A sketch is made of projections to its rank.
+    let ranks = statistics.iter().map(|statistic| match statistic {
+        Statistic::Sketch(rank) => *rank,
+        _ => 0,
+    });
+    let widest = widest.max(ranks.max().unwrap_or(0));
     let bytes = 4 * tokens as u64 * widest as u64;
     if tokens > most || bytes > context.largest_buffer() {
         return Err(unfit(format!(
@@ -157,10 +166,11 @@ impl Engine for GpuEngine<'_> {
 
     fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<GpuTensor, Error> {
         let context = self.recorder.context;
-        let hidden = filled(context, "hidden", &rows);
+        let hidden = GpuTensor::new(context, tokens, rows.len() / tokens.max(1));
+        let bytes = bytemuck::cast_slice(&rows);
+        context.queue.write_buffer(&hidden.buffer, 0, bytes);
         context.check()?;
-        let features = rows.len() / tokens.max(1);
-        Ok(GpuTensor::of_its_own(hidden, tokens, features))
+        Ok(hidden)
     }
 
     fn in_flight(&self, _context: usize) -> usize {
@@ -412,13 +422,11 @@ impl Engine for GpuEngine<'_> {
     }
 
     fn normalise(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
-        let bytes = hidden.buffer.size();
-        let finished = buffer(self.recorder.context, "hidden", bytes, Usage::STORAGE);
+        let finished = GpuTensor::new(self.recorder.context, hidden.tokens, hidden.features);
         self.recorder.submit(|sequence| {
-            layers::norm(&self.recorder, sequence, norm, hidden, &finished);
+            layers::norm(&self.recorder, sequence, norm, hidden, &finished.buffer);
         })?;
-        let (tokens, features) = (hidden.tokens, hidden.features);
-        Ok(GpuTensor::of_its_own(finished, tokens, features))
+        Ok(finished)
     }
 
     fn project(

@@ -47,5 +47,5 @@ fn dispatch(
     };
     let buffers = [(1, &places), (2, &x.buffer), (3, &y.buffer)];
     let groups = (x.features.div_ceil(256), share.tokens.len());
-    recorder.dispatch(sequence, entry_point, &params, &buffers, groups);
+    recorder.dispatch(sequence, entry_point, &params, &buffers, groups, 1);
 }

@@ -44,7 +44,8 @@ impl<'a> Observations<'a> {
         let most = blocks.map(|block| numbers(statistics, block)).max();
         let a_sequence = 4 * most.unwrap_or(0) as u64;
         let fit = context.largest_buffer().checked_div(a_sequence);
-        let sequences = sequences.min(fit.unwrap_or(u64::MAX) as usize);
+        let fit = fit.and_then(|fit| usize::try_from(fit).ok());
+        let sequences = sequences.min(fit.unwrap_or(usize::MAX));
         if sequences == 0 {
             return Err(Error::Engine(format!(
                 "the statistics of a block take {a_sequence} bytes, more than a buffer of {} can have; a sketch of lower rank \
@@ -115,7 +116,8 @@ impl<'a> Observations<'a> {
                     };
                     let buffers = [(1, buffer), (2, &self.numbers)];
                     let groups = (features.div_ceil(64), 1);
-                    recorder.dispatch(sequence, "site_norms", &params, &buffers, groups);
+                    let steps = tokens.div_ceil(4);
+                    recorder.dispatch(sequence, "site_norms", &params, &buffers, groups, steps);
                 }
                 Statistic::Sketch(rank) => self.sketch(recorder, sequence, x, features, *rank),
                 // The host knows it. It is there before anything else of this submission, and its place is nobody else's.

@@ -152,12 +152,8 @@ fn share_out(
     for (block, sparsity) in stack.iter().zip(sparsities) {
         for &index in &block.tensors {
             let target = tensors[index].target();
-            let (rows, in_features) = target.map_or((0, 0), |target| {
-                (
-                    (target.experts * target.out_features) as u64,
-                    target.in_features,
-                )
-            });
+            let (rows, in_features) =
+                target.map_or((0, 0), |target| (target.rows(), target.in_features));
             let asked = sparsity * in_features as f64;
             shares.push((
                 index,
@@ -189,10 +185,7 @@ fn zeros(tensor: &PlannedTensor) -> u64 {
     match &tensor.action {
         Action::Prune {
             target, selection, ..
-        } => {
-            let rows = target.experts * target.out_features;
-            (rows * selection.k(target.in_features).unwrap_or(0)) as u64
-        }
+        } => target.rows() * selection.k(target.in_features).unwrap_or(0) as u64,
         Action::Copy(_) => 0,
     }
 }
