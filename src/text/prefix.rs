@@ -4,20 +4,31 @@
 //! a space: then no token can lie across the cut, and both BPE and unigram models treat what is before it as if nothing
 //! followed. (Merges that do not exist cannot be made, and the best way through a lattice that has a single node at the
 //! cut is the best way to it.) What a tokenizer does before that, to normalise and to split, looks no further than the
-//! end of a word in every tokenizer that we know. For a vocabulary with such tokens, and for models of another kind, the
-//! whole text is encoded.
+//! end of a word in every tokenizer that we know. For a vocabulary with such tokens, for models of another kind, and for a text
+//! without such a place, the whole text is encoded, if it is no longer than [`WHOLE`]. Of a longer one, the part that is encoded
+//! goes [`MARGIN`] tokens further than what is wanted: merges reach back a few tokens from where a text is cut.
 
 use tokenizers::{ModelWrapper, Result, Tokenizer};
 
+use super::bounds::{MOST_AT_ONCE, encode};
+
 /// Bytes that are taken for a token at first: English has four or five.
 const BYTES_A_TOKEN: usize = 8;
+
+/// The most bytes of a text without a safe cut that are encoded whole where fewer would do.
+const WHOLE: usize = 1 << 20;
+
+/// Tokens before an unsafe cut that are not used: the cut may have changed them.
+const MARGIN: usize = 1024;
 
 /// The first tokens of a text, at most `limit`.
 pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
     let mut bytes = limit.saturating_mul(BYTES_A_TOKEN);
     // Looking through the vocabulary takes a moment, too.
     if bytes < text.len() && splits_at_words(tokenizer) {
-        while let Some(cut) = cut_from(text, bytes) {
+        // A place that is far away is of no use: all before it would be encoded.
+        let near = |bytes: usize| move |cut: &usize| *cut <= bytes.saturating_mul(4).max(WHOLE);
+        while let Some(cut) = cut_from(text, bytes).filter(near(bytes)) {
             let found = of_part(tokenizer, &text[..cut], limit)?;
             if found.len() == limit {
                 return Ok(found);
@@ -25,14 +36,25 @@ pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<
             bytes = 4 * cut;
         }
     }
-    let mut all = tokenizer.encode_fast(text, true)?.get_ids().to_vec();
+    // Where nothing says that a cut is safe, a long text is cut far behind the last token that is wanted.
+    let mut bytes = limit.saturating_add(MARGIN).saturating_mul(BYTES_A_TOKEN);
+    while text.len() > WHOLE && bytes < MOST_AT_ONCE {
+        let cut = text.floor_char_boundary(bytes);
+        let mut found = of_part(tokenizer, &text[..cut], limit + MARGIN)?;
+        if found.len() == limit + MARGIN {
+            found.truncate(limit);
+            return Ok(found);
+        }
+        bytes *= 4;
+    }
+    let mut all = encode(tokenizer, text, true)?.get_ids().to_vec();
     all.truncate(limit);
     Ok(all)
 }
 
 /// The tokens of a text that goes on behind its end.
 fn of_part(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
-    let encoding = tokenizer.encode_fast(text, true)?;
+    let encoding = encode(tokenizer, text, true)?;
     let mask = encoding.get_special_tokens_mask();
     // What the tokenizer puts behind a text does not belong here yet.
     let end = mask
@@ -154,6 +176,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_long_text_without_a_space_is_not_encoded_whole() {
+        let text = "\u{4e00}\u{4e8c}\u{4e09}abcdefghij".repeat(120_000);
+        assert!(text.len() > 2 * WHOLE);
+        for tokenizer in others() {
+            let start = std::time::Instant::now();
+            let found = tokens(&tokenizer, &text, 500).unwrap();
+            assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+            let beginning = text.floor_char_boundary(1 << 16);
+            let longer = encode(&tokenizer, &text[..beginning], true).unwrap();
+            assert_eq!(found, longer.get_ids()[..500]);
+        }
+        let longer = text.repeat(5);
+        let error = tokens(&tokenizer(), &longer, usize::MAX).unwrap_err();
+        assert!(error.is::<super::super::bounds::TooLong>(), "{error}");
     }
 
     #[test]

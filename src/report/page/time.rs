@@ -44,7 +44,7 @@ pub(super) fn time(run: &Run) -> Option<String> {
                 escape(name),
                 seconds(*time),
                 if *is_copy { " copy" } else { "" },
-                100.0 * time / longest
+                (100.0 * time / longest).clamp(0.0, 100.0)
             )
         })
         .collect();
