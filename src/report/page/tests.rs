@@ -232,7 +232,7 @@ fn bounded(json: &str) -> String {
 #[test]
 fn scores_so_large_that_a_step_changes_nothing_come_to_an_end() {
     for scores in [
-        "[9e15,9.1e15]",
+        "[1e17]",
         "[1e16]",
         "[-1e16,1e16]",
         "[1.7e308,-1.7e308]",
