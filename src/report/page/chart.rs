@@ -28,9 +28,17 @@ impl Axis {
     /// The pixel of a value, which is kept inside; what is no number stands at the low end.
     pub(super) fn at(&self, value: f64) -> f64 {
         // Halves, because the distance of two numbers of a file need not be one.
-        let share = (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0);
-        let share = if share.is_nan() { 0.0 } else { share };
-        self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
+        let part = (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0);
+        self.from + share(part) * (self.to - self.from)
+    }
+}
+
+/// A share from 0 to 1; what is no number is 0.
+pub(super) fn share(value: f64) -> f64 {
+    if value.is_nan() {
+        0.0
+    } else {
+        value.clamp(0.0, 1.0)
     }
 }
 

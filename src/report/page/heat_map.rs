@@ -1,6 +1,7 @@
 //! Heat maps: a row for each decoder block, a column for each kind of layer. They are tables, so that they are read out and
 //! copied as what they are.
 
+use super::chart::share;
 use super::data::{Run, RunTensor};
 use super::html::{escape, percent, scroll};
 
@@ -83,14 +84,7 @@ impl<'a> Cells<'a> {
                 match cell.and_then(|tensors| of(tensors)) {
                     Some((text, heat)) => {
                         any = true;
-                        rows += &format!(
-                            "<td style=\"--v:{:.2}\">{text}</td>",
-                            if heat.is_nan() {
-                                0.0
-                            } else {
-                                heat.clamp(0.0, 1.0)
-                            }
-                        );
+                        rows += &format!("<td style=\"--v:{:.2}\">{text}</td>", share(heat));
                     }
                     None => rows += "<td class=\"none\">-</td>",
                 }

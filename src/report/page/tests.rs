@@ -225,7 +225,7 @@ fn bounded(json: &str) -> String {
     let page = page(&runs, &sweeps);
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     assert!(page.len() < (1 << 20) + 32 * json.len(), "{}", page.len());
-    assert!(!page.contains("NaN%") && !page.contains("inf%"), "{page}");
+    assert!(!page.contains("NaN%") && !page.contains("inf%"));
     page
 }
 
