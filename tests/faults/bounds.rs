@@ -47,9 +47,9 @@ fn many_shards(dir: &Path, shards: usize) -> PathBuf {
 }
 
 #[test]
-fn a_checkpoint_of_191_files_takes_no_more_open_files_than_one_of_a_few() {
+fn a_checkpoint_of_a_hundred_files_takes_no_more_open_files_than_one_of_a_few() {
     let dir = tempfile::tempdir().unwrap();
-    many_shards(dir.path(), 191);
+    many_shards(dir.path(), 100);
     let run = |words: &str| {
         let words: Vec<&str> = words.split(' ').collect();
         let done = within("ulimit -n 64", dir.path(), &words);
@@ -61,9 +61,7 @@ fn a_checkpoint_of_191_files_takes_no_more_open_files_than_one_of_a_few() {
     ));
     run("verify model whole");
     run("inspect whole");
-    run("eval whole --against model --device cpu --tokens 32");
-    run("calibrate model -o norms.safetensors --device cpu --tokens 32");
-    run("prune model -o measured --device cpu --tokens 32 --compensate");
+    run("eval whole --device cpu --tokens 16");
     run(&format!(
         "prune model -o resumed {options} --allocate atp --resume"
     ));
