@@ -6,18 +6,24 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use swiftprune_wgpu::bench::{Records, compare::compare};
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::evaluation::Windows;
 use swiftprune_wgpu::internals::Architecture;
 use swiftprune_wgpu::norms::Norms;
-use swiftprune_wgpu::plan::{Draft, NormsSource, Options, Selection};
+use swiftprune_wgpu::parts::read_records;
+use swiftprune_wgpu::plan::{Draft, NameFilter, NormsSource, Options, Selection};
+use swiftprune_wgpu::report::asked;
+use swiftprune_wgpu::report::page::{Document, page, parse};
+use swiftprune_wgpu::sweep::read_state;
+use swiftprune_wgpu::untrusted;
 
 /// A target: its name, which its corpus has too, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 13] = [
     ("header", header),
     ("index", index),
     ("gguf", gguf),
@@ -25,6 +31,12 @@ pub const TARGETS: [Target; 7] = [
     ("norms", norms),
     ("config", config),
     ("tokenizer", tokenizer),
+    ("tokens", tokens),
+    ("report", report),
+    ("bench", bench),
+    ("parts", parts),
+    ("state", state),
+    ("globs", globs),
 ];
 
 /// The repository's directory, wherever this is compiled.
@@ -101,6 +113,100 @@ pub fn tokenizer(bytes: &[u8]) {
             "A text of some words, and numbers: 12345. Ünïcödé 東京.",
         );
         let _ = Windows::new(&checkpoint, &text, Some(8), Some(32));
+    }
+}
+
+/// The parts of a tokenizer.json that change a text, as a JSON object on the first line, in the place of the example's; below
+/// it, the text.
+pub fn tokens(bytes: &[u8]) {
+    let end = bytes.iter().position(|&byte| byte == b'\n');
+    let (parts, text) = bytes.split_at(end.unwrap_or(bytes.len()));
+    let parts: serde_json::Result<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_slice(parts);
+    let example = fs::read(root().join("examples/tiny-llama/tokenizer.json")).unwrap();
+    let mut file: serde_json::Value = serde_json::from_slice(&example).unwrap();
+    for (name, part) in parts.unwrap_or_default() {
+        file[name] = part;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    link(dir.path(), "model.safetensors");
+    link(dir.path(), "config.json");
+    fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+    let checkpoint = open(dir.path()).unwrap();
+    let text = Text::new("text", String::from_utf8_lossy(text).into_owned());
+    for tokens in [Some(32), None] {
+        let _ = Windows::new(&checkpoint, &text, Some(8), tokens);
+    }
+}
+
+/// A report of `prune` or of `sweep`, which becomes a page.
+pub fn report(bytes: &[u8]) {
+    match parse(bytes) {
+        Ok(Document::Run(run)) => drop(page(&[(*run).clone(), *run], &[])),
+        Ok(Document::Sweep(sweep)) => {
+            let _ = sweep.to_csv();
+            drop(page(&[], &[*sweep]));
+        }
+        _ => {}
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("report.json");
+    fs::write(&path, bytes).unwrap();
+    let _ = asked(&path);
+}
+
+/// Records of `bench`, which are compared with themselves.
+pub fn bench(bytes: &[u8]) {
+    let Ok(records) = Records::read(bytes) else {
+        return;
+    };
+    for record in &records.records {
+        for case in &record.cases {
+            let _ = (case.summary(), case.rate(case.bytes));
+            let _ = (record.share_of_copy(case), record.share_of_product(case));
+        }
+        let _ = compare(record, record);
+    }
+    let _ = untrusted::json(&records);
+}
+
+/// What is kept beside finished shards: of the run, and of a shard.
+pub fn parts(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = dir.path().join("manifest");
+    fs::create_dir(&manifest).unwrap();
+    // Two JSON texts one after the other, or one for both.
+    let end = bytes.windows(2).position(|two| two == b"\n{");
+    let (run, shard) = match end {
+        Some(end) => bytes.split_at(end),
+        None => (bytes, bytes),
+    };
+    fs::write(manifest.join("run.json"), run).unwrap();
+    fs::write(manifest.join("model.safetensors.json"), shard).unwrap();
+    let _ = read_records(dir.path());
+}
+
+/// A file of the finished cells of a sweep.
+pub fn state(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    fs::write(&path, bytes).unwrap();
+    let _ = read_state(&path);
+}
+
+/// Globs, one a line: the first half includes, the second excludes. They are tried on the example's tensors.
+pub fn globs(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let globs: Vec<&str> = text.lines().take(16).collect();
+    let (include, exclude) = globs.split_at(globs.len().div_ceil(2));
+    match NameFilter::new(include, exclude) {
+        Ok(targets) => {
+            let mut options = Options::new(Selection::Exact { sparsity: 0.5 });
+            options.targets = targets;
+            let checkpoint = open(&root().join("examples/tiny-llama")).unwrap();
+            let _ = Draft::new(checkpoint, options, NormsSource::None);
+        }
+        Err(error) => drop(error.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calibration: the column norms of a model's activations on some text, with where they come from.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceKind};
@@ -86,6 +87,8 @@ pub struct Calibration {
     context: usize,
     sketch: Option<usize>,
     means: bool,
+    /// Where sketches wait.
+    beside: Option<PathBuf>,
 }
 
 impl Calibration {
@@ -121,6 +124,7 @@ impl Calibration {
             context,
             sketch: None,
             means: false,
+            beside: None,
         })
     }
 
@@ -129,6 +133,20 @@ impl Calibration {
     pub fn with_sketch(self, rank: Option<usize>) -> Self {
         Self {
             sketch: rank.map(|rank| rank.clamp(1, MAX_RANK)),
+            ..self
+        }
+    }
+
+    /// The same with its sketches in an unnamed file beside this path, where the run's output will be and is room for it; without
+    /// it, they are in a directory for temporary files.
+    #[must_use]
+    pub fn with_sketches_beside(self, output: &Path) -> Self {
+        let directory = match output.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        Self {
+            beside: Some(directory.to_path_buf()),
             ..self
         }
     }
@@ -237,7 +255,7 @@ impl Calibration {
         let path = weights.path();
         let sketches = self
             .sketch
-            .map(|rank| Sketches::measured(path, rank, &std::env::temp_dir()));
+            .map(|rank| Sketches::measured(path, rank, self.beside.as_deref()));
         let mut source = self.provenance(checkpoint);
         let info = device.info();
         let device = match info.kind {

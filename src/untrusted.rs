@@ -14,6 +14,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use serde::Serialize;
+
 /// Characters of a text that are shown.
 const SHOWN_CHARS: usize = 256;
 
@@ -40,6 +42,40 @@ pub fn escaped(text: &str) -> impl fmt::Display + '_ {
     Escaped(text)
 }
 
+/// The same for text of several lines, whose ends stay.
+pub fn escaped_lines(text: &str) -> impl fmt::Display + '_ {
+    fmt::from_fn(move |f| {
+        for (number, line) in text.split('\n').enumerate() {
+            if number > 0 {
+                f.write_char('\n')?;
+            }
+            write!(f, "{}", Escaped(line))?;
+        }
+        Ok(())
+    })
+}
+
+/// A value as JSON for humans, in which the same characters are escaped as JSON does it: `\u009b`. A reader gets what was given.
+///
+/// # Errors
+/// As [`serde_json::to_string_pretty`].
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let plain = serde_json::to_string_pretty(value)?;
+    let mut json = String::with_capacity(plain.len() + 1);
+    for c in plain.chars() {
+        // Outside of strings there is nothing but ASCII, and in strings no raw end of line.
+        if c != '\n' && (is_dangerous(c) || is_joiner(c)) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(json, "\\u{unit:04x}");
+            }
+        } else {
+            json.push(c);
+        }
+    }
+    json.push('\n');
+    Ok(json)
+}
+
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
@@ -55,12 +91,18 @@ struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if is_dangerous(c) {
+        let mut before = None;
+        let mut rest = self.0.chars();
+        while let Some(c) = rest.next() {
+            // A joiner within a word of a script that has them decides how the word is written; elsewhere it is just unseen.
+            let after = || rest.clone().next();
+            let is_unseen = is_joiner(c) && !(joins(before) && joins(after()));
+            if is_dangerous(c) || is_unseen {
                 write!(f, "{}", c.escape_unicode())?;
             } else {
                 f.write_char(c)?;
             }
+            before = Some(c);
         }
         Ok(())
     }
@@ -69,17 +111,39 @@ impl fmt::Display for Escaped<'_> {
 /// Whether a character can steer a terminal, change the order of what a reader sees, or be there unseen.
 fn is_dangerous(c: char) -> bool {
     c.is_control()
+        // No-break spaces and the like look like a space, or like nothing at the end of a name.
+        || (c.is_whitespace() && c != ' ')
         || matches!(
             c,
-            '\u{61c}'                    // Arabic letter mark
+            '\u{ad}'                     // soft hyphen
+            | '\u{34f}'                  // grapheme joiner
+            | '\u{61c}'                  // Arabic letter mark
+            | '\u{115f}' | '\u{1160}'    // Hangul fillers
+            | '\u{17b4}' | '\u{17b5}'    // Khmer vowels that are not seen
+            | '\u{180b}'..='\u{180f}'    // Mongolian variation selectors and vowel separator
             | '\u{200b}'                 // zero-width space
             | '\u{200e}' | '\u{200f}'    // direction marks
             | '\u{2028}'..='\u{202e}'    // line and paragraph separators, direction embeddings and overrides
             | '\u{2060}'..='\u{206f}'    // invisible operators, direction isolates
+            | '\u{2800}'                 // Braille blank
+            | '\u{3164}' | '\u{ffa0}'    // Hangul fillers
+            | '\u{fe00}'..='\u{fe0f}'    // variation selectors
             | '\u{feff}'                 // byte order mark
-            | '\u{fff9}'..='\u{fffb}'    // interlinear annotations
-            | '\u{e0000}'..='\u{e007f}'  // tags
+            | '\u{fff0}'..='\u{fffb}'    // unassigned and not seen, interlinear annotations
+            | '\u{1bca0}'..='\u{1bca3}'  // shorthand format controls
+            | '\u{1d173}'..='\u{1d17a}'  // musical format controls
+            | '\u{e0000}'..='\u{e0fff}'  // tags, variation selectors
         )
+}
+
+/// Zero-width joiner and non-joiner.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// Whether a joiner means something beside this character.
+fn joins(c: Option<char>) -> bool {
+    c.is_some_and(|c| !c.is_ascii() && !is_dangerous(c) && !is_joiner(c))
 }
 
 /// Why a file was not opened or read.
@@ -185,13 +249,13 @@ pub(crate) mod tests {
     use super::*;
 
     /// A name with one dangerous character of each kind.
-    pub(crate) const HOSTILE: &str = "a\u{1b}[2J\r\n\u{7}\u{9b}\u{61c}\u{200b}\u{200e}\u{2028}\u{202e}\u{2066}\u{feff}\u{fff9}\u{e0041}b";
+    pub(crate) const HOSTILE: &str = "a\u{1b}[2J\r\n\u{7}\u{7f}\u{9b}\u{a0}\u{ad}\u{61c}\u{200b}\u{200c}\u{200e}\u{2028}\u{202e}\u{2066}\u{3164}\u{fe0f}\u{feff}\u{fff9}\u{e0041}\u{e0101}b";
 
     /// Fails if a message holds a character that [`shown`] escapes, or more than a terminal should get.
     #[track_caller]
     pub(crate) fn is_fit_for_a_terminal(message: &str) {
         assert!(
-            message.chars().all(|c| !is_dangerous(c)),
+            !message.chars().any(|c| is_dangerous(c) || is_joiner(c)),
             "a raw character: {message:?}"
         );
         assert!(message.len() < 4096, "{} bytes", message.len());
@@ -211,6 +275,48 @@ pub(crate) mod tests {
             assert!(text.is_ascii(), "{text}");
             is_fit_for_a_terminal(&text);
         }
+    }
+
+    #[test]
+    fn lines_stay_lines_and_nothing_else_passes() {
+        let text = format!("one\n{HOSTILE}");
+        let shown = escaped_lines(&text).to_string();
+        let (first, rest) = shown.split_once('\n').unwrap();
+        assert_eq!(first, "one");
+        let rest = rest.replace('\n', "");
+        is_fit_for_a_terminal(&rest);
+    }
+
+    #[test]
+    fn json_has_the_same_value_and_no_raw_character() {
+        let value =
+            serde_json::json!({"a\u{202e}": [HOSTILE, "modèle 模型 \u{1f600}", 0.1], "b": {}});
+        let text = json(&value).unwrap();
+        is_fit_for_a_terminal(&text.replace('\n', ""));
+        assert!(
+            text.contains("\\u009b") && text.contains("\\udb40\\udc41"),
+            "{text}"
+        );
+        assert!(text.contains("modèle 模型 \u{1f600}"), "{text}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+        let plain = serde_json::json!({"name": "model.norm.weight", "list": [1, 2]});
+        assert_eq!(json(&plain).unwrap(), format!("{plain:#}\n"));
+    }
+
+    #[test]
+    fn a_joiner_is_shown_as_it_is_only_within_a_word_that_has_joiners() {
+        assert_eq!(
+            shown("config\u{200d}.json").to_string(),
+            "config\\u{200d}.json"
+        );
+        assert_eq!(shown("می\u{200c}").to_string(), "می\\u{200c}");
+        assert_eq!(
+            shown("می\u{200c}\u{200c}خ").to_string(),
+            "می\\u{200c}\\u{200c}خ"
+        );
     }
 
     #[test]

@@ -26,6 +26,12 @@ pub struct Records {
     pub records: Vec<Record>,
 }
 
+/// The most records of a file that is read; there is one a device.
+const MOST_RECORDS: usize = 64;
+
+/// The most cases of a file that is read, over all records; one has about a hundred.
+const MOST_CASES: usize = 8192;
+
 const fn first_version() -> u32 {
     1
 }
@@ -37,10 +43,24 @@ impl Records {
     /// [`ReadError`].
     pub fn read(file: impl std::io::Read) -> Result<Self, ReadError> {
         let records: Self = serde_json::from_reader(file).map_err(ReadError::NoRecords)?;
-        match records.bench_schema_version {
-            ..=BENCH_SCHEMA_VERSION => Ok(records),
-            later => Err(ReadError::Later(later)),
+        if records.bench_schema_version > BENCH_SCHEMA_VERSION {
+            return Err(ReadError::Later(records.bench_schema_version));
         }
+        // Tables and comparisons look for each case among all of them.
+        let cases = records
+            .records
+            .iter()
+            .map(|record| record.cases.len())
+            .sum();
+        for (what, found, most) in [
+            ("records", records.records.len(), MOST_RECORDS),
+            ("cases", cases, MOST_CASES),
+        ] {
+            if found > most {
+                return Err(ReadError::TooMany { what, found, most });
+            }
+        }
+        Ok(records)
     }
 
     /// These records in today's form.
@@ -65,6 +85,16 @@ pub enum ReadError {
         "its records have form {_0}, and this program reads forms up to {BENCH_SCHEMA_VERSION}"
     )]
     Later(u32),
+    /// It has more than any device gives.
+    #[error("it has {found} {what}, and at most {most} are read")]
+    TooMany {
+        /// Records or cases.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many are read.
+        most: usize,
+    },
 }
 
 /// One device's measurements.

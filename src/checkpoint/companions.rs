@@ -5,15 +5,20 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::error::{Error, Result};
 use super::file_names::{self, FileKind, INDEX_SUFFIX};
+use super::staging::reserve;
 use crate::untrusted::open_regular;
 
 /// How many directories deep is copied.
 pub(super) const MAX_DEPTH: usize = 4;
+
+/// The most bytes that they may have in all. A tokenizer has tens of megabytes; a file of holes says that it has terabytes, which
+/// a copy would fill the disk with.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// Which files were copied and which were not; names are relative to the model directory, with `/`.
 #[derive(Debug, Default)]
@@ -36,17 +41,36 @@ pub(super) fn copy(
     let mut walk = Walk {
         shards,
         index,
-        failed,
+        failed: Some(failed),
+        bytes: 0,
         found: Companions::default(),
     };
     walk.directory(source, staged, "", 0)?;
     Ok(walk.found)
 }
 
+/// Checks that what [`copy`] would copy is not too much; nothing is written.
+///
+/// # Errors
+/// [`Error::CompanionsTooLarge`], and what cannot be listed or opened.
+pub(super) fn check(source: &Path, shards: &[OsString], index: Option<OsString>) -> Result<()> {
+    let mut walk = Walk {
+        shards,
+        index,
+        failed: None,
+        bytes: 0,
+        found: Companions::default(),
+    };
+    walk.directory(source, Path::new(""), "", 0)
+}
+
 struct Walk<'a> {
     shards: &'a [OsString],
     index: Option<OsString>,
-    failed: &'a dyn Fn(io::Error, &Path) -> Error,
+    /// Turns a failure to write into an error; none where nothing is written.
+    failed: Option<&'a dyn Fn(io::Error, &Path) -> Error>,
+    /// Bytes of the files so far.
+    bytes: u64,
     found: Companions,
 }
 
@@ -70,17 +94,49 @@ impl Walk<'_> {
                 self.found.left_out.push((shown, reason));
             } else if path.is_dir() {
                 let to = to.join(&name);
-                make_directory(&path, &to).map_err(|e| (self.failed)(e, &to))?;
+                if let Some(failed) = self.failed {
+                    make_directory(&path, &to).map_err(|e| failed(e, &to))?;
+                }
                 self.directory(&path, &to, &format!("{shown}/"), depth + 1)?;
             } else {
                 let to = to.join(&name);
-                let (mut input, _) = open_regular(&path).map_err(Error::reading(&path))?;
-                let mut output = create(&input, &to).map_err(|e| (self.failed)(e, &to))?;
-                io::copy(&mut input, &mut output).map_err(|e| (self.failed)(e, &to))?;
+                let (input, len) = open_regular(&path).map_err(Error::reading(&path))?;
+                self.bytes = self.bytes.saturating_add(len);
+                if self.bytes > MAX_BYTES {
+                    return Err(Error::CompanionsTooLarge {
+                        path,
+                        len,
+                        limit: MAX_BYTES,
+                    });
+                }
+                if let Some(failed) = self.failed {
+                    copy_file(&input, &path, len, &to, failed)?;
+                }
                 self.found.copied.push(shown);
             }
         }
         Ok(())
+    }
+}
+
+/// Copies a file of `len` bytes, for which it makes room first.
+fn copy_file(
+    input: &File,
+    path: &Path,
+    len: u64,
+    to: &Path,
+    failed: &dyn Fn(io::Error, &Path) -> Error,
+) -> Result<()> {
+    let copy = || {
+        let mut output = create(input, to)?;
+        reserve(&output, len)?;
+        io::copy(&mut input.take(len), &mut output)
+    };
+    match copy().map_err(|e| failed(e, to))? {
+        copied if copied == len => Ok(()),
+        _ => Err(Error::Changed {
+            path: path.to_path_buf(),
+        }),
     }
 }
 
@@ -276,6 +332,32 @@ mod tests {
         assert_eq!(left_out(&found), expected);
         assert!(found.left_out[0].1.contains("adapter"));
         assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_of_holes_is_refused_before_anything_is_written() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(from.path().join("config.json"), "{}").unwrap();
+        let path = from.path().join("tokenizer.json");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let refused = |error: Error| {
+            assert!(
+                matches!(&error, Error::CompanionsTooLarge { path: at, len, .. } if *at == path && *len == 1 << 40),
+                "{error}"
+            );
+        };
+        refused(check(from.path(), &[], None).unwrap_err());
+        let failed = |e, path: &Path| Error::io("write", path)(e);
+        refused(copy(from.path(), to.path(), &[], None, &failed).unwrap_err());
+        assert!(!to.path().join("tokenizer.json").exists());
+        // Of many files, it is their sum that counts.
+        fs::remove_file(&path).unwrap();
+        for number in 0..3 {
+            let path = from.path().join(format!("README_{number}.md"));
+            File::create(path).unwrap().set_len(MAX_BYTES / 2).unwrap();
+        }
+        let error = check(from.path(), &[], None).unwrap_err();
+        assert!(error.to_string().contains("README_2.md"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{Error, Result};
 use super::positional::{read_exact_at, write_all_at};
-use super::staging::{StagedFile, Staging};
+use super::staging::{OpenStaged, Staging};
 
 /// Bytes that are copied at a time where the kernel does not copy.
 pub(super) const BUFFER: u64 = 1 << 20;
@@ -23,7 +23,7 @@ pub(super) struct CopySource<'a> {
 /// Copies `len` bytes from `offset` on to the same place of a staged file.
 pub(super) fn copy(
     stage: &Staging,
-    staged: &StagedFile,
+    staged: &OpenStaged<'_>,
     input: CopySource<'_>,
     offset: u64,
     len: u64,
@@ -41,7 +41,7 @@ pub(super) fn copy(
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn in_kernel(
     stage: &Staging,
-    staged: &StagedFile,
+    staged: &OpenStaged<'_>,
     input: CopySource<'_>,
     offset: u64,
     len: u64,
@@ -58,12 +58,12 @@ pub(super) fn in_kernel(
         Ok(Some(file))
     };
     let from = own(OpenOptions::new().read(true), input.path, input.file);
-    let to = own(OpenOptions::new().write(true), &staged.path, &staged.file);
+    let to = own(OpenOptions::new().write(true), staged.path, &staged.file);
     let (Ok(Some(from)), Ok(Some(mut to))) = (from, to) else {
         return Ok(false);
     };
     let copied =
-        io::copy(&mut from.take(len), &mut to).map_err(|e| stage.failed(e, &staged.path))?;
+        io::copy(&mut from.take(len), &mut to).map_err(|e| stage.failed(e, staged.path))?;
     if copied < len {
         return Err(Error::Changed {
             path: input.path.to_path_buf(),
@@ -75,13 +75,13 @@ pub(super) fn in_kernel(
 /// No such call here.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[allow(clippy::unnecessary_wraps, reason = "the shape of its Linux twin")]
-fn in_kernel(_: &Staging, _: &StagedFile, _: CopySource<'_>, _: u64, _: u64) -> Result<bool> {
+fn in_kernel(_: &Staging, _: &OpenStaged<'_>, _: CopySource<'_>, _: u64, _: u64) -> Result<bool> {
     Ok(false)
 }
 
 pub(super) fn by_buffer(
     stage: &Staging,
-    staged: &StagedFile,
+    staged: &OpenStaged<'_>,
     input: CopySource<'_>,
     offset: u64,
     len: u64,
@@ -97,7 +97,7 @@ pub(super) fn by_buffer(
             },
             _ => Error::io("read", input.path)(e),
         })?;
-        write_all_at(&staged.file, part, at).map_err(|e| stage.failed(e, &staged.path))?;
+        write_all_at(&staged.file, part, at).map_err(|e| stage.failed(e, staged.path))?;
         at += part.len() as u64;
     }
     Ok(())

@@ -304,6 +304,20 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The files beside the weights are larger than those of any model.
+    #[error(
+        "{} has {len} bytes, and the files beside the weights, which are copied, may have {limit} in all; move it elsewhere",
+        shown_path(path)
+    )]
+    CompanionsTooLarge {
+        /// The file with which they become too large.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+        /// The most bytes that all of them may have.
+        limit: u64,
+    },
+
     /// A caller wrote outside the data of a shard, which is a bug.
     #[error(
         "{len} bytes at {offset} lie outside the data of {} ({data_start} to {end}); this is a bug, please report it",
@@ -490,6 +504,11 @@ mod tests {
             },
             Error::NoOutputName { path: path() },
             Error::NoOutputDirectory { parent: path() },
+            Error::CompanionsTooLarge {
+                path: path(),
+                len: 2,
+                limit: 1,
+            },
             Error::NoSpace {
                 needed: 1,
                 directory: path(),
@@ -575,7 +594,7 @@ mod tests {
         errors
     }
 
-    const VARIANTS: usize = 28;
+    const VARIANTS: usize = 29;
 
     /// The number of a variant. A new one does not compile until it has an arm here: give it the next number, raise
     /// `VARIANTS`, and add it to the list above.
@@ -610,6 +629,7 @@ mod tests {
             E::LfsPointer { .. } => 25,
             E::OutputInCache { .. } => 26,
             E::OutputKept { .. } => 27,
+            E::CompanionsTooLarge { .. } => 28,
         }
     }
 

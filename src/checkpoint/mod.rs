@@ -23,6 +23,7 @@ mod copying;
 mod destination;
 mod error;
 mod file_names;
+mod handles;
 mod header;
 mod hub_cache;
 mod index;

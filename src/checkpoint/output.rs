@@ -105,9 +105,16 @@ impl Output {
     /// Whether an output of `checkpoint` may appear at `path`; nothing is staged.
     ///
     /// # Errors
-    /// Those of [`Output::create`] for a place that cannot be taken.
+    /// Those of [`Output::create`] for a place that cannot be taken, and for companions that are too large.
     pub(crate) fn check_place(checkpoint: &Checkpoint, path: &Path, overwrite: bool) -> Result<()> {
-        Destination::of_checkpoint(checkpoint, path, overwrite).map(|_| ())
+        Destination::of_checkpoint(checkpoint, path, overwrite)?;
+        match checkpoint.source.directory() {
+            Some(source) => {
+                let (shards, index) = own_files(checkpoint);
+                companions::check(source, &shards, index)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Makes an output of shards that are finished: one file for each of the checkpoint's, in their order. They stay where they
@@ -217,14 +224,19 @@ fn spec(shard: &Shard) -> FileSpec<'_> {
 
 /// Copies what is beside the weights of a model directory into the staged one.
 fn copy_companions(checkpoint: &Checkpoint, source: &Path, stage: &Staging) -> Result<Companions> {
+    let (shards, index) = own_files(checkpoint);
+    let failed = |error, path: &Path| stage.failed(error, path);
+    companions::copy(source, stage.temporary(), &shards, index, &failed)
+}
+
+/// The names of the files of weights, and of their index.
+fn own_files(checkpoint: &Checkpoint) -> (Vec<OsString>, Option<OsString>) {
     let shards = checkpoint.shards.iter();
-    let names: Vec<OsString> = shards.map(|shard| spec(shard).name).collect();
     let index = match checkpoint.source.weights() {
         Weights::Sharded(index) => index.file_name().map(OsString::from),
         Weights::Single(_) => None,
     };
-    let failed = |error, path: &Path| stage.failed(error, path);
-    companions::copy(source, stage.temporary(), &names, index, &failed)
+    (shards.map(|shard| spec(shard).name).collect(), index)
 }
 
 #[cfg(test)]

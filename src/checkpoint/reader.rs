@@ -1,16 +1,19 @@
-//! Reading a checkpoint's data: every file opened once, every tensor found by its name.
+//! Reading a checkpoint's data: every file checked at the start, every tensor found by its name.
 //!
-//! Reads go by offset and use no cursor, so any number of threads may share a [`Reader`]. Nothing is cached: a tensor that
+//! Reads go by offset and use no cursor, so any number of threads may share a [`Reader`], which has a few files open at a time.
+//! Nothing is cached: a tensor that
 //! is read twice is read from the file twice. A file that was replaced or written to since its header was read gives
 //! [`Error::Changed`]; what else goes wrong names the file and the tensor.
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use super::catalog::{Catalog, Place};
 use super::error::{Error, Result};
+use super::handles::Handles;
 use super::positional::{read_exact_at, will_need};
-use super::shards::{Checkpoint, Shard};
+use super::shards::Checkpoint;
 use crate::untrusted::open_regular;
 
 /// An open checkpoint whose data can be read.
@@ -18,26 +21,26 @@ use crate::untrusted::open_regular;
 pub struct Reader<'a> {
     checkpoint: &'a Checkpoint,
     catalog: Catalog<'a>,
-    /// One a shard.
-    files: Vec<File>,
+    /// By the numbers of the shards.
+    files: Handles,
 }
 
 impl<'a> Reader<'a> {
-    /// Opens all shards.
+    /// Opens each shard, so that one that cannot be read is noticed before any work.
     ///
     /// # Errors
     /// [`Error::NotRegular`] and [`Error::Io`], for the first that cannot be opened; [`Error::Changed`].
     pub fn open(checkpoint: &'a Checkpoint) -> Result<Self> {
-        let open = |shard: &Shard| {
-            let (file, _) = open_regular(&shard.path).map_err(Error::reading(&shard.path))?;
-            shard.check_unchanged(&file)?;
-            Ok(file)
-        };
-        Ok(Self {
+        let reader = Self {
             checkpoint,
             catalog: Catalog::of(checkpoint),
-            files: checkpoint.shards.iter().map(open).collect::<Result<_>>()?,
-        })
+            files: Handles::default(),
+        };
+        // From the last one on: the first ones, which are read first, stay open.
+        for shard in (0..checkpoint.shards.len()).rev() {
+            reader.file(shard)?;
+        }
+        Ok(reader)
     }
 
     /// Checks that nobody has written to the files since their headers were read: what was read is of one state.
@@ -45,8 +48,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::Changed`] and [`Error::Io`].
     pub fn check_unchanged(&self) -> Result<()> {
-        let mut files = self.checkpoint.shards.iter().zip(&self.files);
-        files.try_for_each(|(shard, file)| shard.check_unchanged(file))
+        let mut shards = self.checkpoint.shards.iter().enumerate();
+        shards.try_for_each(|(number, shard)| match self.files.kept(number) {
+            Some(file) => shard.check_unchanged(&file),
+            None => shard.check_still_unchanged(),
+        })
     }
 
     /// The tensors by name.
@@ -97,24 +103,39 @@ impl<'a> Reader<'a> {
     /// Tells the system that a tensor will be read soon.
     pub fn will_read(&self, place: &Place<'_>) {
         let tensor = place.tensor;
-        will_need(&self.files[place.shard], tensor.offset, tensor.len);
+        // Nothing depends on it: what is wrong with the file is said where it is read.
+        if let Ok(file) = self.file(place.shard) {
+            will_need(&file, tensor.offset, tensor.len);
+        }
     }
 
     /// Fills `bytes` with those of a shard's file from `offset` on, counted from the start of the file.
     ///
     /// # Errors
-    /// [`Error::Changed`] if the file has become shorter, [`Error::ReadTensor`] for what the operating system says.
+    /// [`Error::Changed`] if the file has become shorter, or was replaced; [`Error::ReadTensor`] for what the operating system
+    /// says, and [`Error::Io`] where it cannot be opened.
     ///
     /// # Panics
     /// If there is no shard of this number.
     pub fn read_at(&self, shard: usize, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        read_exact_at(&self.files[shard], bytes, offset)
+        read_exact_at(&*self.file(shard)?, bytes, offset)
             .map_err(|source| self.failed(shard, offset, source))
     }
 
-    /// The open file of a shard, for the kernel to copy from.
-    pub(crate) fn file(&self, shard: usize) -> &File {
-        &self.files[shard]
+    /// The open file of a shard, which is the one whose header was read.
+    ///
+    /// # Errors
+    /// [`Error::NotRegular`], [`Error::Io`] and [`Error::Changed`].
+    ///
+    /// # Panics
+    /// If there is no shard of this number.
+    pub(crate) fn file(&self, shard: usize) -> Result<Arc<File>> {
+        let of = &self.checkpoint.shards[shard];
+        self.files.get(shard, || {
+            let (file, _) = open_regular(&of.path).map_err(Error::reading(&of.path))?;
+            of.check_unchanged(&file)?;
+            Ok(file)
+        })
     }
 
     fn failed(&self, shard: usize, offset: u64, source: io::Error) -> Error {

@@ -7,15 +7,21 @@
 //! place removes it (`orphans.rs`).
 
 use std::ffi::OsString;
+#[cfg(unix)]
+use std::fs::Metadata;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::{TempDir, TempPath};
 
+#[cfg(unix)]
+use super::destination::same_inode;
 use super::destination::{Destination, temporary_prefix};
 use super::error::{Error, Result};
+use super::handles::Handles;
 use super::orphans::{self, Lock};
 use super::positional::write_all_at;
 use crate::untrusted::open_regular;
@@ -38,6 +44,7 @@ pub(super) struct FileSpec<'a> {
 #[derive(Debug)]
 pub(super) struct Staging {
     // Before `temporary`: where an open file cannot be deleted, the handles have to go first.
+    handles: Handles,
     files: Vec<StagedFile>,
     temporary: Temporary,
     _lock: Lock,
@@ -54,11 +61,20 @@ enum Temporary {
     Directory(TempDir),
 }
 
-/// One file of an output that is being written.
+/// A staged file that is open.
 #[derive(Debug)]
-pub(super) struct StagedFile {
-    pub file: File,
-    pub path: PathBuf,
+pub(super) struct OpenStaged<'a> {
+    pub file: Arc<File>,
+    pub path: &'a Path,
+}
+
+/// One file of an output that is being written, which is open only now and then.
+#[derive(Debug)]
+struct StagedFile {
+    path: PathBuf,
+    /// Of the file that was made.
+    #[cfg(unix)]
+    made: Metadata,
     /// What messages call it.
     name: String,
     data_start: u64,
@@ -86,8 +102,9 @@ impl Staging {
         let (made, lock) =
             locked(make, tempfile::NamedTempFile::path).map_err(|e| failed(e, parent))?;
         let (file, temp) = made.into_parts();
-        let staged = StagedFile::fill(spec, file, &temp).map_err(|e| failed(e, &temp))?;
+        let staged = StagedFile::fill(spec, &file, &temp).map_err(|e| failed(e, &temp))?;
         Ok(Self {
+            handles: Handles::default(),
             files: vec![staged],
             temporary: Temporary::File(temp),
             _lock: lock,
@@ -125,6 +142,7 @@ impl Staging {
             files.push(StagedFile::create(spec, &path).map_err(|e| failed(e, &path))?);
         }
         Ok(Self {
+            handles: Handles::default(),
             files,
             temporary: Temporary::Directory(dir),
             _lock: lock,
@@ -150,7 +168,7 @@ impl Staging {
     /// Writes data of a file, `offset` bytes from its start.
     pub(super) fn write_at(&self, file: usize, bytes: &[u8], offset: u64) -> Result<()> {
         self.fill(file, offset, bytes.len() as u64, |staged| {
-            write_all_at(&staged.file, bytes, offset).map_err(|e| self.failed(e, &staged.path))
+            write_all_at(&staged.file, bytes, offset).map_err(|e| self.failed(e, staged.path))
         })
     }
 
@@ -160,10 +178,15 @@ impl Staging {
         file: usize,
         offset: u64,
         len: u64,
-        write: impl FnOnce(&StagedFile) -> Result<()>,
+        write: impl FnOnce(&OpenStaged<'_>) -> Result<()>,
     ) -> Result<()> {
         let staged = self.range(file, offset, len)?;
-        write(staged)?;
+        let open =
+            (self.handles.get(file, || staged.open())).map_err(|e| self.failed(e, &staged.path))?;
+        write(&OpenStaged {
+            file: open,
+            path: &staged.path,
+        })?;
         staged.written.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
@@ -201,26 +224,26 @@ impl Staging {
     /// Puts the output in place.
     pub(super) fn finish(self) -> Result<PathBuf> {
         let Self {
+            handles,
             files,
             temporary,
             destination,
             sync,
             ..
         } = self;
-        for staged in &files {
+        for (number, staged) in files.iter().enumerate() {
             staged.is_complete()?;
+            let file = handles.get(number, || staged.open());
+            let file = file.map_err(Error::io("open", &staged.path))?;
             staged
-                .restore_mode()
+                .restore_mode(&file)
                 .map_err(Error::io("set the mode of", &staged.path))?;
             if sync {
-                staged
-                    .file
-                    .sync_all()
-                    .map_err(Error::io("sync", &staged.path))?;
+                file.sync_all().map_err(Error::io("sync", &staged.path))?;
             }
         }
         // Where an open file cannot be renamed.
-        drop(files);
+        drop(handles);
 
         match temporary {
             Temporary::File(temp) => destination.take_file(temp)?,
@@ -290,16 +313,17 @@ impl StagedFile {
             use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
             options.mode(fs::metadata(like)?.permissions().mode() & 0o777 | 0o600);
         }
-        Self::fill(spec, options.open(path)?, path)
+        Self::fill(spec, &options.open(path)?, path)
     }
 
     /// Gives a new file its full length and its header.
-    fn fill(spec: &FileSpec<'_>, file: File, path: &Path) -> io::Result<Self> {
-        reserve(&file, spec.len)?;
-        write_all_at(&file, spec.header, 0)?;
+    fn fill(spec: &FileSpec<'_>, file: &File, path: &Path) -> io::Result<Self> {
+        reserve(file, spec.len)?;
+        write_all_at(file, spec.header, 0)?;
         Ok(Self {
-            file,
             path: path.to_path_buf(),
+            #[cfg(unix)]
+            made: file.metadata()?,
             name: spec.name.to_string_lossy().into_owned(),
             data_start: spec.header.len() as u64,
             len: spec.len,
@@ -313,6 +337,16 @@ impl StagedFile {
                 None => 0,
             },
         })
+    }
+
+    /// Opens the file, which has to be the one that was made.
+    fn open(&self) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        #[cfg(unix)]
+        if !same_inode(&file.metadata()?, &self.made) {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        Ok(file)
     }
 
     fn is_complete(&self) -> Result<()> {
@@ -334,16 +368,17 @@ impl StagedFile {
         allow(
             clippy::unnecessary_wraps,
             clippy::unused_self,
+            unused_variables,
             reason = "the shape of Unix"
         )
     )]
-    fn restore_mode(&self) -> io::Result<()> {
+    fn restore_mode(&self, file: &File) -> io::Result<()> {
         #[cfg(unix)]
         if self.extra_mode != 0 {
             use std::os::unix::fs::PermissionsExt;
-            let mut permissions = self.file.metadata()?.permissions();
+            let mut permissions = file.metadata()?.permissions();
             permissions.set_mode(permissions.mode() & !self.extra_mode);
-            self.file.set_permissions(permissions)?;
+            file.set_permissions(permissions)?;
         }
         Ok(())
     }
@@ -351,7 +386,7 @@ impl StagedFile {
 
 /// Gives a new file its length, and its blocks where the file system can: a full disk is then an error before the work,
 /// and the kernel need not find room for every page that is written (0.1 of 0.75 s for 2.2 GB, see `docs/benchmarks.md`).
-fn reserve(file: &File, len: u64) -> io::Result<()> {
+pub(super) fn reserve(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{FallocateFlags, fallocate};

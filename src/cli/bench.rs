@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use swiftprune_wgpu::bench::compare::compare;
 use swiftprune_wgpu::bench::{BenchOptions, Measurement, Record, Records, run as measure};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
-use swiftprune_wgpu::untrusted::{shown, shown_path};
+use swiftprune_wgpu::untrusted::{self, shown, shown_path};
 
 use super::args::Bench;
 use super::output;
@@ -16,7 +16,7 @@ use super::records::{heading, markdown, submit_text, table, time};
 use super::terminal::Terminal;
 
 /// The largest file of records that is read.
-const MOST_BYTES: u64 = 64 << 20;
+const MOST_BYTES: u64 = 16 << 20;
 
 pub(super) fn run(args: &Bench, terminal: Terminal) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
@@ -36,8 +36,7 @@ pub(super) fn run(args: &Bench, terminal: Terminal) -> anyhow::Result<()> {
         }
     };
     if args.json {
-        serde_json::to_writer_pretty(&mut stdout, &Records::new(records))?;
-        writeln!(stdout)?;
+        stdout.write_all(untrusted::json(&Records::new(records))?.as_bytes())?;
     } else if args.markdown {
         stdout.write_all(markdown(&records).as_bytes())?;
     } else {

@@ -43,7 +43,8 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     }
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?
         .with_means(args.means)
-        .with_sketch(args.sketch);
+        .with_sketch(args.sketch)
+        .with_sketches_beside(&args.output);
     let mut devices = DevicePair::open(&args.on.device, args.on.threads.map(usize::from))?;
     devices.prepare_forward()?;
     for reason in devices.passed_over() {

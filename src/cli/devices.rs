@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
-use swiftprune_wgpu::untrusted::shown;
+use swiftprune_wgpu::untrusted::{self, shown};
 
 use super::terminal::Terminal;
 use super::{args, output};
@@ -22,8 +22,7 @@ pub(super) fn run(args: &args::Devices, terminal: Terminal) -> anyhow::Result<()
     let auto = Device::open(&DeviceChoice::Auto)?.info().clone();
     let mut stdout = std::io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut stdout, &Listing { adapters, auto })?;
-        writeln!(stdout)?;
+        stdout.write_all(untrusted::json(&Listing { adapters, auto })?.as_bytes())?;
         return Ok(());
     }
     let mut rows = vec![

@@ -7,7 +7,7 @@ use swiftprune_wgpu::device::DeviceInfo;
 use swiftprune_wgpu::plan::{Action, Allocation, PlannedBlock};
 use swiftprune_wgpu::report::SelectionReport;
 use swiftprune_wgpu::run::Prepared;
-use swiftprune_wgpu::untrusted::shown;
+use swiftprune_wgpu::untrusted::{self, shown};
 
 use super::output;
 use super::terminal::Terminal;
@@ -100,8 +100,7 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
             blocks,
             warnings: draft.warnings(),
         };
-        serde_json::to_writer_pretty(&mut stdout, &plan)?;
-        writeln!(stdout)?;
+        stdout.write_all(untrusted::json(&plan)?.as_bytes())?;
         return Ok(());
     }
     let mut rows = vec![

@@ -8,7 +8,7 @@ use swiftprune_wgpu::checkpoint::Checkpoint;
 use swiftprune_wgpu::evaluation::{Evaluation, Windows};
 use swiftprune_wgpu::report::EvaluationReport;
 use swiftprune_wgpu::run::DevicePair;
-use swiftprune_wgpu::untrusted::shown;
+use swiftprune_wgpu::untrusted::{self, shown};
 
 use super::args::Eval;
 use super::output;
@@ -58,8 +58,7 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
             against_model: args.against.as_deref(),
             evaluation: &evaluation,
         };
-        serde_json::to_writer_pretty(&mut stdout, &record)?;
-        writeln!(stdout)?;
+        stdout.write_all(untrusted::json(&record)?.as_bytes())?;
     } else {
         stdout.write_all(lines(&evaluation).as_bytes())?;
     }

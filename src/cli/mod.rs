@@ -36,7 +36,7 @@ use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
 use prune::RunVerdict;
-use terminal::{Terminal, complain};
+use terminal::Terminal;
 
 /// Done.
 const DONE: u8 = 0;
@@ -105,10 +105,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::from(DONE),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
-            let label = terminal.paint("31;1", "error:");
-            complain(format_args!("{label} {error:#}"));
+            terminal.complain_as("31;1", "error:", format_args!("{error:#}"));
             if let Some(hint) = hints::hint(&error) {
-                complain(format_args!("{} {hint}", terminal.paint("36;1", "help:")));
+                terminal.complain_as("36;1", "help:", hint);
             }
             ExitCode::from(exit_code(&error))
         }

@@ -86,15 +86,15 @@ fn table_without(left_out: &[usize], rows: &[Vec<String>], right: &[usize]) -> S
 /// Writes a file that appears whole, in the place of one that is there.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
-    // A temporary file is its owner's alone.
+    let mut file = tempfile::Builder::new();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(readable)?;
+        // A temporary file is its owner's alone; this one is as any new file, less the umask.
+        file.permissions(std::fs::Permissions::from_mode(0o666));
     }
+    let mut file = file.tempfile_in(dir.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use swiftprune_wgpu::plan::Selection;
 use swiftprune_wgpu::plan::{Compensation, NameFilter, Options};
 use swiftprune_wgpu::report::Report;
 use swiftprune_wgpu::run::{NormsRequest, PartReport, Request, prepare};
-use swiftprune_wgpu::untrusted::shown_path;
+use swiftprune_wgpu::untrusted::{self, shown_path};
 
 use super::args::Prune;
 use super::dry_run;
@@ -107,8 +107,7 @@ fn show_part(done: &PartReport, json: bool, terminal: Terminal) -> anyhow::Resul
 
 pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut stdout, value)?;
-    writeln!(stdout)?;
+    stdout.write_all(untrusted::json(value)?.as_bytes())?;
     Ok(())
 }
 

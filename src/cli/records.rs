@@ -1,5 +1,7 @@
 //! How records of `bench` look: for a terminal, side by side in a document, and compact for an issue.
 
+use std::collections::HashSet;
+
 use swiftprune_wgpu::bench::{Measurement, Record};
 use swiftprune_wgpu::device::DeviceKind;
 use swiftprune_wgpu::untrusted::{escaped, shown};
@@ -209,9 +211,10 @@ fn side_by_side(records: &[Record], of_kind: &str) -> String {
         columns.extend(groups.map(|of| (number, record, of)));
     }
     let mut whats: Vec<&str> = Vec::new();
+    let mut known = HashSet::new();
     for (_, record, of) in &columns {
         for case in record.cases.iter().filter(|case| case.of == **of) {
-            if !whats.contains(&case.what.as_str()) {
+            if known.insert(case.what.as_str()) {
                 whats.push(&case.what);
             }
         }

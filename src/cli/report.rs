@@ -11,7 +11,7 @@ use super::output::write_whole;
 use super::terminal::Terminal;
 
 /// The longest report that is read, in bytes.
-const MAX_REPORT: u64 = 1 << 30;
+const MAX_REPORT: u64 = 128 << 20;
 
 pub(super) fn run(args: &Report, terminal: Terminal) -> anyhow::Result<()> {
     if args.output.symlink_metadata().is_ok() && !args.force {

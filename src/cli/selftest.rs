@@ -6,7 +6,7 @@ use std::time::Instant;
 use swiftprune_wgpu::bench::Machine;
 use swiftprune_wgpu::device::{Device, DeviceChoice, DeviceInfo, devices};
 use swiftprune_wgpu::selftest::{Case, DeviceResult, SelftestRecord, cases};
-use swiftprune_wgpu::untrusted::escaped;
+use swiftprune_wgpu::untrusted::{self, escaped};
 
 use super::args::Selftest;
 use super::terminal::Terminal;
@@ -36,8 +36,7 @@ pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<Verdict
     }
     let record = SelftestRecord::new(Machine::here(), cases.len(), outcomes);
     if args.json {
-        serde_json::to_writer_pretty(&mut stdout, &record)?;
-        writeln!(stdout)?;
+        stdout.write_all(untrusted::json(&record)?.as_bytes())?;
     } else {
         stdout.write_all(record.text().as_bytes())?;
     }

@@ -13,7 +13,7 @@ const MOST_LEFT_OUT: usize = 12;
 /// WEIGHTS, ZEROS, TENSORS and ASKED go in this order where a terminal is too narrow for all.
 const DISPENSABLE: [usize; 4] = [2, 3, 1, 5];
 
-/// The table of kinds and the closing lines.
+/// The closing lines; what comes before them, the table of kinds and the warnings, is said here.
 pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     let squares = report.prunable.squared_error.is_some();
     let mut head = vec!["KIND", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
@@ -66,9 +66,11 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
             output::percent(left)
         );
     }
+    terminal.say(text.trim_end());
     for warning in &report.warnings {
-        text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));
+        terminal.warn(warning);
     }
+    text.clear();
     let kept = report.prunable.non_finite;
     if kept > 0 {
         text += &format!(

@@ -11,7 +11,7 @@ use swiftprune_wgpu::report::page::page;
 use swiftprune_wgpu::report::{Quality, SweepCell, SweepReport};
 use swiftprune_wgpu::run::NormsRequest;
 use swiftprune_wgpu::sweep::{Mending, PreparedSweep, SweepEvent, SweepRequest, prepare};
-use swiftprune_wgpu::untrusted::{shown, shown_path};
+use swiftprune_wgpu::untrusted::{self, shown, shown_path};
 
 use super::progress::{Pass, calibrated, duration};
 use super::prune::RunVerdict;
@@ -62,8 +62,7 @@ pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<RunVerdict
     }
     let mut stdout = std::io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut stdout, &report)?;
-        writeln!(stdout)?;
+        stdout.write_all(untrusted::json(&report)?.as_bytes())?;
     } else {
         let width = terminal_size::terminal_size_of(&stdout);
         let width = width.map(|(width, _)| width.0.into());
@@ -355,7 +354,7 @@ fn write(path: &Path, report: &SweepReport) -> anyhow::Result<()> {
     let text = match TableFormat::of(path) {
         Some(TableFormat::Csv) => report.to_csv(),
         Some(TableFormat::Html) => page(&[], std::slice::from_ref(report)),
-        _ => serde_json::to_string_pretty(report)? + "\n",
+        _ => untrusted::json(report)?,
     };
     Ok(output::write_whole(path, text.as_bytes())?)
 }

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use swiftprune_wgpu::untrusted::escaped_lines;
+
 use super::args::{Args, When};
 
 /// Whether stderr gets colour and a live line.
@@ -34,7 +36,7 @@ impl Terminal {
         }
     }
 
-    pub(super) fn paint(self, code: &str, text: &str) -> String {
+    fn paint(self, code: &str, text: &str) -> String {
         if self.color {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
@@ -50,17 +52,35 @@ impl Terminal {
     }
 
     pub(super) fn warn(self, line: impl std::fmt::Display) {
-        self.say(format_args!("{} {line}", self.paint("33;1", "warning:")));
+        if !self.quiet {
+            self.complain_as("33;1", "warning:", line);
+        }
+    }
+
+    /// A line behind a label in a colour.
+    pub(super) fn complain_as(self, code: &str, label: &str, line: impl std::fmt::Display) {
+        let line = line.to_string();
+        write(&format!(
+            "{} {}",
+            self.paint(code, label),
+            escaped_lines(&line)
+        ));
     }
 }
 
-/// A line on stderr, folded where a terminal is too narrow for it. That nobody reads it, as stderr is closed, is no reason to
-/// give up a run, as `eprintln!` does.
+/// A line on stderr. Whatever it is made of, nothing in it steers the terminal: an error of a library may quote a stranger's
+/// file.
 pub(super) fn complain(line: impl std::fmt::Display) {
     let line = line.to_string();
+    write(&escaped_lines(&line).to_string());
+}
+
+/// A line on stderr as it is, folded where a terminal is too narrow for it. That nobody reads it, as stderr is closed, is no
+/// reason to give up a run, as `eprintln!` does.
+fn write(line: &str) {
     let line = match terminal_size::terminal_size_of(std::io::stderr()) {
-        Some((width, _)) => folded(&line, width.0.into()),
-        None => line,
+        Some((width, _)) => folded(line, width.0.into()),
+        None => line.to_owned(),
     };
     let _ = writeln!(std::io::stderr(), "{line}");
 }

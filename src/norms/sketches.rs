@@ -14,13 +14,15 @@ use super::cursor::f32s;
 use super::error::Error;
 use super::provenance::Format;
 use crate::sketch::Sketch;
-use crate::untrusted::shown;
+use crate::untrusted::{shown, shown_path};
 
 /// The sketches of a model's weights.
 #[derive(Clone, Debug)]
 pub(crate) struct Sketches {
     /// The file, or the model that was measured: for messages.
     path: PathBuf,
+    /// The directory of an unnamed file.
+    dir: PathBuf,
     /// Columns of each.
     rank: usize,
     bytes: Bytes,
@@ -48,6 +50,7 @@ impl Sketches {
     pub(super) fn of_file(path: &Path, rank: usize, bytes: Bytes) -> Self {
         Self {
             path: path.to_path_buf(),
+            dir: PathBuf::new(),
             rank,
             bytes,
             len: 0,
@@ -55,21 +58,27 @@ impl Sketches {
         }
     }
 
-    /// None yet, to be filled with those of `model`, in an unnamed file of the directory `dir`.
+    /// None yet, to be filled with those of `model`, in an unnamed file: of the directory `beside`, where the run writes its output
+    /// and there is a disk with room, or else of one for temporary files.
     ///
     /// # Errors
     /// When there is no place for the file.
     #[cfg(feature = "native")]
-    pub(crate) fn measured(model: &Path, rank: usize, dir: &Path) -> Result<Self, Error> {
-        let file = tempfile::tempfile_in(dir).map_err(|source| Error::Sketches {
-            dir: dir.to_path_buf(),
+    pub(crate) fn measured(
+        model: &Path,
+        rank: usize,
+        beside: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let dir = beside.map_or_else(directory_on_disk, Path::to_path_buf);
+        let file = tempfile::tempfile_in(&dir).map_err(|source| Error::Sketches {
+            dir: dir.clone(),
             source,
         })?;
-        Ok(Self::of_file(
-            model,
-            rank,
-            Bytes::File(Arc::<File>::new(file)),
-        ))
+        let bytes = Bytes::File(Arc::<File>::new(file));
+        Ok(Self {
+            dir,
+            ..Self::of_file(model, rank, bytes)
+        })
     }
 
     /// Columns of each.
@@ -101,7 +110,7 @@ impl Sketches {
         self.bytes
             .write(&bytes, self.len)
             .map_err(|source| Error::Sketches {
-                dir: std::env::temp_dir(),
+                dir: self.dir.clone(),
                 source,
             })?;
         for reader in readers {
@@ -150,5 +159,71 @@ impl Sketches {
     /// The bytes of one sketch.
     pub(super) fn read(&self, offset: u64, in_features: usize) -> io::Result<Vec<u8>> {
         self.bytes.read(offset, 4 * self.rank * in_features)
+    }
+}
+
+/// A directory for temporary files that are too large for memory. On many systems `/tmp` is memory, and `/var/tmp` is not.
+#[cfg(feature = "native")]
+fn directory_on_disk() -> PathBuf {
+    let usual = std::env::temp_dir();
+    if !is_in_memory(&usual) {
+        return usual;
+    }
+    let other = PathBuf::from("/var/tmp");
+    if other.is_dir() && !is_in_memory(&other) {
+        return other;
+    }
+    log::warn!(
+        "sketches are kept in {}, which is memory: set TMPDIR to a directory on a disk",
+        shown_path(&usual)
+    );
+    usual
+}
+
+/// Whether the files of a directory lie in memory, as far as the system tells.
+#[cfg(feature = "native")]
+fn is_in_memory(dir: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const TMPFS: u64 = 0x0102_1994;
+        const RAMFS: u64 = 0x8584_58f6;
+        // The type of the number is another one on each architecture.
+        #[allow(
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast,
+            reason = "of 32 bits"
+        )]
+        let kind = rustix::fs::statfs(dir).map(|of| of.f_type as u64 & 0xffff_ffff);
+        matches!(kind, Ok(TMPFS | RAMFS))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = dir;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sketches_lie_beside_the_output_or_on_a_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let beside = Sketches::measured(Path::new("m"), 2, Some(dir.path())).unwrap();
+        assert_eq!(beside.dir, dir.path());
+        let elsewhere = Sketches::measured(Path::new("m"), 2, None).unwrap();
+        let has_disk = [std::env::temp_dir(), PathBuf::from("/var/tmp")]
+            .iter()
+            .any(|dir| dir.is_dir() && !is_in_memory(dir));
+        assert_eq!(is_in_memory(&elsewhere.dir), !has_disk);
+        // A directory that every Linux has in memory.
+        let shared = Path::new("/dev/shm");
+        if cfg!(target_os = "linux") && shared.is_dir() {
+            assert!(is_in_memory(shared));
+        }
+        let gone = dir.path().join("gone");
+        let error = Sketches::measured(Path::new("m"), 2, Some(&gone)).unwrap_err();
+        assert!(error.to_string().contains("gone"), "{error}");
     }
 }

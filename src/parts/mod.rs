@@ -22,3 +22,19 @@ pub use part::{NoPart, Part};
 pub(crate) use record::{InputRecord, RunRecord};
 pub(crate) use settings::Settings;
 pub(crate) use work::prune_shards;
+
+/// Reads what a directory of parts has on its run and on the shard `model.safetensors`, as a run that goes on does: for the tests
+/// of hostile files. `true` if both can be used.
+///
+/// # Errors
+/// Those of a manifest.
+#[doc(hidden)]
+pub fn read_records(directory: &std::path::Path) -> Result<bool, Error> {
+    let directory = Directory::at(directory);
+    let (run, shard) = (directory.run(), directory.finished("model.safetensors"));
+    let (Some(run), Some(shard)) = (run?, shard?) else {
+        return Ok(false);
+    };
+    let _ = run.settings.differences(&shard.settings);
+    Ok(run.settings.options().is_some() && shard.settings.options().is_some())
+}

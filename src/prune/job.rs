@@ -255,7 +255,7 @@ impl<'a> Job<'a> {
         {
             let _clock = self.clocks.run(Stage::Copy);
             self.output
-                .copy_range(shard, self.input.file(shard), span.start, bytes)?;
+                .copy_range(shard, &*self.input.file(shard)?, span.start, bytes)?;
         }
         (self.progress)(PruneEvent::Written(bytes));
         Ok(())

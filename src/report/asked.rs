@@ -11,7 +11,7 @@ use crate::selection::{Ewma, Pattern, Selection};
 use crate::untrusted::{self, ReadError};
 
 /// The longest report that is read, in bytes.
-const MAX_REPORT: u64 = 1 << 30;
+const MAX_REPORT: u64 = 128 << 20;
 
 /// The selection of a run and the tensors that it pruned.
 #[derive(Clone, Debug)]

@@ -62,9 +62,8 @@ impl Card {
     /// # Errors
     /// When a file cannot be written: each appears whole, or is as before.
     pub(crate) fn write(&self, dir: &Path, report: &impl Serialize) -> io::Result<Option<String>> {
-        let mut json = serde_json::to_vec_pretty(report)?;
-        json.push(b'\n');
-        write_whole(&dir.join(REPORT_JSON), &json)?;
+        let json = untrusted::json(report)?;
+        write_whole(&dir.join(REPORT_JSON), json.as_bytes())?;
         let path = dir.join("README.md");
         let original = match untrusted::read(&path, MAX_README) {
             Ok(bytes) => String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::page::{self, Run};
+use crate::untrusted;
 
 /// A file that a report will be written to.
 #[derive(Debug)]
@@ -33,15 +34,13 @@ impl ReportFile {
             .path
             .extension()
             .is_some_and(|end| end.eq_ignore_ascii_case("html"));
-        let json = if is_page {
-            page::page(&[Run::of(report)?], &[]).into_bytes()
+        let text = if is_page {
+            page::page(&[Run::of(report)?], &[])
         } else {
-            let mut json = serde_json::to_vec_pretty(report)?;
-            json.push(b'\n');
-            json
+            untrusted::json(report)?
         };
         match &mut self.file {
-            Some(file) => file.write_all(&json)?,
+            Some(file) => file.write_all(text.as_bytes())?,
             None => unreachable!("a report is written once"),
         }
         self.file = None;

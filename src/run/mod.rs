@@ -148,6 +148,9 @@ fn norms_source(
         .map_err(Error::Calibration)?
         .with_means(request.options.score.is_some_and(|score| score.about_mean))
         .with_sketch(request.options.compensation.map(|options| options.rank));
+    let output = request.output.clone();
+    let output = output.unwrap_or_else(|| checkpoint.default_output());
+    let calibration = calibration.with_sketches_beside(&output);
     let coverage = calibration.coverage(checkpoint);
     Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
 }

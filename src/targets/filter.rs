@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{GlobBuilder, GlobMatcher, GlobSet};
 
 use crate::untrusted::shown;
 
@@ -23,7 +23,19 @@ pub enum Error {
         /// What is wrong with its syntax.
         reason: String,
     },
+    /// More globs than are compiled.
+    #[error("{_0} globs are too many: at most {MAX_GLOBS} are taken. Combine them, as `{{a,b}}`")]
+    TooMany(
+        /// How many were given.
+        usize,
+    ),
 }
+
+/// The longest glob, in bytes; names of tensors have a few dozen.
+const MAX_GLOB: usize = 4096;
+
+/// The most globs of a list. Each is compiled.
+const MAX_GLOBS: usize = 1024;
 
 /// Which tensors are asked for, by name.
 #[derive(Clone, Debug, Default)]
@@ -44,15 +56,25 @@ pub(super) struct Glob {
 
 impl Glob {
     fn new(glob: &str) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::Glob {
+            glob: glob.to_owned(),
+            reason,
+        };
+        if glob.len() > MAX_GLOB {
+            return Err(wrong(format!("it has more than {MAX_GLOB} bytes")));
+        }
         // Set explicitly, because the defaults differ on Windows; a name is not a path.
         let built = GlobBuilder::new(glob)
             .literal_separator(false)
             .backslash_escape(true)
             .build();
-        let built = built.map_err(|e| Error::Glob {
-            glob: glob.to_owned(),
-            reason: e.kind().to_string(),
-        })?;
+        let built = built.map_err(|e| wrong(e.kind().to_string()))?;
+        // A matcher panics where its regular expression is refused, as that of hundreds of nested braces is. A set says so.
+        if GlobSet::builder().add(built.clone()).build().is_err() {
+            return Err(wrong(
+                "it is too complex: nest fewer braces, or give several globs".to_owned(),
+            ));
+        }
         Ok(Self {
             glob: glob.to_owned(),
             matcher: built.compile_matcher(),
@@ -73,9 +95,12 @@ impl NameFilter {
     /// Globs over whole tensor names, `*` matching dots too. No `include` means the default set.
     ///
     /// # Errors
-    /// [`Error::Glob`] for the first whose syntax is wrong.
+    /// [`Error::Glob`] for the first whose syntax is wrong, [`Error::TooMany`].
     pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Self, Error> {
         let patterns = |globs: &[S]| {
+            if globs.len() > MAX_GLOBS {
+                return Err(Error::TooMany(globs.len()));
+            }
             globs
                 .iter()
                 .map(|g| Glob::new(g.as_ref()))

@@ -356,6 +356,44 @@ fn a_broken_glob_is_named() {
 }
 
 #[test]
+fn a_glob_that_somebody_made_to_do_harm_is_refused_and_does_not_panic() {
+    let nested = |depth: usize| format!("{}a{}", "{".repeat(depth), "}".repeat(depth));
+    for refused in [
+        nested(300),
+        nested(2000),
+        format!("*{}", nested(400)),
+        "{a,".repeat(300) + "b" + &"}".repeat(300),
+        "a".repeat(5000),
+        "[".repeat(100),
+        "{".repeat(3000),
+    ] {
+        let error = NameFilter::new(&[refused], &[]).unwrap_err();
+        is_fit_for_a_terminal(&error.to_string());
+    }
+    for taken in [
+        nested(20),
+        "*".repeat(4096),
+        "**/".repeat(1000),
+        "?".repeat(4096),
+        format!("{{{}}}", "model.layers.1.mlp,".repeat(200)),
+        "[!a-z]".repeat(600),
+        "[\u{0}-\u{10ffff}]".repeat(300),
+    ] {
+        let name = "model.layers.0.self_attn.q_proj.weight".repeat(20);
+        let start = std::time::Instant::now();
+        if let Ok(filter) = NameFilter::new(&[taken.clone()], &[]) {
+            filter.includes(&name);
+        }
+        assert!(start.elapsed().as_secs() < 5, "{taken:.30}");
+    }
+    let many = vec!["a"; 2000];
+    assert!(matches!(
+        NameFilter::new(&many, &[]),
+        Err(Error::TooMany(2000))
+    ));
+}
+
+#[test]
 fn a_config_of_several_parts_gives_the_language_models_facts() {
     let facts = |config: serde_json::Value| {
         let model = Model::from_config(&Config::parse(config.to_string().as_bytes()).unwrap());

@@ -4,11 +4,13 @@
 //! a space: then no token can lie across the cut, and both BPE and unigram models treat what is before it as if nothing
 //! followed. (Merges that do not exist cannot be made, and the best way through a lattice that has a single node at the
 //! cut is the best way to it.) What a tokenizer does before that, to normalise and to split, looks no further than the
-//! end of a word in every tokenizer that we know. For a vocabulary with such tokens, and for models of another kind, the
-//! whole text is encoded.
+//! end of a word in every tokenizer that we know. For a vocabulary with such tokens, for models of another kind, and for a text
+//! without such a place, the whole text is encoded, if it is no longer than [`WHOLE`]. Of a longer one, the part that is encoded
+//! goes [`MARGIN`] tokens further than what is wanted: merges reach back a few tokens from where a text is cut.
 
 use tokenizers::{ModelWrapper, Result, Tokenizer};
 
+use super::bounds::{MOST_AT_ONCE, encode};
 use super::tokens::Prefix;
 
 /// Texts that show what is put before a text. A vocabulary may have none of a text's characters, and no token for the unknown.
@@ -17,16 +19,21 @@ const SOME_TEXTS: [&str; 4] = ["a", "1", "the", "\u{4e00}"];
 /// Bytes that are taken for a token at first: English has four or five.
 const BYTES_A_TOKEN: usize = 8;
 
+/// The most bytes of a text without a safe cut that are encoded whole where fewer would do.
+const WHOLE: usize = 1 << 20;
+
+/// Tokens before an unsafe cut that are not used: the cut may have changed them.
+const MARGIN: usize = 1024;
+
 /// The first tokens of a text, at most `limit`, without what the tokenizer puts before and behind a text.
 pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
     let mut bytes = limit.saturating_mul(BYTES_A_TOKEN);
     // Looking through the vocabulary takes a moment, too.
     if bytes < text.len() && splits_at_words(tokenizer) {
-        while let Some(cut) = cut_from(text, bytes) {
-            let mut found = tokenizer
-                .encode_fast(&text[..cut], false)?
-                .get_ids()
-                .to_vec();
+        // A place that is far away is of no use: all before it would be encoded.
+        let near = |bytes: usize| move |cut: &usize| *cut <= bytes.saturating_mul(4).max(WHOLE);
+        while let Some(cut) = cut_from(text, bytes).filter(near(bytes)) {
+            let mut found = encode(tokenizer, &text[..cut], false)?.get_ids().to_vec();
             if found.len() >= limit {
                 found.truncate(limit);
                 return Ok(found);
@@ -34,7 +41,18 @@ pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<
             bytes = 4 * cut;
         }
     }
-    let mut all = tokenizer.encode_fast(text, false)?.get_ids().to_vec();
+    // Where nothing says that a cut is safe, a long text is cut far behind the last token that is wanted.
+    let mut bytes = limit.saturating_add(MARGIN).saturating_mul(BYTES_A_TOKEN);
+    while text.len() > WHOLE && bytes < MOST_AT_ONCE {
+        let cut = text.floor_char_boundary(bytes);
+        let mut found = encode(tokenizer, &text[..cut], false)?.get_ids().to_vec();
+        if found.len() >= limit + MARGIN {
+            found.truncate(limit);
+            return Ok(found);
+        }
+        bytes *= 4;
+    }
+    let mut all = encode(tokenizer, text, false)?.get_ids().to_vec();
     all.truncate(limit);
     Ok(all)
 }
@@ -166,6 +184,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_long_text_without_a_space_is_not_encoded_whole() {
+        let text = "\u{4e00}\u{4e8c}\u{4e09}abcdefghij".repeat(120_000);
+        assert!(text.len() > 2 * WHOLE);
+        for tokenizer in others() {
+            let start = std::time::Instant::now();
+            let found = tokens(&tokenizer, &text, 500).unwrap();
+            assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+            let beginning = text.floor_char_boundary(1 << 16);
+            let longer = encode(&tokenizer, &text[..beginning], true).unwrap();
+            assert_eq!(found, longer.get_ids()[..500]);
+        }
+        let longer = text.repeat(5);
+        let error = tokens(&tokenizer(), &longer, usize::MAX).unwrap_err();
+        assert!(error.is::<super::super::bounds::TooLong>(), "{error}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Two texts are built in, both written for this project: one to calibrate on, one to measure perplexity on. They have no
 //! sentence in common. `docs/calibration.md` says what is in them and why.
 
+mod bounds;
 mod first_tokens;
 mod tokens;
 
@@ -56,6 +57,16 @@ pub enum Error {
         found: usize,
         /// How many it needs at least.
         wanted: usize,
+    },
+    /// A text, or what has to be read of it for the tokens that are wanted, is longer than can be made into tokens in bounded
+    /// memory.
+    #[error(
+        "{bytes} bytes of text are too many to be made into tokens at once ({most} are the most): ask for fewer tokens (--tokens), or give a shorter text",
+        most = bounds::MOST_AT_ONCE
+    )]
+    TooLong {
+        /// Its length in bytes.
+        bytes: usize,
     },
 }
 
@@ -154,6 +165,7 @@ fn with_tokenizer<T: Send>(
         problem: format!("it cannot be used as a tokenizer: {}", shown(error)),
     };
     let made = apart(|| {
+        bounds::check(&bytes)?;
         let mut tokenizer = Tokenizer::from_bytes(&bytes)?;
         // Padding and truncation are for batches of short texts.
         tokenizer.with_padding(None);
@@ -162,7 +174,10 @@ fn with_tokenizer<T: Send>(
     });
     match made {
         Ok(Ok(made)) => Ok(made),
-        Ok(Err(error)) => Err(unusable(&error.to_string())),
+        Ok(Err(error)) => Err(match error.downcast_ref() {
+            Some(&bounds::TooLong { bytes }) => Error::TooLong { bytes },
+            None => unusable(&error.to_string()),
+        }),
         Err(panicked) => Err(unusable(&format!(
             "the tokenizers library gave up on it ({panicked}); it is damaged, so download it again"
         ))),

@@ -6,6 +6,8 @@
     allow(dead_code, unused_imports, reason = "some faults are of Unix")
 )]
 
+#[cfg(unix)]
+mod bounds;
 mod common;
 mod devices;
 #[cfg(unix)]

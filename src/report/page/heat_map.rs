@@ -1,11 +1,15 @@
 //! Heat maps: a row for each decoder block, a column for each kind of layer. They are tables, so that they are read out and
 //! copied as what they are.
 
+use super::chart::share;
 use super::data::{Run, RunTensor};
 use super::html::{escape, percent, scroll};
 
 /// The most blocks that are shown.
 const MOST_BLOCKS: usize = 256;
+
+/// The most kinds of layers that are shown: no model has as many.
+const MOST_KINDS: usize = 64;
 
 /// Blocks and kinds of a run, with the tensors of each cell.
 pub(super) struct Cells<'a> {
@@ -14,6 +18,7 @@ pub(super) struct Cells<'a> {
     /// By block, then by kind.
     tensors: Vec<Vec<Vec<&'a RunTensor>>>,
     left_out: usize,
+    kinds_left_out: bool,
 }
 
 impl<'a> Cells<'a> {
@@ -23,6 +28,7 @@ impl<'a> Cells<'a> {
             kinds: Vec::new(),
             tensors: Vec::new(),
             left_out: 0,
+            kinds_left_out: false,
         };
         let mut block_of = std::collections::HashMap::new();
         for tensor in run
@@ -33,6 +39,10 @@ impl<'a> Cells<'a> {
             let block = tensor.block.as_deref().unwrap_or("elsewhere");
             let kind = match cells.kinds.iter().position(|kind| *kind == tensor.kind) {
                 Some(kind) => kind,
+                None if cells.kinds.len() == MOST_KINDS => {
+                    cells.kinds_left_out = true;
+                    continue;
+                }
                 None => {
                     cells.kinds.push(&tensor.kind);
                     cells.kinds.len() - 1
@@ -49,7 +59,7 @@ impl<'a> Cells<'a> {
         }
         // Shards list tensors in the order of their names, in which 10 comes before 2.
         let mut order: Vec<usize> = (0..cells.blocks.len()).collect();
-        order.sort_by_key(|&block| natural(cells.blocks[block]));
+        order.sort_by_cached_key(|&block| natural(cells.blocks[block]));
         cells.left_out = order.len().saturating_sub(MOST_BLOCKS);
         order.truncate(MOST_BLOCKS);
         cells.blocks = order.iter().map(|&block| cells.blocks[block]).collect();
@@ -74,8 +84,7 @@ impl<'a> Cells<'a> {
                 match cell.and_then(|tensors| of(tensors)) {
                     Some((text, heat)) => {
                         any = true;
-                        rows +=
-                            &format!("<td style=\"--v:{:.2}\">{text}</td>", heat.clamp(0.0, 1.0));
+                        rows += &format!("<td style=\"--v:{:.2}\">{text}</td>", share(heat));
                     }
                     None => rows += "<td class=\"none\">-</td>",
                 }
@@ -88,10 +97,13 @@ impl<'a> Cells<'a> {
         let heads: String = (self.kinds.iter())
             .map(|kind| format!("<th scope=\"col\">{}</th>", escape(kind)))
             .collect();
-        let more = match self.left_out {
+        let mut more = match self.left_out {
             0 => String::new(),
             n => format!("<p>{n} more blocks are in the JSON.</p>"),
         };
+        if self.kinds_left_out {
+            more += "<p>More kinds of layers are in the JSON.</p>";
+        }
         let table = format!(
             "<table class=\"heat\"><thead><tr><th scope=\"col\">block</th>{heads}</tr></thead><tbody>\n{rows}</tbody></table>"
         );

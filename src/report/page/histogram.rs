@@ -58,7 +58,7 @@ pub(super) fn histogram(run: &Run) -> Option<String> {
         WIDTH / 2,
         HEIGHT - 4
     );
-    let all: u64 = histogram.counts.iter().sum();
+    let all = (histogram.counts.iter()).fold(0, |sum: u64, &count| sum.saturating_add(count));
     let said = format!(
         "{} scores of {} rows. The rows' lambdas go from {least:.2} to {most:.2}, with a mean of {lambda:.2}.",
         count(all),

@@ -23,14 +23,13 @@ pub(super) fn norms(run: &Run) -> Option<String> {
     }
     let mut kinds: Vec<&str> = Vec::new();
     for input in &run.inputs {
-        if !kinds.contains(&input.kind.as_str()) {
+        if kinds.len() < LINES && !kinds.contains(&input.kind.as_str()) {
             kinds.push(&input.kind);
         }
     }
-    kinds.truncate(LINES);
     let block = |input: &RunInput| -> Option<f64> {
         let number = input.block.as_deref()?.rsplit('.').next()?;
-        number.parse().ok()
+        Some(f64::from(number.parse::<u32>().ok()?))
     };
     let last = run.inputs.iter().filter_map(block).fold(0.0, f64::max);
     let largest = run
@@ -110,7 +109,9 @@ fn outliers(inputs: &[RunInput]) -> String {
             *largest = largest.max(size);
         }
     }
-    let all: usize = inputs.iter().map(|input| input.outlier_count).sum();
+    let all = (inputs.iter()).fold(0, |sum: usize, input| {
+        sum.saturating_add(input.outlier_count)
+    });
     let usual = inputs
         .iter()
         .map(|input| input.percentile_99)

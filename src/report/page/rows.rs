@@ -3,12 +3,15 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::chart::{Axis, horizontal_grid, labels_below};
+use super::chart::{Axis, horizontal_grid, labels_below, steps};
 use super::data::{Run, RunRow};
-use super::html::{escape, legend, picture, scroll};
+use super::html::{escape, legend, number, picture, scroll};
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 280;
+
+/// The most rows that are drawn; a report has a few.
+const MOST: usize = 32;
 
 pub(super) fn rows(run: &Run) -> Option<String> {
     if run.rows.is_empty() {
@@ -26,7 +29,7 @@ pub(super) fn rows(run: &Run) -> Option<String> {
     {
         marks.push(("threshold", "threshold: lambda deviations from the average"));
     }
-    let rows: String = run.rows.iter().map(row).collect();
+    let rows: String = run.rows.iter().take(MOST).map(row).collect();
     Some(legend(&marks) + &rows)
 }
 
@@ -50,26 +53,28 @@ fn row(row: &RunRow) -> String {
     let y = Axis::new((low, high), (f64::from(HEIGHT) - 40.0, 8.0));
     let step = (((high - low) / 6.0).ceil()).max(1.0);
     let middle = at(0.5).round();
-    let mut lines = Vec::new();
-    let mut line = low + (middle - low).rem_euclid(step);
-    while line <= high {
+    let label = |line: f64| {
         let power = 2_f64.powf((line - middle).abs());
-        let label = match line - middle {
+        let power = match power {
+            power if power < 1e6 => power.to_string(),
+            power => number(power),
+        };
+        match line - middle {
             0.0 => "median".to_owned(),
             above if above > 0.0 => format!("x {power}"),
             _ => format!("x 1/{power}"),
-        };
-        lines.push((line, label));
-        line += step;
-    }
+        }
+    };
+    let first = low + (middle - low).rem_euclid(step);
+    let lines: Vec<(f64, String)> = (steps(first, step, high).into_iter())
+        .map(|line| (line, label(line)))
+        .collect();
     let mut svg = horizontal_grid(&lines, x, y);
     let block = row.block_size.unwrap_or(columns).max(1);
     let edges = |index: usize| {
-        let begin = index * block;
-        (
-            x.at(begin as f64),
-            x.at((begin + block).min(columns) as f64),
-        )
+        let begin = index.saturating_mul(block);
+        let end = begin.saturating_add(block).min(columns);
+        (x.at(begin as f64), x.at(end as f64))
     };
     let mut above = String::new();
     let mut below = Vec::new();

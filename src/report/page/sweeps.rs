@@ -1,5 +1,6 @@
 //! A sweep: perplexity against sparsity, and the table.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::chart::{Axis, horizontal_grid, labels_below, round_values};
@@ -14,6 +15,10 @@ const HEIGHT: u32 = 400;
 
 /// Colours with their dashes.
 const LINES: usize = 8;
+
+/// The most lines that are drawn, and the most cells that are listed; the JSON has all.
+const MOST_LINES: usize = 64;
+const MOST_CELLS: usize = 1500;
 
 /// How a line is drawn: its colour and dashes, and thinner once they are used up.
 fn look(line: usize) -> String {
@@ -104,19 +109,21 @@ fn plot(sweep: &SweepReport) -> String {
         x.from, x.to
     );
     let with_rank = has_ranks(sweep);
-    let mut named: Vec<&str> = Vec::new();
+    let mut named: HashSet<&str> = HashSet::new();
     let mut names: Vec<String> = Vec::new();
-    for cell in &cells {
+    let mut lines: Vec<Vec<&SweepCell>> = Vec::new();
+    for &cell in cells.iter().take(MOST_CELLS) {
         let name = series(cell, with_rank);
-        if !names.contains(&name) {
-            names.push(name);
+        match names.iter().position(|known| *known == name) {
+            Some(line) => lines[line].push(cell),
+            None if names.len() < MOST_LINES => {
+                names.push(name);
+                lines.push(vec![cell]);
+            }
+            None => {}
         }
     }
-    for (line, name) in names.iter().enumerate() {
-        let mut of_line: Vec<&&SweepCell> = cells
-            .iter()
-            .filter(|cell| series(cell, with_rank) == *name)
-            .collect();
+    for (line, mut of_line) in lines.into_iter().enumerate() {
         of_line.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
         let class = look(line);
         let place = |cell: &SweepCell| (x.at(cell.sparsity), y.at(cell.quality.perplexity.log10()));
@@ -150,8 +157,7 @@ fn plot(sweep: &SweepReport) -> String {
                     top - 6.0
                 );
                 // All of one pattern stand above each other.
-                if !named.contains(&cell.pruned.as_str()) {
-                    named.push(&cell.pruned);
+                if named.insert(&cell.pruned) {
                     let _ = write!(
                         svg,
                         "<text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
@@ -208,12 +214,13 @@ fn table(sweep: &SweepReport) -> String {
         "<tr><th scope=\"row\">dense</th><td>-</td><td class=\"n\">0.0</td><td class=\"n\">{}</td><td class=\"n\">-</td></tr>\n",
         with_error(dense.perplexity, dense.perplexity_standard_error)
     );
-    for cell in &sweep.cells {
+    let with_rank = has_ranks(sweep);
+    for cell in sweep.cells.iter().take(MOST_CELLS) {
         let error = cell.difference_standard_error;
         let error = error.map_or_else(String::new, |error| format!(" \u{b1} {error:.4}"));
         rows += &format!(
             "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{:+.4}{error}</td></tr>\n",
-            escape(&series(cell, has_ranks(sweep))),
+            escape(&series(cell, with_rank)),
             escape(&pruned(cell)),
             percent(cell.sparsity),
             with_error(
@@ -236,7 +243,11 @@ fn table(sweep: &SweepReport) -> String {
     let table = format!(
         "<table class=\"plain\"><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table>"
     );
-    scroll("Every way to prune", &table)
+    let more = match sweep.cells.len().saturating_sub(MOST_CELLS) {
+        0 => String::new(),
+        n => format!("<p>{} more are in the JSON.</p>\n", count(n as u64)),
+    };
+    scroll("Every way to prune", &table) + &more
 }
 
 fn facts(sweep: &SweepReport) -> String {

@@ -202,6 +202,7 @@ fn hostile_numbers_draw_something_and_do_not_panic() {
     json["inputs"][0]["largest"] = 1e300.into();
     json["inputs"][0]["block"] = "x.99999999999999999999".into();
     json["bytes"] = u64::MAX.into();
+    json["histogram"]["counts"] = serde_json::json!([u64::MAX, u64::MAX]);
     let Document::Run(run) = parse(json.to_string().as_bytes()).unwrap() else {
         panic!("a sweep");
     };
@@ -209,4 +210,115 @@ fn hostile_numbers_draw_something_and_do_not_panic() {
     sweep.cells[0].quality = crate::report::Quality::of_loss(600.0, Some(1.0));
     let page = page(&[*run], &[sweep]);
     assert!(page.len() < 1_000_000, "{}", page.len());
+}
+
+/// The rest of a report that is as short as one can be.
+const SHORT: &str = r#"{"selection":{},"tensors":[],"rows":[{"tensor":"t","row":0,"in_features":1,"pruned":[],"averages":[],"scores":"#;
+
+/// A page of this JSON, drawn within its bounds: in five seconds at most, of a length that the file's allows.
+fn bounded(json: &str) -> String {
+    let start = std::time::Instant::now();
+    let (runs, sweeps) = match parse(json.as_bytes()).unwrap() {
+        Document::Run(run) => (vec![*run], Vec::new()),
+        Document::Sweep(sweep) => (Vec::new(), vec![*sweep]),
+    };
+    let page = page(&runs, &sweeps);
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    assert!(page.len() < (1 << 20) + 32 * json.len(), "{}", page.len());
+    assert!(!page.contains("NaN%") && !page.contains("inf%"));
+    page
+}
+
+#[test]
+fn scores_so_large_that_a_step_changes_nothing_come_to_an_end() {
+    for scores in [
+        "[1e17]",
+        "[1e16]",
+        "[-1e16,1e16]",
+        "[1.7e308,-1.7e308]",
+        "[4503599627370497.5]",
+        "[5e-324,-5e-324]",
+        "[null]",
+        "[]",
+    ] {
+        bounded(&format!("{SHORT}{scores}}}]}}"));
+    }
+}
+
+#[test]
+fn every_number_of_a_report_and_of_a_sweep_may_be_anything_that_json_holds() {
+    let whole = [
+        json(2, "mlp"),
+        serde_json::to_value(sweep_tests::example()).unwrap(),
+    ];
+    for original in whole {
+        let mut paths = Vec::new();
+        numbers(&original, String::new(), &mut paths);
+        assert!(paths.len() > 10);
+        for path in paths {
+            for hostile in [
+                "1.7e308",
+                "-1.7e308",
+                "5e-324",
+                "-5e-324",
+                "1e16",
+                "0",
+                "-1",
+                "18446744073709551615",
+                "9223372036854775808",
+            ] {
+                let mut json = original.clone();
+                *json.pointer_mut(&path).unwrap() = serde_json::from_str(hostile).unwrap();
+                // A count that is no count is refused.
+                let json = json.to_string();
+                if parse(json.as_bytes()).is_ok() {
+                    bounded(&json);
+                }
+            }
+        }
+    }
+}
+
+/// The places of a value's numbers; of a long list, of the first few.
+fn numbers(value: &serde_json::Value, at: String, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Number(_) if !at.ends_with("schema_version") => found.push(at),
+        serde_json::Value::Object(map) => {
+            map.iter()
+                .for_each(|(key, value)| numbers(value, format!("{at}/{key}"), found));
+        }
+        serde_json::Value::Array(list) => {
+            let first = list.iter().take(3).enumerate();
+            first.for_each(|(place, value)| numbers(value, format!("{at}/{place}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn many_kinds_blocks_and_cells_do_not_multiply() {
+    let tensors: Vec<_> = (0..30_000)
+        .map(|i| serde_json::json!({"name": "t", "kind": format!("k{i}"), "block": format!("b.{i}")}))
+        .collect();
+    let rows = vec![
+        serde_json::json!({"tensor": "", "row": 0, "in_features": 0, "scores": [], "pruned": [], "averages": []});
+        3000
+    ];
+    let inputs: Vec<_> = (0..30_000)
+        .map(|i| serde_json::json!({"kind": format!("k{i}"), "block": "b.4294967295", "largest": 1e308, "percentile_99": 1, "outlier_count": u64::MAX, "outliers": []}))
+        .collect();
+    let run =
+        serde_json::json!({"selection": {}, "tensors": tensors, "rows": rows, "inputs": inputs});
+    let page = bounded(&run.to_string());
+    assert!(page.contains("More kinds of layers are in the JSON"));
+    let mut sweep = serde_json::to_value(sweep_tests::example()).unwrap();
+    let cell = sweep["cells"][0].clone();
+    sweep["cells"] = (0..20_000)
+        .map(|i| {
+            let mut cell = cell.clone();
+            cell["score"] = format!("s{i}").into();
+            cell
+        })
+        .collect();
+    assert!(bounded(&sweep.to_string()).contains("18,500 more are in the JSON"));
 }

@@ -1,5 +1,6 @@
 //! Where the time went, beside a plain copy.
 
+use super::chart::share;
 use super::data::Run;
 use super::html::{bytes, escape, scroll, seconds};
 
@@ -44,7 +45,7 @@ pub(super) fn time(run: &Run) -> Option<String> {
                 escape(name),
                 seconds(*time),
                 if *is_copy { " copy" } else { "" },
-                100.0 * time / longest
+                100.0 * share(time / longest)
             )
         })
         .collect();
