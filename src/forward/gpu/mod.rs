@@ -22,6 +22,7 @@ use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::device::product::Destination;
 use crate::device::recorder::Sequence;
+use crate::device::storage::filled;
 use crate::device::{self, adapter::context::Context};
 use crate::model::{
     Architecture, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity, NormTensors, Position,
