@@ -3,10 +3,11 @@
 //! What a companion is, the rule of names in `file_names.rs` says: config, tokenizer, generation settings, code, licence.
 //! Everything else is left out, with a reason for the user.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use super::file_names::{self, FileKind, INDEX_SUFFIX};
@@ -41,6 +42,37 @@ pub(super) fn copy(
     };
     walk.directory(source, staged, "", 0)?;
     Ok(walk.found)
+}
+
+/// What [`copy`] copies, by its path within `source`, and whether it is a directory.
+pub(super) fn expected(
+    source: &Path,
+    shards: &[OsString],
+    index: Option<&OsString>,
+) -> Result<BTreeMap<PathBuf, bool>> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(within) = directories.pop() {
+        let depth = within.components().count();
+        let here = source.join(&within);
+        for entry in fs::read_dir(&here).map_err(Error::io("list", &here))? {
+            let name = entry.map_err(Error::io("list", &here))?.file_name();
+            let (path, within) = (here.join(&name), within.join(&name));
+            let is_our_index = depth == 0 && index == Some(&name);
+            if (depth == 0 && shards.contains(&name))
+                || reason_to_leave_out(&path, &name.to_string_lossy(), is_our_index, depth)
+                    .is_some()
+            {
+                continue;
+            }
+            let is_directory = path.is_dir();
+            if is_directory {
+                directories.push(within.clone());
+            }
+            found.insert(within, is_directory);
+        }
+    }
+    Ok(found)
 }
 
 struct Walk<'a> {
@@ -179,6 +211,29 @@ mod tests {
             Error::io("write", path)(e)
         })
         .unwrap()
+    }
+
+    #[test]
+    fn what_is_expected_is_what_is_copied() {
+        let files = [
+            "1_Pooling/config.json",
+            "1_Pooling/model.safetensors",
+            "adapter_config.json",
+            "config.json",
+            "model.safetensors",
+            "model.safetensors.index.json",
+            "modeling_x.py",
+            "other.safetensors.index.json",
+            "report.json",
+        ];
+        let (found, from, _to) = copied(&files);
+        let shards = [OsString::from("model.safetensors")];
+        let index = OsString::from("model.safetensors.index.json");
+        let expected = expected(from.path(), &shards, Some(&index)).unwrap();
+        let files = expected.iter().filter(|(_, is_directory)| !**is_directory);
+        let files: Vec<&str> = files.map(|(path, _)| path.to_str().unwrap()).collect();
+        assert_eq!(files, found.copied);
+        assert_eq!(expected[Path::new("1_Pooling")], true);
     }
 
     fn left_out(found: &Companions) -> Vec<&str> {

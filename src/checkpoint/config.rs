@@ -81,7 +81,7 @@ impl Config {
 }
 
 /// The JSON with `null` for the numbers that only Python's has; `None` if there are none. What is in a string stays.
-fn without_python_floats(json: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn without_python_floats(json: &[u8]) -> Option<Vec<u8>> {
     // The longer one first: `Infinity` is a part of it.
     const FLOATS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let mut out = Vec::with_capacity(json.len());
