@@ -207,7 +207,7 @@ fn one_row_short_by_one_zero_is_found() {
     )
     .unwrap();
     let header = u64::from_le_bytes(original[..8].try_into().unwrap()) as usize;
-    let json: serde_json::Value = serde_json::from_slice(&original[8..8 + header]).unwrap();
+    let json: Value = serde_json::from_slice(&original[8..8 + header]).unwrap();
     let start = 8 + header + json[DOWN]["data_offsets"][0].as_u64().unwrap() as usize;
     let pruned = Pruned::new(&[]);
     pruned.edit(|weights| {
@@ -312,6 +312,9 @@ fn a_report_is_believed_only_where_the_files_say_the_same() {
             row[key] = json!(row[key].as_u64().unwrap() + 1);
         });
     }
+    refused("the sparsity of all that is pruned is 0.75", &|report| {
+        report["prunable"]["sparsity"] = json!(0.75);
+    });
     refused("its number of bytes", &|report| report["bytes"] = json!(1));
     refused("its number of all weights", &|report| {
         report["all_weights"]["weights"] = json!(1);
@@ -464,7 +467,9 @@ fn a_second_list_of_weights_in_the_output_is_found() {
     let pruned = Pruned::new(&[]);
     let index = pruned.out("model.safetensors.index.json");
     fs::write(&index, r#"{"weight_map":{"x":"evil.safetensors"}}"#).unwrap();
-    pruned.is_refused("evil.safetensors");
+    pruned.is_refused("two checkpoints in one directory");
+    fs::write(&index, r#"{"weight_map":{"x":"model.safetensors"}}"#).unwrap();
+    pruned.is_refused("added: model.safetensors.index.json");
     fs::remove_file(&index).unwrap();
     // Under another name loaders do not find them.
     fs::rename(

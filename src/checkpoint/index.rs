@@ -12,10 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
 
-use super::config::without_python_floats;
 use super::file_names::WEIGHTS_SUFFIX;
 use super::header::{Header, Tensor};
-use super::json::{UniqueAnything, UniqueMap};
+use super::json::{UniqueAnything, UniqueMap, without_python_floats};
 use crate::untrusted::shown;
 
 /// The longest index that is read, in bytes: as long as the longest header.

@@ -167,6 +167,12 @@ pub fn verify_until(
                 .for_each(|counts| verified.add(tensor, counts));
         }
     }
+    // A tensor without rows is in no piece.
+    for (counts, tensor) in verified.tensors.iter_mut().zip(draft.tensors()) {
+        if tensor.target().is_some() {
+            counts.get_or_insert_default();
+        }
+    }
     Ok(verified)
 }
 

@@ -62,7 +62,7 @@ struct TensorClaim {
 
 #[derive(Clone, Debug)]
 struct Claim {
-    sums: Sums,
+    weights: u64,
     asked: Option<f64>,
     squared_error: Option<f64>,
 }
@@ -200,7 +200,7 @@ fn claim(tensor: &Value) -> Option<TensorClaim> {
         pruned: match is_copied {
             true => None,
             false => Some(Claim {
-                sums: Sums::claimed(tensor)?,
+                weights: Sums::claimed(tensor)?.weights,
                 asked: tensor.get("asked").and_then(Value::as_f64),
                 squared_error: tensor.get("squared_error").and_then(Value::as_f64),
             }),
@@ -304,7 +304,9 @@ impl Asked {
                 (None, None) => true,
                 _ => false,
             };
-            if is_pruned && !is_same {
+            // Nothing was asked of no weights.
+            let has_weights = claim.pruned.as_ref().is_some_and(|claim| claim.weights > 0);
+            if is_pruned && has_weights && !is_same {
                 let number = |asked: Option<f64>| {
                     asked.map_or_else(|| "no number".to_owned(), |asked| asked.to_string())
                 };
@@ -335,7 +337,7 @@ impl Asked {
     ) -> Result<(), VerifyError> {
         let (mut prunable, mut kinds) = (Sums::default(), BTreeMap::<&str, Sums>::new());
         let counted = verified.tensors.iter().zip(draft.tensors());
-        for ((counts, tensor), claim) in counted.zip(&self.tensors) {
+        for (index, ((counts, tensor), claim)) in counted.zip(&self.tensors).enumerate() {
             let (Some(counts), Some(target), Some(claim)) =
                 (counts, tensor.target(), &claim.pruned)
             else {
@@ -343,7 +345,8 @@ impl Asked {
             };
             let mut sums = Sums::default();
             sums.add(counts);
-            self.equal(&shown(&tensor.name).to_string(), claim.sums, sums)?;
+            let row = &self.json["tensors"][index];
+            self.equal(&shown(&tensor.name).to_string(), row, sums)?;
             if let (Some(says), Some(found)) = (claim.squared_error, counts.squared_error())
                 && (says - found).abs() > 1e-6 * found.abs().max(says.abs())
             {
@@ -355,22 +358,14 @@ impl Asked {
             prunable.add(counts);
             kinds.entry(&target.kind).or_default().add(counts);
         }
-        let claimed = |row: &Value| {
-            let sums = Sums::claimed(row);
-            sums.ok_or_else(|| self.not_true("one of its sums is missing".to_owned()))
-        };
-        self.equal(
-            "all that is pruned",
-            claimed(&self.json["prunable"])?,
-            prunable,
-        )?;
+        self.equal("all that is pruned", &self.json["prunable"], prunable)?;
         let rows = self.json["kinds"].as_array().map_or(&[][..], Vec::as_slice);
         let names = rows.iter().map(|row| row["kind"].as_str());
         if !names.eq(kinds.keys().map(|kind| Some(*kind))) {
             return Err(self.not_true("it lists other kinds of layers than there are".to_owned()));
         }
         for (row, (kind, sums)) in rows.iter().zip(kinds) {
-            self.equal(kind, claimed(row)?, sums)?;
+            self.equal(kind, row, sums)?;
         }
         let weights: u64 = (draft.tensors().iter())
             .map(|tensor| tensor.shape.iter().product::<usize>() as u64)
@@ -391,7 +386,10 @@ impl Asked {
         self.check_sums(output, stop)
     }
 
-    fn equal(&self, what: &str, says: Sums, found: Sums) -> Result<(), VerifyError> {
+    /// Holds a row of counts, and the sparsity beside them, against what was counted.
+    fn equal(&self, what: &str, row: &Value, found: Sums) -> Result<(), VerifyError> {
+        let says = Sums::claimed(row)
+            .ok_or_else(|| self.not_true(format!("it has no numbers of {what}")))?;
         let pairs = [
             ("tensors", says.tensors, found.tensors),
             ("weights", says.weights, found.weights),
@@ -399,11 +397,19 @@ impl Asked {
             ("zeros before", says.zeros_before, found.zeros_before),
             ("NaN and infinities", says.non_finite, found.non_finite),
         ];
-        match pairs.into_iter().find(|(_, says, found)| says != found) {
-            Some((kind, says, found)) => Err(self.not_true(format!(
+        if let Some((kind, says, found)) = pairs.into_iter().find(|(_, says, found)| says != found)
+        {
+            return Err(self.not_true(format!(
                 "it says {says} {kind} of {what}, and there are {found}"
+            )));
+        }
+        let sparsity = found.zeros as f64 / found.weights.max(1) as f64;
+        match row["sparsity"].as_f64() {
+            Some(says) if (says - sparsity).abs() <= ROUNDING => Ok(()),
+            _ => Err(self.not_true(format!(
+                "it says that the sparsity of {what} is {}, and it is {sparsity}",
+                row["sparsity"]
             ))),
-            None => Ok(()),
         }
     }
 
