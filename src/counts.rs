@@ -52,9 +52,10 @@ impl std::ops::AddAssign for Counts {
 }
 
 impl Counts {
-    /// Zeroes the weights whose key is `pruned`, and counts; the slices are equally long.
+    /// Zeroes the weights of a row whose key is `pruned`, and counts; the slices are equally long. A row in which all of these are
+    /// zero already keeps its bits, -0.0 too.
     ///
-    /// Branch-free, in stretches short enough for 16-bit counters, so that it vectorises.
+    /// Branch-free but for that, in stretches short enough for 16-bit counters, so that it vectorises.
     #[inline(always)]
     pub(crate) fn zero<W: Weight, K: Copy>(
         &mut self,
@@ -66,6 +67,10 @@ impl Counts {
         if squares {
             self.add_squares(weights, keys, &pruned);
         }
+        // Over soon: nearly every row has one among its first.
+        let mut pairs = weights.iter().zip(keys);
+        let loses = pairs.any(|(weight, &key)| pruned(key) & (weight.magnitude_bits() != 0));
+        let pruned = |key| loses & pruned(key);
         self.weights += weights.len() as u64;
         for (weights, keys) in weights.chunks_mut(128).zip(keys.chunks(128)) {
             let (mut zeros, mut zeros_before, mut non_finite) = (0_u16, 0_u16, 0_u16);

@@ -64,7 +64,7 @@ impl Mask {
         self.words[start..start + part.words.len()].copy_from_slice(&part.words);
     }
 
-    /// Zeroes the pruned weights in `bytes` (`[rows, in_features]`, aligned to the dtype) and counts.
+    /// Zeroes the pruned weights, of rows in which one is not zero already, in `bytes` (`[rows, in_features]`, aligned to the dtype) and counts.
     pub fn apply(&self, dtype: Dtype, bytes: &mut [u8], squares: bool) -> Counts {
         let mut counts = Counts::default();
         if self.in_features > 0 {
@@ -97,6 +97,23 @@ impl Mask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_that_loses_nothing_keeps_its_negative_zeros() {
+        let mut mask = Mask::empty(2, 3);
+        for (row, column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            mask.set(row, column);
+        }
+        let before = [-0.0_f32, 0.0, 1.0, -0.0, 2.0, -0.0];
+        for squares in [false, true] {
+            let mut weights = before;
+            let counts = mask.apply(Dtype::F32, bytemuck::cast_slice_mut(&mut weights), squares);
+            let bits = weights.map(f32::to_bits);
+            let wanted = [-0.0_f32, 0.0, 1.0, 0.0, 0.0, -0.0];
+            assert_eq!(bits, wanted.map(f32::to_bits));
+            assert_eq!((counts.zeros, counts.zeros_before), (5, 4));
+        }
+    }
 
     #[test]
     fn applying_zeroes_the_pruned_and_leaves_every_other_bit() {

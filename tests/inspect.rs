@@ -276,3 +276,93 @@ fn the_table_fits_80_columns() {
         "{text}"
     );
 }
+
+/// The example with an index that names more tensors than there are, and what a command says of it.
+struct Indexed {
+    dir: tempfile::TempDir,
+}
+
+impl Indexed {
+    fn new(absent: &[&str], config: impl FnOnce(&mut Value)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-llama");
+        for name in ["tokenizer.json", "model.safetensors"] {
+            fs::copy(from.join(name), dir.path().join(name)).unwrap();
+        }
+        let json = fs::read(from.join("config.json")).unwrap();
+        let mut json: Value = serde_json::from_slice(&json).unwrap();
+        config(&mut json);
+        fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+        let model = fs::read(dir.path().join("model.safetensors")).unwrap();
+        let there = safetensors::SafeTensors::deserialize(&model).unwrap();
+        let names = there.names().into_iter().chain(absent.iter().copied());
+        let map: HashMap<&str, &str> = names.map(|name| (name, "model.safetensors")).collect();
+        let index = json!({"metadata": {"total_size": 7}, "weight_map": map});
+        let path = dir.path().join("model.safetensors.index.json");
+        fs::write(path, index.to_string()).unwrap();
+        Self { dir }
+    }
+
+    fn run(&self, command: &str) -> Output {
+        let place = self.dir.path().to_str().unwrap();
+        let words = command.split(' ').map(|word| word.replace("MODEL", place));
+        Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+            .args(words)
+            .output()
+            .unwrap()
+    }
+}
+
+const PRUNE: &str = "prune MODEL -o MODEL-out --calibration none --device cpu --verify";
+const EVAL: &str = "eval MODEL --device cpu --tokens 32 --context 16";
+
+#[test]
+fn a_tensor_that_is_only_in_the_index_is_told_where_nothing_needs_it() {
+    let idle = [
+        "mtp.layers.0.mlp.up_proj.weight",
+        "mtp.norm.weight",
+        "lm_head.weight",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "visual.patch_embed.proj.weight",
+    ];
+    for name in idle {
+        let model = Indexed::new(&[name], |_| ());
+        for command in [PRUNE, "verify MODEL MODEL-out", EVAL] {
+            let done = model.run(command);
+            assert_eq!(done.status.code(), Some(0), "{name}: {}", stderr(&done));
+            assert!(stderr(&done).contains(name), "{name}: {}", stderr(&done));
+        }
+        let inspection = inspect(model.dir.path(), &[]);
+        let warning = inspection["warnings"][0].as_str().unwrap();
+        assert!(warning.contains(name), "{warning}");
+        assert_eq!(inspection["refused"], Value::Null);
+        fs::remove_dir_all(format!("{}-out", model.dir.path().display())).unwrap();
+    }
+}
+
+#[test]
+fn a_tensor_that_is_only_in_the_index_is_an_error_where_the_decoder_needs_it() {
+    let untied = |config: &mut Value| config["tie_word_embeddings"] = json!(false);
+    let unknown = |config: &mut Value| config["model_type"] = json!("nobody-knows");
+    let same = |_: &mut Value| ();
+    let refused = |name: &str, config: &dyn Fn(&mut Value)| {
+        let model = Indexed::new(&[name], config);
+        for command in [PRUNE, EVAL] {
+            let done = model.run(command);
+            assert_eq!(done.status.code(), Some(1), "{name} {command}");
+            if command == PRUNE {
+                let says = format!("tensor `{name}` is in no shard");
+                assert!(stderr(&done).contains(&says), "{}", stderr(&done));
+            }
+        }
+        // It is shown all the same.
+        let inspection = inspect(model.dir.path(), &[]);
+        assert!(inspection["refused"].as_str().unwrap().contains(name));
+    };
+    refused("lm_head.weight", &untied);
+    refused("model.layers.1.mlp.up_proj.bias", &unknown);
+    refused("model.layers.1.self_attn.more.weight", &unknown);
+    // What a model of its kind may have, and this one has not.
+    let model = Indexed::new(&["model.layers.1.self_attn.more.weight"], same);
+    assert_eq!(model.run(EVAL).status.code(), Some(0));
+}

@@ -26,7 +26,7 @@ pub struct Place<'a> {
 }
 
 impl<'a> Catalog<'a> {
-    /// The tensors of all shards. No name is in two of them: the index was checked.
+    /// The tensors of all shards; of a name that is in two of them, the last, which loaders take.
     #[must_use]
     pub fn of(checkpoint: &'a Checkpoint) -> Self {
         let tensors = checkpoint.tensors();

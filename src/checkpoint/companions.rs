@@ -3,10 +3,11 @@
 //! What a companion is, the rule of names in `file_names.rs` says: config, tokenizer, generation settings, code, licence.
 //! Everything else is left out, with a reason for the user.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use super::file_names::{self, FileKind, INDEX_SUFFIX};
@@ -49,11 +50,11 @@ pub(super) fn copy(
     Ok(walk.found)
 }
 
-/// Checks that what [`copy`] would copy is not too much; nothing is written.
+/// Bytes of what [`copy`] would copy, which are not too many; nothing is written.
 ///
 /// # Errors
 /// [`Error::CompanionsTooLarge`], and what cannot be listed or opened.
-pub(super) fn check(source: &Path, shards: &[OsString], index: Option<OsString>) -> Result<()> {
+pub(super) fn bytes(source: &Path, shards: &[OsString], index: Option<OsString>) -> Result<u64> {
     let mut walk = Walk {
         shards,
         index,
@@ -61,7 +62,39 @@ pub(super) fn check(source: &Path, shards: &[OsString], index: Option<OsString>)
         bytes: 0,
         found: Companions::default(),
     };
-    walk.directory(source, Path::new(""), "", 0)
+    walk.directory(source, Path::new(""), "", 0)?;
+    Ok(walk.bytes)
+}
+
+/// What [`copy`] copies, by its path within `source`, and whether it is a directory.
+pub(super) fn expected(
+    source: &Path,
+    shards: &[OsString],
+    index: Option<&OsString>,
+) -> Result<BTreeMap<PathBuf, bool>> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(within) = directories.pop() {
+        let depth = within.components().count();
+        let here = source.join(&within);
+        for entry in fs::read_dir(&here).map_err(Error::io("list", &here))? {
+            let name = entry.map_err(Error::io("list", &here))?.file_name();
+            let (path, within) = (here.join(&name), within.join(&name));
+            let is_our_index = depth == 0 && index == Some(&name);
+            if (depth == 0 && shards.contains(&name))
+                || reason_to_leave_out(&path, &name.to_string_lossy(), is_our_index, depth)
+                    .is_some()
+            {
+                continue;
+            }
+            let is_directory = path.is_dir();
+            if is_directory {
+                directories.push(within.clone());
+            }
+            found.insert(within, is_directory);
+        }
+    }
+    Ok(found)
 }
 
 struct Walk<'a> {
@@ -237,6 +270,29 @@ mod tests {
         .unwrap()
     }
 
+    #[test]
+    fn what_is_expected_is_what_is_copied() {
+        let files = [
+            "1_Pooling/config.json",
+            "1_Pooling/model.safetensors",
+            "adapter_config.json",
+            "config.json",
+            "model.safetensors",
+            "model.safetensors.index.json",
+            "modeling_x.py",
+            "other.safetensors.index.json",
+            "report.json",
+        ];
+        let (found, from, _to) = copied(&files);
+        let shards = [OsString::from("model.safetensors")];
+        let index = OsString::from("model.safetensors.index.json");
+        let expected = expected(from.path(), &shards, Some(&index)).unwrap();
+        let files = expected.iter().filter(|(_, is_directory)| !**is_directory);
+        let files: Vec<&str> = files.map(|(path, _)| path.to_str().unwrap()).collect();
+        assert_eq!(files, found.copied);
+        assert_eq!(expected[Path::new("1_Pooling")], true);
+    }
+
     fn left_out(found: &Companions) -> Vec<&str> {
         found
             .left_out
@@ -346,7 +402,7 @@ mod tests {
                 "{error}"
             );
         };
-        refused(check(from.path(), &[], None).unwrap_err());
+        refused(bytes(from.path(), &[], None).unwrap_err());
         let failed = |e, path: &Path| Error::io("write", path)(e);
         refused(copy(from.path(), to.path(), &[], None, &failed).unwrap_err());
         assert!(!to.path().join("tokenizer.json").exists());
@@ -356,7 +412,7 @@ mod tests {
             let path = from.path().join(format!("README_{number}.md"));
             File::create(path).unwrap().set_len(MAX_BYTES / 2).unwrap();
         }
-        let error = check(from.path(), &[], None).unwrap_err();
+        let error = bytes(from.path(), &[], None).unwrap_err();
         assert!(error.to_string().contains("README_2.md"), "{error}");
     }
 

@@ -1,18 +1,19 @@
-//! The files beside the weights, of an output held against those of its original.
+//! The files beside the weights, of an output held against those that pruning copies from its original.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::companions;
 use super::error::{Error, Result};
 use super::file_names::{self, FileKind};
-use super::locate::{Source, directory_of};
+use super::locate::{Source, Weights, directory_of};
 use super::readme::is_extended;
 use super::shards::Checkpoint;
-use crate::untrusted::{self, ReadError, open_regular};
-
-/// How many directories deep is looked.
-const MAX_DEPTH: usize = 8;
+use crate::untrusted::{self, ReadError, open_regular, shown};
 
 /// The file that `prune` adds a section to.
 const README: &str = "README.md";
@@ -20,78 +21,172 @@ const README: &str = "README.md";
 /// The longest one that is looked into, in bytes.
 const MAX_README: u64 = 16 << 20;
 
-/// Files without which a model is not loaded as its original was.
-const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
+/// In what the files beside the weights are not those that pruning leaves; names are relative to the directory, with `/`, and
+/// sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompanionDifferences {
+    /// Files of the original that are not there.
+    pub missing: Vec<String>,
+    /// Files and directories that the original does not have, or that pruning leaves out.
+    pub added: Vec<String>,
+    /// Files with other bytes.
+    pub changed: Vec<String>,
+}
 
-/// The first file of an output directory, by its name there, that the original has with other bytes, or a needed one that is
-/// missing; `None` for an output that is a single file.
+impl CompanionDifferences {
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.added.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// All of them by name: `missing: a, b; added: c`.
+impl fmt::Display for CompanionDifferences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            ("missing", &self.missing),
+            ("added", &self.added),
+            ("changed", &self.changed),
+        ];
+        let kinds = kinds.iter().filter(|(_, names)| !names.is_empty());
+        for (index, (what, names)) in kinds.enumerate() {
+            let names: Vec<String> = names.iter().map(|name| shown(name).to_string()).collect();
+            let gap = if index == 0 { "" } else { "; " };
+            write!(f, "{gap}{what}: {}", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Holds an output directory against what pruning `original` leaves in it: the same companions with the same bytes, and nothing
+/// else that a loader could find. The report of the run and what an operating system leaves are not looked at, nor is anything
+/// where the output is a single file.
 ///
 /// # Errors
 /// [`Error::Io`] for what cannot be listed or read.
-pub(crate) fn differing_companion(
+pub(crate) fn companion_differences(
     original: &Checkpoint,
     output: &Checkpoint,
-) -> Result<Option<String>> {
+) -> Result<CompanionDifferences> {
     if matches!(output.source, Source::File(_)) {
-        return Ok(None);
+        return Ok(CompanionDifferences::default());
     }
     let (weights, beside) = (output.source.weights(), original.source.weights());
     let (output_dir, original_dir) = (directory_of(weights.path()), directory_of(beside.path()));
-    for name in NEEDED {
-        if original_dir.join(name).is_file() && !output_dir.join(name).is_file() {
-            return Ok(Some(name.to_owned()));
-        }
-    }
-    let is_shard = |name: &str| output.shards.iter().any(|shard| shard.file_name == name);
-    directory(output_dir, original_dir, "", 0, &is_shard)
+    let index = match &beside {
+        Weights::Sharded(path) => path.file_name().map(OsString::from),
+        Weights::Single(_) => None,
+    };
+    let mut comparison = Comparison {
+        output: output_dir,
+        original: original_dir,
+        expected: companions::expected(original_dir, &names(original), index.as_ref())?,
+        shards: names(output),
+        seen: BTreeSet::new(),
+        found: CompanionDifferences::default(),
+    };
+    comparison.directory(Path::new(""))?;
+    let Comparison {
+        expected,
+        seen,
+        mut found,
+        ..
+    } = comparison;
+    let missing = expected.into_iter().filter(|(path, is_directory)| {
+        // An empty directory is nothing to miss.
+        !*is_directory && !seen.contains(path)
+    });
+    found.missing = missing.map(|(path, _)| slashed(&path)).collect();
+    Ok(found)
 }
 
-fn directory(
-    output: &Path,
-    original: &Path,
-    prefix: &str,
-    depth: usize,
-    is_shard: &dyn Fn(&str) -> bool,
-) -> Result<Option<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(output).map_err(Error::io("list", output))? {
-        names.push(entry.map_err(Error::io("list", output))?.file_name());
-    }
-    names.sort();
-    for name in names {
-        let (ours, theirs) = (output.join(&name), original.join(&name));
-        let shown = format!("{prefix}{}", name.to_string_lossy());
-        let differs = if ours.is_dir() && theirs.is_dir() && depth < MAX_DEPTH {
-            directory(&ours, &theirs, &format!("{shown}/"), depth + 1, is_shard)?
-        } else if depth == 0
-            && (is_shard(&shown) || file_names::kind(&shown, false) == FileKind::Report)
-        {
+/// The names of the files of weights.
+fn names(checkpoint: &Checkpoint) -> Vec<OsString> {
+    let names = checkpoint
+        .shards
+        .iter()
+        .map(|shard| shard.path.file_name().unwrap_or_default().to_os_string());
+    names.collect()
+}
+
+struct Comparison<'a> {
+    output: &'a Path,
+    original: &'a Path,
+    /// What pruning copies, and whether it is a directory.
+    expected: BTreeMap<PathBuf, bool>,
+    /// The output's files of weights.
+    shards: Vec<OsString>,
+    /// The files of the output that are expected.
+    seen: BTreeSet<PathBuf>,
+    found: CompanionDifferences,
+}
+
+impl Comparison<'_> {
+    fn directory(&mut self, within: &Path) -> Result<()> {
+        let here = self.output.join(within);
+        let is_root = within.as_os_str().is_empty();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&here).map_err(Error::io("list", &here))? {
+            names.push(entry.map_err(Error::io("list", &here))?.file_name());
+        }
+        names.sort();
+        for name in names {
             // Each run has a report of its own.
-            None
-        } else if ours.is_file() && theirs.is_file() {
-            let is_readme = depth == 0 && shown == README;
-            let is_alike = have_equal_bytes(&ours, &theirs)?
-                || (is_readme && has_only_a_section_more(&ours, &theirs)?);
-            (!is_alike).then_some(shown)
-        } else {
-            None
-        };
-        if differs.is_some() {
-            return Ok(differs);
+            if is_root && (self.shards.contains(&name) || name == file_names::REPORT) {
+                continue;
+            }
+            let (path, within) = (here.join(&name), within.join(&name));
+            let is_directory = path.is_dir() && !path.is_symlink();
+            match self.expected.get(&within) {
+                Some(true) if is_directory => self.directory(&within)?,
+                Some(false) if path.is_file() => {
+                    if !self.is_alike(&within)? {
+                        self.found.changed.push(slashed(&within));
+                    }
+                    self.seen.insert(within);
+                }
+                None if path.is_file() && is_litter(&name, is_root) => {}
+                None if is_root && name == README && has_only_a_section(&path, None)? => {}
+                _ if is_directory => self.found.added.push(slashed(&within) + "/"),
+                _ => self.found.added.push(slashed(&within)),
+            }
         }
+        Ok(())
     }
-    Ok(None)
+
+    /// Whether a file is the original's, but for the section that a README.md gets.
+    fn is_alike(&self, within: &Path) -> Result<bool> {
+        let (ours, theirs) = (self.output.join(within), self.original.join(within));
+        let is_readme = within == Path::new(README);
+        Ok(have_equal_bytes(&ours, &theirs)?
+            || (is_readme && has_only_a_section(&ours, Some(&theirs))?))
+    }
 }
 
-/// Whether a README.md is the original's and what `prune` adds to it.
-fn has_only_a_section_more(ours: &Path, theirs: &Path) -> Result<bool> {
+fn is_litter(name: &std::ffi::OsStr, is_root: bool) -> bool {
+    file_names::kind(&name.to_string_lossy(), !is_root) == FileKind::Litter
+}
+
+/// A path within a directory, as messages have it.
+fn slashed(within: &Path) -> String {
+    let parts: Vec<_> = within.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// Whether a README.md is the original's, or an empty one where there is none, and what `prune` adds to it.
+fn has_only_a_section(ours: &Path, theirs: Option<&Path>) -> Result<bool> {
     let text = |path: &Path| match untrusted::read(path, MAX_README) {
         Ok(bytes) => Ok(String::from_utf8(bytes).ok()),
-        Err(ReadError::TooLong { .. }) => Ok(None),
+        Err(ReadError::TooLong { .. } | ReadError::NotRegular) => Ok(None),
         Err(error) => Err(Error::reading(path)(error)),
     };
-    let (ours, theirs) = (text(ours)?, text(theirs)?);
-    Ok((ours.zip(theirs)).is_some_and(|(ours, theirs)| is_extended(&ours, &theirs)))
+    let theirs = match theirs {
+        Some(theirs) => text(theirs)?,
+        None => Some(String::new()),
+    };
+    Ok((text(ours)?.zip(theirs)).is_some_and(|(ours, theirs)| is_extended(&ours, &theirs)))
 }
 
 fn have_equal_bytes(ours: &Path, theirs: &Path) -> Result<bool> {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::{Error, Result};
+use super::json::without_python_floats;
 use crate::untrusted::{self, shown};
 
 /// The longest config.json that is read, in bytes.
@@ -78,38 +79,6 @@ impl Config {
     pub(crate) const fn json(&self) -> &Value {
         &self.0
     }
-}
-
-/// The JSON with `null` for the numbers that only Python's has; `None` if there are none. What is in a string stays.
-fn without_python_floats(json: &[u8]) -> Option<Vec<u8>> {
-    // The longer one first: `Infinity` is a part of it.
-    const FLOATS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
-    let mut out = Vec::with_capacity(json.len());
-    let mut found = false;
-    let mut in_string = false;
-    let mut at = 0;
-    while let Some(&byte) = json.get(at) {
-        if in_string {
-            if byte == b'\\' {
-                // The next one is escaped, a quotation mark too.
-                out.extend(json.get(at..at + 2).unwrap_or(&json[at..]));
-                at += 2;
-                continue;
-            }
-            in_string = byte != b'"';
-        } else if byte == b'"' {
-            in_string = true;
-        } else if let Some(float) = FLOATS.iter().find(|float| json[at..].starts_with(float)) {
-            // A neighbouring letter or digit makes it another word, which the parser then refuses.
-            out.extend(b" null ");
-            found = true;
-            at += float.len();
-            continue;
-        }
-        out.push(byte);
-        at += 1;
-    }
-    found.then_some(out)
 }
 
 #[cfg(test)]

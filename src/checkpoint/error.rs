@@ -576,10 +576,6 @@ mod tests {
                 first: name(),
                 second: name(),
             },
-            IndexError::NotInIndex {
-                tensor: tensor(),
-                file: name(),
-            },
         ];
         let header = |problem| Error::Header {
             path: path(),

@@ -18,6 +18,9 @@ pub(super) const SINGLE_FILE: &str = "model.safetensors";
 /// The file that makes a directory an adapter.
 pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
 
+/// What `prune` writes beside the weights.
+pub(super) const REPORT: &str = "report.json";
+
 /// What a file of a model directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
@@ -57,7 +60,7 @@ pub(super) fn kind(name: &str, nested: bool) -> FileKind {
         Foreign("an index of weights that are left out")
     } else if matches!(name.as_str(), ".ds_store" | "thumbs.db" | "desktop.ini") {
         Litter
-    } else if name == "report.json" && !nested {
+    } else if name == REPORT && !nested {
         Report
     } else if is_companion(&name) || (nested && ends(&[".json", ".jinja"])) {
         Companion

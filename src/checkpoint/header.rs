@@ -1,6 +1,6 @@
 //! The header of one safetensors file, read and checked without touching the data.
 //!
-//! A file is a little-endian u64 `N`, `N` bytes of JSON that start with `{` and may be padded with spaces, and the
+//! A file is a little-endian u64 `N`, `N` bytes of JSON that may be padded with white space, and the
 //! data. The JSON gives each tensor a dtype, a shape and a range of the data. A [`Header`] exists only if all of it is
 //! consistent: no key twice, known dtypes, shapes that fill their ranges exactly, ranges that follow one another
 //! without hole or overlap from the first byte of the data to the last byte of the file. So a tensor's range can be
@@ -268,7 +268,8 @@ impl Header {
         }
         raw.truncate(PREFIX + json_len);
         let json = &raw[PREFIX..];
-        if json.first() != Some(&b'{') {
+        // The format has it there at once; the library that everybody reads with also takes white space before it.
+        if !json.trim_ascii_start().starts_with(b"{") {
             return Err(HeaderError::NotAnObject);
         }
         let text = std::str::from_utf8(json).map_err(|e| HeaderError::NotUtf8 {
@@ -431,7 +432,9 @@ impl<'de> Deserialize<'de> for Entries {
                         return Err(twice(&key));
                     }
                     if key == METADATA {
-                        entries.metadata = access.next_value::<UniqueMap<String>>()?.0;
+                        // `null` is none, as for the library that everybody reads with.
+                        let metadata = access.next_value::<Option<UniqueMap<String>>>()?;
+                        entries.metadata = metadata.map(|map| map.0).unwrap_or_default();
                     } else {
                         let entry = access.next_value()?;
                         entries.tensors.push((key, entry));

@@ -2,16 +2,19 @@
 //!
 //! `model.safetensors.index.json` maps every tensor to the file that holds it. The file names are not trusted: each
 //! must be the plain name of a `.safetensors` file, so that it cannot lead out of the index's own directory on any
-//! system. Index and headers must agree both ways: no tensor is missing, in two shards, or unknown to the index.
-//! Otherwise the pruned weights might not be those that the model runs with.
+//! system.
+//!
+//! Loaders take from the index which files there are, and then all tensors of these files. So an index that disagrees with its
+//! shards is no reason to refuse them, as long as every loader gets the same tensors: what it says wrongly is a
+//! [`Discrepancy`], which users are told of. Whether a tensor that is nowhere is needed, `model` knows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
 
 use super::file_names::WEIGHTS_SUFFIX;
-use super::header::Header;
-use super::json::{UniqueAnything, UniqueMap};
+use super::header::{Header, Tensor};
+use super::json::{UniqueAnything, UniqueMap, without_python_floats};
 use crate::untrusted::shown;
 
 /// The longest index that is read, in bytes: as long as the longest header.
@@ -45,9 +48,9 @@ pub enum IndexError {
         /// Its file name.
         file: String,
     },
-    /// A tensor is not in the shard that the index names.
+    /// A tensor that the model needs is in no shard.
     #[error(
-        "tensor `{}` is not in {}, where the index says it is",
+        "tensor `{}` is in no shard, though the index says that it is in {}",
         shown(tensor),
         shown(file)
     )]
@@ -57,9 +60,9 @@ pub enum IndexError {
         /// The shard it should be in.
         file: String,
     },
-    /// A tensor is in two shards.
+    /// Two shards hold a tensor of one name, and not the same.
     #[error(
-        "tensor `{}` is in two shards, {} and {}",
+        "tensor `{}` is in two shards, {} and {}, and not the same in both: loaders disagree which one is the model's",
         shown(tensor),
         shown(first),
         shown(second)
@@ -72,18 +75,109 @@ pub enum IndexError {
         /// The second of them.
         second: String,
     },
+}
+
+/// What an index says wrongly of its shards, without harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Discrepancy {
+    /// A tensor is in no shard.
+    Absent {
+        /// The tensor.
+        tensor: String,
+        /// The shard it should be in; the file itself may be missing.
+        file: String,
+    },
+    /// A tensor is in another shard than the index says.
+    Moved {
+        /// The tensor.
+        tensor: String,
+        /// The shard that the index names.
+        file: String,
+        /// The shard that holds it.
+        found: String,
+    },
     /// A shard holds a tensor that the index does not name.
-    #[error(
-        "tensor `{}` is in {}, but not in the index",
-        shown(tensor),
-        shown(file)
-    )]
     NotInIndex {
         /// The tensor.
         tensor: String,
         /// The shard that holds it.
         file: String,
     },
+    /// Two shards hold the same tensor.
+    Twice {
+        /// The tensor.
+        tensor: String,
+        /// The first of the two shards.
+        first: String,
+        /// The second of them, which loaders take.
+        second: String,
+    },
+}
+
+impl Discrepancy {
+    /// The tensor.
+    #[must_use]
+    pub fn tensor(&self) -> &str {
+        match self {
+            Self::Absent { tensor, .. }
+            | Self::Moved { tensor, .. }
+            | Self::NotInIndex { tensor, .. }
+            | Self::Twice { tensor, .. } => tensor,
+        }
+    }
+
+    /// What is to be said of so many tensors that differ in this way.
+    fn sentence(&self, tensors: usize) -> String {
+        let (what, are, them) = match tensors {
+            1 => ("1 tensor".to_owned(), "is", "it"),
+            n => (format!("{n} tensors"), "are", "them"),
+        };
+        match self {
+            Self::Absent { .. } => format!(
+                "{what} of the index {are} in no shard, and nothing needs {them} to run the decoder"
+            ),
+            Self::Moved { .. } => {
+                format!(
+                    "{what} {are} in another shard than the index says, where loaders find {them}, too"
+                )
+            }
+            Self::NotInIndex { .. } => {
+                format!("{what} {are} not in the index, but in a shard, where loaders find {them}")
+            }
+            Self::Twice { .. } => format!("{what} {are} in two shards; loaders take the second"),
+        }
+    }
+}
+
+/// The most tensors that a warning names.
+const NAMED: usize = 4;
+
+/// A sentence for each way in which an index and its shards disagree, with the first tensors that do.
+pub(super) fn warnings(discrepancies: &[Discrepancy]) -> Vec<String> {
+    let mut rest = discrepancies;
+    let mut warnings = Vec::new();
+    while let Some(first) = rest.first() {
+        let alike =
+            |other: &Discrepancy| std::mem::discriminant(other) == std::mem::discriminant(first);
+        let (of_kind, behind) = rest.split_at(rest.partition_point(alike));
+        let named: Vec<String> = of_kind
+            .iter()
+            .take(NAMED)
+            .map(|one| shown(one.tensor()).to_string())
+            .collect();
+        let more = match of_kind.len() - named.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        warnings.push(format!(
+            "{}: {}{more}",
+            first.sentence(of_kind.len()),
+            named.join(", ")
+        ));
+        rest = behind;
+    }
+    warnings
 }
 
 /// An index: which shard holds which tensor. All file names are plain.
@@ -108,8 +202,11 @@ impl Index {
     /// # Errors
     /// The rule that is broken.
     pub fn parse(json: &[u8]) -> Result<Self, IndexError> {
-        // First as a map, because a derived struct accepts unknown keys twice, and an array as an object.
         let broken = |e: serde_json::Error| IndexError::Json(shown(&e.to_string()).to_string());
+        // Python writes and reads `NaN`, as in a sum of sizes; nothing of the metadata is used.
+        let without = without_python_floats(json);
+        let json = without.as_deref().unwrap_or(json);
+        // First as a map, because a derived struct accepts unknown keys twice, and an array as an object.
         serde_json::from_slice::<UniqueMap<UniqueAnything>>(json).map_err(broken)?;
         let raw: Raw = serde_json::from_slice(json).map_err(broken)?;
         let weight_map = raw.weight_map.0;
@@ -133,40 +230,71 @@ impl Index {
             .collect()
     }
 
-    /// Checks that the shards hold what the index says and nothing else.
+    /// In what the index and the shards disagree: kind by kind, by the names of the tensors. The shards come in the order of
+    /// their file names, which is that of loaders. `same` compares the bytes of a tensor that is in two of them, by their
+    /// places in that order.
     ///
     /// # Errors
-    /// The rule that is broken, with the tensor.
-    pub fn check<'a>(
+    /// [`IndexError::TwoShards`], and what `same` gives.
+    pub fn compare<'a, E: From<IndexError>>(
         &self,
         shards: impl IntoIterator<Item = (&'a str, &'a Header)>,
-    ) -> Result<(), IndexError> {
+        mut same: impl FnMut([(usize, &'a Tensor); 2]) -> Result<bool, E>,
+    ) -> Result<Vec<Discrepancy>, E> {
         let mut held = HashMap::with_capacity(self.weight_map.len());
-        for (file, header) in shards {
+        let mut twice = Vec::new();
+        for (number, (file, header)) in shards.into_iter().enumerate() {
             for tensor in &header.tensors {
-                if let Some(first) = held.insert(tensor.name.as_str(), file) {
-                    return Err(IndexError::TwoShards {
-                        tensor: tensor.name.clone(),
-                        first: first.to_owned(),
+                let name = tensor.name.as_str();
+                let Some((before, first_file, first)) = held.insert(name, (number, file, tensor))
+                else {
+                    continue;
+                };
+                // Loaders take the last; where the index names another, it must not matter.
+                let is_last = self.weight_map.get(name).is_some_and(|named| named == file);
+                let is_alike = (first.dtype, &first.shape) == (tensor.dtype, &tensor.shape);
+                if !is_alike || !(is_last || same([(before, first), (number, tensor)])?) {
+                    return Err(E::from(IndexError::TwoShards {
+                        tensor: name.to_owned(),
+                        first: first_file.to_owned(),
                         second: file.to_owned(),
+                    }));
+                }
+                twice.push(Discrepancy::Twice {
+                    tensor: name.to_owned(),
+                    first: first_file.to_owned(),
+                    second: file.to_owned(),
+                });
+            }
+        }
+        let (mut absent, mut moved, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        let names_twice: BTreeSet<&str> = twice.iter().map(Discrepancy::tensor).collect();
+        for (tensor, file) in &self.weight_map {
+            let (tensor, file) = (tensor.clone(), file.clone());
+            match held.remove(tensor.as_str()) {
+                None => absent.push(Discrepancy::Absent { tensor, file }),
+                Some((_, found, _)) if found != file && !names_twice.contains(tensor.as_str()) => {
+                    let found = found.to_owned();
+                    moved.push(Discrepancy::Moved {
+                        tensor,
+                        file,
+                        found,
                     });
                 }
+                Some(_) => {}
             }
         }
-        for (tensor, file) in &self.weight_map {
-            if held.remove(tensor.as_str()) != Some(file) {
-                let (tensor, file) = (tensor.clone(), file.clone());
-                return Err(IndexError::MissingTensor { tensor, file });
-            }
-        }
-        // The first by name, so that the message does not depend on the order of a hash map.
-        match held.into_iter().min() {
-            Some((tensor, file)) => Err(IndexError::NotInIndex {
+        drop(names_twice);
+        // By name, so that the message does not depend on the order of a hash map.
+        let left: BTreeMap<&str, _> = held.into_iter().collect();
+        for (tensor, (_, file, _)) in left {
+            unknown.push(Discrepancy::NotInIndex {
                 tensor: tensor.to_owned(),
                 file: file.to_owned(),
-            }),
-            None => Ok(()),
+            });
         }
+        twice.sort_by(|a, b| a.tensor().cmp(b.tensor()));
+        Ok([absent, moved, unknown, twice].concat())
     }
 }
 
@@ -295,49 +423,85 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_only_python_has_are_no_reason_to_refuse_an_index() {
+        let json = format!(
+            r#"{{"metadata":{{"total_size":NaN,"x":[-Infinity]}},"weight_map":{{"NaN":"{ONE}"}}}}"#
+        );
+        assert!(parse(&json).unwrap().weight_map.contains_key("NaN"));
+    }
+
+    /// What differs; tensors in two shards are the same if `same`.
+    fn compare(
+        index: &Index,
+        shards: [(&'static str, &Header); 2],
+        same: bool,
+    ) -> Result<Vec<Discrepancy>, IndexError> {
+        index.compare(shards, |_| Ok(same))
+    }
+
+    #[test]
     fn shards_that_hold_what_the_index_says_are_good() {
         let (one, two) = (header(&["a", "c"]), header(&["b"]));
         let index = index(&[("a", ONE), ("b", TWO), ("c", ONE)]);
-        assert_eq!(index.check([(ONE, &one), (TWO, &two)]), Ok(()));
-    }
-
-    #[test]
-    fn a_tensor_that_is_not_in_its_shard_is_an_error() {
-        let index = index(&[("a", ONE), ("b", TWO)]);
-        let missing = Err(IndexError::MissingTensor {
-            tensor: "b".into(),
-            file: TWO.into(),
-        });
         assert_eq!(
-            index.check([(ONE, &header(&["a"])), (TWO, &header(&[]))]),
-            missing
-        );
-        // In another shard than the index says.
-        assert_eq!(
-            index.check([(ONE, &header(&["a", "b"])), (TWO, &header(&[]))]),
-            missing
+            compare(&index, [(ONE, &one), (TWO, &two)], false),
+            Ok(Vec::new())
         );
     }
 
     #[test]
-    fn a_tensor_in_two_shards_is_an_error() {
-        let index = index(&[("a", ONE), ("b", TWO)]);
-        let error = index.check([(ONE, &header(&["a"])), (TWO, &header(&["b", "a"]))]);
+    fn what_the_index_says_wrongly_is_told_by_kind_and_name() {
+        let index = index(&[("a", ONE), ("b", TWO), ("d", TWO), ("c", TWO), ("e", ONE)]);
+        let (one, two) = (header(&["a", "b", "z"]), header(&["y", "e"]));
+        let found = compare(&index, [(ONE, &one), (TWO, &two)], false).unwrap();
+        let (one, two) = (|| ONE.to_owned(), || TWO.to_owned());
+        let absent = |name: &str| Discrepancy::Absent {
+            tensor: name.to_owned(),
+            file: two(),
+        };
+        let moved = |name: &str, file, found| Discrepancy::Moved {
+            tensor: name.to_owned(),
+            file,
+            found,
+        };
+        let unknown = |name: &str, file| Discrepancy::NotInIndex {
+            tensor: name.to_owned(),
+            file,
+        };
+        assert_eq!(
+            found,
+            [
+                absent("c"),
+                absent("d"),
+                moved("b", two(), one()),
+                moved("e", one(), two()),
+                unknown("y", two()),
+                unknown("z", one()),
+            ]
+        );
+        let said = warnings(&found);
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said[0].starts_with("2 tensors of the index are in no shard"));
+        assert!(said[0].ends_with(": c, d") && said[1].ends_with(": b, e"));
+    }
+
+    #[test]
+    fn a_tensor_in_two_shards_must_be_the_same_for_every_loader() {
+        let (one, two) = (header(&["a"]), header(&["b", "a"]));
+        let shards = [(ONE, &one), (TWO, &two)];
+        let by_last = index(&[("a", TWO), ("b", TWO)]);
+        let by_first = index(&[("a", ONE), ("b", TWO)]);
+        let twice = vec![Discrepancy::Twice {
+            tensor: "a".to_owned(),
+            first: ONE.to_owned(),
+            second: TWO.to_owned(),
+        }];
+        assert_eq!(compare(&by_last, shards, false), Ok(twice.clone()));
+        assert_eq!(compare(&by_first, shards, true), Ok(twice));
+        let error = compare(&by_first, shards, false);
         assert!(
             matches!(error, Err(IndexError::TwoShards { .. })),
             "{error:?}"
-        );
-    }
-
-    #[test]
-    fn a_tensor_that_the_index_does_not_know_is_an_error() {
-        let error = index(&[("a", ONE)]).check([(ONE, &header(&["a", "x"]))]);
-        assert_eq!(
-            error,
-            Err(IndexError::NotInIndex {
-                tensor: "x".into(),
-                file: ONE.into()
-            })
         );
     }
 }

@@ -50,14 +50,16 @@ mod writer;
 
 pub use catalog::{Catalog, Place};
 #[cfg(feature = "native")]
-pub(crate) use compare::differing_companion;
+pub use compare::CompanionDifferences;
+#[cfg(feature = "native")]
+pub(crate) use compare::companion_differences;
 pub use config::{Config, MAX_CONFIG};
 #[cfg(feature = "native")]
 pub use destination::same_file;
 pub use error::{Error, Result};
 pub use header::{Header, HeaderError, MAX_JSON, MAX_RANK, Tensor, TensorSpec};
 pub(crate) use header::{PREFIX as HEADER_PREFIX, json_len as header_json_len};
-pub use index::{Index, IndexError, MAX_INDEX};
+pub use index::{Discrepancy, Index, IndexError, MAX_INDEX};
 pub use locate::{Source, Weights, locate};
 pub use options::OutputOptions;
 #[cfg(feature = "native")]

@@ -67,7 +67,9 @@ impl Output {
                 (stage, Companions::default())
             }
             Some(source) => {
-                let stage = Staging::directory(destination, &specs, Some(source), options.sync)?;
+                let others = companion_bytes(checkpoint, source)?;
+                let stage =
+                    Staging::directory(destination, &specs, others, Some(source), options.sync)?;
                 let companions = copy_companions(checkpoint, source, &stage)?;
                 (stage, companions)
             }
@@ -109,10 +111,7 @@ impl Output {
     pub(crate) fn check_place(checkpoint: &Checkpoint, path: &Path, overwrite: bool) -> Result<()> {
         Destination::of_checkpoint(checkpoint, path, overwrite)?;
         match checkpoint.source.directory() {
-            Some(source) => {
-                let (shards, index) = own_files(checkpoint);
-                companions::check(source, &shards, index)
-            }
+            Some(source) => companion_bytes(checkpoint, source).map(drop),
             None => Ok(()),
         }
     }
@@ -132,7 +131,9 @@ impl Output {
         let weights = checkpoint.source.weights();
         let beside = directory_of(weights.path());
         let source = checkpoint.source.directory().unwrap_or(beside);
-        let stage = Staging::directory(destination, &[], Some(source), options.sync)?;
+        let weights: u64 = checkpoint.shards.iter().map(|shard| shard.len).sum();
+        let others = companion_bytes(checkpoint, source)?.saturating_add(weights);
+        let stage = Staging::directory(destination, &[], others, Some(source), options.sync)?;
         for (shard, from) in checkpoint.shards.iter().zip(shards) {
             let to = stage.temporary().join(&shard.file_name);
             if fs::hard_link(from, &to).is_err() {
@@ -222,21 +223,28 @@ fn spec(shard: &Shard) -> FileSpec<'_> {
     }
 }
 
-/// Copies what is beside the weights of a model directory into the staged one.
-fn copy_companions(checkpoint: &Checkpoint, source: &Path, stage: &Staging) -> Result<Companions> {
-    let (shards, index) = own_files(checkpoint);
-    let failed = |error, path: &Path| stage.failed(error, path);
-    companions::copy(source, stage.temporary(), &shards, index, &failed)
-}
-
-/// The names of the files of weights, and of their index.
-fn own_files(checkpoint: &Checkpoint) -> (Vec<OsString>, Option<OsString>) {
+/// The names of a checkpoint's files of weights, and that of its index.
+fn own_names(checkpoint: &Checkpoint) -> (Vec<OsString>, Option<OsString>) {
     let shards = checkpoint.shards.iter();
+    let names = shards.map(|shard| spec(shard).name).collect();
     let index = match checkpoint.source.weights() {
         Weights::Sharded(index) => index.file_name().map(OsString::from),
         Weights::Single(_) => None,
     };
-    (shards.map(|shard| spec(shard).name).collect(), index)
+    (names, index)
+}
+
+/// Bytes of what is beside the weights and will be copied.
+fn companion_bytes(checkpoint: &Checkpoint, source: &Path) -> Result<u64> {
+    let (names, index) = own_names(checkpoint);
+    companions::bytes(source, &names, index)
+}
+
+/// Copies what is beside the weights of a model directory into the staged one.
+fn copy_companions(checkpoint: &Checkpoint, source: &Path, stage: &Staging) -> Result<Companions> {
+    let (names, index) = own_names(checkpoint);
+    let failed = |error, path: &Path| stage.failed(error, path);
+    companions::copy(source, stage.temporary(), &names, index, &failed)
 }
 
 #[cfg(test)]

@@ -138,13 +138,23 @@ fn quoted(value: &str) -> String {
     }
 }
 
+/// Whether a line of a front matter is one that [`extended`] adds: no other says anything to a hub that reads it.
+fn is_added(line: &str) -> bool {
+    let Some(line) = line.trim_end().strip_suffix(ADDED) else {
+        return false;
+    };
+    let (line, is_indented) = (line.trim_start(), line.starts_with(' '));
+    let is_tag = matches!(line, "- pruned" | "- sparse");
+    is_tag || (!is_indented && (line == "tags:" || line.starts_with("base_model: ")))
+}
+
 /// A text without the lines that were added to its front matter, and without the front matter if there is no other line in it.
 fn without_fields(text: &str) -> Vec<String> {
     let Some((open, lines, rest)) = front_matter(text) else {
         return Vec::new();
     };
     let kept: String = (lines.split_inclusive('\n'))
-        .filter(|line| !line.trim_end().ends_with(ADDED))
+        .filter(|line| !is_added(line))
         .collect();
     let mut texts = vec![format!("{open}{kept}{rest}")];
     if kept.is_empty() && !lines.is_empty() {
@@ -205,6 +215,13 @@ mod tests {
             assert!(original.is_empty() || !is_extended(original, original));
         }
         let text = extended(ORIGINALS[3], &fields(), "");
+        for line in ["library_name: x", "  base_model: x", "- other"] {
+            let more = text.replace(
+                "license: mit\n",
+                &format!("license: mit\n{line} # swiftprune-wgpu\n"),
+            );
+            assert!(!is_extended(&more, ORIGINALS[3]), "{more}");
+        }
         assert!(!is_extended(
             &text.replace("license: mit", "license: gpl"),
             ORIGINALS[3]

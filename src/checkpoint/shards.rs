@@ -9,11 +9,12 @@ use super::error::{Error, Result};
 use super::file_names::SINGLE_FILE;
 use super::header::{self, Header, HeaderError, Tensor};
 use super::hub_cache;
-use super::index::{Index, IndexError, MAX_INDEX};
+use super::index::{self, Discrepancy, Index, IndexError, MAX_INDEX};
 use super::locate::{Source, Weights, directory_of, locate, locate_path};
 use super::positional::read_exact_at;
 use super::quantized;
 use super::stamp::Stamp;
+use crate::names::grammar::is_beside_the_decoder;
 use crate::untrusted::{self, LFS_POINTER, open_regular};
 
 /// An open checkpoint: all its headers, checked, and none of its data.
@@ -26,6 +27,8 @@ pub struct Checkpoint {
     pub shards: Vec<Shard>,
     /// The config.json beside the weights, if there is one.
     pub config: Option<Config>,
+    /// In what its index disagrees with its files of weights.
+    pub(super) discrepancies: Vec<Discrepancy>,
 }
 
 /// One file of weights.
@@ -98,14 +101,15 @@ impl Checkpoint {
             return Err(error);
         }
         let named = matches!(source, Source::File(_) | Source::Index(_));
-        let shards = match &weights {
-            Weights::Single(path) => vec![Shard::open(path)?],
+        let (shards, discrepancies) = match &weights {
+            Weights::Single(path) => (vec![Shard::open(path)?], Vec::new()),
             Weights::Sharded(path) => open_shards(path, dir, named)?,
         };
         let checkpoint = Self {
             source,
             shards,
             config,
+            discrepancies,
         };
         for (shard, tensor) in checkpoint.tensors() {
             if let Some(method) = quantized::by_tensor(tensor) {
@@ -141,7 +145,46 @@ impl Checkpoint {
             source: Source::File(path),
             shards: vec![shard],
             config,
+            discrepancies: Vec::new(),
         })
+    }
+
+    /// What a user should know of the index: in what it disagrees with the files of weights, though no loader minds.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        index::warnings(&self.discrepancies)
+    }
+
+    /// The tensors of the index that are in no file of weights.
+    #[cfg_attr(
+        not(feature = "native"),
+        expect(dead_code, reason = "without an index")
+    )]
+    pub(crate) fn absent(&self) -> impl Iterator<Item = &str> {
+        let absent = |one: &&Discrepancy| matches!(one, Discrepancy::Absent { .. });
+        self.discrepancies
+            .iter()
+            .filter(absent)
+            .map(Discrepancy::tensor)
+    }
+
+    /// The error that one of [these](Self::absent) is needed.
+    #[cfg_attr(
+        not(feature = "native"),
+        expect(dead_code, reason = "without an index")
+    )]
+    pub(crate) fn absent_error(&self, tensor: &str) -> Error {
+        let file = self.discrepancies.iter().find_map(|one| match one {
+            Discrepancy::Absent { tensor: name, file } if name == tensor => Some(file.clone()),
+            _ => None,
+        });
+        Error::Index {
+            path: self.source.weights().path().to_path_buf(),
+            problem: IndexError::MissingTensor {
+                tensor: tensor.to_owned(),
+                file: file.unwrap_or_default(),
+            },
+        }
     }
 
     /// The architecture that config.json names: `llama`, `gpt_neox` ...
@@ -250,8 +293,13 @@ impl Shard {
     }
 }
 
-/// The shards of an index; `named` if the user named the index itself, and not the directory that holds it.
-fn open_shards(index_path: &Path, dir: &Path, named: bool) -> Result<Vec<Shard>> {
+/// The shards of an index, and in what it disagrees with them; `named` if the user named the index itself, and not the directory
+/// that holds it.
+fn open_shards(
+    index_path: &Path,
+    dir: &Path,
+    named: bool,
+) -> Result<(Vec<Shard>, Vec<Discrepancy>)> {
     let wrong = |problem| Error::Index {
         path: index_path.to_path_buf(),
         problem,
@@ -266,6 +314,7 @@ fn open_shards(index_path: &Path, dir: &Path, named: bool) -> Result<Vec<Shard>>
         });
     }
     let mut shards = Vec::new();
+    let mut missing = Vec::new();
     for file in index.files() {
         match Shard::open(&dir.join(file)) {
             Ok(shard) => shards.push(shard),
@@ -273,18 +322,67 @@ fn open_shards(index_path: &Path, dir: &Path, named: bool) -> Result<Vec<Shard>>
                 action: "open",
                 source,
                 ..
-            }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(wrong(IndexError::MissingShard {
-                    file: file.to_owned(),
-                }));
-            }
+            }) if source.kind() == io::ErrorKind::NotFound => missing.push(file),
             Err(error) => return Err(error),
         }
     }
-    index
-        .check(shards.iter().map(|s| (s.file_name.as_str(), &s.header)))
-        .map_err(wrong)?;
-    Ok(shards)
+    // A file that holds only what the decoder does without need not be there.
+    let is_needed = |file: &&&str| {
+        let mut tensors = index.weight_map.iter().filter(|(_, of)| of == *file);
+        tensors.any(|(tensor, _)| !is_beside_the_decoder(tensor))
+    };
+    let needed = missing.iter().find(is_needed);
+    if let Some(file) = needed.or(missing.first().filter(|_| shards.is_empty())) {
+        return Err(wrong(IndexError::MissingShard {
+            file: (*file).to_owned(),
+        }));
+    }
+    let headers = shards.iter().map(|s| (s.file_name.as_str(), &s.header));
+    let same = |places: [(usize, &Tensor); 2]| have_equal_bytes(&shards, places);
+    let discrepancies = index.compare(headers, same).map_err(|error| match error {
+        Disagreement::Index(problem) => wrong(problem),
+        Disagreement::Reading(error) => error,
+    })?;
+    Ok((shards, discrepancies))
+}
+
+/// Why an index could not be compared with its shards.
+enum Disagreement {
+    Index(IndexError),
+    Reading(Error),
+}
+
+impl From<IndexError> for Disagreement {
+    fn from(problem: IndexError) -> Self {
+        Self::Index(problem)
+    }
+}
+
+/// Bytes of each tensor that are compared at a time.
+const COMPARED_BYTES: usize = 1 << 20;
+
+/// Whether two tensors of one length hold the same.
+fn have_equal_bytes(shards: &[Shard], places: [(usize, &Tensor); 2]) -> Result<bool, Disagreement> {
+    let len = places[0].1.len;
+    let mut parts = [vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]];
+    let open = |shard: usize| {
+        let path = &shards[shard].path;
+        let file = open_regular(path).map_err(Error::reading(path));
+        file.map(|(file, _)| file).map_err(Disagreement::Reading)
+    };
+    let files = [open(places[0].0)?, open(places[1].0)?];
+    for first in (0..len).step_by(COMPARED_BYTES) {
+        let part = usize::try_from(len - first).map_or(COMPARED_BYTES, |n| n.min(COMPARED_BYTES));
+        for ((bytes, file), (shard, tensor)) in parts.iter_mut().zip(&files).zip(places) {
+            let read = read_exact_at(file, &mut bytes[..part], tensor.offset + first);
+            read.map_err(Error::io("read", &shards[shard].path))
+                .map_err(Disagreement::Reading)?;
+        }
+        if parts[0][..part] != parts[1][..part] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether an open file of `len` bytes is a Git LFS pointer.

@@ -114,16 +114,18 @@ impl Staging {
         })
     }
 
-    /// Stages an output that is a directory, with the mode bits of `like`.
+    /// Stages an output that is a directory, with the mode bits of `like`; `others` are the bytes of what will be put into it
+    /// beside the files of `specs`.
     pub(super) fn directory(
         destination: Destination,
         specs: &[FileSpec<'_>],
+        others: u64,
         like: Option<&Path>,
         sync: bool,
     ) -> Result<Self> {
         let needed = specs
             .iter()
-            .fold(0, |sum: u64, spec| sum.saturating_add(spec.len));
+            .fold(others, |sum: u64, spec| sum.saturating_add(spec.len));
         let parent = &destination.parent;
         let failed = |error, path: &Path| write_error(error, path, needed, parent);
         let prefix = destination.temporary_prefix();

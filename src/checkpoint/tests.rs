@@ -113,6 +113,54 @@ fn shards_that_disagree_with_the_index_are_refused() {
 }
 
 #[test]
+fn what_loaders_do_not_mind_in_an_index_is_told_and_not_refused() {
+    let (_root, dir) = sharded();
+    let index = r#"{"weight_map":{"x":"a-2.safetensors","y":"a-1.safetensors","z":"a-2.safetensors",
+        "mtp.0.w":"a-1.safetensors","mtp.norm.w":"mtp.safetensors"}}"#;
+    fs::write(dir.join("model.safetensors.index.json"), index).unwrap();
+    let shard = safetensors(&[("z", 70), ("w", 1)]);
+    fs::write(dir.join("a-2.safetensors"), shard).unwrap();
+    let checkpoint = open(&dir).unwrap();
+    let absent: Vec<_> = checkpoint.absent().collect();
+    assert_eq!(absent, ["mtp.0.w", "mtp.norm.w"]);
+    let said = checkpoint.warnings().join("\n");
+    for name in ["mtp.0.w, mtp.norm.w", ": x", ": w"] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    // A missing file with something else in it is an incomplete model.
+    let index = index.replace("mtp.norm.w", "norm.w");
+    fs::write(dir.join("model.safetensors.index.json"), index).unwrap();
+    let error = open(&dir).unwrap_err();
+    assert!(
+        matches!(&error, Error::Index { problem: IndexError::MissingShard { file }, .. } if file == "mtp.safetensors"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_refused_unless_its_bytes_are_the_same() {
+    let (_root, dir) = sharded();
+    let place = dir.join("a-2.safetensors");
+    // `x` is bytes from 0 in both, as it is the first.
+    fs::write(&place, safetensors(&[("x", 300), ("z", 70)])).unwrap();
+    let checkpoint = open(&dir).unwrap();
+    assert_eq!(checkpoint.tensors().count(), 4);
+    assert!(checkpoint.warnings()[0].contains("in two shards"));
+    fs::write(&place, safetensors(&[("z", 70), ("x", 300)])).unwrap();
+    let error = open(&dir).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Index {
+                problem: IndexError::TwoShards { .. },
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn a_broken_or_huge_config_is_an_error_that_names_it() {
     let (root, path) = single();
     let config = root.path().join("config.json");
@@ -170,6 +218,7 @@ fn the_default_output_lies_beside_the_input() {
         source,
         shards: Vec::new(),
         config: None,
+        discrepancies: Vec::new(),
     };
     let output = |source| checkpoint(source).default_output();
     let weights = || Weights::Single(PathBuf::new());

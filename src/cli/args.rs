@@ -408,9 +408,13 @@ pub(super) struct Report {
 
 /// Check a pruned checkpoint against its original, byte by byte.
 ///
-/// Headers and all tensors that are not pruned must be equal. In the others each weight is +0.0 or keeps its bits, and each
-/// row (or group of N:M) has exactly the zeros that were asked for. What was asked for is said by the options or, without any,
-/// by the report.json that `prune` left in the output. Exit code 3 and the first offending tensor, row and column if not.
+/// Headers and all tensors that are not pruned must be equal. In the others each weight is +0.0 or keeps its bits, NaN and
+/// infinities stay, and each row (or group of N:M) has exactly the zeros that were asked for. The files beside the weights must be
+/// those of the original, and no others.
+///
+/// What was asked for is said by the options or, without any, by the report.json that `prune` left in the output. A report is
+/// held against the files: its tensors, which of them are pruned, their zeros, its sums. A warning tells what is taken on its
+/// word. Exit code 3 and what is wrong, down to tensor, row and column, if anything is.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   swiftprune-wgpu verify ./SmolLM2-135M ./SmolLM2-135M-pruned

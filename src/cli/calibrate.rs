@@ -17,6 +17,9 @@ use super::terminal::Terminal;
 
 pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
+    for warning in checkpoint.warnings() {
+        terminal.warn(warning);
+    }
     let text = match &args.text {
         Some(path) => Text::read(path)?,
         None => Text::calibration(),

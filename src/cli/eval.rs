@@ -29,6 +29,11 @@ pub(super) fn run(args: &Eval, terminal: Terminal) -> anyhow::Result<()> {
     // Both are opened first: a second name with a mistake in it should not cost the first's run.
     let checkpoint = Checkpoint::open(&args.model)?;
     let against = args.against.as_deref().map(Checkpoint::open).transpose()?;
+    for checkpoint in [Some(&checkpoint), against.as_ref()].into_iter().flatten() {
+        for warning in checkpoint.warnings() {
+            terminal.warn(warning);
+        }
+    }
     let text = match &args.text {
         Some(path) => Text::read(path)?,
         None => Text::held_out(),

@@ -67,9 +67,13 @@ fn text(inspection: &Inspection) -> String {
     text += &format!("evaluates   {}\n", ability(&inspection.evaluates));
     let refused = inspection.refused.as_ref();
     text += &format!(
-        "prunes      {}\n\n",
+        "prunes      {}\n",
         refused.map_or_else(|| "yes".to_owned(), |because| format!("no: {because}"))
     );
+    for warning in &inspection.warnings {
+        text += &format!("index       {warning}\n");
+    }
+    text.push('\n');
     let head = [
         "", "DTYPE", "SHAPE", "ZEROS", "N:M", "MIN |W|", "MEAN", "MAX",
     ];

@@ -1,12 +1,11 @@
 //! `verify`: an output held against its original.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 
-use swiftprune_wgpu::checkpoint::Checkpoint;
+use swiftprune_wgpu::checkpoint::{Checkpoint, Source, same_file};
 use swiftprune_wgpu::plan::{Draft, Ewma, NameFilter, NormsSource, Options, Score, Selection};
-use swiftprune_wgpu::prune::{Survivors, Verified, VerifyError, verify};
-use swiftprune_wgpu::report::{self, Asked, AskedError};
+use swiftprune_wgpu::prune::{Fault, Stop, Survivors, Verified, VerifyError, verify};
+use swiftprune_wgpu::report::{self, Asked, AskedError, Known};
 use swiftprune_wgpu::untrusted::shown_path;
 
 use anyhow::Context as _;
@@ -19,39 +18,35 @@ use super::terminal::Terminal;
 pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     let original = Checkpoint::open(&args.original)?;
     let pruned = Checkpoint::open(&args.pruned).map_err(VerifyError::of_output)?;
-    let mut options = Options::new(match (args.pattern, args.sparsity) {
-        (Some(pattern), _) => Selection::Pattern(pattern),
-        (None, Some(sparsity)) => Selection::Exact { sparsity },
-        // A fixed threshold says nothing of how many.
-        (None, None) => Selection::Lambda {
-            lambda: 0.0,
-            ewma: Ewma::default(),
-        },
-    });
-    options.targets = NameFilter::new(&args.include, &args.exclude)?;
-    let mut compensated = args.compensated;
-    let (report, asked) = report(args)?.unzip();
-    if let Some(asked) = asked {
-        options.selection = asked.selection;
-        options.allocation = asked.allocation;
-        compensated = asked.compensated;
-        options.targets = NameFilter::of_names(asked.pruned);
+    for warning in original.warnings() {
+        terminal.warn(warning);
     }
-    let survivors = match compensated {
+    let reports = reports(args, &pruned)?;
+    let drafts = reports.iter().map(|report| report.draft(&original));
+    let drafts = drafts.collect::<Result<Vec<Draft>, _>>()?;
+    let known = known(args);
+    let is_said = known.number || known.tensors || known.compensation;
+    let by_options = match is_said || drafts.is_empty() {
+        true => Some(by_options(args, &original, reports.first())?),
+        false => None,
+    };
+    let draft = by_options.as_ref().unwrap_or_else(|| &drafts[0]);
+    let survivors = match args.compensated || (!is_said && reports.iter().any(|r| r.compensated)) {
         true => Survivors::Mended,
         false => Survivors::Unchanged,
     };
-    // How weights were chosen does not matter here, so that no norms are needed.
-    options.score = Score::by_name("magnitude");
-    let draft = Draft::new(original, options, NormsSource::None)?;
     let bar = ByteBar::new("verifying", draft.bytes_total(), terminal);
     let threads = args.threads.map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
         usize::from,
     );
-    let verified = verify(&draft, &pruned, survivors, threads, &|bytes| bar.inc(bytes));
+    let verified = verify(draft, &pruned, survivors, threads, &|bytes| bar.inc(bytes));
     bar.finish();
     let verified = verified?;
+    for (report, own) in reports.iter().zip(&drafts) {
+        report.check_agrees(own, draft, survivors == Survivors::Mended)?;
+        report.check(own, &pruned, &verified, &Stop::new())?;
+    }
     let line = line(
         &verified,
         survivors,
@@ -59,44 +54,89 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     );
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{line}")?;
-    if let Some(report) = report {
+    if let Some(report) = reports.first() {
+        let (request, on_its_word) = report.on_its_word(&verified, known);
+        let path = shown_path(&report.path);
         writeln!(
             stdout,
-            "what was asked for is taken from {}",
-            shown_path(&report)
+            "what was asked for is taken from {path}: {request}; its numbers are those of the files"
         )?;
-    } else if args.pattern.is_none() && args.sparsity.is_none() {
-        writeln!(
-            stdout,
-            "not checked: how many weights of a row are zero, as nothing says how many should be (--sparsity, --pattern or --report)"
-        )?;
+        for what in on_its_word {
+            terminal.warn(format_args!("taken on the word of {path}: {what}"));
+        }
+    } else if !known.number {
+        let not_checked = "not checked: how many weights of a row are zero, as nothing says how many should be (--sparsity, --pattern or --report)";
+        writeln!(stdout, "{not_checked}")?;
+        terminal.warn(not_checked);
+    }
+    let is_file = |checkpoint: &Checkpoint| matches!(checkpoint.source, Source::File(_));
+    if is_file(&pruned) && !is_file(&original) {
+        terminal.warn(
+            "not checked: the files beside the weights, as the output that was named is one file",
+        );
     }
     Ok(())
 }
 
-/// The report that says what was asked for: the one that was named or, where nothing else says it, the one that `prune` left in
-/// the output.
-fn report(args: &Verify) -> anyhow::Result<Option<(PathBuf, Asked)>> {
-    let unusable = |path: &Path| format!("cannot use the report {}", shown_path(path));
+/// What the options say.
+fn known(args: &Verify) -> Known {
+    Known {
+        number: args.pattern.is_some() || args.sparsity.is_some(),
+        tensors: !args.include.is_empty() || !args.exclude.is_empty(),
+        compensation: args.compensated,
+    }
+}
+
+/// What happens to every tensor as the options say; where they give no number, a report does.
+fn by_options(
+    args: &Verify,
+    original: &Checkpoint,
+    report: Option<&Asked>,
+) -> anyhow::Result<Draft> {
+    let mut options = Options::new(match (args.pattern, args.sparsity, report) {
+        (Some(pattern), ..) => Selection::Pattern(pattern),
+        (None, Some(sparsity), _) => Selection::Exact { sparsity },
+        (None, None, Some(report)) => report.selection,
+        // A fixed threshold says nothing of how many.
+        (None, None, None) => Selection::Lambda {
+            lambda: 0.0,
+            ewma: Ewma::default(),
+        },
+    });
+    if let (None, None, Some(report)) = (args.pattern, args.sparsity, report) {
+        options.allocation = report.allocation.clone();
+    }
+    options.targets = NameFilter::new(&args.include, &args.exclude)?;
+    if let (true, Some(report)) = (args.include.is_empty() && args.exclude.is_empty(), report) {
+        options.targets = NameFilter::new(&report.include, &report.exclude)?;
+    }
+    // How weights were chosen does not matter here, so that no norms are needed.
+    options.score = Score::by_name("magnitude");
+    Ok(Draft::new(original.clone(), options, NormsSource::None)?)
+}
+
+/// The reports that say what was asked for: the one that was named, and the one that `prune` left in the output. What stands in
+/// its place there and is none is a fault of the output.
+fn reports(args: &Verify, pruned: &Checkpoint) -> anyhow::Result<Vec<Asked>> {
+    let mut reports = Vec::new();
     if let Some(path) = &args.report {
-        let asked = report::asked(path).with_context(|| unusable(path))?;
-        return Ok(Some((path.clone(), asked)));
+        let asked = report::asked(path)
+            .with_context(|| format!("cannot use the report {}", shown_path(path)))?;
+        reports.push(asked);
     }
-    let is_said = args.compensated
-        || args.pattern.is_some()
-        || args.sparsity.is_some()
-        || !args.include.is_empty()
-        || !args.exclude.is_empty();
-    let path = Path::new(&args.pruned).join("report.json");
-    if is_said || !path.is_file() {
-        return Ok(None);
+    let Some(directory) = pruned.source.directory() else {
+        return Ok(reports);
+    };
+    let path = directory.join("report.json");
+    let is_named = (args.report.as_ref()).is_some_and(|named| same_file(named, &path));
+    if path.symlink_metadata().is_ok() && !is_named {
+        let fault = |error: AskedError| VerifyError::Fault {
+            file: path.clone(),
+            fault: Fault::NoReport(error.to_string()),
+        };
+        reports.push(report::asked(&path).map_err(fault)?);
     }
-    match report::asked(&path) {
-        Ok(asked) => Ok(Some((path, asked))),
-        // A file of that name which the model came with.
-        Err(AskedError::NoReport(_)) => Ok(None),
-        Err(error) => Err(error).with_context(|| unusable(&path)),
-    }
+    Ok(reports)
 }
 
 /// What was verified, in a sentence.

@@ -1,9 +1,11 @@
 //! Why a forward pass failed.
 
+use std::path::PathBuf;
+
 use crate::checkpoint;
 use crate::device;
 use crate::products;
-use crate::untrusted::shown;
+use crate::untrusted::{shown, shown_path};
 
 /// Why a forward pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +59,22 @@ pub enum Error {
         /// Tokens that would fit.
         fit: usize,
     },
-    /// The activations are no numbers any more.
+    /// A weight is no number, and so is what comes of it.
     #[error(
-        "the activations at {} are not finite: the weights hold NaN or infinities, or are of another model than config.json",
+        "{}: tensor {} holds NaN or infinities, so that the activations are not finite from there on",
+        shown_path(file),
+        shown(tensor)
+    )]
+    NotFiniteWeight {
+        /// The file that holds it.
+        file: PathBuf,
+        /// The first such tensor in the order of the pass.
+        tensor: String,
+    },
+    /// The activations are no numbers any more, though all weights are.
+    #[error(
+        "the activations at {} are not finite, though all weights are: they are of another model than config.json, or too large \
+         for f32",
         shown(at)
     )]
     NotFinite {

@@ -19,6 +19,7 @@ mod latent;
 mod loss;
 mod mixer;
 mod mlp;
+mod non_finite;
 mod peak;
 mod progress;
 mod recurrence;
@@ -132,6 +133,18 @@ impl<'a> Forward<'a> {
         Ok(all)
     }
 
+    /// Has all sequences go through all blocks, to see whether their inputs are finite.
+    fn observed(&self, sequences: &[&[u32]]) -> Result<(), Error> {
+        let statistics = [Statistic::ColumnNorms, Statistic::Tokens];
+        with_engine!(self, sequences, &statistics, |engine| self.sums_on(
+            &engine,
+            &statistics,
+            sequences,
+            &|_| {},
+            &mut |_| Ok(())
+        ))
+    }
+
     /// The same, with sketches of so many columns where a rank is given; each is handed to `take` as soon as its block is done
     /// with, so that they need not all be in memory.
     ///
@@ -163,7 +176,7 @@ impl<'a> Forward<'a> {
         ));
         match failed {
             Some(error) => Err(error),
-            None => Ok(result?),
+            None => Ok(result.map_err(|error| self.explained(error, sequences))?),
         }
     }
 
@@ -204,7 +217,7 @@ impl<'a> Forward<'a> {
         });
         match failed {
             Some(error) => Err(error),
-            None => Ok(result?),
+            None => Ok(result.map_err(|error| self.explained(error, sequences))?),
         }
     }
 
@@ -225,8 +238,9 @@ impl<'a> Forward<'a> {
         sequences: &[&[u32]],
         progress: &dyn Fn(Progress),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        with_engine!(self, sequences, &[], |engine| self
-            .losses_on(&engine, sequences, progress))
+        let losses = with_engine!(self, sequences, &[], |engine| self
+            .losses_on(&engine, sequences, progress));
+        losses.map_err(|error| self.explained(error, sequences))
     }
 
     /// The logits of one sequence, `[tokens, vocab_size]`: for tests, as they are large.

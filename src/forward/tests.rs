@@ -241,3 +241,54 @@ fn more_tokens_than_hidden_states_are_held_of_are_refused_with_what_would_fit() 
     let refused = super::sequential::check((1 << 14) + 1, 4096).unwrap_err();
     assert!(matches!(refused, Error::TooManyTokens { fit: 16_384, .. }));
 }
+
+#[test]
+fn a_weight_that_is_no_number_is_named_and_so_is_the_block_where_numbers_are_too_large() {
+    /// One matrix of one number.
+    #[derive(Debug)]
+    struct Filled(&'static str, f32);
+
+    impl WeightOverlay for Filled {
+        fn read(&self, tensor: &str, _: u64, bytes: &mut [u8]) -> Result<bool, Error> {
+            let halves = self.1.to_bits().to_le_bytes();
+            if tensor == self.0 {
+                bytes
+                    .chunks_exact_mut(2)
+                    .for_each(|half| half.copy_from_slice(&halves[2..]));
+            }
+            Ok(tensor == self.0)
+        }
+    }
+
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-llama");
+    let checkpoint = Checkpoint::open_path(&example).unwrap();
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let owned = sequences();
+    let sequences: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+    let down = "model.layers.1.mlp.down_proj.weight";
+    for device in every_device() {
+        let with = |number| {
+            let overlay = Filled(down, number);
+            let forward = Forward::new(&checkpoint, &architecture, &device);
+            let forward = forward.with_overlay(Some(&overlay));
+            let losses = forward.losses(&sequences, &|_| {}).unwrap_err();
+            let statistics = forward.statistics(&sequences, &|_| {}).unwrap_err();
+            [losses, statistics]
+        };
+        for number in [f32::INFINITY, f32::NAN] {
+            for error in with(number) {
+                assert!(
+                    matches!(&error, Error::NotFiniteWeight { tensor, .. } if tensor == down),
+                    "{error}"
+                );
+            }
+        }
+        // Products that have no room: what block 2 reads is the first.
+        for error in with(3e38) {
+            assert!(
+                matches!(&error, Error::NotFinite { at } if at.starts_with("model.layers.2.")),
+                "{error}"
+            );
+        }
+    }
+}

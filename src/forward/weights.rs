@@ -2,6 +2,8 @@
 //!
 //! However a linear layer is stored, an engine gets it as `[out_features, in_features]`.
 
+use std::path::PathBuf;
+
 use bytemuck::Zeroable as _;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -12,6 +14,9 @@ use crate::dtype::Dtype;
 use crate::model::{Linear, NormTensors};
 use crate::names::rules::Layout;
 use crate::untrusted::shown;
+
+/// Elements that are looked at together.
+const SCANNED: usize = 1 << 20;
 
 /// Weights that take the place of those in the files, byte for byte as a file would hold them.
 pub(crate) trait WeightOverlay: std::fmt::Debug + Sync {
@@ -57,6 +62,24 @@ impl<'a> WeightReader<'a> {
         let tensor = self.find(name)?.tensor;
         let elements = tensor.shape.iter().product();
         self.read_elements(name, 0, elements)
+    }
+
+    /// Whether all elements of a tensor are finite.
+    pub(super) fn is_finite(&self, name: &str) -> Result<bool, Error> {
+        let tensor = self.find(name)?.tensor;
+        let elements: usize = tensor.shape.iter().product();
+        for first in (0..elements).step_by(SCANNED) {
+            let part = self.read_elements(name, first, SCANNED.min(elements - first))?;
+            if part.iter().any(|element| !element.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The file that holds a tensor.
+    pub(super) fn path(&self, name: &str) -> Result<PathBuf, Error> {
+        Ok(self.find(name)?.path.to_path_buf())
     }
 
     /// Rows `first .. first + rows` of a matrix as f32.

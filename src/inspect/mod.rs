@@ -49,6 +49,9 @@ pub struct Inspection {
     pub calibrates: Ability,
     /// Whether its perplexity can be measured, and why not.
     pub evaluates: Ability,
+    /// In what the index disagrees with the files of weights; none needs to be repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The tensors that were chosen, shard by shard in the order of the bytes.
     pub tensors: Vec<TensorInspection>,
     /// Sums over those that would be pruned.
@@ -325,6 +328,7 @@ impl Inspector {
                 None,
             )),
             evaluates: Ability::of(Windows::new(checkpoint, &Text::held_out(), None, None)),
+            warnings: checkpoint.warnings(),
             tensors: rows,
             prunable: prunable.finish(),
             all: all.finish(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint;
 use crate::untrusted::{shown, shown_path};
 
 /// Why a model cannot be run.
@@ -14,6 +15,9 @@ pub enum Error {
     /// The forward pass has no code for it: what it is, and which architectures are supported.
     #[error("{_0}")]
     Unsupported(String),
+    /// A tensor that the decoder needs is in no file of weights.
+    #[error(transparent)]
+    Incomplete(#[from] checkpoint::Error),
     /// config.json cannot be right.
     #[error("config.json: {_0}")]
     Config(String),

@@ -1,14 +1,19 @@
 //! The tensors of a checkpoint, to hold a description against.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use super::error::Error;
 use super::tensors::{Linear, NormTensors, Vector};
-use crate::checkpoint::{Catalog, Checkpoint};
+use crate::checkpoint::{Catalog, Checkpoint, Place};
 use crate::dtype::Dtype;
 
 /// The headers of a checkpoint, to look names up in.
 pub(super) struct Headers<'a> {
     checkpoint: &'a Checkpoint,
     catalog: Catalog<'a>,
+    /// Names that were looked up and are none.
+    not_found: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Headers<'a> {
@@ -16,7 +21,21 @@ impl<'a> Headers<'a> {
         Self {
             checkpoint,
             catalog: Catalog::of(checkpoint),
+            not_found: RefCell::default(),
         }
+    }
+
+    fn get(&self, name: &str) -> Option<Place<'a>> {
+        let place = self.catalog.get(name);
+        if place.is_none() {
+            self.not_found.borrow_mut().insert(name.to_owned());
+        }
+        place
+    }
+
+    /// Whether a name was looked up in vain: a tensor that the model would have.
+    pub(super) fn was_not_found(&self, name: &str) -> bool {
+        self.not_found.borrow().contains(name)
     }
 
     /// Tensors there are.
@@ -26,12 +45,12 @@ impl<'a> Headers<'a> {
 
     /// Whether there is one of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.catalog.get(name).is_some()
+        self.get(name).is_some()
     }
 
     /// The shape of the one of this name, if there is one.
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
-        let place = self.catalog.get(name)?;
+        let place = self.get(name)?;
         Some(&place.tensor.shape)
     }
 
@@ -64,7 +83,7 @@ impl<'a> Headers<'a> {
 
     /// Checks that a tensor is there, in this shape, as floats.
     pub(super) fn check(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
-        let place = self.catalog.get(name);
+        let place = self.get(name);
         let place = place.ok_or_else(|| self.wrong(name, "is missing".to_owned()))?;
         let (found, dtype) = (&place.tensor.shape, place.tensor.dtype);
         if found != shape {
@@ -98,7 +117,8 @@ impl<'a> Headers<'a> {
             Some(bias) => self.check(bias, &linear.stored_bias_shape()),
             None => {
                 let bias = linear.weight.replace(".weight", ".bias");
-                if bias != linear.weight && self.has(&bias) {
+                // Not a name that the model has.
+                if bias != linear.weight && self.catalog.get(&bias).is_some() {
                     let problem = "is a bias, but config.json says that there is none".to_owned();
                     return Err(self.wrong(&bias, problem));
                 }

@@ -1,12 +1,15 @@
 //! From a checkpoint to its description: the family is found, asked, and its answer held against the tensors.
 
+use serde_json::Value;
+
 use super::architecture::Architecture;
 use super::config::Config;
 use super::error::Error;
 use super::families;
 use super::family::ModelFiles;
 use super::headers::Headers;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint};
+use crate::names::grammar::{block, is_beside_the_decoder};
 use crate::untrusted::shown;
 
 impl Architecture {
@@ -15,7 +18,8 @@ impl Architecture {
     /// # Errors
     /// Every variant of [`Error`].
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, Error> {
-        read(checkpoint).map_err(|error| match error {
+        check_absent(checkpoint)?;
+        read(checkpoint, &Headers::of(checkpoint)).map_err(|error| match error {
             Error::Unsupported(what) => Error::Unsupported(format!(
                 "{what} is not supported by the forward pass (supported: {})",
                 families::supported()
@@ -38,7 +42,67 @@ impl Architecture {
     }
 }
 
-fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
+/// Refuses a checkpoint whose index names a tensor that is in none of its files, unless the decoder runs without it: buffers,
+/// towers of other modalities, blocks that predict further tokens, the head of a model whose head is its embedding.
+///
+/// # Errors
+/// [`checkpoint::Error::Index`], with the tensor.
+pub(crate) fn check_absent(checkpoint: &Checkpoint) -> Result<(), checkpoint::Error> {
+    if checkpoint.absent().next().is_none() {
+        return Ok(());
+    }
+    let headers = Headers::of(checkpoint);
+    let mut absent = checkpoint.absent();
+    let needed = match read(checkpoint, &headers) {
+        Ok(architecture) => absent.find(|name| {
+            let is_other_head = is_head(name) && architecture.head != *name;
+            headers.was_not_found(name) && !is_other_head
+        }),
+        // What is missing may be why there is no architecture.
+        Err(Error::Tensor { tensor, .. }) if checkpoint.absent().any(|name| name == tensor) => {
+            absent.find(|name| *name == tensor)
+        }
+        // Without knowing the architecture, it is for the names to tell.
+        Err(_) => absent.find(|name| !is_idle(name, checkpoint)),
+    };
+    match needed {
+        Some(name) => Err(checkpoint.absent_error(name)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a tensor is the matrix that makes logits.
+fn is_head(name: &str) -> bool {
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    matches!(module.rsplit('.').next(), Some("lm_head" | "embed_out"))
+}
+
+/// Whether a name alone says that the decoder runs without the tensor.
+fn is_idle(name: &str, checkpoint: &Checkpoint) -> bool {
+    const BUFFERS: &[&str] = &["inv_freq", "masked_bias", "position_ids"];
+    let config = checkpoint.config.as_ref().map(|config| config.json());
+    let value = |key: &str| {
+        let config = config?;
+        let text = config.get("text_config");
+        config.get(key).or_else(|| text?.get(key))
+    };
+    let is_tied = || value("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+    let is_further = || {
+        let number = block(name).and_then(|block| block.number.parse::<u64>().ok());
+        let blocks = value("num_hidden_layers").and_then(Value::as_u64);
+        number
+            .zip(blocks)
+            .is_some_and(|(number, blocks)| number >= blocks)
+    };
+    is_beside_the_decoder(name)
+        || BUFFERS
+            .iter()
+            .any(|buffer| name.rsplit('.').next() == Some(buffer))
+        || (is_head(name) && is_tied())
+        || is_further()
+}
+
+fn read(checkpoint: &Checkpoint, headers: &Headers<'_>) -> Result<Architecture, Error> {
     let file = checkpoint.source.weights().path().to_path_buf();
     let json = checkpoint.config.as_ref().ok_or(Error::NoConfig(file))?;
     let config = Config::new(json.json());
@@ -50,7 +114,6 @@ fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
     if config.get("quantization_config").is_some() {
         return Err(Error::Unsupported("a quantised checkpoint".to_owned()));
     }
-    let headers = Headers::of(checkpoint);
     let whole = config.of_class(model_type);
     // A model that knows pictures, too, has its text's half in a part.
     let (text, raw) = match whole.text_part() {
@@ -65,14 +128,14 @@ fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
         model_type,
         config: text,
         tied: if whole.says(tied) { whole } else { text }.flag(tied)?,
-        headers: &headers,
+        headers,
     };
     let mut architecture = (family.describe)(&files)?;
     if files.tied && !headers.has(&architecture.embedding) && headers.has(&architecture.head) {
         architecture.embedding = architecture.head.clone();
     }
-    check(&architecture, &headers)?;
-    check_blocks(&architecture, &headers, &raw)?;
+    check(&architecture, headers)?;
+    check_blocks(&architecture, headers, &raw)?;
     Ok(architecture)
 }
 

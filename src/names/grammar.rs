@@ -40,13 +40,19 @@ pub(crate) fn block(name: &str) -> Option<Block<'_>> {
 /// Whether a tensor belongs to a decoder beside the main one, whose blocks are numbered from 0 again: the one that
 /// predicts several tokens, or drafts them.
 pub(crate) fn is_of_side_decoder(name: &str) -> bool {
+    stack(name).is_some_and(names_a_side_decoder)
+}
+
+fn names_a_side_decoder(name: &str) -> bool {
     const STARTS: &[&str] = &["mtp", "nextn", "draft", "eagle", "medusa"];
-    let Some(stack) = stack(name) else {
-        return false;
-    };
-    stack
-        .split('.')
+    name.split('.')
         .any(|part| STARTS.iter().any(|start| part.starts_with(start)))
+}
+
+/// Whether a name says that the decoder does without the tensor: it is of another modality, or of what predicts further tokens, in
+/// its blocks or not.
+pub(crate) fn is_beside_the_decoder(name: &str) -> bool {
+    of_another_modality(name) || names_a_side_decoder(name)
 }
 
 /// The name of the numbered blocks that a tensor lies in, without the number: `model.layers`.
@@ -184,6 +190,7 @@ mod tests {
         let name = "model.layers.0.mlp.up_proj.weight";
         assert_eq!(stack(name), Some("model.layers"));
         assert!(!is_of_side_decoder(name) && !is_of_side_decoder("mtp.norm.weight"));
+        assert!(is_beside_the_decoder("mtp.norm.weight") && !is_beside_the_decoder(name));
     }
 
     #[test]

@@ -50,6 +50,8 @@ impl Draft {
         options: Options,
         norms: NormsSource,
     ) -> Result<Self, Error> {
+        #[cfg(feature = "native")]
+        crate::model::check_absent(&checkpoint)?;
         allocation::check(options.selection, &options.allocation)?;
         let has_norms = !matches!(norms, NormsSource::None);
         let score = options.score.unwrap_or_else(|| default_score(has_norms));
@@ -86,7 +88,10 @@ impl Draft {
         }
         let of_norms = draft.check_norms()?;
         let of_targets = draft.check_targets()?;
-        draft.warnings = of_norms.into_iter().chain(of_targets).collect();
+        draft.warnings = draft.checkpoint.warnings();
+        draft
+            .warnings
+            .extend(of_norms.into_iter().chain(of_targets));
         if !draft.options.allocation.needs_scores() {
             draft.allocate(&[])?;
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::left_dense::LeftDense;
+use crate::checkpoint;
 use crate::error::Kind;
 use crate::norms;
 use crate::recipe::MAX_IN_FEATURES;
@@ -22,6 +23,9 @@ pub enum Error {
         /// What is possible.
         range: &'static str,
     },
+    /// The index names a tensor that the decoder needs, and that is in no file of weights.
+    #[error(transparent)]
+    Incomplete(#[from] checkpoint::Error),
     /// The score is not defined without norms.
     #[error("the score {score} needs column norms of the activations, but there are none")]
     NormsRequired {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, CompanionDifferences};
 use crate::error::Kind;
 use crate::untrusted::{shown, shown_path};
 
@@ -13,7 +13,7 @@ pub enum VerifyError {
     /// One of the files cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    /// The output is no checkpoint any more: a header or its index is damaged.
+    /// The output cannot be opened as the original was: a header or its index is damaged, a file has no place in it.
     #[error(transparent)]
     Damaged(checkpoint::Error),
     /// It was asked to stop before all was compared.
@@ -34,10 +34,11 @@ impl VerifyError {
     #[must_use]
     pub const fn of_output(error: checkpoint::Error) -> Self {
         match error {
-            checkpoint::Error::Header { .. } | checkpoint::Error::Index { .. } => {
-                Self::Damaged(error)
-            }
-            _ => Self::Checkpoint(error),
+            checkpoint::Error::Io { .. }
+            | checkpoint::Error::NoSuchModel { .. }
+            | checkpoint::Error::BrokenCache { .. }
+            | checkpoint::Error::NotACheckpoint { .. } => Self::Checkpoint(error),
+            _ => Self::Damaged(error),
         }
     }
 
@@ -83,11 +84,27 @@ pub enum Fault {
         /// Bytes of the output.
         output: u64,
     },
-    /// A file beside the weights is missing, or differs from the original's.
-    #[error("{} is missing, or differs from the original's", shown(name))]
-    Companion {
-        /// Its name in the directory.
-        name: String,
+    /// The files beside the weights are not those that pruning leaves.
+    #[error("the files beside the weights are not those of the original; {_0}")]
+    Companions(CompanionDifferences),
+    /// A report says something that does not hold.
+    #[error("the report is not true: {_0}")]
+    Report(String),
+    /// A file of that name stands where the report would, and is none.
+    #[error("it stands where the report of the run would, and is none: {_0}")]
+    NoReport(String),
+    /// A weight that is not finite was changed: those are never pruned.
+    #[error(
+        "tensor {}, row {row}, column {column}: a NaN or infinity, which is never pruned, was changed",
+        shown(tensor)
+    )]
+    NonFinite {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
     },
     /// A tensor that is not pruned has other bytes.
     #[error(

@@ -1,8 +1,9 @@
 //! Verifying: an output held against its original, byte by byte, as any reader of both files could.
 //!
-//! Nothing here knows how a mask was chosen. What must hold: the headers and the files beside the
-//! weights are equal; tensors that are not pruned have the same bytes; a weight that was pruned is +0.0 and every other one
-//! keeps its bits, or with compensation is finite; each row has the zeros that were asked for, and each group of N:M as many. The same pieces as a run's are read, from both files, by all threads; memory is two
+//! Nothing here knows how a mask was chosen. What must hold: the headers are equal; the files beside the weights are those that
+//! pruning copies, and no others; tensors that are not pruned have the same bytes; a weight that was pruned is +0.0 and every
+//! other one keeps its bits, or with compensation is finite; NaN and infinities stay; each row has the zeros that were asked
+//! for, and each group of N:M as many. The same pieces as a run's are read, from both files, by all threads; memory is two
 //! chunks a thread. The first fault in the order of the bytes is reported, whichever thread finds one first.
 
 use std::ops::Range;
@@ -15,7 +16,9 @@ use super::chunk::Chunk;
 use super::fault::{Fault, VerifyError};
 use super::matrix::Matrix;
 use super::pieces::{self, Piece};
-use crate::checkpoint::{self, Checkpoint, Reader};
+use crate::checkpoint::{self, Checkpoint, Reader, Source};
+use crate::compensation::decode;
+use crate::counts::Counts;
 use crate::dtype::{Dtype, Weight, with_weights};
 use crate::plan::{Draft, Options};
 use crate::selection::Selection;
@@ -49,7 +52,7 @@ impl Survivors {
 }
 
 /// What was found in an output without a fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Verified {
     /// Bytes that were compared, headers included.
@@ -60,6 +63,22 @@ pub struct Verified {
     pub zeros: u64,
     /// Zeros that the original does not have.
     pub new_zeros: u64,
+    /// What was counted of each tensor of the draft; `None` for those that are not pruned. With [`Survivors::Mended`] its
+    /// squares, too.
+    #[serde(skip)]
+    pub tensors: Vec<Option<Counts>>,
+}
+
+impl Verified {
+    fn add(&mut self, tensor: usize, counts: &Counts) {
+        self.weights += counts.weights;
+        self.zeros += counts.zeros;
+        self.new_zeros += counts.zeros - counts.zeros_before;
+        if self.tensors.len() <= tensor {
+            self.tensors.resize(tensor + 1, None);
+        }
+        *self.tensors[tensor].get_or_insert_default() += *counts;
+    }
 }
 
 /// [`verify_until`] its end.
@@ -79,8 +98,7 @@ pub fn verify(
 /// Holds `output` against the original of `draft`: only the tensors that it prunes may differ, in zeros, and each of their
 /// rows must have what its selection asks for (a fixed lambda asks for nothing).
 ///
-/// `progress` is told of bytes that were compared, from several threads. Rows and groups with NaN or infinity are not
-/// counted, since such weights are never pruned.
+/// `progress` is told of bytes that were compared, from several threads.
 ///
 /// # Errors
 /// [`VerifyError::Fault`] with the first fault in the order of the bytes; [`VerifyError::Checkpoint`];
@@ -99,10 +117,11 @@ pub fn verify_until(
         ..Verified::default()
     };
     progress(verified.bytes);
-    if let Some(name) = checkpoint::differing_companion(original, output)? {
+    let differences = checkpoint::companion_differences(original, output)?;
+    if !differences.is_empty() {
         return Err(VerifyError::Fault {
             file: output.source.weights().path().to_path_buf(),
-            fault: Fault::Companion { name },
+            fault: Fault::Companions(differences),
         });
     }
     let readers = [Reader::open(original)?, Reader::open(output)?];
@@ -139,11 +158,20 @@ pub fn verify_until(
     {
         return Err(error);
     }
+    verified.tensors.resize(draft.tensors().len(), None);
     for found in of_threads {
         verified.bytes += found.bytes;
-        verified.weights += found.weights;
-        verified.zeros += found.zeros;
-        verified.new_zeros += found.new_zeros;
+        for (tensor, counts) in found.tensors.iter().enumerate() {
+            counts
+                .iter()
+                .for_each(|counts| verified.add(tensor, counts));
+        }
+    }
+    // A tensor without rows is in no piece.
+    for (counts, tensor) in verified.tensors.iter_mut().zip(draft.tensors()) {
+        if tensor.target().is_some() {
+            counts.get_or_insert_default();
+        }
     }
     Ok(verified)
 }
@@ -166,8 +194,11 @@ fn headers(original: &Checkpoint, output: &Checkpoint) -> Result<u64, VerifyErro
             file: to.path.clone(),
             fault,
         };
-        // A single file may be called as one likes.
-        if counts[0] > 1 && from.file_name != to.file_name {
+        // A file that is the whole output may be called as one likes.
+        let is_in_directory = [original, output]
+            .iter()
+            .all(|checkpoint| !matches!(checkpoint.source, Source::File(_)));
+        if (counts[0] > 1 || is_in_directory) && from.file_name != to.file_name {
             return Err(fault(Fault::ShardName {
                 original: from.file_name.clone(),
             }));
@@ -304,8 +335,9 @@ impl Verification<'_> {
         }
         let in_features = matrix.target.in_features;
         found.bytes += chunks[0].bytes().len() as u64;
-        found.weights += rows.len() as u64 * in_features as u64;
+        let mut counts = Counts::default();
         if in_features == 0 {
+            found.add(matrix.tensor, &counts);
             return Ok(());
         }
         let row_bytes = matrix.place.row_bytes();
@@ -323,18 +355,11 @@ impl Verification<'_> {
                 let row = matrix.expert * matrix.target.out_features + row;
                 self.fault(matrix.shard, fault.of(tensor, row))
             })?;
-            found.zeros += of_row.zeros;
-            found.new_zeros += of_row.new_zeros;
+            counts += of_row;
         }
+        found.add(matrix.tensor, &counts);
         Ok(())
     }
-}
-
-/// Zeros of a row.
-#[derive(Debug, PartialEq, Eq)]
-struct RowZeros {
-    zeros: u64,
-    new_zeros: u64,
 }
 
 /// What is wrong with a row.
@@ -344,6 +369,9 @@ enum RowFault {
         column: usize,
     },
     NegativeZero {
+        column: usize,
+    },
+    NonFinite {
         column: usize,
     },
     Row {
@@ -367,6 +395,11 @@ impl RowFault {
                 column,
             },
             Self::NegativeZero { column } => Fault::NegativeZero {
+                tensor,
+                row,
+                column,
+            },
+            Self::NonFinite { column } => Fault::NonFinite {
                 tensor,
                 row,
                 column,
@@ -398,26 +431,28 @@ fn check_row(
     asked: (Selection, Survivors),
     original: &[u8],
     output: &[u8],
-) -> Result<RowZeros, RowFault> {
-    with_weights!(dtype, original, cast_slice, |original| {
+) -> Result<Counts, RowFault> {
+    let (old, new) = (original, output);
+    let mut counts = with_weights!(dtype, original, cast_slice, |original| {
         check_weights(asked, original, bytemuck::cast_slice(output))
-    })
-}
-
-/// What is counted of some weights.
-#[derive(Clone, Copy, Default)]
-struct Zeros {
-    before: usize,
-    after: usize,
-    /// NaN and infinities.
-    non_finite: usize,
+    })?;
+    if asked.1 == Survivors::Mended {
+        for (old, new) in decode(dtype, old).into_iter().zip(decode(dtype, new)) {
+            let (old, new) = (f64::from(old), f64::from(new));
+            if old.is_finite() {
+                counts.squares += old * old;
+                counts.squares_changed += (old - new) * (old - new);
+            }
+        }
+    }
+    Ok(counts)
 }
 
 fn check_weights<W: Weight>(
     (selection, survivors): (Selection, Survivors),
     original: &[W],
     output: &[W],
-) -> Result<RowZeros, RowFault> {
+) -> Result<Counts, RowFault> {
     let is_sound = |a: W, b: W| match survivors {
         Survivors::Unchanged => is_kept_or_zeroed(a, b),
         Survivors::Mended => is_kept_or_zeroed(a, b) || is_mended(a, b),
@@ -430,50 +465,60 @@ fn check_weights<W: Weight>(
     if is_bad {
         return Err(first_bad(original, output, is_sound));
     }
-    let count = |original: &[W], output: &[W]| {
-        let mut zeros = Zeros::default();
-        for (&a, &b) in original.iter().zip(output) {
-            zeros.before += usize::from(a.magnitude_bits() == 0);
-            zeros.after += usize::from(b.magnitude_bits() == 0);
-            zeros.non_finite += usize::from(a.magnitude_bits() >= NON_FINITE);
-        }
-        zeros
-    };
     let all = count(original, output);
     if let Selection::Pattern(pattern) = selection {
         let (n, m) = (pattern.n() as usize, pattern.m() as usize);
         for (group, (original, output)) in original.chunks(m).zip(output.chunks(m)).enumerate() {
-            let zeros = count(original, output);
-            let asked = original.len().saturating_sub(n).max(zeros.before);
-            if zeros.after != asked && zeros.non_finite == 0 {
+            let of_group = count(original, output);
+            let asked = zeros_asked(original.len().saturating_sub(n), &of_group);
+            if of_group.zeros != asked as u64 {
                 return Err(RowFault::Group {
                     column: group * m,
                     asked,
-                    zeros: zeros.after,
+                    zeros: of_group.zeros as usize,
                 });
             }
         }
     } else if let Some(k) = selection.k(original.len()) {
-        let asked = k.max(all.before);
-        if all.after != asked && all.non_finite == 0 {
+        let asked = zeros_asked(k, &all);
+        if all.zeros != asked as u64 {
             return Err(RowFault::Row {
                 asked,
-                zeros: all.after,
+                zeros: all.zeros as usize,
             });
         }
     }
-    Ok(RowZeros {
-        zeros: all.after as u64,
-        new_zeros: (all.after - all.before) as u64,
-    })
+    Ok(all)
 }
 
-/// The same bits, or +0.0.
+/// Counts weights and zeros, before and after.
+fn count<W: Weight>(original: &[W], output: &[W]) -> Counts {
+    let mut counts = Counts {
+        weights: original.len() as u64,
+        ..Counts::default()
+    };
+    for (&a, &b) in original.iter().zip(output) {
+        counts.zeros_before += u64::from(a.magnitude_bits() == 0);
+        counts.zeros += u64::from(b.magnitude_bits() == 0);
+        counts.non_finite += u64::from(a.magnitude_bits() >= NON_FINITE);
+    }
+    counts
+}
+
+/// The zeros that some weights must have of which `k` are to go: what was zero before stays so, and what is not finite is never
+/// pruned.
+fn zeros_asked(k: usize, counts: &Counts) -> usize {
+    let finite = counts.weights - counts.non_finite;
+    (k as u64).max(counts.zeros_before).min(finite) as usize
+}
+
+/// The same bits, or +0.0 in place of a finite weight.
 #[inline(always)]
 fn is_kept_or_zeroed<W: Weight>(original: W, output: W) -> bool {
+    let is_finite = original.magnitude_bits() < NON_FINITE;
     let output = bytemuck::bytes_of(&output);
     let is_zero = output.iter().all(|&byte| byte == 0);
-    is_zero | (bytemuck::bytes_of(&original) == output)
+    (is_zero & is_finite) | (bytemuck::bytes_of(&original) == output)
 }
 
 /// Another weight than before, where both are finite and not zero.
@@ -484,14 +529,14 @@ fn is_mended<W: Weight>(original: W, output: W) -> bool {
 }
 
 fn first_bad<W: Weight>(original: &[W], output: &[W], is_sound: impl Fn(W, W) -> bool) -> RowFault {
-    let pairs = original.iter().zip(output);
-    let (column, b) = pairs
-        .enumerate()
-        .find(|(_, (a, b))| !is_sound(**a, **b))
-        .map_or((0, None), |(column, (_, b))| (column, Some(*b)));
-    match b {
-        Some(b) if b.magnitude_bits() == 0 => RowFault::NegativeZero { column },
-        _ => RowFault::Survivor { column },
+    let mut pairs = original.iter().zip(output).enumerate();
+    match pairs.find(|(_, (a, b))| !is_sound(**a, **b)) {
+        Some((column, (a, _))) if a.magnitude_bits() >= NON_FINITE => {
+            RowFault::NonFinite { column }
+        }
+        Some((column, (_, b))) if b.magnitude_bits() == 0 => RowFault::NegativeZero { column },
+        Some((column, _)) => RowFault::Survivor { column },
+        None => RowFault::Survivor { column: 0 },
     }
 }
 

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use asked::{Asked, AskedError, asked};
+pub use asked::{Asked, AskedError, Known, asked};
 pub(crate) use card::{Card, REPORT_JSON};
 pub(crate) use checksums::checksums;
 pub use column_norms::{InputReport, OUTLIER_FEATURE};
@@ -66,6 +66,12 @@ pub struct Report {
     pub score: &'static str,
     /// The rule, with its constants.
     pub selection: SelectionReport,
+    /// The globs of tensors that were chosen by name; none where the default set was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// The globs of tensors that were left out by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
     /// How the weights that stay were corrected; none where they keep their bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compensation: Option<Compensation>,
@@ -214,6 +220,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
     }
     let not_mended = not_mended(&tensors);
     let stages = outcome.stages;
+    let (include, exclude) = plan.options().targets.globs();
     Report {
         report_schema_version: REPORT_SCHEMA_VERSION,
         version: env!("CARGO_PKG_VERSION"),
@@ -226,6 +233,8 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
             &plan.options().selection,
             &plan.options().allocation,
         ),
+        include,
+        exclude,
         compensation: plan.options().compensation,
         norms: plan.norms().map(|norms| NormsReport {
             path: norms.source.path.clone(),

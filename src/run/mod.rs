@@ -52,6 +52,7 @@ pub use crate::stop::Stop;
 use crate::calibration::Calibration;
 use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
 use crate::evaluation::{Evaluation, Windows};
+use crate::model;
 use crate::norms::Norms;
 use crate::parts::{self, Part};
 use crate::plan::{Draft, NormsSource, Plan};
@@ -99,6 +100,8 @@ pub struct Estimate {
 /// Every variant of [`Error`] but those of pruning and of the report.
 pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
+    // Before a calibration fails for want of it.
+    model::check_absent(&checkpoint)?;
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
     if request.sequential {
         sequential::check(&request, calibration.is_some())?;

@@ -121,10 +121,13 @@ impl NameFilter {
         }
     }
 
-    /// The globs as they were given: of what is included, and of what is excluded.
+    /// The globs as they were given, or those of the names: of what is included, and of what is excluded.
     pub(crate) fn globs(&self) -> (Vec<String>, Vec<String>) {
         let given = |globs: &[Glob]| globs.iter().map(|glob| glob.glob.clone()).collect();
-        (given(&self.include), given(&self.exclude))
+        match &self.names {
+            Some(names) => (names.iter().map(|name| escaped(name)).collect(), Vec::new()),
+            None => (given(&self.include), given(&self.exclude)),
+        }
     }
 
     /// Whether one of these globs matches a name; it is one that was given.

@@ -158,13 +158,22 @@ fn a_header_longer_than_the_format_allows_is_refused() {
 
 #[test]
 fn a_header_that_does_not_start_with_a_brace_is_refused() {
-    for json in [
-        format!(" {TWO}"),
-        String::new(),
-        "[]".into(),
-        format!("\u{feff}{TWO}"),
-    ] {
+    for json in [String::new(), "[]".into(), format!("\u{feff}{TWO}")] {
         assert_eq!(parse(&json, 16), Err(HeaderError::NotAnObject), "{json}");
+    }
+}
+
+#[test]
+fn what_the_safetensors_library_reads_is_read() {
+    for json in [
+        format!(" \n{TWO}\t "),
+        TWO.replace(r#"{"format":"pt"}"#, "null"),
+        TWO.replace(r#""pt""#, r#""np""#),
+    ] {
+        let header = parse(&json, 16).unwrap();
+        let raw = [&header.raw[..], &[0; 16]].concat();
+        let theirs = safetensors::SafeTensors::deserialize(&raw).unwrap();
+        assert_eq!(theirs.len(), header.tensors.len(), "{json}");
     }
 }
 

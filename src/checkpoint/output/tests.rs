@@ -279,6 +279,32 @@ fn an_output_with_missing_bytes_is_not_put_in_place() {
 }
 
 #[test]
+fn the_room_that_is_needed_is_that_of_the_weights_and_of_all_beside_them() {
+    let (root, dir) = sharded();
+    fs::create_dir(dir.join("1_Pooling")).unwrap();
+    fs::write(dir.join("1_Pooling/config.json"), [b' '; 1000]).unwrap();
+    fs::write(dir.join("other.bin"), [0; 77]).unwrap();
+    let checkpoint = open(&dir).unwrap();
+    let output = Output::create(&checkpoint, &root.path().join("o"), &NEW).unwrap();
+    let len = |name: &str| fs::metadata(dir.join(name)).unwrap().len();
+    let all: u64 = [
+        "a-1.safetensors",
+        "a-2.safetensors",
+        "model.safetensors.index.json",
+        "config.json",
+        "1_Pooling/config.json",
+    ]
+    .map(len)
+    .iter()
+    .sum();
+    let error = (output.stage).failed(std::io::ErrorKind::StorageFull.into(), &dir);
+    assert!(
+        matches!(error, Error::NoSpace { needed, .. } if needed == all),
+        "{all}: {error}"
+    );
+}
+
+#[test]
 fn writes_outside_the_data_are_refused() {
     let (root, path) = single();
     let checkpoint = open(&path).unwrap();

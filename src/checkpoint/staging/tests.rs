@@ -12,7 +12,7 @@ fn two_files(root: &Path) -> Staging {
         like: None,
     };
     let destination = Destination::new(&root.join("out"), Form::Directory, false).unwrap();
-    Staging::directory(destination, &[spec("a"), spec("b")], None, true).unwrap()
+    Staging::directory(destination, &[spec("a"), spec("b")], 0, None, true).unwrap()
 }
 
 /// What is in a directory, hidden names too.

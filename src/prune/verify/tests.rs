@@ -5,7 +5,7 @@ fn row(weights: &[f32]) -> Vec<u8> {
     bytemuck::cast_slice(weights).to_vec()
 }
 
-fn check(selection: Selection, original: &[f32], output: &[f32]) -> Result<RowZeros, RowFault> {
+fn check(selection: Selection, original: &[f32], output: &[f32]) -> Result<Counts, RowFault> {
     let asked = (selection, Survivors::Unchanged);
     check_row(Dtype::F32, asked, &row(original), &row(output))
 }
@@ -31,13 +31,13 @@ fn a_mended_weight_is_another_one_and_never_out_of_zero_nor_without_bound() {
 #[test]
 fn a_row_as_it_should_be_is_counted() {
     let of_row = check(HALF, &[1.0, -0.0, 3.0, 4.0], &[0.0, -0.0, 3.0, 4.0]);
-    assert_eq!(
-        of_row,
-        Ok(RowZeros {
-            zeros: 2,
-            new_zeros: 1
-        })
-    );
+    let counts = Counts {
+        weights: 4,
+        zeros: 2,
+        zeros_before: 1,
+        ..Counts::default()
+    };
+    assert_eq!(of_row, Ok(counts));
 }
 
 #[test]
@@ -58,7 +58,39 @@ fn a_row_has_exactly_the_zeros_that_were_asked_for() {
     }
     // Zeros that were there before stay, also above what was asked.
     assert!(check(HALF, &[0.0, 0.0, 0.0, 4.0], &[0.0, 0.0, 0.0, 4.0]).is_ok());
-    assert!(check(HALF, &[f32::NAN, 2.0, 3.0, 4.0], &[f32::NAN, 2.0, 3.0, 4.0]).is_ok());
+}
+
+#[test]
+fn what_is_not_finite_stays_and_takes_no_zero_from_the_others() {
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    assert!(check(HALF, &[nan, 2.0, 3.0, 4.0], &[nan, 0.0, 0.0, 4.0]).is_ok());
+    // Fewer finite weights than were to go: all of them went.
+    assert!(check(HALF, &[nan, inf, 3.0, nan], &[nan, inf, 0.0, nan]).is_ok());
+    let zeroed = check(HALF, &[nan, 2.0, 3.0, 4.0], &[0.0, 0.0, 3.0, 4.0]);
+    assert_eq!(zeroed, Err(RowFault::NonFinite { column: 0 }));
+    let all = check(HALF, &[1.0, 2.0, -inf, 4.0], &[0.0; 4]);
+    assert_eq!(all, Err(RowFault::NonFinite { column: 2 }));
+    // Another NaN is another weight.
+    let other = f32::from_bits(nan.to_bits() ^ 1);
+    let changed = check(HALF, &[nan, 2.0, 3.0, 4.0], &[other, 0.0, 0.0, 4.0]);
+    assert_eq!(changed, Err(RowFault::NonFinite { column: 0 }));
+    for output in [[nan, 2.0, 3.0, 4.0], [nan, 0.0, 0.0, 0.0]] {
+        let zeros = output.iter().filter(|weight| **weight == 0.0).count();
+        let fault = check(HALF, &[nan, 2.0, 3.0, 4.0], &output);
+        assert_eq!(fault, Err(RowFault::Row { asked: 2, zeros }));
+    }
+    let pattern = Selection::Pattern(Pattern::new(1, 4).unwrap());
+    assert!(check(pattern, &[nan, inf, 3.0, 4.0], &[nan, inf, 0.0, 0.0]).is_ok());
+    let fault = check(pattern, &[nan, inf, 3.0, 4.0], &[nan, inf, 0.0, 4.0]);
+    let (column, asked, zeros) = (0, 2, 1);
+    assert_eq!(
+        fault,
+        Err(RowFault::Group {
+            column,
+            asked,
+            zeros
+        })
+    );
 }
 
 #[test]
