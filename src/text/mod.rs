@@ -63,6 +63,8 @@ pub struct Text {
     pub name: String,
     /// The text itself.
     pub content: Cow<'static, str>,
+    /// The file that it was read from, if it was.
+    pub(crate) path: Option<PathBuf>,
 }
 
 impl Text {
@@ -72,6 +74,7 @@ impl Text {
         Self {
             name: name.into(),
             content: content.into(),
+            path: None,
         }
     }
 
@@ -81,6 +84,7 @@ impl Text {
         Self {
             name: "built-in calibration text".to_owned(),
             content: include_str!("builtin.txt").into(),
+            path: None,
         }
     }
 
@@ -90,6 +94,7 @@ impl Text {
         Self {
             name: "built-in held-out text".to_owned(),
             content: include_str!("heldout.txt").into(),
+            path: None,
         }
     }
 
@@ -111,6 +116,7 @@ impl Text {
         Ok(Self {
             name: path.display().to_string(),
             content: content.into(),
+            path: Some(path.to_path_buf()),
         })
     }
 
