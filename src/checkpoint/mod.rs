@@ -70,6 +70,7 @@ pub(crate) use readme::{Field, extended as extended_readme};
 pub use shards::{Checkpoint, Shard};
 #[cfg(feature = "native")]
 pub(crate) use staging::{NewFile, replace_within};
+#[cfg(feature = "native")]
 pub(crate) use stamp::Stamp;
 #[cfg(feature = "native")]
 pub use writer::Writer;

@@ -56,12 +56,18 @@ impl Keys {
         let tokens: Vec<u8> = (windows.tokens().iter())
             .flat_map(|token| token.to_le_bytes())
             .collect();
-        let model = CalibratedRecord::of(checkpoint, &request.stop).map_err(run::Error::from)?;
-        let shards = model.input.into_iter().map(|content| content.sha256);
+        // Without a state file no key is looked up.
+        let model = match request.state {
+            Some(_) => Some(CalibratedRecord::of(checkpoint, &request.stop)),
+            None => None,
+        };
+        let model = model.transpose().map_err(run::Error::from)?;
         let of_model = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "shards": shards.collect::<Vec<_>>(),
-            "beside": model.beside,
+            "model": model.map(|model| {
+                let shards = model.input.into_iter().map(|content| content.sha256);
+                json!({ "shards": shards.collect::<Vec<_>>(), "beside": model.beside })
+            }),
             "tokens": checksum::of_bytes(&tokens),
             "context": windows.context(),
             "device": device,

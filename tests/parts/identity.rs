@@ -202,12 +202,21 @@ fn a_model_directory_of_one_file_is_merged_as_that_directory() {
     example(place.dir.path(), |_, _| {});
     fs::write(place.at("model/README.md"), "mine").unwrap();
     place.done(&place.prune("single", &NONE));
-    for more in [&[][..], &["--model", "model/model.safetensors"]] {
-        place.part("out", "1/1", &NONE);
+    // Also in the place of an older one, which is a directory.
+    for more in [
+        &[][..],
+        &["--force"],
+        &["--force", "--model", "model/model.safetensors"],
+    ] {
+        let part = [
+            &place.prune("out", &NONE)[..],
+            &["--part", "1/1", "--force"],
+        ]
+        .concat();
+        place.done(&part);
         place.done(&[&["merge", "out"][..], more].concat());
         assert_eq!(tree(&place.at("single")), tree(&place.at("out")));
         assert!(place.at("out/README.md").exists() && place.at("out/report.json").exists());
-        fs::remove_dir_all(place.at("out")).unwrap();
     }
 }
 
