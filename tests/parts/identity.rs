@@ -170,7 +170,7 @@ fn norms_that_were_measured_on_other_weights_are_not_gone_on_with() {
         } else {
             edit_in_secret(&place, &format!("model/{changed}"));
         }
-        place.refused(&words, 1, &["calibrated.json", "was measured on", changed]);
+        place.refused(&words, 1, &["calibrated.json", "were measured", changed]);
         assert!(!place.at("out").exists());
     }
     // The same ones are, also under other times.
