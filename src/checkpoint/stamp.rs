@@ -26,8 +26,9 @@ pub(crate) struct Stamp {
     inode: Option<(u64, u64)>,
 }
 
-/// How much older than the hash of a file its ctime must be: a write within the same tick of the clock would not change it.
-const SETTLED: i64 = 1_000_000_000;
+/// How much older than the hash of a file its ctime must be: a write within the same tick of the kernel's clock, which is ten
+/// milliseconds at most, would not change it.
+const SETTLED: i64 = 100_000_000;
 
 /// What a ctime is a multiple of where the file system keeps whole milliseconds, or coarser times: those of images of file
 /// systems, in which it was set like any other byte, are whole seconds.
