@@ -296,3 +296,104 @@ fn what_cannot_be_done_is_refused() {
     assert_eq!(fs::read_to_string(place.path("a.csv")).unwrap(), "mine");
     assert!(!Path::new(&place.path("b.csv")).exists());
 }
+
+/// The example in a directory of this place.
+fn copy_of_the_example(place: &Place, name: &str) {
+    fs::create_dir(place.path(name)).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(Path::new(EXAMPLE).join(file), place.path(name).join(file)).unwrap();
+    }
+}
+
+#[test]
+fn cells_of_another_model_with_the_same_headers_and_times_are_not_used() {
+    let place = Place::new();
+    copy_of_the_example(&place, "model");
+    let path = place.path("model/model.safetensors");
+    let a_second = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    let write = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(a_second).unwrap();
+    };
+    let bytes = fs::read(&path).unwrap();
+    write(&bytes);
+    let sweep = "sweep model --calibration none --sparsity 0.5 --eval-tokens 512 --state s";
+    let first = place.json(sweep);
+    let mut other = bytes.clone();
+    // The last weights.
+    let from = other.len() - 4096;
+    other[from..].fill(0);
+    write(&other);
+    let of_other = place.json(sweep);
+    assert_ne!(
+        first["dense"]["perplexity"],
+        of_other["dense"]["perplexity"]
+    );
+    let anew = place.json(&sweep.replace("--state s", ""));
+    assert_eq!(of_other["dense"], anew["dense"]);
+    assert_eq!(
+        of_other["cells"][0]["perplexity"],
+        anew["cells"][0]["perplexity"]
+    );
+    // The same bytes are known in another place, and under other times.
+    fs::write(&path, &bytes).unwrap();
+    fs::rename(place.path("model"), place.path("moved")).unwrap();
+    let known = place.run(&sweep.replace("sweep model", "sweep moved"));
+    let said = String::from_utf8(known.stderr).unwrap();
+    assert!(said.contains("  known"), "{said}");
+}
+
+#[test]
+fn two_sweeps_share_a_state_file_and_a_damaged_line_is_skipped() {
+    let place = Place::new();
+    let start = |sparsities: &str| {
+        Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+            .args([
+                "sweep",
+                EXAMPLE,
+                "--calibration",
+                "none",
+                "--eval-tokens",
+                "512",
+            ])
+            .args([
+                "--sparsity",
+                sparsities,
+                "--state",
+                "s",
+                "--device",
+                "cpu",
+                "-q",
+            ])
+            .current_dir(place.dir.path())
+            .spawn()
+            .unwrap()
+    };
+    let running = [start("0.1,0.2,0.3"), start("0.4,0.5,0.6"), start("0.7,0.8")];
+    for mut sweep in running {
+        assert!(sweep.wait().unwrap().success());
+    }
+    let all = format!(
+        "sweep {EXAMPLE} --calibration none --eval-tokens 512 --sparsity 0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8 --state s"
+    );
+    let known = |skipped: bool, cells: usize| {
+        let done = place.run(&all);
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(0), "{said}");
+        assert_eq!(said.matches("  known").count(), cells, "{said}");
+        assert_eq!(said.contains("cannot be read: skipped"), skipped, "{said}");
+    };
+    known(false, 8);
+    // One line is damaged: its cell is measured again, and the others are used.
+    let text = fs::read_to_string(place.path("s")).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let cell = lines
+        .iter()
+        .position(|line| line.contains("\"cell\""))
+        .unwrap();
+    lines[cell] = "\u{0}\u{0}\u{0}";
+    fs::write(place.path("s"), lines.join("\n") + "\n").unwrap();
+    known(true, 7);
+    known(true, 8);
+}

@@ -459,6 +459,78 @@ pub fn same_file(a: &Path, b: &Path) -> bool {
     same_path || matches!((fs::metadata(a), fs::metadata(b)), (Ok(a), Ok(b)) if same_inode(&a, &b))
 }
 
+/// Checks that writing the file or directory `path` leaves `other` alone: that it is neither `other` nor inside it, nor holds it.
+/// `role` is what `other` is called: `the norms`. Neither need exist.
+///
+/// # Errors
+/// [`Error::Overlap`].
+pub fn keep_apart(path: &Path, role: &'static str, other: &Path) -> Result<()> {
+    let refuse = |relation| {
+        let (path, other) = (path.to_path_buf(), other.to_path_buf());
+        Err(Error::Overlap {
+            path,
+            relation,
+            role,
+            other,
+        })
+    };
+    // A link is replaced, not what it leads to; but to replace what another path leads to, or the link itself, is a loss.
+    let (ours, theirs) = (places(path), places(other));
+    let pairs = || {
+        ours.iter()
+            .flat_map(|ours| theirs.iter().map(move |theirs| (ours, theirs)))
+    };
+    if pairs().any(|(ours, theirs)| ours == theirs) || same_file(path, other) {
+        return refuse("is");
+    }
+    if pairs().any(|(ours, theirs)| lies_in(ours, theirs)) {
+        return refuse("is inside");
+    }
+    if pairs().any(|(ours, theirs)| lies_in(theirs, ours)) {
+        return refuse("holds");
+    }
+    Ok(())
+}
+
+/// Where a path is: the name in the real directory that holds it, and what a link leads to.
+fn places(path: &Path) -> Vec<PathBuf> {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    // The nearest directory above that exists.
+    let above = whole.ancestors().skip(1);
+    let real = above
+        .filter_map(|above| Some((above.canonicalize().ok()?, above)))
+        .next();
+    let mut places = vec![match real {
+        Some((real, above)) => real.join(whole.strip_prefix(above).unwrap_or(&whole)),
+        None => whole,
+    }];
+    places.extend(path.canonicalize());
+    places
+}
+
+/// Checks that writing the file `path` leaves a checkpoint alone: its weights, and what is beside them and belongs to it.
+///
+/// # Errors
+/// [`Error::Overlap`].
+pub fn keep_off_model(path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    let weights = checkpoint.source.weights();
+    let shards = checkpoint.shards.iter().map(|shard| shard.path.clone());
+    let mut files: Vec<PathBuf> = shards.chain([weights.path().to_path_buf()]).collect();
+    for entry in fs::read_dir(directory_of(weights.path()))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let kind = file_names::kind(&entry.file_name().to_string_lossy(), false);
+        if matches!(kind, FileKind::Companion | FileKind::Code) && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    files
+        .iter()
+        .try_for_each(|file| keep_apart(path, "a file of the model", file))
+}
+
 /// Whether the directory `outer` is above `path`; `path` itself does not count, nor need it exist.
 fn lies_in(path: &Path, outer: &Path) -> bool {
     // By inode as well: on a file system that ignores case, one directory has many names.
@@ -482,6 +554,9 @@ pub(super) fn same_inode(_: &Metadata, _: &Metadata) -> bool {
 
 /// What the name of something that is staged for a place of this name begins with.
 pub(super) fn temporary_prefix(name: &OsStr) -> String {
-    let name: String = name.to_string_lossy().chars().take(48).collect();
+    let name = name.to_string_lossy();
+    // A file system takes names of 255 bytes; who has staged it takes up to 90 of them (`orphans.rs`).
+    let most = name.floor_char_boundary(120);
+    let name: String = name[..most].chars().take(48).collect();
     format!(".{name}.")
 }

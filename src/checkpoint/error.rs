@@ -231,6 +231,23 @@ pub enum Error {
         input: PathBuf,
     },
 
+    /// What is to be written would replace, or lie in, something else that the same run reads or writes.
+    #[error(
+        "{} cannot be written: it {relation} {role}, {}; choose another name",
+        shown_path(path),
+        shown_path(other)
+    )]
+    Overlap {
+        /// What is to be written.
+        path: PathBuf,
+        /// How it relates to the other, as a verb: `is`, `is inside`, `holds`.
+        relation: &'static str,
+        /// What the other is to the run: `the norms`.
+        role: &'static str,
+        /// The other.
+        other: PathBuf,
+    },
+
     /// The output would lie in the Hugging Face cache, whose own tools delete what they do not know.
     #[error(
         "the output {} is inside the Hugging Face cache {}, whose own tools may delete it; choose another output",
@@ -485,6 +502,12 @@ mod tests {
                 path: path(),
                 problem: "is a directory",
             },
+            Error::Overlap {
+                path: path(),
+                relation: "is",
+                role: "the norms",
+                other: path(),
+            },
             Error::HoldsForeignFile {
                 path: path(),
                 file: name(),
@@ -590,7 +613,7 @@ mod tests {
         errors
     }
 
-    const VARIANTS: usize = 29;
+    const VARIANTS: usize = 30;
 
     /// The number of a variant. A new one does not compile until it has an arm here: give it the next number, raise
     /// `VARIANTS`, and add it to the list above.
@@ -626,6 +649,7 @@ mod tests {
             E::OutputInCache { .. } => 26,
             E::OutputKept { .. } => 27,
             E::CompanionsTooLarge { .. } => 28,
+            E::Overlap { .. } => 29,
         }
     }
 

@@ -66,6 +66,15 @@ impl Source {
         }
     }
 
+    /// The path that leads to the same model in the same form: the directory of a model directory, whose one file of weights
+    /// alone would be another model.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Index(path) => path,
+            Self::Directory { dir, .. } | Self::Cache { dir, .. } => dir,
+        }
+    }
+
     /// The directory whose other files are copied to the output; `None` for a single file.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {

@@ -55,13 +55,15 @@ pub use compare::CompanionDifferences;
 pub(crate) use compare::companion_differences;
 pub use config::{Config, MAX_CONFIG};
 #[cfg(feature = "native")]
-pub use destination::same_file;
+pub use destination::{keep_apart, keep_off_model, same_file};
 pub use error::{Error, Result};
 pub use header::{Header, HeaderError, MAX_JSON, MAX_RANK, Tensor, TensorSpec};
 pub(crate) use header::{PREFIX as HEADER_PREFIX, json_len as header_json_len};
 pub use index::{Discrepancy, Index, IndexError, MAX_INDEX};
 pub use locate::{Source, Weights, locate};
 pub use options::OutputOptions;
+#[cfg(feature = "native")]
+pub(crate) use orphans::remove_all as remove_orphans;
 #[cfg(feature = "native")]
 pub use output::{Finished, Output};
 pub(crate) use positional::{read_exact_at, write_all_at};
@@ -70,7 +72,9 @@ pub use reader::Reader;
 pub(crate) use readme::{Field, extended as extended_readme};
 pub use shards::{Checkpoint, Shard};
 #[cfg(feature = "native")]
-pub(crate) use staging::replace_within;
+pub(crate) use staging::{NewFile, replace_within};
+#[cfg(feature = "native")]
+pub(crate) use stamp::Stamp;
 #[cfg(feature = "native")]
 pub use writer::Writer;
 

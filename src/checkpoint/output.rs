@@ -117,7 +117,8 @@ impl Output {
     }
 
     /// Makes an output of shards that are finished: one file for each of the checkpoint's, in their order. They stay where they
-    /// are, and share their blocks with the output where the file system has hard links; elsewhere they are copied.
+    /// are, and share their blocks with the output where the file system has hard links; elsewhere they are copied. With
+    /// `sync`, all of it is on the disk when this returns, so that the shards may be removed.
     ///
     /// # Errors
     /// As [`Output::create`] and [`Output::finish`].

@@ -268,9 +268,9 @@ impl Shard {
         })
     }
 
-    /// When the file was last written to before its header was read, in nanoseconds since 1970, where the system tells.
-    pub(crate) fn modified(&self) -> Option<u64> {
-        self.stamp.modified()
+    /// The stamp of the file, from before its header was read.
+    pub(crate) const fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Checks that the file at its path is still the one whose header was read.

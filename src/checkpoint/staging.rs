@@ -3,8 +3,8 @@
 //! A [`Staging`] is a temporary file or directory beside the place where the output will be. Each staged file has its full
 //! length and its header from the start; its data come from any number of threads, each byte once. [`Staging::finish`] refuses
 //! while bytes are missing, then renames. A stage that is dropped instead, by an error or a panic, removes what it made. A
-//! process that is killed leaves `.NAME.xxxxxx.swiftprune.tmp` behind, and no half-written NAME; the next run to the same
-//! place removes it (`orphans.rs`).
+//! process that is killed leaves `.NAME.HOST-BOOT-PROCESS.xxxxxx.swiftprune.tmp` behind, and no half-written NAME; the next run to
+//! the same place removes it (`orphans.rs`).
 
 use std::ffi::OsString;
 #[cfg(unix)]
@@ -19,7 +19,7 @@ use tempfile::{TempDir, TempPath};
 
 #[cfg(unix)]
 use super::destination::same_inode;
-use super::destination::{Destination, temporary_prefix};
+use super::destination::{Destination, Form, temporary_prefix};
 use super::error::{Error, Result};
 use super::handles::Handles;
 use super::orphans::{self, Lock};
@@ -95,6 +95,7 @@ impl Staging {
         // Before room is asked for: an orphan may be what takes it.
         orphans::remove(parent, &prefix);
         let mut temporary = tempfile::Builder::new();
+        let prefix = orphans::prefix_here(&prefix);
         temporary.prefix(&prefix).suffix(orphans::SUFFIX);
         #[cfg(unix)]
         temporary.permissions(mode_like(spec.like, 0o666, 0o600)?);
@@ -131,6 +132,7 @@ impl Staging {
         let prefix = destination.temporary_prefix();
         orphans::remove(parent, &prefix);
         let mut temporary = tempfile::Builder::new();
+        let prefix = orphans::prefix_here(&prefix);
         temporary.prefix(&prefix).suffix(orphans::SUFFIX);
         #[cfg(unix)]
         temporary.permissions(mode_like(like, 0o777, 0o700)?);
@@ -263,6 +265,64 @@ impl Staging {
     }
 }
 
+/// A file whose content is known at once, and that appears whole: opened before the work that the content is the result of, so
+/// that a place that cannot be written to costs no work.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    file: tempfile::NamedTempFile,
+    _lock: Lock,
+    destination: Destination,
+}
+
+impl NewFile {
+    /// Stages a file that is to appear at `path`, and may replace a file there where that is allowed.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`], [`Error::NotReplaceable`], [`Error::NoOutputName`], [`Error::NoOutputDirectory`], [`Error::Io`].
+    pub(crate) fn create(path: &Path, overwrite: bool) -> Result<Self> {
+        let destination = Destination::new(path, Form::File, overwrite)?;
+        let parent = &destination.parent;
+        let prefix = destination.temporary_prefix();
+        orphans::remove(parent, &prefix);
+        let prefix = orphans::prefix_here(&prefix);
+        let mut temporary = tempfile::Builder::new();
+        temporary.prefix(&prefix).suffix(orphans::SUFFIX);
+        #[cfg(unix)]
+        temporary.permissions(mode_like(None, 0o666, 0o600)?);
+        let make = || temporary.tempfile_in(parent);
+        let made = locked(make, tempfile::NamedTempFile::path);
+        let (file, lock) = made.map_err(|error| write_error(error, path, 0, parent))?;
+        Ok(Self {
+            file,
+            _lock: lock,
+            destination,
+        })
+    }
+
+    /// Writes the file and puts it in place; with `sync`, it is on the disk then, and so is its name.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Io`], and [`Error::OutputExists`] for what has appeared meanwhile.
+    pub(crate) fn write(self, bytes: &[u8], sync: bool) -> Result<()> {
+        let Self {
+            mut file,
+            _lock,
+            destination,
+        } = self;
+        let path = &destination.given;
+        let failed = |error| write_error(error, path, bytes.len() as u64, &destination.parent);
+        file.write_all(bytes).map_err(failed)?;
+        if sync {
+            file.as_file().sync_all().map_err(Error::io("sync", path))?;
+        }
+        destination.take_file(file.into_temp_path())?;
+        if sync {
+            sync_directory(&destination.parent)?;
+        }
+        Ok(())
+    }
+}
+
 /// How often something is made again that another run has taken for an orphan.
 const ATTEMPTS: usize = 16;
 
@@ -275,7 +335,7 @@ pub(crate) fn replace_within(
     permissions: Option<Permissions>,
 ) -> io::Result<()> {
     let dir = std::path::absolute(dir)?;
-    let prefix = temporary_prefix(dir.file_name().unwrap_or_default());
+    let prefix = orphans::prefix_here(&temporary_prefix(dir.file_name().unwrap_or_default()));
     let parent = dir.parent().unwrap_or(&dir);
     let mut temporary = tempfile::Builder::new();
     temporary.prefix(&prefix).suffix(orphans::SUFFIX);
@@ -432,7 +492,7 @@ fn write_error(source: io::Error, path: &Path, needed: u64, directory: &Path) ->
     }
 }
 
-/// Flushes all files below a directory, and the directories. Shards are flushed twice, which costs nothing.
+/// Flushes all files below a directory, and the directories. What is on the disk already costs nothing.
 fn sync_tree(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let path = entry.map_err(Error::io("list", dir))?.path();

@@ -236,7 +236,7 @@ pub(super) struct Prune {
     /// Print what would happen to every tensor, and write nothing
     #[arg(long, help_heading = "Running")]
     pub dry_run: bool,
-    /// Replace an existing output (never the input)
+    /// Replace an existing output and existing reports (never the input)
     #[arg(long, help_heading = "Running")]
     pub force: bool,
     /// Flush the output to disk before moving it into place
@@ -304,8 +304,8 @@ pub(super) struct Inspect {
 
 /// Put the parts of a run together, to what a single run would have written.
 ///
-/// Every part must be there, of the same input, options, norms and version. A file whose time of change is the recorded one
-/// is not read again, any other is hashed. OUTPUT appears complete or not at all; then the parts are removed.
+/// Every part must be there, of the same input, options, norms and version. A file that the file system says to be unchanged
+/// since it was hashed is not read again, any other is hashed. OUTPUT appears complete or not at all; then the parts are removed.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   swiftprune-wgpu prune ./Llama --norms norms.safetensors --part 1/2 -o ./out
@@ -324,10 +324,10 @@ pub(super) struct Merge {
     /// The file of norms [default: where it was then]
     #[arg(long, value_name = "FILE")]
     pub norms: Option<PathBuf>,
-    /// Replace an existing output (never the input)
+    /// Replace an existing output and an existing report (never the input)
     #[arg(long)]
     pub force: bool,
-    /// Flush the output to disk before moving it into place
+    /// Flush the output to disk before moving it into place, also with --keep (without, it always is)
     #[arg(long)]
     pub sync: bool,
     /// Leave the parts where they are
@@ -342,7 +342,7 @@ pub(super) struct Merge {
     /// Write the report as JSON to stdout
     #[arg(long)]
     pub json: bool,
-    /// Also print the SHA-256 of the output, which the parts have recorded
+    /// Also print the SHA-256 of the output, which is read back and compared with that of the parts
     #[arg(long)]
     pub checksum: bool,
     /// Number of CPU threads [default: all cores]

@@ -1,12 +1,11 @@
 //! `calibrate`: the column norms of a model, written to a file of their own.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::calibration::Text;
-use swiftprune_wgpu::checkpoint::{Checkpoint, same_file};
+use swiftprune_wgpu::checkpoint::{Checkpoint, keep_apart, keep_off_model};
 use swiftprune_wgpu::run::DevicePair;
 use swiftprune_wgpu::untrusted::shown_path;
 
@@ -24,25 +23,13 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         Some(path) => Text::read(path)?,
         None => Text::calibration(),
     };
-    if args.output.symlink_metadata().is_ok() {
+    keep_off_model(&args.output, &checkpoint)?;
+    if let Some(text) = &args.text {
+        keep_apart(&args.output, "the text", text)?;
+    }
+    if args.output.symlink_metadata().is_ok() && !args.force {
         let path = shown_path(&args.output);
-        let weights = checkpoint.source.weights();
-        let beside =
-            ["config.json", "tokenizer.json"].map(|name| weights.path().with_file_name(name));
-        let shards = checkpoint.shards.iter().map(|shard| &shard.path);
-        // The index of a sharded checkpoint is read, too.
-        let mut inputs = shards
-            .chain(&beside)
-            .chain(&args.text)
-            .map(PathBuf::as_path);
-        if same_file(weights.path(), &args.output)
-            || inputs.any(|input| same_file(input, &args.output))
-        {
-            bail!("{path} is the input, which is never modified; choose another output");
-        }
-        if !args.force {
-            bail!("{path} exists; choose another output, or use --force to replace it");
-        }
+        bail!("{path} exists; choose another output, or use --force to replace it");
     }
     let calibration = Calibration::new(&checkpoint, text, args.tokens, args.context)?
         .with_means(args.means)

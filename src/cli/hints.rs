@@ -46,7 +46,7 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
             run::Error::AllocationNeedsAllBlocks { .. } => {
                 Some("--allocate atp goes by the number of a block alone".to_owned())
             }
-            run::Error::Report { .. } => Some("give a new name to --report".to_owned()),
+            run::Error::Report { .. } => Some("give another name to --report".to_owned()),
             run::Error::Device(error) => of_device(error),
             run::Error::PartNeedsNorms => Some(
                 "`calibrate MODEL -o norms.safetensors` measures them once, --norms norms.safetensors gives them to every part; \
@@ -70,6 +70,9 @@ fn of_parts(error: &parts::Error) -> Option<String> {
     Some(
         match error {
             parts::Error::Checkpoint(checkpoint::Error::OutputExists { .. }) => "--force replaces it",
+            parts::Error::OutputExists { .. } => {
+                "--force makes it again, of all that is finished"
+            }
             parts::Error::OtherSettings { .. } | parts::Error::OtherInput { .. } => {
                 "run with the same settings, remove the directory of parts, or choose another --output"
             }

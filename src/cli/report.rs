@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::Context as _;
+use swiftprune_wgpu::checkpoint::keep_apart;
 use swiftprune_wgpu::report::page::{Document, page, parse};
 use swiftprune_wgpu::untrusted::{self, shown_path};
 
@@ -19,6 +20,9 @@ pub(super) fn run(args: &Report, terminal: Terminal) -> anyhow::Result<()> {
             "{} exists; choose another name, or use --force to replace it",
             shown_path(&args.output)
         );
+    }
+    for report in &args.reports {
+        keep_apart(&args.output, "a report that is read", report)?;
     }
     let (mut runs, mut sweeps) = (Vec::new(), Vec::new());
     for path in &args.reports {

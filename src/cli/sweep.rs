@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use anyhow::Context as _;
 use swiftprune_wgpu::calibration::{Calibration, Text, windows_of};
+use swiftprune_wgpu::checkpoint::{keep_apart, keep_off_model};
 use swiftprune_wgpu::plan::{Ewma, NameFilter, Score, Selection};
 use swiftprune_wgpu::report::page::page;
 use swiftprune_wgpu::report::{Quality, SweepCell, SweepReport};
@@ -36,7 +37,9 @@ pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<RunVerdict
     }
     let request = request(args)?;
     let stop = request.stop.clone();
+    let state = request.state.clone();
     let prepared = prepare(request)?;
+    check_places(args, state.as_deref(), &prepared)?;
     for line in settings_of(&prepared) {
         terminal.say(line);
     }
@@ -69,6 +72,34 @@ pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<RunVerdict
         stdout.write_all(table(&report, width).as_bytes())?;
     }
     Ok(RunVerdict::Pruned)
+}
+
+/// Checks that no table replaces what the sweep reads, its state file, or another table.
+fn check_places(
+    args: &Sweep,
+    state: Option<&Path>,
+    prepared: &PreparedSweep,
+) -> anyhow::Result<()> {
+    let text = match &args.calibration {
+        Some(TextChoice::File(path)) => Some(path.as_path()),
+        _ => None,
+    };
+    let others = [
+        ("the norms", args.norms.as_deref()),
+        ("the calibration text", text),
+        ("the text", args.eval_text.as_deref()),
+        ("the state file", state),
+    ];
+    for (number, output) in args.output.iter().enumerate() {
+        keep_off_model(output, prepared.checkpoint())?;
+        for (role, other) in others {
+            other.map_or(Ok(()), |other| keep_apart(output, role, other))?;
+        }
+        for other in &args.output[..number] {
+            keep_apart(output, "another output", other)?;
+        }
+    }
+    Ok(())
 }
 
 fn request(args: &Sweep) -> anyhow::Result<SweepRequest> {

@@ -1,13 +1,9 @@
 //! Whether a finished shard is still what its record says, and its input what it was made from.
 
-use std::path::Path;
-
 use super::directory::Directory;
 use super::error::{Error, Problem};
-use super::record::{Content, InputRecord, ShardRecord};
+use super::record::{InputRecord, ShardRecord};
 use super::settings::Settings;
-use crate::checkpoint;
-use crate::checksum;
 use crate::plan::Plan;
 use crate::stop::Stop;
 
@@ -22,8 +18,8 @@ pub(crate) enum State {
     Wrong(Problem),
 }
 
-/// Looks at a shard in a directory of parts. A file that has the time of change of its record is taken for what it was; any
-/// other is hashed.
+/// Looks at a shard in a directory of parts. A file whose recorded stamp tells its bytes, and that still has it, is taken for
+/// what it was; any other is hashed.
 ///
 /// # Errors
 /// [`Error::OtherSettings`] for a shard of another run; [`Error::Damaged`] and [`Error::Manifest`] for a record that cannot be
@@ -54,9 +50,16 @@ pub(crate) fn state(
     if !names.eq(record.tensors.iter().map(|tensor| tensor.name.as_str())) {
         return Ok(State::Wrong(Problem::Tensors));
     }
-    if !holds(&input.path, input.modified(), &record.input_content, stop)? {
+    // A rule that goes by scores looks at the weights of all shards.
+    let pruned = plan.pruned().filter(|(tensor, _)| tensor.shard == shard);
+    let shares = pruned.map(|(tensor, _)| tensor.asked());
+    if !shares.eq(record.tensors.iter().map(|tensor| tensor.asked)) {
+        return Ok(State::Wrong(Problem::Shares));
+    }
+    if !record.input_content.is_of(&input.path, stop)? {
         return Ok(State::Wrong(Problem::InputBytes));
     }
+    input.check_still_unchanged()?;
     let path = directory.shard(&input.file_name);
     let Ok(meta) = path.metadata() else {
         return Ok(State::Wrong(Problem::NoFile));
@@ -64,37 +67,8 @@ pub(crate) fn state(
     if meta.len() != input.len {
         return Ok(State::Wrong(Problem::OutputLength));
     }
-    if !holds(&path, modified(&meta), &record.output_content, stop)? {
+    if !record.output_content.is_of(&path, stop)? {
         return Ok(State::Wrong(Problem::OutputBytes));
     }
     Ok(State::Finished(Box::new(record)))
-}
-
-/// Whether a file that was last written to at `modified` has this content.
-fn holds(
-    path: &Path,
-    modified: Option<u64>,
-    content: &Content,
-    stop: &Stop,
-) -> Result<bool, Error> {
-    if modified.is_some() && modified == content.modified {
-        return Ok(true);
-    }
-    Ok(sha256(path, stop)? == content.sha256)
-}
-
-/// The SHA-256 of a file.
-pub(crate) fn sha256(path: &Path, stop: &Stop) -> Result<String, Error> {
-    let sum = checksum::of_file(path, stop).map_err(|source| checkpoint::Error::Io {
-        action: "read",
-        path: path.to_path_buf(),
-        source,
-    })?;
-    sum.ok_or(Error::Stopped)
-}
-
-/// When a file was last written to, in nanoseconds since 1970, where the system tells.
-pub(crate) fn modified(meta: &std::fs::Metadata) -> Option<u64> {
-    let since = meta.modified().ok()?.duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(since.ok()?.as_nanos()).ok()
 }

@@ -6,22 +6,25 @@
 //!     manifest/run.json                      what run this is: version, options, norms, input
 //!     manifest/model-00001-of-00003.safetensors.json    that the shard is finished, and of what
 //!     manifest/norms.safetensors             column norms, where the run measured them itself
+//!     manifest/calibrated.json               what they were measured on
+//!     manifest/merged.json                   run.json, while the directory is removed
 //! ```
 //!
 //! A shard is flushed to the disk, renamed to its name, and then recorded, so that a record tells the truth whatever is killed
-//! in between. A file without a record is nothing. The directory has no index and no config.json: nothing takes it for a
+//! in between. A file without a record is nothing. When the output is in place, run.json is renamed before anything is removed:
+//! a removal that is killed is known by that, and the next command finishes it. The directory has no index and no config.json: nothing takes it for a
 //! model.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
-use super::record::{RunRecord, ShardRecord};
-use crate::checkpoint::{self, same_file};
+use super::record::{CalibratedRecord, InputRecord, RunRecord, ShardRecord};
+use crate::checkpoint::{self, NewFile, same_file};
 use crate::untrusted::{self, shown};
 
 /// What is added to the name of the output.
@@ -30,6 +33,8 @@ const SUFFIX: &str = ".parts";
 const MANIFEST: &str = "manifest";
 const RUN: &str = "run.json";
 const NORMS: &str = "norms.safetensors";
+const CALIBRATED: &str = "calibrated.json";
+const MERGED: &str = "merged.json";
 /// The longest record, in bytes.
 const MAX_RECORD: u64 = 256 << 20;
 
@@ -86,6 +91,26 @@ impl Directory {
         self.manifest(RUN)
     }
 
+    /// What the norms that are kept were measured on, if that is recorded.
+    pub(crate) fn calibrated(&self) -> Result<Option<CalibratedRecord>, Error> {
+        read(&self.manifest(CALIBRATED))
+    }
+
+    /// Forgets the norms that are kept.
+    pub(crate) fn forget_norms(&self) -> Result<(), Error> {
+        remove_file(&self.norms())
+    }
+
+    /// The path of the record of what the norms were measured on, for messages.
+    pub(crate) fn calibrated_path(&self) -> PathBuf {
+        self.manifest(CALIBRATED)
+    }
+
+    /// Records what norms were measured on, before they are kept.
+    pub(crate) fn keep_calibrated(&self, record: &CalibratedRecord) -> Result<(), Error> {
+        write(&self.calibrated_path(), record, true)
+    }
+
     /// What is recorded of a shard, if it is finished.
     pub(crate) fn finished(&self, file: &str) -> Result<Option<ShardRecord>, Error> {
         read(&self.record(file))
@@ -132,16 +157,9 @@ impl Directory {
     pub(crate) fn begin(&self, run: &RunRecord) -> Result<(), Error> {
         self.make()?;
         if self.run()?.is_none() {
-            let path = self.manifest(RUN);
-            let staged = stage(&path, run)?;
-            match staged.persist_noclobber(&path) {
-                Ok(_) => return Ok(()),
-                Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {}
-                // A file system that cannot rename without replacing: others have written the same, or will be refused.
-                Err(refused) => {
-                    let moved = refused.file.persist(&path);
-                    moved.map_err(|refused| io_at("write", &path)(refused.error))?;
-                }
+            match write(&self.manifest(RUN), run, false) {
+                Err(Error::Checkpoint(checkpoint::Error::OutputExists { .. })) => {}
+                written => return written,
             }
         }
         match self.run()? {
@@ -190,41 +208,58 @@ impl Directory {
 
     /// Records that a shard is finished.
     pub(crate) fn keep(&self, file: &str, record: &ShardRecord) -> Result<(), Error> {
-        let path = self.record(file);
-        let staged = stage(&path, record)?;
-        let moved = staged.persist(&path);
-        moved.map_err(|refused| io_at("write", &path)(refused.error))?;
-        Ok(())
+        write(&self.record(file), record, true)
     }
 
     /// Forgets a shard: its record first, so that none is left without its file.
     pub(crate) fn forget(&self, file: &str) -> Result<(), Error> {
-        for path in [self.record(file), self.shard(file)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_at("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_file(&self.record(file))?;
+        remove_file(&self.shard(file))
     }
 
-    /// Removes the files of a run of these shards, and the directory if nothing else is in it. The run's record goes last.
-    pub(crate) fn remove<'a>(&self, files: impl Iterator<Item = &'a str>) -> Result<(), Error> {
-        for file in files {
-            self.forget(file)?;
+    /// Says that the output is in place: [`Self::finish_removal`] removes the parts, in this command or the next.
+    pub(crate) fn mark_merged(&self) -> Result<(), Error> {
+        let run = self.run_path();
+        fs::rename(&run, self.manifest(MERGED)).map_err(io_at("rename", &run))
+    }
+
+    /// Removes the parts of an output that is in place, and the directory if nothing else is in it; tells whether there was
+    /// anything to remove. If the output is not there,
+    /// what is left of the parts is all that there is of it: it is a run's again.
+    pub(crate) fn finish_removal(&self, output: &Path) -> Result<bool, Error> {
+        let merged = self.manifest(MERGED);
+        let Some(run) = read::<RunRecord>(&merged)? else {
+            let is_empty = |path| is_empty(path).unwrap_or(false);
+            let manifest = self.path.join(MANIFEST);
+            let is_left = output.exists() && is_empty(&manifest);
+            // Two directories are the very last.
+            return Ok(is_left
+                && fs::remove_dir(&manifest).is_ok()
+                && fs::remove_dir(&self.path).is_ok());
+        };
+        if output.exists() {
+            self.clear(&run)?;
+            return Ok(true);
         }
-        for path in [self.norms(), self.run_path()] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_at("remove", &path)(error));
-                }
-                _ => {}
+        if self.run()?.is_none() {
+            fs::rename(&merged, self.run_path()).map_err(io_at("rename", &merged))?;
+        }
+        Ok(false)
+    }
+
+    /// Removes what a run has kept here; that its output is in place is forgotten last.
+    fn clear(&self, run: &RunRecord) -> Result<(), Error> {
+        for InputRecord { file, .. } in &run.input {
+            // The record may be a stranger's, and lead elsewhere.
+            if Path::new(file).file_name() == Some(file.as_ref()) {
+                self.forget(file)?;
             }
         }
+        for name in [NORMS, CALIBRATED, MERGED] {
+            remove_file(&self.manifest(name))?;
+        }
         for path in [self.path.join(MANIFEST), self.path.clone()] {
-            remove_staged(&path);
+            checkpoint::remove_orphans(&path);
             if let Err(error) = fs::remove_dir(&path) {
                 log::warn!("{} is left: {error}", untrusted::shown_path(&path));
             }
@@ -238,17 +273,11 @@ impl Directory {
     }
 }
 
-/// Removes what killed runs have staged in a directory of ours.
-fn remove_staged(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(".tmp") {
-            let _ = fs::remove_file(entry.path());
-        }
+/// Removes a file, if it is there.
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -267,23 +296,10 @@ fn io_at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     }
 }
 
-/// Writes a record beside its place and flushes it.
-fn stage(path: &Path, record: &impl Serialize) -> Result<tempfile::NamedTempFile, Error> {
-    let failed = io_at("write", path);
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut staged = tempfile::Builder::new();
-    staged.prefix(".").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file, less the umask: another user may merge.
-        staged.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut staged = staged.tempfile_in(directory).map_err(&failed)?;
-    let json = serde_json::to_vec_pretty(record).map_err(|error| failed(error.into()))?;
-    staged.write_all(&json).map_err(&failed)?;
-    staged.as_file().sync_all().map_err(&failed)?;
-    Ok(staged)
+/// Writes a record, which appears whole, and is on the disk then.
+fn write(path: &Path, record: &impl Serialize, overwrite: bool) -> Result<(), Error> {
+    let json = serde_json::to_vec_pretty(record).map_err(|e| io_at("write", path)(e.into()))?;
+    Ok(NewFile::create(path, overwrite)?.write(&json, true)?)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {

@@ -132,8 +132,33 @@ pub enum Error {
         /// What is wrong with it.
         problem: Problem,
     },
+    /// The output is in place, and so are finished shards of it.
+    #[error(
+        "{} exists, and {} holds finished files of weights of it: a run was stopped after it had put them together, or another \
+         run has written it",
+        shown_path(output),
+        shown_path(directory)
+    )]
+    OutputExists {
+        /// The output.
+        output: PathBuf,
+        /// Where its parts are.
+        directory: PathBuf,
+    },
+    /// The output was put together by a run that was killed while it removed the parts; there is nothing left to do.
+    #[error(
+        "{} is whole: an earlier run has put it together. It was killed while it removed {}, the rest of which is removed now",
+        shown_path(output),
+        shown_path(directory)
+    )]
+    Merged {
+        /// The output.
+        output: PathBuf,
+        /// Where its parts were.
+        directory: PathBuf,
+    },
     /// It was asked to stop while files were hashed.
-    #[error("stopped while the files were checked; the parts are as they were")]
+    #[error("stopped while files were hashed; nothing was changed")]
     Stopped,
 }
 
@@ -156,6 +181,9 @@ pub enum Problem {
     /// The file of the shard has other bytes.
     #[error("its SHA-256 is not the one of what was written")]
     OutputBytes,
+    /// The weights of the input, all shards together, give its tensors other shares of the sparsity.
+    #[error("its shares of the sparsity are not those that the weights of this input give")]
+    Shares,
     /// The record is of other tensors.
     #[error("its record is of other tensors than the input has")]
     Tensors,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::check::{State, state};
 use super::directory::Directory;
-use super::error::Error;
+use super::error::{Error, Problem};
 use super::record::ShardRecord;
 use super::settings::Settings;
 use crate::checkpoint::{Output, OutputOptions};
@@ -143,14 +143,24 @@ impl Complete {
             .collect()
     }
 
-    /// The SHA-256 of each file of weights, by its name.
-    pub(crate) fn checksums(&self) -> BTreeMap<String, String> {
-        let records = self.records.iter();
-        records
-            .map(|record| {
-                let file = record.input.file.clone();
-                (file, record.output_content.sha256.clone())
-            })
-            .collect()
+    /// Checks that files of weights of the output, by their names, have the SHA-256 that was recorded when they were written.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub(crate) fn check(
+        &self,
+        output: &Path,
+        checksums: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        for record in &self.records {
+            let file = &record.input.file;
+            if checksums.get(file) != Some(&record.output_content.sha256) {
+                return Err(Error::Changed {
+                    path: output.join(file),
+                    problem: Problem::OutputBytes,
+                });
+            }
+        }
+        Ok(())
     }
 }

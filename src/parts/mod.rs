@@ -3,9 +3,10 @@
 //! Once the column norms are there, a shard's output is a function of the shard, the norms and the options. So shards can be
 //! pruned anywhere and in any order. Each finished one waits in a directory beside the output (`directory.rs`) with a record of
 //! what it was made from (`record.rs`), until all are there and are put together (`merge.rs`). What is there is checked
-//! (`check.rs`) before it is believed.
+//! (`check.rs`) before it is believed: a file is known by its bytes (`content.rs`), never by its times.
 
 mod check;
+mod content;
 mod directory;
 mod error;
 mod merge;
@@ -14,12 +15,13 @@ mod record;
 mod settings;
 mod work;
 
-pub(crate) use check::{State, sha256, state};
+pub(crate) use check::{State, state};
+pub(crate) use content::Content;
 pub(crate) use directory::Directory;
 pub use error::{Error, Problem};
 pub(crate) use merge::{Complete, complete};
 pub use part::{NoPart, Part};
-pub(crate) use record::{InputRecord, RunRecord};
+pub(crate) use record::{CalibratedRecord, InputRecord, RunRecord};
 pub(crate) use settings::Settings;
 pub(crate) use work::prune_shards;
 

@@ -2,26 +2,26 @@
 
 use std::thread::{self, ScopedJoinHandle};
 
-use super::check::{modified, sha256};
+use super::content::Content;
 use super::directory::Directory;
 use super::error::Error;
-use super::record::{Content, InputRecord, ShardRecord, TensorRecord};
+use super::record::{InputRecord, ShardRecord, TensorRecord};
 use super::settings::Settings;
-use crate::checkpoint::{self, Output};
+use crate::checkpoint::Output;
 use crate::device::DeviceInfo;
 use crate::plan::Plan;
 use crate::prune::ShardOutcome;
 use crate::stop::Stop;
 
 /// Prunes `shards` into the directory with `prune`, which is given the number of a shard and its staged output, and tells which
-/// device it had. A shard that is there already is replaced.
+/// device it had. A shard that is there already is replaced. `known` are the contents of the inputs, or nothing.
 ///
 /// # Errors
 /// Those of `prune`, and [`Error::Checkpoint`]. What was finished before is recorded.
 pub(crate) fn prune_shards<E: From<Error> + Send>(
     plan: &Plan,
     settings: &Settings,
-    directory: &Directory,
+    (directory, known): (&Directory, &[Content]),
     shards: &[usize],
     mut prune: impl FnMut(usize, &Output) -> Result<(ShardOutcome, DeviceInfo), E>,
 ) -> Result<(), E> {
@@ -36,8 +36,11 @@ pub(crate) fn prune_shards<E: From<Error> + Send>(
             let pruned = prune(shard, &output);
             wait(settling.take())?;
             let pruned = pruned?;
+            let known = known.get(shard);
             settling =
-                Some(scope.spawn(move || settle(plan, settings, directory, shard, output, pruned)));
+                Some(scope.spawn(move || {
+                    settle(plan, settings, (directory, known), shard, output, pruned)
+                }));
         }
         wait(settling)?;
         Ok(())
@@ -56,7 +59,7 @@ fn wait(settling: Option<ScopedJoinHandle<'_, Result<(), Error>>>) -> Result<(),
 fn settle(
     plan: &Plan,
     settings: &Settings,
-    directory: &Directory,
+    (directory, known): (&Directory, Option<&Content>),
     shard: usize,
     output: Output,
     (outcome, device): (ShardOutcome, DeviceInfo),
@@ -65,31 +68,19 @@ fn settle(
     let input = &plan.checkpoint().shards[shard];
     // What is finished is kept, also of a run that is asked to stop.
     let never = Stop::new();
-    let (of_input, of_output) = thread::scope(|scope| {
-        let of_input = scope.spawn(|| sha256(&input.path, &never));
-        let of_output = sha256(&path, &never);
+    let (input_content, output_content) = thread::scope(|scope| {
+        let of_input = scope.spawn(|| Content::of_shard(input, known, &never));
+        let of_output = Content::read(&path, &never);
         match of_input.join() {
             Ok(of_input) => (of_input, of_output),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
-    input.check_still_unchanged()?;
-    let meta = path.metadata().map_err(|source| checkpoint::Error::Io {
-        action: "open",
-        path: path.clone(),
-        source,
-    })?;
     let record = ShardRecord {
         settings: settings.clone(),
         input: InputRecord::of(input),
-        input_content: Content {
-            sha256: of_input?,
-            modified: input.modified(),
-        },
-        output_content: Content {
-            sha256: of_output?,
-            modified: modified(&meta),
-        },
+        input_content: input_content?,
+        output_content: output_content?,
         device,
         seconds: outcome.elapsed.as_secs_f64(),
         stages: outcome.stages,

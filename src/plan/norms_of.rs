@@ -15,6 +15,14 @@ impl Draft {
         self.uses_norms() || self.options.allocation.needs_scores()
     }
 
+    /// The norms that are there, whether or not anybody looks at them.
+    pub(crate) const fn given_norms(&self) -> Option<&Norms> {
+        match &self.norms {
+            NormsSource::Read(norms) => Some(norms),
+            NormsSource::None | NormsSource::ToMeasure(_) => None,
+        }
+    }
+
     /// The norms of one matrix, those of its layer for an expert that saw fewer than
     /// [`FEW_TOKENS`](super::FEW_TOKENS) tokens: `None` where there are none, and where no calibration token reached it.
     ///

@@ -1,57 +1,43 @@
-//! The report's file: opened before the work, and removed again if there is nothing to report.
+//! The report's file: staged before the work, so that one that cannot be written costs no run.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::page::{self, Run};
+use crate::checkpoint::{self, NewFile};
 use crate::untrusted;
 
-/// A file that a report will be written to.
+/// A file that a report will be written to; until then, what was there before is there.
 #[derive(Debug)]
 pub(crate) struct ReportFile {
-    path: PathBuf,
-    file: Option<File>,
+    is_page: bool,
+    file: NewFile,
 }
 
 impl ReportFile {
-    /// Opens a new file: a report replaces nothing.
+    /// Stages a report that is to appear at `path`; one that is there is replaced where that is allowed.
     ///
     /// # Errors
-    /// Also when there is something at `path`.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+    /// [`checkpoint::Error::OutputExists`], and what else is wrong with the place.
+    pub(crate) fn create(path: &Path, overwrite: bool) -> Result<Self, checkpoint::Error> {
+        let end = path.extension();
         Ok(Self {
-            file: Some(File::create_new(path)?),
-            path: path.to_path_buf(),
+            is_page: end.is_some_and(|end| end.eq_ignore_ascii_case("html")),
+            file: NewFile::create(path, overwrite)?,
         })
     }
 
     /// Writes the report: as a page if the file's name ends in `.html`, else as JSON.
-    pub(crate) fn write(mut self, report: &impl Serialize) -> io::Result<()> {
-        let is_page = self
-            .path
-            .extension()
-            .is_some_and(|end| end.eq_ignore_ascii_case("html"));
-        let text = if is_page {
+    pub(crate) fn write(self, report: &impl Serialize) -> io::Result<()> {
+        let text = if self.is_page {
             page::page(&[Run::of(report)?], &[])
         } else {
             untrusted::json(report)?
         };
-        match &mut self.file {
-            Some(file) => file.write_all(text.as_bytes())?,
-            None => unreachable!("a report is written once"),
-        }
-        self.file = None;
-        Ok(())
-    }
-}
-
-impl Drop for ReportFile {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        self.file
+            .write(text.as_bytes(), false)
+            .map_err(io::Error::other)
     }
 }

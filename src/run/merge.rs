@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use super::card;
 use super::error::Error;
 use super::event::Event;
-use super::phases::allocated;
-use crate::checkpoint::{Checkpoint, OutputOptions};
+use super::phases::{allocated, checksums};
+use super::request::check_reports;
+use super::shards;
+use crate::checkpoint::{
+    self, Checkpoint, Output, OutputOptions, Source, Stamp, keep_apart, same_file,
+};
 use crate::norms::Norms;
-use crate::parts::{self, Complete, Directory, InputRecord, RunRecord, Settings};
+use crate::parts::{self, Complete, Content, Directory, InputRecord, RunRecord, Settings};
 use crate::plan::{Draft, NormsSource, Plan};
 use crate::report::{self, Report, ReportFile};
 use crate::stop::Stop;
@@ -27,7 +31,8 @@ pub struct MergeRequest {
     pub norms: Option<PathBuf>,
     /// Replace an existing output. The input is never written to.
     pub overwrite: bool,
-    /// Flush the output to disk before moving it into place.
+    /// Flush the output to disk before moving it into place, also where the parts are kept. Where they are removed, it is flushed
+    /// in any case.
     pub sync: bool,
     /// Add the SHA-256 of each weight file to the report.
     pub checksum: bool,
@@ -71,28 +76,54 @@ impl MergeRequest {
 /// appears whole, or not at all, and the parts are removed after. Byte for byte it is what a single run writes.
 ///
 /// # Errors
-/// [`Error::Parts`] for parts that are missing or do not fit together; [`Error::Checkpoint`], [`Error::Norms`], [`Error::Plan`]
+/// [`Error::Parts`] for parts that are missing or do not fit together, and [`parts::Error::Merged`] where an earlier merge was
+/// killed while it removed them; [`Error::Checkpoint`], [`Error::Norms`], [`Error::Plan`]
 /// and [`Error::Report`].
 pub fn merge(request: &MergeRequest, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Report, Error> {
-    let report_file = request.report.as_deref().map(ReportFile::create);
-    let report_file = report_file.transpose().map_err(report_error(request))?;
+    let output = &request.output;
     let directories = directories(request)?;
-    let run = run_of(&directories, &request.output)?;
-    let model = request.model.as_deref().unwrap_or(&run.model);
-    let checkpoint = Checkpoint::open(model)?;
-    let plan = plan_of(&run, checkpoint, request, tell)?;
+    let mut removed = None;
+    for directory in &directories {
+        if directory.finish_removal(output)? {
+            removed = Some(directory.path().to_path_buf());
+        }
+    }
+    let run = match (run_of(&directories, output), removed) {
+        (Err(Error::Parts(parts::Error::NoParts { .. })), Some(directory)) => {
+            let output = output.clone();
+            return Err(parts::Error::Merged { output, directory }.into());
+        }
+        (run, _) => run?,
+    };
+    let checkpoint = model_of(&run, request)?;
+    let norms = request.norms.clone();
+    let norms = norms.or_else(|| run.norms.as_deref().map(PathBuf::from));
+    check_places(request, &directories, &checkpoint, norms.as_deref())?;
+    Output::check_place(&checkpoint, output, request.overwrite)
+        .map_err(|error| shards::exists(error, output, &directories[0]))?;
+    // Staged before the work: a report that cannot be written should cost none.
+    let report_file = match &request.report {
+        Some(path) => Some(ReportFile::create(path, request.overwrite)?),
+        None => None,
+    };
+    let plan = plan_of(&run, checkpoint, norms, request, tell)?;
     let here = RunRecord {
         input: InputRecord::of_all(plan.checkpoint()),
         ..run.clone()
     };
     directories[0].same_run(&run, &here)?;
     let complete = parts::complete(&plan, &run.settings, &directories, &request.stop)?;
+    // What parts were copied to is on the disk before they go.
     let options = OutputOptions::new()
         .overwrite(request.overwrite)
-        .sync(request.sync);
-    let mut report = assemble(&plan, &complete, &request.output, &options)?;
+        .sync(request.sync || !request.keep);
+    let mut report = assemble(&plan, &complete, output, &options)?;
     report.command.clone_from(&request.command);
-    report.sha256 = request.checksum.then(|| complete.checksums());
+    if request.checksum {
+        let sums = checksums(&plan, output, &request.stop, tell)?;
+        complete.check(output, &sums)?;
+        report.sha256 = Some(sums);
+    }
     if request.card {
         card::write(&mut report, &plan, tell)?;
     }
@@ -100,11 +131,54 @@ pub fn merge(request: &MergeRequest, tell: &(dyn Fn(Event<'_>) + Sync)) -> Resul
         file.write(&report).map_err(report_error(request))?;
     }
     if !request.keep {
+        // All before any is removed: should the removal be killed, each says what it is.
         for directory in &directories {
-            remove(directory, &plan)?;
+            directory.mark_merged()?;
+        }
+        for directory in &directories {
+            directory.finish_removal(output)?;
         }
     }
     Ok(report)
+}
+
+/// The model that the parts were made of, as a directory: a model directory of one file is merged as that directory.
+fn model_of(run: &RunRecord, request: &MergeRequest) -> Result<Checkpoint, Error> {
+    let model = request.model.as_deref().unwrap_or(&run.model);
+    let checkpoint = Checkpoint::open(model)?;
+    let Source::File(path) = &checkpoint.source else {
+        return Ok(checkpoint);
+    };
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let directory = Checkpoint::open_path(above.unwrap_or(Path::new(".")))?;
+    match same_file(directory.source.weights().path(), path) {
+        true => Ok(directory),
+        false => Err(parts::Error::SingleFile { path: path.clone() }.into()),
+    }
+}
+
+/// Checks that what is written leaves alone what is read.
+fn check_places(
+    request: &MergeRequest,
+    directories: &[Directory],
+    checkpoint: &Checkpoint,
+    norms: Option<&Path>,
+) -> Result<(), checkpoint::Error> {
+    let output = &request.output;
+    let parts: Vec<&Path> = directories.iter().map(Directory::path).collect();
+    for directory in &parts {
+        keep_apart(output, "the parts", directory)?;
+    }
+    if let Some(norms) = norms {
+        keep_apart(output, "the norms", norms)?;
+    }
+    let norms = norms.map(|path| ("the norms", path));
+    check_reports(
+        request.report.as_slice(),
+        (output, &parts),
+        checkpoint,
+        norms,
+    )
 }
 
 /// Makes the output of finished parts, and its report.
@@ -124,15 +198,6 @@ pub(super) fn assemble(
         .warnings
         .extend(report.device_failures.iter().cloned());
     Ok(report)
-}
-
-/// Removes the parts of an output that is in place.
-///
-/// # Errors
-/// [`Error::Parts`].
-pub(super) fn remove(directory: &Directory, plan: &Plan) -> Result<(), Error> {
-    let shards = plan.checkpoint().shards.iter();
-    Ok(directory.remove(shards.map(|shard| shard.file_name.as_str()))?)
 }
 
 /// The directories that hold the parts, each once.
@@ -177,6 +242,7 @@ fn run_of(directories: &[Directory], output: &Path) -> Result<RunRecord, Error> 
 fn plan_of(
     run: &RunRecord,
     checkpoint: Checkpoint,
+    norms: Option<PathBuf>,
     request: &MergeRequest,
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Plan, Error> {
@@ -185,12 +251,15 @@ fn plan_of(
         path: request.output.clone(),
         reason: "its options are none that this version has".to_owned(),
     })?;
-    let path = request.norms.clone();
-    let path = path.or_else(|| run.norms.as_deref().map(PathBuf::from));
-    let (source, sum) = match (&run.settings.norms_sha256, path) {
+    let (source, sum) = match (&run.settings.norms_sha256, norms) {
         (Some(_), Some(path)) => {
-            let sum = parts::sha256(&path, &request.stop)?;
-            (NormsSource::Read(Norms::read(&path)?), Some(sum))
+            let before = Stamp::at(&path).ok();
+            let sum = Content::read(&path, &request.stop)?.sha256;
+            let norms = Norms::read(&path)?;
+            if Stamp::at(&path).ok() != before {
+                return Err(checkpoint::Error::Changed { path }.into());
+            }
+            (NormsSource::Read(norms), Some(sum))
         }
         _ => (NormsSource::None, None),
     };

@@ -50,7 +50,7 @@ pub use request::{NormsRequest, Request};
 pub use crate::stop::Stop;
 
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
+use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source, Stamp};
 use crate::evaluation::{Evaluation, Windows};
 use crate::model;
 use crate::norms::Norms;
@@ -62,8 +62,8 @@ use crate::text::Text;
 use details::{Details, add_details};
 use failures::Failures;
 use phase_seconds::Phases;
-use phases::{allocated, timed};
-use shards::{Finished, Keeper};
+use phases::{allocated, checksums, timed};
+use shards::{Finished, Keeper, NormsFile};
 pub(crate) use stoppable::stoppable;
 
 /// Prepares and runs.
@@ -79,6 +79,8 @@ pub fn run(request: Request, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Report
 pub struct Prepared {
     request: Request,
     draft: Draft,
+    /// Of the file of norms, before it was read.
+    norms_stamp: Option<Stamp>,
     calibration: Option<Calibration>,
     devices: DevicePair,
     evaluation: Option<(Text, Windows)>,
@@ -102,6 +104,15 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
     // Before a calibration fails for want of it.
     model::check_absent(&checkpoint)?;
+    let output = request.output_of(&checkpoint);
+    let parts = parts::Directory::of_output(&output);
+    let parts = keeps_shards(&request, &checkpoint).then_some(parts.path());
+    request.check_places(&checkpoint, &output, parts)?;
+    // Before they are read: what is hashed later must be what was read.
+    let norms_stamp = match &request.norms {
+        NormsRequest::Read(path) => Stamp::at(path).ok(),
+        _ => None,
+    };
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
     if request.sequential {
         sequential::check(&request, calibration.is_some())?;
@@ -125,10 +136,16 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     Ok(Prepared {
         request,
         draft,
+        norms_stamp,
         calibration,
         devices,
         evaluation,
     })
+}
+
+/// Whether a run keeps its shards one by one: a single file of weights has nothing to keep.
+fn keeps_shards(request: &Request, checkpoint: &Checkpoint) -> bool {
+    request.resume && !shards::is_single_file(checkpoint)
 }
 
 /// Where the norms will come from, and the calibration, if one is to be run.
@@ -215,6 +232,7 @@ impl Prepared {
         let Self {
             request,
             draft,
+            norms_stamp,
             calibration,
             devices,
             ..
@@ -223,15 +241,16 @@ impl Prepared {
         if calibration.is_some() {
             return Err(Error::PartNeedsNorms);
         }
-        let output = request.output.clone();
-        let output = output.unwrap_or_else(|| draft.checkpoint().default_output());
-        let directory = shards::directory(draft.checkpoint(), &output, request.overwrite)?;
+        let output = request.output_of(draft.checkpoint());
+        let directory = shards::directory(draft.checkpoint(), &output, request.overwrite, tell)?;
+        request.check_places(draft.checkpoint(), &output, Some(directory.path()))?;
         let known = draft.warnings().len();
         let plan = allocated(draft, devices.threads(), &request.stop, tell)?.plan()?;
         for warning in &plan.warnings()[known..] {
             tell(Event::Warning(warning));
         }
-        let keeper = Keeper::begin(&plan, &request, directory, false)?;
+        let given = NormsFile::Given(norms_stamp);
+        let keeper = Keeper::begin(&plan, &request, directory, given)?;
         let own = shards::shards_of(plan.checkpoint(), part);
         let finished = match (request.resume, request.overwrite) {
             (true, _) => Finished::Kept,
@@ -264,33 +283,31 @@ impl Prepared {
         let Self {
             request,
             draft,
+            norms_stamp,
             calibration,
             devices,
             evaluation,
         } = self;
-        // Opened before the work: a report that cannot be written should not cost a run.
+        // Staged before the work: a report that cannot be written should not cost a run.
         let mut report_files = Vec::new();
         for path in &request.reports {
-            report_files.push((path, ReportFile::create(path).map_err(report_error(path))?));
+            report_files.push((path, ReportFile::create(path, request.overwrite)?));
         }
         let phases = Phases::default();
         let tell = &phases.watching(tell);
-        let path = request
-            .output
-            .clone()
-            .unwrap_or_else(|| draft.checkpoint().default_output());
+        let path = request.output_of(draft.checkpoint());
         let options = OutputOptions::new()
             .overwrite(request.overwrite)
             .sync(request.sync);
         // A run that keeps its shards stages each by itself.
-        let keeps = request.resume && !shards::is_single_file(draft.checkpoint());
-        let (output, parts) = match keeps {
+        let (output, parts) = match keeps_shards(&request, draft.checkpoint()) {
             true => {
-                let parts = shards::directory(draft.checkpoint(), &path, request.overwrite)?;
+                let parts = shards::directory(draft.checkpoint(), &path, request.overwrite, tell)?;
                 shards::check_settings(&parts, &draft)?;
                 (None, Some(parts))
             }
             false => {
+                shards::finish_removal(&parts::Directory::of_output(&path), &path, tell)?;
                 let output = Output::create(draft.checkpoint(), &path, &options)?;
                 (Some(output), None)
             }
@@ -300,44 +317,57 @@ impl Prepared {
         let known = draft.warnings().len();
         let kept_norms = match (&calibration, &parts) {
             (Some(calibration), Some(parts)) => {
-                shards::kept_norms(parts, draft.checkpoint(), calibration, &request)?
+                shards::kept_norms(parts, draft.checkpoint(), calibration, &request, tell)?
             }
             _ => None,
         };
+        // What is in the input, of a run that keeps its norms.
+        let mut contents = None;
         let draft = match (&calibration, kept_norms) {
-            (_, Some(norms)) => draft.measured(norms)?,
+            (_, Some((norms, input))) => {
+                contents = Some(input);
+                draft.measured(norms)?
+            }
             (Some(calibration), None) => {
                 let broken = sequential::Broken::default();
-                let norms = timed(Phase::Calibrate, tell, || {
-                    let measured = stoppable(&request.stop, |check| {
-                        let progress = |at| {
-                            tell(Event::Forward(at));
-                            check();
-                        };
-                        devices.run_forward(
-                            |device| match request.sequential {
-                                false => calibration.run(draft.checkpoint(), device, &progress),
-                                true => {
-                                    let on = (device, devices.threads(), &request.stop);
-                                    sequential::run(calibration, &draft, on, &progress, &broken)
-                                }
-                            },
-                            |error| failures.add(Phase::Calibrate, error, tell),
-                        )
+                let measure = || {
+                    timed(Phase::Calibrate, tell, || {
+                        let measured = stoppable(&request.stop, |check| {
+                            let progress = |at| {
+                                tell(Event::Forward(at));
+                                check();
+                            };
+                            devices.run_forward(
+                                |device| match request.sequential {
+                                    false => calibration.run(draft.checkpoint(), device, &progress),
+                                    true => {
+                                        let on = (device, devices.threads(), &request.stop);
+                                        sequential::run(calibration, &draft, on, &progress, &broken)
+                                    }
+                                },
+                                |error| failures.add(Phase::Calibrate, error, tell),
+                            )
+                        })
+                        .ok_or(Error::Stopped {
+                            phase: Phase::Calibrate,
+                            output: None,
+                        })?;
+                        match broken.into_inner() {
+                            Some(error) => Err(error),
+                            None => measured.map_err(Error::Calibration),
+                        }
                     })
-                    .ok_or(Error::Stopped {
-                        phase: Phase::Calibrate,
-                        output: None,
-                    })?;
-                    match broken.into_inner() {
-                        Some(error) => Err(error),
-                        None => measured.map_err(Error::Calibration),
+                };
+                let norms = match &parts {
+                    Some(parts) => {
+                        let (norms, calibrated) =
+                            shards::calibrated_meanwhile(draft.checkpoint(), measure)?;
+                        shards::keep_norms(parts, &norms, &calibrated)?;
+                        contents = Some(calibrated.input);
+                        norms
                     }
-                });
-                let norms = norms?;
-                if let Some(parts) = &parts {
-                    shards::keep_norms(parts, &norms)?;
-                }
+                    None => measure()?,
+                };
                 draft.measured(norms)?
             }
             (None, None) => draft,
@@ -347,22 +377,29 @@ impl Prepared {
             tell(Event::Warning(warning));
         }
 
-        let mut report = match (output, parts) {
+        let (mut report, parts) = match (output, parts) {
             (Some(output), _) => {
-                prune_whole(&plan, output, (&devices, &failures, &request.stop), tell)?
+                let with = (&devices, &failures, &request.stop);
+                (prune_whole(&plan, output, with, tell)?, None)
             }
             (None, parts) => {
                 let parts = parts.unwrap_or_else(|| parts::Directory::of_output(&path));
-                let keeper = Keeper::begin(&plan, &request, parts, calibration.is_some())?;
+                let from = match &contents {
+                    Some(contents) => NormsFile::Kept(contents),
+                    None => NormsFile::Given(norms_stamp),
+                };
+                let keeper = Keeper::begin(&plan, &request, parts, from)?;
                 let all: Vec<usize> = (0..plan.checkpoint().shards.len()).collect();
                 let with = (&devices, &failures, &request.stop);
                 shards::prune_shards(&plan, &keeper, &all, Finished::Kept, with, tell)?;
                 let directories = [keeper.directory];
                 let settings = &keeper.run.settings;
                 let complete = parts::complete(&plan, settings, &directories, &request.stop)?;
+                // The parts go after it.
+                let options = options.sync(true);
                 let report = merge::assemble(&plan, &complete, &path, &options)?;
-                merge::remove(&directories[0], &plan)?;
-                report
+                let [directory] = directories;
+                (report, Some((directory, complete)))
             }
         };
         let written = report.output.clone();
@@ -385,18 +422,11 @@ impl Prepared {
             })?);
         }
         if request.checksum {
-            let path = &written;
-            report.sha256 = Some(timed(Phase::Checksum, tell, || {
-                let sums = report::checksums(&plan, path, &request.stop);
-                let sums = sums.map_err(|reason| Error::Checksum {
-                    path: path.clone(),
-                    reason,
-                })?;
-                sums.ok_or_else(|| Error::Stopped {
-                    phase: Phase::Checksum,
-                    output: Some(path.clone()),
-                })
-            })?);
+            let sums = checksums(&plan, &written, &request.stop, tell)?;
+            if let Some((_, complete)) = &parts {
+                complete.check(&written, &sums)?;
+            }
+            report.sha256 = Some(sums);
         }
         if let Some((text, windows)) = &evaluation {
             let with = (&devices, &failures, &request.stop);
@@ -413,6 +443,11 @@ impl Prepared {
         }
         for (path, file) in report_files {
             file.write(&report).map_err(report_error(path))?;
+        }
+        // Last: whatever went wrong with the output, the next run need not do all again.
+        if let Some((directory, _)) = parts {
+            directory.mark_merged()?;
+            directory.finish_removal(&path)?;
         }
         Ok(report)
     }

@@ -1,11 +1,14 @@
 //! Steps that more than one kind of run has.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use super::error::Error;
 use super::event::{Event, Phase};
-use crate::plan::Draft;
+use crate::plan::{Draft, Plan};
 use crate::prune;
+use crate::report;
 use crate::stop::Stop;
 
 /// Tells when a phase starts and when it has succeeded.
@@ -37,4 +40,23 @@ pub(super) fn allocated(
         prune::block_scores(&draft, threads, &progress, stop)
     });
     Ok(draft.allocated(&scores?)?)
+}
+
+/// The SHA-256 of each file of weights of an output that is in place, which is read back.
+pub(super) fn checksums(
+    plan: &Plan,
+    output: &Path,
+    stop: &Stop,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<BTreeMap<String, String>, Error> {
+    timed(Phase::Checksum, tell, || {
+        let sums = report::checksums(plan, output, stop).map_err(|reason| Error::Checksum {
+            path: output.to_path_buf(),
+            reason,
+        })?;
+        sums.ok_or_else(|| Error::Stopped {
+            phase: Phase::Checksum,
+            output: Some(output.to_path_buf()),
+        })
+    })
 }

@@ -1,8 +1,9 @@
 //! What is asked of a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::calibration::DEFAULT_TOKENS;
+use crate::checkpoint::{self, Checkpoint, keep_apart, keep_off_model};
 use crate::device::DeviceChoice;
 use crate::plan::Options;
 use crate::stop::Stop;
@@ -68,7 +69,47 @@ pub enum NormsRequest {
     WeightsOnly,
 }
 
+impl NormsRequest {
+    /// The file that is read for the norms, if there is one, and what to call it.
+    pub(crate) fn file(&self) -> Option<(&'static str, &Path)> {
+        match self {
+            Self::Read(path) => Some(("the norms", path)),
+            Self::Measure(text) => Some(("the calibration text", text.path.as_deref()?)),
+            Self::Automatic | Self::WeightsOnly => None,
+        }
+    }
+}
+
 impl Request {
+    /// Where the output goes.
+    pub(super) fn output_of(&self, checkpoint: &Checkpoint) -> PathBuf {
+        let output = self.output.clone();
+        output.unwrap_or_else(|| checkpoint.default_output())
+    }
+
+    /// Checks that what is written leaves alone what is read, and that nothing is written twice; `parts` is where finished
+    /// shards are kept, if they are.
+    ///
+    /// # Errors
+    /// [`checkpoint::Error::Overlap`].
+    pub(super) fn check_places(
+        &self,
+        checkpoint: &Checkpoint,
+        output: &Path,
+        parts: Option<&Path>,
+    ) -> Result<(), checkpoint::Error> {
+        if let Some((role, input)) = self.norms.file() {
+            for written in [Some(output), parts].into_iter().flatten() {
+                keep_apart(written, role, input)?;
+            }
+        }
+        check_reports(
+            &self.reports,
+            (output, parts.as_slice()),
+            checkpoint,
+            self.norms.file(),
+        )
+    }
     /// Prunes `model` as `options` say, with norms measured on the built-in text, on the best device there is.
     #[must_use]
     pub fn new(model: impl Into<String>, options: Options) -> Self {
@@ -94,4 +135,31 @@ impl Request {
             stop: Stop::new(),
         }
     }
+}
+
+/// Checks that reports replace nothing that the same run reads or writes, and lie in nothing that goes: the output, which is put
+/// in place as a whole, and the parts.
+///
+/// # Errors
+/// [`checkpoint::Error::Overlap`].
+pub(super) fn check_reports(
+    reports: &[PathBuf],
+    (output, parts): (&Path, &[&Path]),
+    checkpoint: &Checkpoint,
+    norms: Option<(&'static str, &Path)>,
+) -> Result<(), checkpoint::Error> {
+    for (number, report) in reports.iter().enumerate() {
+        keep_apart(report, "the output", output)?;
+        for parts in parts {
+            keep_apart(report, "the parts of the output", parts)?;
+        }
+        keep_off_model(report, checkpoint)?;
+        if let Some((role, input)) = norms {
+            keep_apart(report, role, input)?;
+        }
+        for other in &reports[..number] {
+            keep_apart(report, "another report", other)?;
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! A run shard by shard: which are to be pruned, which are kept.
 
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, absolute};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::device_pair::DevicePair;
@@ -10,12 +10,15 @@ use super::failures::Failures;
 use super::phases::timed;
 use super::request::Request;
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Output, Source};
+use crate::checkpoint::{self, Checkpoint, Output, Source, Stamp};
 use crate::norms::{Format, Norms};
-use crate::parts::{self, Directory, InputRecord, Part, RunRecord, Settings, State};
+use crate::parts::{
+    self, CalibratedRecord, Content, Directory, InputRecord, Part, RunRecord, Settings, State,
+};
 use crate::plan::{Draft, Plan};
 use crate::prune;
 use crate::stop::Stop;
+use crate::untrusted::{shown, shown_path};
 
 /// Whether the checkpoint is one file of weights, beside which there is no place for an index or a config.json.
 pub(super) fn is_single_file(checkpoint: &Checkpoint) -> bool {
@@ -45,14 +48,50 @@ pub(super) fn shards_of(checkpoint: &Checkpoint, part: Part) -> Vec<usize> {
     part.shards(&bytes)
 }
 
-/// Where the parts of an output wait, if the output may be written at all.
+/// Where the parts of an output wait, if the output may be written at all. What a killed run has left of a directory that it was
+/// removing is removed.
 pub(super) fn directory(
     checkpoint: &Checkpoint,
     output: &Path,
     overwrite: bool,
+    tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Directory, Error> {
-    Output::check_place(checkpoint, output, overwrite)?;
-    Ok(Directory::of_output(output))
+    let directory = Directory::of_output(output);
+    finish_removal(&directory, output, tell)?;
+    match Output::check_place(checkpoint, output, overwrite) {
+        Ok(()) => Ok(directory),
+        Err(error) => Err(exists(error, output, &directory).into()),
+    }
+}
+
+/// Removes what a killed run has left of a directory of parts that it was removing, and tells so.
+pub(super) fn finish_removal(
+    directory: &Directory,
+    output: &Path,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<(), Error> {
+    if directory.finish_removal(output)? {
+        let (output, directory) = (output.to_path_buf(), directory.path().to_path_buf());
+        let merged = parts::Error::Merged { output, directory };
+        tell(Event::Warning(&merged.to_string()));
+    }
+    Ok(())
+}
+
+/// An error that says so where the output is in place, and its parts are, too.
+pub(super) fn exists(
+    error: checkpoint::Error,
+    output: &Path,
+    directory: &Directory,
+) -> parts::Error {
+    let is_there = matches!(error, checkpoint::Error::OutputExists { .. });
+    match is_there && directory.run().is_ok_and(|run| run.is_some()) {
+        true => parts::Error::OutputExists {
+            output: output.to_path_buf(),
+            directory: directory.path().to_path_buf(),
+        },
+        false => error.into(),
+    }
 }
 
 /// Checks before any work that what an earlier run has kept is of the same settings, as far as they are known without norms.
@@ -79,6 +118,17 @@ pub(super) fn check_settings(directory: &Directory, draft: &Draft) -> Result<(),
 pub(super) struct Keeper {
     pub directory: Directory,
     pub run: RunRecord,
+    /// What is in the input's files of weights, as far as that is known.
+    known: Vec<Content>,
+}
+
+/// Where the norms of a run that keeps its shards come from.
+#[derive(Clone, Copy)]
+pub(super) enum NormsFile<'a> {
+    /// A file, which had this stamp before it was read.
+    Given(Option<Stamp>),
+    /// They were measured on weights with these contents, and are kept.
+    Kept(&'a [Content]),
 }
 
 impl Keeper {
@@ -90,22 +140,40 @@ impl Keeper {
         plan: &Plan,
         request: &Request,
         directory: Directory,
-        measured: bool,
+        from: NormsFile<'_>,
     ) -> Result<Self, Error> {
-        let norms = match (plan.norms(), measured) {
+        // Also those that the score has no use for: the rule of allocation may go by them.
+        let norms = match (plan.given_norms(), from) {
             (None, _) => None,
-            (Some(_), true) => Some(directory.norms()),
-            (Some(norms), false) => Some(norms.source.path.clone()),
+            (Some(_), NormsFile::Kept(_)) => Some(directory.norms()),
+            (Some(norms), NormsFile::Given(_)) => Some(norms.source.path.clone()),
         };
-        let sum = |path: &PathBuf| parts::sha256(path, &request.stop);
+        let sha256 = match &norms {
+            Some(path) => Some(Content::read(path, &request.stop)?.sha256),
+            None => None,
+        };
+        if let (Some(path), NormsFile::Given(Some(read))) = (&norms, from)
+            && Stamp::at(path).ok() != Some(read)
+        {
+            let path = path.clone();
+            return Err(checkpoint::Error::Changed { path }.into());
+        }
         let run = RunRecord {
-            settings: Settings::of(plan, norms.as_ref().map(sum).transpose()?),
-            model: whole(plan.checkpoint().source.weights().path()),
+            settings: Settings::of(plan, sha256),
+            model: whole(plan.checkpoint().source.path()),
             norms: norms.as_deref().map(whole),
             input: InputRecord::of_all(plan.checkpoint()),
         };
         directory.begin(&run)?;
-        Ok(Self { directory, run })
+        let known = match from {
+            NormsFile::Given(_) => Vec::new(),
+            NormsFile::Kept(known) => known.to_vec(),
+        };
+        Ok(Self {
+            directory,
+            run,
+            known,
+        })
     }
 }
 
@@ -115,20 +183,29 @@ fn whole(path: &Path) -> String {
     whole.to_string_lossy().into_owned()
 }
 
-/// The norms that an interrupted run has measured and left in the directory.
+/// The norms that an interrupted run has measured and left in the directory, and what is in the files of weights, on which they
+/// were measured.
 ///
 /// # Errors
-/// [`parts::Error::OtherSettings`] if they were measured otherwise; [`Error::Norms`].
+/// [`parts::Error::OtherSettings`] and [`parts::Error::OtherInput`] if they were measured otherwise; [`Error::Norms`].
 pub(super) fn kept_norms(
     directory: &Directory,
     checkpoint: &Checkpoint,
     calibration: &Calibration,
     request: &Request,
-) -> Result<Option<Norms>, Error> {
+    tell: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Option<(Norms, Vec<Content>)>, Error> {
     let path = directory.norms();
     if !path.exists() {
         return Ok(None);
     }
+    let Some(calibrated) = directory.calibrated()? else {
+        let path = shown_path(&path);
+        tell(Event::Warning(&format!(
+            "{path} is measured again: it is not recorded which weights it was measured on"
+        )));
+        return Ok(None);
+    };
     // Those depend on all settings, which are checked where there is a record of the run.
     if request.sequential && directory.run()?.is_none() {
         return Ok(None);
@@ -166,16 +243,39 @@ pub(super) fn kept_norms(
         .into_iter()
         .filter(|(_, theirs, ours)| theirs != ours)
         .map(|(what, theirs, ours)| {
-            let theirs = crate::untrusted::shown(&theirs).to_string();
+            let theirs = shown(&theirs).to_string();
             format!("the {what} of the calibration is {theirs}, not {ours}")
         })
         .collect();
     if !differences.is_empty() {
         return Err(parts::Error::OtherSettings { path, differences }.into());
     }
+    if let Some(what) = calibrated.difference(checkpoint, &request.stop)? {
+        let path = directory.calibrated_path();
+        return Err(parts::Error::OtherInput { path, what }.into());
+    }
     norms.source.format = Format::Measured;
     norms.source.path = checkpoint.source.weights().path().to_path_buf();
-    Ok(Some(norms))
+    Ok(Some((norms, calibrated.input)))
+}
+
+/// Measures norms, and hashes what they are measured on meanwhile.
+pub(super) fn calibrated_meanwhile(
+    checkpoint: &Checkpoint,
+    measure: impl FnOnce() -> Result<Norms, Error>,
+) -> Result<(Norms, CalibratedRecord), Error> {
+    let in_vain = Stop::new();
+    std::thread::scope(|scope| {
+        let hashing = scope.spawn(|| CalibratedRecord::of(checkpoint, &in_vain));
+        let norms = measure();
+        if norms.is_err() {
+            in_vain.request();
+        }
+        match hashing.join() {
+            Ok(calibrated) => Ok((norms?, calibrated?)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// How blocks are calibrated, in words.
@@ -188,8 +288,16 @@ fn order(is_sequential: bool) -> String {
 }
 
 /// Keeps norms that were measured, for a run that goes on.
-pub(super) fn keep_norms(directory: &Directory, norms: &Norms) -> Result<(), Error> {
+pub(super) fn keep_norms(
+    directory: &Directory,
+    norms: &Norms,
+    calibrated: &CalibratedRecord,
+) -> Result<(), Error> {
     directory.make()?;
+    // In this order: norms without the record of what they were measured on are not believed, and a record of newer weights
+    // must not stand beside older norms.
+    directory.forget_norms()?;
+    directory.keep_calibrated(calibrated)?;
     Ok(norms.write(&directory.norms())?)
 }
 
@@ -231,7 +339,7 @@ pub(super) fn prune_shards(
                 return Err(parts::Error::Finished { path }.into());
             }
             (State::Wrong(problem), _) => {
-                let path = crate::untrusted::shown_path(&path);
+                let path = shown_path(&path);
                 tell(Event::Warning(&format!(
                     "{path} is pruned again: {problem}"
                 )));
@@ -257,23 +365,30 @@ pub(super) fn prune_shards(
             }
             tell(Event::Prune(event));
         };
-        parts::prune_shards(plan, settings, directory, &left, |shard, output| {
-            if stop.is_requested() {
-                return Err(interrupted());
-            }
-            let device = devices.pruning();
-            let outcome = prune::prune_shard(plan, shard, device, output, &progress, stop);
-            let outcome = outcome.map_err(|error| match error {
-                prune::Error::Stopped { .. } => interrupted(),
-                error => error.into(),
-            })?;
-            let info = device.info().clone();
-            if outcome.device_failure.is_some() {
-                devices.failed();
-            }
-            done.fetch_add(1, Ordering::Relaxed);
-            Ok((outcome, info))
-        })
+        let known = keeper.known.as_slice();
+        parts::prune_shards(
+            plan,
+            settings,
+            (directory, known),
+            &left,
+            |shard, output| {
+                if stop.is_requested() {
+                    return Err(interrupted());
+                }
+                let device = devices.pruning();
+                let outcome = prune::prune_shard(plan, shard, device, output, &progress, stop);
+                let outcome = outcome.map_err(|error| match error {
+                    prune::Error::Stopped { .. } => interrupted(),
+                    error => error.into(),
+                })?;
+                let info = device.info().clone();
+                if outcome.device_failure.is_some() {
+                    devices.failed();
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+                Ok((outcome, info))
+            },
+        )
     });
     pruned.map(|()| kept)
 }

@@ -37,7 +37,7 @@ pub enum Error {
     /// The state file cannot be used.
     #[error("cannot {action} the state file {}: {reason}", shown_path(path))]
     State {
-        /// What was tried: read, write.
+        /// What was tried: lock, read, use, write.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -50,7 +50,10 @@ impl Error {
     /// Whether nothing went wrong but that the sweep was asked to stop.
     #[must_use]
     pub const fn is_stop(&self) -> bool {
-        matches!(self, Self::Stopped { .. })
+        match self {
+            Self::Run(error) => error.is_stop(),
+            error => matches!(error, Self::Stopped { .. }),
+        }
     }
 
     /// What the error means for whoever asked.

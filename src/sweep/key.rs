@@ -1,7 +1,7 @@
 //! What the numbers of a cell depend on, as one sum: cells of a state file are used again where it is the same.
 //!
-//! The weights are known by their files' names, lengths and times of change and by their headers, not by a sum over all bytes,
-//! which would take as long as a cell. The texts are known by their tokens.
+//! The weights are known by their bytes, whatever their files are called and whenever they were written: to hash them takes less
+//! time than the forward pass of a cell. The text that perplexity is measured on is known by its tokens.
 
 use serde_json::{Value, json};
 
@@ -9,9 +9,10 @@ use super::cells::pruned;
 use super::error::Error;
 use super::request::SweepRequest;
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Shard};
+use crate::checkpoint::Checkpoint;
 use crate::checksum;
 use crate::evaluation::Windows;
+use crate::parts::CalibratedRecord;
 use crate::plan::{Options, Selection};
 use crate::run::{self, NormsRequest, Stop};
 
@@ -56,10 +57,18 @@ impl Keys {
         let tokens: Vec<u8> = (windows.tokens().iter())
             .flat_map(|token| token.to_le_bytes())
             .collect();
+        // Without a state file no key is looked up.
+        let model = match request.state {
+            Some(_) => Some(CalibratedRecord::of(checkpoint, &request.stop)),
+            None => None,
+        };
+        let model = model.transpose().map_err(run::Error::from)?;
         let of_model = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "shards": checkpoint.shards.iter().map(shard).collect::<Vec<_>>(),
-            "config": checkpoint.config.as_ref().map(|config| config.json()),
+            "model": model.map(|model| {
+                let shards = model.input.into_iter().map(|content| content.sha256);
+                json!({ "shards": shards.collect::<Vec<_>>(), "beside": model.beside })
+            }),
             "tokens": checksum::of_bytes(&tokens),
             "context": windows.context(),
             "prefix": windows.prefix().ids(),
@@ -102,19 +111,4 @@ impl Keys {
         });
         checksum::of_bytes(all.to_string().as_bytes())
     }
-}
-
-/// What tells a file of weights from another state of it.
-fn shard(shard: &Shard) -> Value {
-    let modified = std::fs::metadata(&shard.path).and_then(|meta| meta.modified());
-    let modified = modified.ok().and_then(|time| {
-        let since = time.duration_since(std::time::UNIX_EPOCH);
-        since.ok().map(|since| since.as_nanos().to_string())
-    });
-    let mut header = checksum::Checksum::default();
-    for tensor in &shard.header.tensors {
-        let (name, dtype, shape) = (&tensor.name, tensor.dtype, &tensor.shape);
-        header.update(format!("{name:?} {dtype:?} {shape:?} {}\n", tensor.offset).as_bytes());
-    }
-    json!([shard.file_name, shard.len, modified, header.finish()])
 }

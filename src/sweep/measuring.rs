@@ -35,7 +35,7 @@ pub(super) struct Measuring<'a> {
 impl<'a> Measuring<'a> {
     pub(super) fn new(
         inputs: &'a Inputs,
-        warnings: &[String],
+        warnings: Vec<String>,
         tell: &'a (dyn Fn(SweepEvent<'_>) + Sync),
     ) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl<'a> Measuring<'a> {
             has_failed: AtomicBool::new(false),
             block_scores: HashMap::new(),
             done: 0,
-            warnings: warnings.to_vec(),
+            warnings,
         }
     }
 

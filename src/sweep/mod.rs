@@ -63,6 +63,7 @@ pub struct PreparedSweep {
 pub fn prepare(request: SweepRequest) -> Result<PreparedSweep, Error> {
     let cells = cells::cells(&request)?;
     let checkpoint = Checkpoint::open(&request.model).map_err(run::Error::from)?;
+    request.check_state(&checkpoint).map_err(run::Error::from)?;
     let windows = Windows::new(
         &checkpoint,
         &request.text,
@@ -171,6 +172,11 @@ impl PreparedSweep {
     /// Every variant of [`Error`] but [`Error::NothingToDo`].
     pub fn run(self, tell: &(dyn Fn(SweepEvent<'_>) + Sync)) -> Result<SweepReport, Error> {
         let mut state = State::open(self.inputs.request.state.as_deref())?;
+        let mut warnings = self.warnings.clone();
+        if let Some(warning) = state.warning() {
+            tell(SweepEvent::Warning(&warning));
+            warnings.push(warning);
+        }
         let keys = Keys::new(
             &self.inputs.request,
             &self.inputs.checkpoint,
@@ -182,7 +188,7 @@ impl PreparedSweep {
         let of_cells: Vec<String> = of_cells.collect();
         let is_missing = |key: &String| state.cell(key).is_none();
         let missing: Vec<bool> = of_cells.iter().map(is_missing).collect();
-        let mut measuring = Measuring::new(&self.inputs, &self.warnings, tell);
+        let mut measuring = Measuring::new(&self.inputs, warnings, tell);
         let dense = measuring.dense(&mut state, &keys.of_dense())?;
         let norms = match missing.contains(&true) {
             true => measuring.norms()?,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::calibration::DEFAULT_TOKENS;
+use crate::checkpoint::{self, Checkpoint, keep_apart, keep_off_model};
 use crate::device::DeviceChoice;
 use crate::plan::{Allocation, NameFilter, Score, Selection};
 use crate::run::{NormsRequest, Stop};
@@ -81,6 +82,25 @@ impl SweepRequest {
             command: Vec::new(),
             stop: Stop::new(),
         }
+    }
+}
+
+impl SweepRequest {
+    /// Checks that the state file is none of what is read.
+    ///
+    /// # Errors
+    /// [`checkpoint::Error::Overlap`].
+    pub(super) fn check_state(&self, checkpoint: &Checkpoint) -> Result<(), checkpoint::Error> {
+        let Some(state) = &self.state else {
+            return Ok(());
+        };
+        keep_off_model(state, checkpoint)?;
+        let text = self.text.path.as_deref();
+        let text = text.map(|path| ("the text", path));
+        for (role, input) in self.norms.file().into_iter().chain(text) {
+            keep_apart(state, role, input)?;
+        }
+        Ok(())
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Text {
     pub name: String,
     /// The text itself.
     pub content: Cow<'static, str>,
+    /// The file that it was read from, if it was.
+    pub(crate) path: Option<PathBuf>,
 }
 
 impl Text {
@@ -87,6 +89,7 @@ impl Text {
         Self {
             name: name.into(),
             content: content.into(),
+            path: None,
         }
     }
 
@@ -96,6 +99,7 @@ impl Text {
         Self {
             name: "built-in calibration text".to_owned(),
             content: include_str!("builtin.txt").into(),
+            path: None,
         }
     }
 
@@ -105,6 +109,7 @@ impl Text {
         Self {
             name: "built-in held-out text".to_owned(),
             content: include_str!("heldout.txt").into(),
+            path: None,
         }
     }
 
@@ -126,6 +131,7 @@ impl Text {
         Ok(Self {
             name: path.display().to_string(),
             content: content.into(),
+            path: Some(path.to_path_buf()),
         })
     }
 

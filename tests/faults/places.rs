@@ -277,3 +277,183 @@ fn paths_that_are_not_unicode_are_read_written_verified_and_reported() {
     assert!(report["output"].as_str().unwrap().ends_with("o\u{fffd}"));
     assert!(report["verified"]["bytes"].as_u64().unwrap() > 3_000_000);
 }
+
+/// A place with the example, norms of it and a text, and what a command says that is refused there.
+struct Crowded {
+    dir: tempfile::TempDir,
+}
+
+impl Crowded {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        example(dir.path(), |_, _| {});
+        let text = fs::read_to_string("src/text/builtin.txt").unwrap();
+        fs::write(dir.path().join("text.json"), text).unwrap();
+        let place = Self { dir };
+        let norms = "calibrate model -o norms.safetensors --tokens 64 --device cpu";
+        assert_eq!(place.run(norms).0, Some(0));
+        fs::copy(place.at("norms.safetensors"), place.at("norms.json")).unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, words: &str) -> (Option<i32>, String) {
+        let done = Command::new(env!("CARGO_BIN_EXE_swiftprune-wgpu"))
+            .current_dir(self.dir.path())
+            .args(words.split_whitespace())
+            .output()
+            .unwrap();
+        (done.status.code(), stderr(&done))
+    }
+
+    /// That a command fails, says something, and changes nothing.
+    #[track_caller]
+    fn refuses(&self, words: &str, says: &str) {
+        let before = crate::common::tree(self.dir.path());
+        let (code, said) = self.run(words);
+        assert!(matches!(code, Some(1 | 2)), "{words}: {code:?} {said}");
+        assert!(said.contains(says), "{words}: {said}");
+        assert!(!said.contains("calibrating"), "{words}: after work: {said}");
+        assert!(crate::common::tree(self.dir.path()) == before, "{words}");
+    }
+}
+
+#[test]
+fn what_is_written_replaces_nothing_that_the_same_command_reads_or_writes() {
+    let place = Crowded::new();
+    let prune = "prune model -o out --device cpu --force";
+    for (more, says) in [
+        ("--report out/run.json", "it is inside the output, out"),
+        ("--report out/deep/run.html", "it is inside the output, out"),
+        ("--norms norms.json --report norms.json", "it is the norms"),
+        (
+            "--calibration text.json --report text.json",
+            "it is the calibration text",
+        ),
+        ("--report model/config.json", "it is a file of the model"),
+        ("--report a.json --report ./a.json", "it is another report"),
+        (
+            "--resume --report out.parts/run.json",
+            "it is inside the parts",
+        ),
+    ] {
+        place.refuses(&format!("{prune} {more}"), says);
+    }
+    // Whole outputs: a file in the place of norms, and a directory with norms in it.
+    let file = "prune model/model.safetensors --device cpu --force";
+    place.refuses(
+        &format!("{file} --norms norms.safetensors -o norms.safetensors"),
+        "it is the norms",
+    );
+    let (code, said) = place.run("prune model -o out --calibration none --device cpu");
+    assert_eq!(code, Some(0), "{said}");
+    fs::rename(
+        place.at("norms.safetensors"),
+        place.at("out/norms.safetensors"),
+    )
+    .unwrap();
+    place.refuses(
+        &format!("{prune} --norms out/norms.safetensors"),
+        "it holds the norms",
+    );
+    place.refuses(
+        &format!("{prune} --report out/run.json"),
+        "it is inside the output",
+    );
+    fs::rename(
+        place.at("out/norms.safetensors"),
+        place.at("norms.safetensors"),
+    )
+    .unwrap();
+
+    let calibrate = "calibrate model --device cpu --force";
+    for (more, says) in [
+        ("--text text.json -o text.json", "it is the text"),
+        ("-o model/model.safetensors", "it is a file of the model"),
+        ("-o model/tokenizer.json", "it is a file of the model"),
+    ] {
+        place.refuses(&format!("{calibrate} {more}"), says);
+    }
+    let sweep = "sweep model --sparsity 0.5 --eval-tokens 512 --device cpu --force";
+    for (more, says) in [
+        ("--norms norms.json -o norms.json", "it is the norms"),
+        ("--norms norms.json --state norms.json", "it is the norms"),
+        (
+            "--calibration text.json -o text.json",
+            "it is the calibration text",
+        ),
+        ("--eval-text text.json -o text.json", "it is the text"),
+        ("--eval-text text.json --state text.json", "it is the text"),
+        ("-o model/config.json", "it is a file of the model"),
+        ("--state model/config.json", "it is a file of the model"),
+        ("-o a.json --state a.json", "it is the state file"),
+        ("-o a.json -o ./a.json", "it is another output"),
+    ] {
+        place.refuses(&format!("{sweep} {more}"), says);
+    }
+    fs::copy(place.at("out/report.json"), place.at("run.json")).unwrap();
+    place.refuses(
+        "report run.json -o run.json --force",
+        "it is a report that is read",
+    );
+
+    // Parts.
+    let part = "prune model -o x --norms norms.json --device cpu --part 1/1";
+    assert_eq!(place.run(part).0, Some(0));
+    for (more, says) in [
+        ("--report x/run.json", "it is inside the output"),
+        ("--report x.parts/run.json", "it is inside the parts"),
+        ("--report norms.json", "it is the norms"),
+        ("--report model/config.json", "it is a file of the model"),
+    ] {
+        place.refuses(&format!("merge x --force {more}"), says);
+    }
+    place.refuses(
+        "merge x.parts/x --from x.parts --force",
+        "it is inside the parts",
+    );
+}
+
+#[test]
+fn a_report_is_replaced_by_force_alone_and_refused_before_the_work() {
+    let place = Crowded::new();
+    let prune = "prune model -o out --calibration none --device cpu";
+    fs::write(place.at("run.json"), "mine").unwrap();
+    place.refuses(&format!("{prune} --report run.json"), "run.json exists");
+    place.refuses(&format!("{prune} --report none/run.json"), "none");
+    fs::create_dir(place.at("dir.json")).unwrap();
+    place.refuses(
+        &format!("{prune} --force --report dir.json"),
+        "is a directory",
+    );
+    // A run that fails leaves the old one.
+    place.refuses(
+        &format!("{prune} --force --report run.json --exclude *"),
+        "",
+    );
+    for _ in 0..2 {
+        let (code, said) = place.run(&format!(
+            "{prune} --force --report run.json --report run.html"
+        ));
+        assert_eq!(code, Some(0), "{said}");
+        let report = fs::read_to_string(place.at("run.json")).unwrap();
+        assert!(
+            report.starts_with("{\n  \"report_schema_version\""),
+            "{report}"
+        );
+        assert!(place.at("run.html").exists());
+    }
+    let part = "prune model -o x --calibration none --device cpu --part 1/1";
+    assert_eq!(place.run(part).0, Some(0));
+    place.refuses("merge x --report run.json", "run.json exists");
+    let (code, said) = place.run("merge x --report run.json --force");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        names(place.dir.path())
+            .iter()
+            .all(|name| !name.starts_with('.'))
+    );
+}

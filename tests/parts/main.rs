@@ -4,6 +4,7 @@
 #[path = "../faults/common.rs"]
 #[allow(dead_code, reason = "the tests of faults use the rest")]
 mod common;
+mod identity;
 mod merged;
 mod place;
 mod resumed;

@@ -312,3 +312,135 @@ fn the_script_of_plain_processes_writes_what_a_single_run_writes() {
     assert_eq!(tree(&place.at("single")), tree(&place.at("out")));
     assert!(place.at("out.report.json").exists());
 }
+
+/// Parts whose output is in place, as a merge leaves them that is killed when it has removed the first.
+fn killed_while_removing(place: &Place) {
+    place.part("out", "1/1", &NONE);
+    place.done(&["merge", "out", "--keep"]);
+    let manifest = place.at("out.parts/manifest");
+    fs::rename(manifest.join("run.json"), manifest.join("merged.json")).unwrap();
+    fs::remove_file(manifest.join(format!("{FIRST}.json"))).unwrap();
+    fs::remove_file(place.at("out.parts").join(FIRST)).unwrap();
+}
+
+#[test]
+fn what_a_merge_that_was_killed_has_left_is_explained_and_removed() {
+    let place = Place::new();
+    let whole = "is whole: an earlier run has put it together";
+    killed_while_removing(&place);
+    let before = tree(&place.at("out"));
+    let again = place.done(&["merge", "out"]);
+    assert!(stderr(&again).contains(whole), "{}", stderr(&again));
+    assert_eq!(names(place.dir.path()), ["model", "out"]);
+    assert_eq!(tree(&place.at("out")), before);
+
+    // By other commands, too.
+    for more in [&[][..], &["--resume"], &["--part", "1/2"]] {
+        fs::remove_dir_all(place.at("out")).unwrap();
+        killed_while_removing(&place);
+        let words = [&place.prune("out", &NONE)[..], more].concat();
+        place.refused(&words, 1, &[whole, "out exists"]);
+        assert_eq!(names(place.dir.path()), ["model", "out"], "{more:?}");
+    }
+    // The two directories are the last to go.
+    fs::create_dir_all(place.at("out.parts/manifest")).unwrap();
+    place.done(&["merge", "out"]);
+    assert_eq!(names(place.dir.path()), ["model", "out"]);
+
+    // Should the output be gone, what is left of the parts is kept.
+    fs::remove_dir_all(place.at("out")).unwrap();
+    killed_while_removing(&place);
+    fs::remove_dir_all(place.at("out")).unwrap();
+    place.refused(
+        &["merge", "out"],
+        1,
+        &["1 of 3 files of weights are missing"],
+    );
+    place.done(&[&place.prune("out", &NONE)[..], &["--resume"]].concat());
+    assert_eq!(tree(&place.at("out")), before);
+}
+
+#[test]
+fn a_file_of_ones_own_among_the_parts_is_left() {
+    let place = Place::new();
+    place.part("out", "1/1", &NONE);
+    fs::write(place.at("out.parts/mine"), "mine").unwrap();
+    // A record that leads elsewhere is not followed.
+    place.done(&["merge", "out", "--keep"]);
+    fs::write(place.at("precious"), "mine").unwrap();
+    let manifest = place.at("out.parts/manifest");
+    fs::rename(manifest.join("run.json"), manifest.join("merged.json")).unwrap();
+    place.edit_record("out.parts/manifest/merged.json", |record| {
+        record["input"][0]["file"] = "../precious".into();
+    });
+    place.done(&["merge", "out"]);
+    assert!(place.at("out.parts/mine").exists() && place.at("precious").exists());
+}
+
+#[test]
+fn an_output_that_is_there_with_its_parts_is_said_to_be() {
+    let place = Place::new();
+    place.part("out", "1/1", &NONE);
+    place.done(&["merge", "out", "--keep"]);
+    let says = ["out exists, and out.parts holds finished files", "--force"];
+    place.refused(&["merge", "out"], 1, &says);
+    let resume = [&place.prune("out", &NONE)[..], &["--resume"]].concat();
+    place.refused(&resume, 1, &says);
+    let done = place.done(&[&resume[..], &["--force", "--verify"]].concat());
+    assert!(
+        stderr(&done).contains("kept    3 of 3"),
+        "{}",
+        stderr(&done)
+    );
+    assert_eq!(names(place.dir.path()), ["model", "out"]);
+}
+
+/// Merges that are killed at any moment, and the next command.
+#[test]
+fn a_merge_that_is_killed_anywhere_leaves_the_output_or_the_parts() {
+    use std::time::Instant;
+
+    let place = Place::new();
+    place.done(&place.prune("single", &NONE));
+    let expected = tree(&place.at("single"));
+    let start = || {
+        place
+            .command(&["merge", "out"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    place.part("out", "1/1", &NONE);
+    let begin = Instant::now();
+    assert!(start().wait().unwrap().success());
+    let took = begin.elapsed();
+    let (mut killed, mut in_cleanup) = (0, 0);
+    const KILLS: u32 = 24;
+    for kill in 0..KILLS {
+        fs::remove_dir_all(place.at("out")).unwrap();
+        place.part("out", "1/1", &NONE);
+        let mut merge = start();
+        // Rather late: what is removed is removed at the end.
+        std::thread::sleep(took / 2 + took * kill / KILLS / 2);
+        merge.kill().unwrap();
+        killed += u32::from(!merge.wait().unwrap().success());
+        let is_there = place.at("out").exists();
+        assert!(!is_there || tree(&place.at("out")) == expected, "{kill}");
+        let merged = place.at("out.parts/manifest/merged.json").exists();
+        in_cleanup += u32::from(merged);
+        if place.at("out.parts").exists() {
+            let mut words = vec!["merge", "out"];
+            if is_there && !merged && place.at("out.parts/manifest/run.json").exists() {
+                words.push("--force");
+            }
+            place.done(&words);
+        }
+        assert_eq!(tree(&place.at("out")), expected, "{kill}");
+        assert_eq!(
+            names(place.dir.path()),
+            ["model", "out", "single"],
+            "{kill}"
+        );
+    }
+    println!("killed {killed} of {KILLS}, {in_cleanup} of them while they removed the parts");
+}

@@ -159,3 +159,37 @@ fn a_run_that_is_killed_between_two_shards_keeps_the_first() {
     }
     panic!("no run was killed between its shards");
 }
+
+#[test]
+fn the_state_of_a_run_is_kept_until_its_output_is_verified_and_hashed() {
+    use std::sync::Mutex;
+
+    use swiftprune_wgpu::device::DeviceChoice;
+    use swiftprune_wgpu::plan::{Options, Selection};
+    use swiftprune_wgpu::run::{Event, NormsRequest, Phase, Request, run};
+
+    let place = Place::new();
+    let model = place.at("model").into_os_string().into_string().unwrap();
+    let mut request = Request::new(model, Options::new(Selection::Exact { sparsity: 0.5 }));
+    request.output = Some(place.at("out"));
+    request.norms = NormsRequest::WeightsOnly;
+    request.device = DeviceChoice::Cpu;
+    (request.resume, request.verify, request.checksum) = (true, true, true);
+    let seen = Mutex::new(Vec::new());
+    run(request, &|event| {
+        if let Event::Started(phase) | Event::Finished { phase, .. } = event {
+            let record = place.at("out.parts/manifest").join(format!("{FIRST}.json"));
+            let is_there = place.at("out.parts").join(FIRST).exists() && record.exists();
+            seen.lock().unwrap().push((phase, is_there));
+        }
+    })
+    .unwrap();
+    let seen = seen.into_inner().unwrap();
+    for phase in [Phase::Verify, Phase::Checksum] {
+        let there = seen
+            .iter()
+            .filter(|(of, is_there)| *of == phase && *is_there);
+        assert_eq!(there.count(), 2, "{seen:?}");
+    }
+    assert!(!place.at("out.parts").exists());
+}

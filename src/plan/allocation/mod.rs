@@ -150,7 +150,10 @@ fn share_out(
     let (sparsities, taken) = sparsities(signals, mean, spread);
     let mut shares = Vec::new();
     for (block, sparsity) in stack.iter().zip(sparsities) {
-        for &index in &block.tensors {
+        // Among equals the first gets one more: the first by name, whichever file it is in, and wherever in it.
+        let mut by_name = block.tensors.clone();
+        by_name.sort_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
+        for index in by_name {
             let target = tensors[index].target();
             let (rows, in_features) =
                 target.map_or((0, 0), |target| (target.rows(), target.in_features));
@@ -187,5 +190,62 @@ fn zeros(tensor: &PlannedTensor) -> u64 {
             target, selection, ..
         } => target.rows() * selection.k(target.in_features).unwrap_or(0) as u64,
         Action::Copy(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::options::{NormsSource, Options};
+    use super::super::{Draft, PlannedTensor};
+    use super::*;
+    use crate::checkpoint::{Checkpoint, Header, TensorSpec};
+    use crate::dtype::StoredDtype;
+
+    /// What is asked of every tensor of a small model whose file has its tensors in this order.
+    fn asked(order: impl Fn(&mut Vec<(String, Vec<usize>)>)) -> BTreeMap<String, Option<f64>> {
+        let names = [
+            "self_attn.q",
+            "self_attn.k",
+            "self_attn.v",
+            "self_attn.o",
+            "mlp.gate",
+            "mlp.up",
+        ];
+        let mut tensors = Vec::new();
+        // Blocks of several sizes: else the last weights would go to whole blocks.
+        for block in 0..3 {
+            for name in &names[..4 + block] {
+                let name = format!("model.layers.{block}.{name}_proj.weight");
+                tensors.push((name, vec![24, 24]));
+            }
+        }
+        order(&mut tensors);
+        let specs: Vec<TensorSpec> = (tensors.iter())
+            .map(|(name, shape)| TensorSpec::new(name, StoredDtype::Bf16, shape.clone()))
+            .collect();
+        let header = Header::new(&specs, &BTreeMap::new()).unwrap();
+        let checkpoint = Checkpoint::of_header("model.safetensors", header, None).unwrap();
+        let mut options = Options::new(Selection::Exact { sparsity: 0.55 });
+        options.score = crate::scores::Score::by_name("magnitude");
+        options.allocation = Allocation::Atp { spread: 0.13 };
+        let draft = Draft::new(checkpoint, options, NormsSource::None).unwrap();
+        let of = |tensor: &PlannedTensor| (tensor.name.clone(), tensor.asked());
+        draft.tensors().iter().map(of).collect()
+    }
+
+    #[test]
+    fn shares_do_not_depend_on_the_order_of_the_tensors_in_their_file() {
+        let sorted = asked(|tensors| tensors.sort());
+        // In the middle, some tensors got one more and some of their equals did not.
+        let middle = || sorted.iter().filter(|(name, _)| name.contains(".1."));
+        assert!(middle().any(|(_, p)| Some(p) != middle().next().map(|(_, p)| p)));
+        assert_eq!(asked(|tensors| tensors.reverse()), sorted);
+        assert_eq!(asked(|tensors| tensors.rotate_left(7)), sorted);
+        assert_eq!(
+            asked(|tensors| tensors.sort_by_key(|(name, _)| name.chars().rev().collect::<String>())),
+            sorted
+        );
     }
 }
