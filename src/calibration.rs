@@ -48,6 +48,24 @@ pub enum Error {
         /// What is possible.
         max: usize,
     },
+    /// Windows in which no token is predicted.
+    #[error(
+        "a window of {context} token predicts nothing, as the first token of each window is not predicted; windows of an \
+         evaluation have 2 tokens or more"
+    )]
+    ShortWindow {
+        /// What was asked, or what the model was made for.
+        context: usize,
+    },
+    /// Too few tokens to predict one.
+    #[error(
+        "{tokens} token is not enough to evaluate on, as the first token of each window is not predicted; an evaluation takes 2 \
+         tokens or more"
+    )]
+    FewTokens {
+        /// What was asked.
+        tokens: usize,
+    },
 }
 
 impl Error {
@@ -55,7 +73,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Context { .. } => Kind::Usage,
+            Self::Context { .. } | Self::ShortWindow { .. } | Self::FewTokens { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }
@@ -234,7 +252,7 @@ impl Calibration {
             }
         }
         let model = checkpoint.source.weights().path().to_path_buf();
-        Coverage::new(model, in_features, self.sketch)
+        Coverage::new(model, in_features, self.tokens(), self.sketch)
     }
 
     fn provenance(&self, checkpoint: &Checkpoint) -> Provenance {

@@ -56,14 +56,20 @@ impl Windows {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_head(checkpoint)?;
         let context = context_of(&architecture, context)?;
+        if context < 2 {
+            return Err(Error::ShortWindow { context });
+        }
+        if let Some(tokens) = tokens.filter(|&tokens| tokens < 2) {
+            return Err(Error::FewTokens { tokens });
+        }
         let mut all = text::tokenize(checkpoint, text, tokens.unwrap_or(usize::MAX))?;
         if all.len() >= context {
             all.truncate(all.len() - all.len() % context);
         }
-        if all.len() < 2 || context < 2 {
+        if all.len() < 2 {
             return Err(Error::Text(text::Error::TooShort {
                 text: text.name.clone(),
-                found: all.len().min(context),
+                found: all.len(),
                 wanted: 2,
             }));
         }

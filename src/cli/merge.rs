@@ -28,7 +28,7 @@ pub(super) fn run(args: &Merge, terminal: Terminal) -> anyhow::Result<RunVerdict
             Ok(RunVerdict::Stopped(code))
         }
         (report, _) => {
-            show(&report?, args.json, terminal)?;
+            show(&report?, &[], args.json, terminal)?;
             Ok(RunVerdict::Pruned)
         }
     }

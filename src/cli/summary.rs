@@ -13,8 +13,8 @@ const MOST_LEFT_OUT: usize = 12;
 /// WEIGHTS, ZEROS, TENSORS and ASKED go in this order where a terminal is too narrow for all.
 const DISPENSABLE: [usize; 4] = [2, 3, 1, 5];
 
-/// The table of kinds and the closing lines.
-pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
+/// The table of kinds, and what is to be said of the run beside it: of its warnings, those that nobody has `told` yet.
+pub(super) fn summary(report: &Report, told: &[String], terminal: Terminal) -> String {
     let squares = report.prunable.squared_error.is_some();
     let mut head = vec!["KIND", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
     if squares {
@@ -66,7 +66,11 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
             output::percent(left)
         );
     }
-    for warning in &report.warnings {
+    for warning in report
+        .warnings
+        .iter()
+        .filter(|warning| !told.contains(warning))
+    {
         text += &format!("{} {warning}\n", terminal.paint("33;1", "warning:"));
     }
     let kept = report.prunable.non_finite;
@@ -84,6 +88,12 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         let all = output::count(report.left_out.len() as u64);
         text += &format!("not copied: {more} more, {all} in all (--report lists them)\n");
     }
+    text
+}
+
+/// What flags asked for beside the output: that it was verified, its sums, its perplexity. Empty without such flags.
+pub(super) fn results(report: &Report) -> String {
+    let mut text = String::new();
     if let Some(verified) = &report.verified {
         let survivors = match report.compensation {
             Some(_) => Survivors::Mended,
@@ -98,8 +108,13 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     if let Some(evaluation) = &report.evaluation {
         text += &eval::lines(evaluation);
     }
-    text += &format!(
-        "{}: {} in {:.2} s ({:.2} GB/s) on {}{}\n",
+    text
+}
+
+/// Where the output is, and how long it took.
+pub(super) fn closing(report: &Report) -> String {
+    format!(
+        "{}: {} in {:.2} s ({:.2} GB/s) on {}{}",
         shown_path(&report.output),
         output::bytes(report.bytes),
         report.seconds,
@@ -109,6 +124,5 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
             true => "",
             false => " and, after it failed, the CPU",
         }
-    );
-    text
+    )
 }

@@ -6,7 +6,7 @@ use super::error::Error;
 use super::families;
 use super::family::ModelFiles;
 use super::headers::Headers;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Source};
 use crate::untrusted::shown;
 
 impl Architecture {
@@ -35,6 +35,42 @@ impl Architecture {
             Some(bias) => headers.check(bias, &[self.vocab_size]),
             None => Ok(()),
         }
+    }
+}
+
+/// Refuses a checkpoint that lacks tensors, or has none of their elements, as far as its architecture is known: for a model that
+/// will not be run. One of several files of weights has a part of the tensors by itself.
+///
+/// # Errors
+/// [`Error::Tensor`].
+pub(crate) fn check_complete(checkpoint: &Checkpoint) -> Result<(), Error> {
+    let path = checkpoint.source.weights().path().to_path_buf();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let is_of_several = matches!(checkpoint.source, Source::File(_)) && name.contains("-of-");
+    match read(checkpoint) {
+        Err(Error::Tensor {
+            file,
+            tensor,
+            problem,
+        }) if !is_of_several => {
+            let shape = Headers::of(checkpoint)
+                .shape(&tensor)
+                .map(<[usize]>::to_vec);
+            // Whatever else is wrong with it matters to who runs the model.
+            match shape.is_none_or(|shape| shape.contains(&0)) {
+                true => Err(Error::Tensor {
+                    file,
+                    tensor,
+                    problem,
+                }),
+                false => Ok(()),
+            }
+        }
+        _ => Ok(()),
     }
 }
 

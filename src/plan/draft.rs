@@ -10,10 +10,11 @@ use super::few_tokens::{FEW_TOKENS, StandIns};
 use super::left_dense::{DenseReason, LeftDense};
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Source};
 use crate::dtype::Dtype;
 use crate::names::grammar::{block, is_of_side_decoder, stack};
-use crate::norms::{Blocks, Lookup, Norms};
+use crate::names::rules::known;
+use crate::norms::{Blocks, Lookup, Norms, few_tokens};
 use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
@@ -84,6 +85,7 @@ impl Draft {
         if let (NormsSource::Read(norms), true) = (&draft.norms, draft.looks_at_norms()) {
             draft.stand_ins = StandIns::of(norms, draft.pruned(), score.about_mean)?;
         }
+        draft.check_numbers()?;
         let of_norms = draft.check_norms()?;
         let of_targets = draft.check_targets()?;
         draft.warnings = of_norms.into_iter().chain(of_targets).collect();
@@ -189,14 +191,65 @@ impl Draft {
             _ if !self.looks_at_norms() => {
                 Ok(vec![format!("the score {name} does not use the norms")])
             }
-            NormsSource::Read(norms) => self.check_measured(norms, &self.stand_ins),
+            NormsSource::Read(norms) => {
+                let mut warnings = self.check_measured(norms, &self.stand_ins)?;
+                warnings.extend(
+                    norms
+                        .source
+                        .tokens
+                        .and_then(|tokens| self.few_tokens(tokens)),
+                );
+                Ok(warnings)
+            }
             NormsSource::ToMeasure(coverage) => {
                 self.none_missing(&coverage.model, |tensor, target| {
                     Ok(coverage.in_features.get(&tensor.name) == Some(&target.in_features))
                 })?;
-                Ok(Vec::new())
+                Ok(self
+                    .few_tokens(coverage.tokens as u64)
+                    .into_iter()
+                    .collect())
             }
         }
+    }
+
+    /// What is to be said of norms of so few tokens.
+    fn few_tokens(&self, tokens: u64) -> Option<String> {
+        let widest = self.pruned().map(|(_, target)| target.in_features).max();
+        few_tokens(tokens, widest?)
+    }
+
+    /// Refuses a model that lacks a block between others, or one at its beginning. A file alone may be one of several, and
+    /// have any of the blocks.
+    fn check_numbers(&self) -> Result<(), Error> {
+        if matches!(self.checkpoint.source, Source::File(_)) {
+            return Ok(());
+        }
+        let mut stacks: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for tensor in &self.tensors {
+            let name = tensor.name.as_str();
+            // Blocks that predict further tokens may have their numbers behind those of the main ones.
+            let (Some(stack), Some(block), true) =
+                (stack(name), block(name), known(name).is_some())
+            else {
+                continue;
+            };
+            if let Ok(number) = block.number.parse() {
+                stacks.entry(stack).or_default().insert(number);
+            }
+        }
+        for (stack, numbers) in stacks {
+            let gap = (0..)
+                .zip(&numbers)
+                .find(|(expected, number)| expected != *number);
+            if let Some((missing, _)) = gap {
+                return Err(Error::BlockMissing {
+                    weights: self.checkpoint.source.weights().path().to_path_buf(),
+                    block: format!("{stack}.{missing}"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Names of pruned tensors whose input has no sketch, where compensation needs one.
@@ -373,6 +426,7 @@ impl Draft {
         if self.pruned().next().is_none() {
             return Err(Error::NothingToPrune {
                 model_type: model_type(),
+                by_globs: self.options.targets.has_globs(),
             });
         }
         for reason in [Reason::AxisUnknown, Reason::ExpertsUnknown] {
@@ -460,17 +514,27 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
         })
         .collect();
     let decided = targets::decide(&described, &model, &options.targets);
-    for (list, uses) in [("include", &decided.include), ("exclude", &decided.exclude)] {
-        if let Some(unused) = uses.iter().find(|glob| glob.matched == 0) {
-            return Err(Error::GlobMatchesNothing {
-                list,
-                glob: unused.glob.clone(),
-            });
-        }
+    let unknown = decided.include.iter().find(|glob| glob.matched == 0);
+    let idle = decided.exclude.iter().find(|glob| glob.excluded == 0);
+    if let Some((list, unused)) =
+        (unknown.map(|glob| ("include", glob))).or_else(|| idle.map(|glob| ("exclude", glob)))
+    {
+        return Err(Error::GlobMatchesNothing {
+            list,
+            glob: unused.glob.clone(),
+        });
     }
     let mut tensors = Vec::with_capacity(decided.decisions.len());
     for ((shard, tensor), decision) in checkpoint.tensors().zip(decided.decisions) {
         let file = || checkpoint.shards[shard].path.clone();
+        let is_weight = block(&tensor.name).is_some() || tensor.name.ends_with(".weight");
+        if is_weight && tensor.shape.contains(&0) {
+            return Err(Error::Empty {
+                file: file(),
+                tensor: tensor.name.clone(),
+                shape: tensor.shape.clone(),
+            });
+        }
         let action = match (decision, Dtype::from_stored(tensor.dtype)) {
             (Decision::Skip(reason), _) => Action::Copy(reason),
             (Decision::Prune(target), Some(dtype)) => {

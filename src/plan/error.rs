@@ -178,6 +178,33 @@ pub enum Error {
         /// The model's type, where config.json names it.
         model_type: Option<String>,
     },
+    /// A weight without elements, in the place of one.
+    #[error(
+        "{}: tensor {} has the shape {shape:?}, so its weights are missing; save the whole model (training with ZeRO-3 leaves \
+         such tensors unless the weights are gathered)",
+        shown_path(file),
+        shown(tensor)
+    )]
+    Empty {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// There is no block of a number between others.
+    #[error(
+        "{}: the weights of block {} are missing, though there are blocks of higher numbers; the checkpoint is incomplete",
+        shown_path(weights),
+        shown(block)
+    )]
+    BlockMissing {
+        /// The file that lists the weights.
+        weights: PathBuf,
+        /// The name of its stack and its number.
+        block: String,
+    },
     /// Nothing would be pruned.
     #[error(
         "no tensor of this checkpoint would be pruned{}",
@@ -186,6 +213,8 @@ pub enum Error {
     NothingToPrune {
         /// The model's type, where config.json names it.
         model_type: Option<String>,
+        /// Whether tensors were chosen by name: with others there may be some.
+        by_globs: bool,
     },
 }
 
@@ -229,7 +258,8 @@ impl Error {
             | Self::AllocationNeedsNorms { .. }
             | Self::NothingToAllocate { .. }
             | Self::GlobMatchesNothing { .. }
-            | Self::MostlyUnknown { .. } => Kind::Usage,
+            | Self::MostlyUnknown { .. }
+            | Self::NothingToPrune { by_globs: true, .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }

@@ -186,6 +186,10 @@ fn plan_of(
         reason: "its options are none that this version has".to_owned(),
     })?;
     let path = request.norms.clone();
+    if let (None, Some(norms)) = (&run.settings.norms_sha256, &path) {
+        let norms = norms.clone();
+        return Err(parts::Error::NormsUnused { norms }.into());
+    }
     let path = path.or_else(|| run.norms.as_deref().map(PathBuf::from));
     let (source, sum) = match (&run.settings.norms_sha256, path) {
         (Some(_), Some(path)) => {

@@ -52,6 +52,7 @@ pub use crate::stop::Stop;
 use crate::calibration::Calibration;
 use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source};
 use crate::evaluation::{Evaluation, Windows};
+use crate::model;
 use crate::norms::Norms;
 use crate::parts::{self, Part};
 use crate::plan::{Draft, NormsSource, Plan};
@@ -100,6 +101,9 @@ pub struct Estimate {
 pub fn prepare(request: Request) -> Result<Prepared, Error> {
     let checkpoint = Checkpoint::open(&request.model)?;
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
+    if calibration.is_none() {
+        model::check_complete(&checkpoint).map_err(Error::Incomplete)?;
+    }
     if request.sequential {
         sequential::check(&request, calibration.is_some())?;
     }
