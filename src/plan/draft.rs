@@ -349,26 +349,13 @@ impl Draft {
 
     /// Refuses norms of another number of blocks: names and shapes may fit all the same.
     fn check_blocks(&self, norms: &Norms) -> Result<(), Error> {
-        let number = |name: &str| block(name)?.number.parse::<usize>().ok();
-        let count = |side: bool| {
-            let names = self.tensors.iter().map(|tensor| tensor.name.as_str());
-            let names = names.filter(|name| is_of_side_decoder(name) == side);
-            names.filter_map(number).max().map_or(0, |last| last + 1)
-        };
         let config = self.checkpoint.config.as_ref();
-        let size = |key: &str| {
-            let config = config?.json();
-            let value = config.get(key);
-            let value = value.or_else(|| config.get("text_config")?.get(key));
-            usize::try_from(value?.as_u64()?).ok()
-        };
-        let named = count(false);
-        let described = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"]
-            .iter()
-            .find_map(|key| size(key))
-            .unwrap_or(named);
-        // llama.cpp numbers the blocks that predict further tokens behind the others.
-        let further = count(true).max(size("num_nextn_predict_layers").unwrap_or(0));
+        let BlockCounts {
+            named,
+            described,
+            further,
+        } = self.block_counts();
+        let described = described.unwrap_or(named);
         let most = named.max(described) + further;
         let (theirs, fits) = match norms.blocks() {
             Some(Blocks::OfImportanceMatrix(theirs)) => {
@@ -386,6 +373,34 @@ impl Draft {
             theirs,
             ours: described.max(named),
         })
+    }
+
+    /// How many blocks there are, by the names of tensors and by config.json.
+    fn block_counts(&self) -> BlockCounts {
+        let number = |name: &str| block(name)?.number.parse::<usize>().ok();
+        let count = |side: bool| {
+            let names = self.tensors.iter().map(|tensor| tensor.name.as_str());
+            let names = names.filter(|name| is_of_side_decoder(name) == side);
+            names.filter_map(number).max().map_or(0, |last| last + 1)
+        };
+        let config = self.checkpoint.config.as_ref();
+        let size = |key: &str| {
+            let config = config?.json();
+            let value = config.get(key);
+            let value = value.or_else(|| config.get("text_config")?.get(key));
+            usize::try_from(value?.as_u64()?).ok()
+        };
+        let named = count(false);
+        let described = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"]
+            .iter()
+            .find_map(|key| size(key));
+        // llama.cpp numbers the blocks that predict further tokens behind the others.
+        let further = count(true).max(size("num_nextn_predict_layers").unwrap_or(0));
+        BlockCounts {
+            named,
+            described,
+            further,
+        }
     }
 
     /// Refuses if an entry of an importance matrix would serve two stacks of blocks: one of them is not the one that was
@@ -413,6 +428,15 @@ impl Draft {
     fn check_targets(&self) -> Result<Vec<String>, Error> {
         let model_type = || self.checkpoint.model_type().map(str::to_owned);
         let mut warnings = Vec::new();
+        let BlockCounts {
+            named, described, ..
+        } = self.block_counts();
+        let is_whole = !matches!(self.checkpoint.source, Source::File(_));
+        if let Some(described) = described.filter(|&described| is_whole && described > named) {
+            warnings.push(format!(
+                "config.json describes {described} blocks, but there are weights of {named}; is the checkpoint complete?"
+            ));
+        }
         for left_dense in &self.left_dense {
             let is_unknown = left_dense.reason == DenseReason::UnknownName;
             if is_unknown && left_dense.share() > 0.5 {
@@ -457,6 +481,16 @@ impl Draft {
         }
         Ok(warnings)
     }
+}
+
+/// Decoder blocks.
+struct BlockCounts {
+    /// By the names of tensors.
+    named: usize,
+    /// By config.json, where it says.
+    described: Option<usize>,
+    /// Those that predict further tokens.
+    further: usize,
 }
 
 /// Refuses norms without sketches of `rank` columns.
