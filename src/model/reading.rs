@@ -1,5 +1,7 @@
 //! From a checkpoint to its description: the family is found, asked, and its answer held against the tensors.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::architecture::Architecture;
 use super::config::Config;
 use super::error::Error;
@@ -7,6 +9,8 @@ use super::families;
 use super::family::ModelFiles;
 use super::headers::Headers;
 use crate::checkpoint::{Checkpoint, Source};
+use crate::names::grammar::{block, stack};
+use crate::names::rules::known;
 use crate::untrusted::shown;
 
 impl Architecture {
@@ -38,40 +42,63 @@ impl Architecture {
     }
 }
 
-/// Refuses a checkpoint that lacks tensors, or has none of their elements, as far as its architecture is known: for a model that
-/// will not be run. One of several files of weights has a part of the tensors by itself.
+/// Refuses a checkpoint that lacks a block, the elements of a weight or, where its architecture is known, any tensor: for a model
+/// that will not be run. A file by itself may be one of several, and has a part of the tensors.
 ///
 /// # Errors
-/// [`Error::Tensor`].
+/// [`Error::Tensor`], [`Error::BlockMissing`].
 pub(crate) fn check_complete(checkpoint: &Checkpoint) -> Result<(), Error> {
-    let path = checkpoint.source.weights().path().to_path_buf();
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let is_of_several = matches!(checkpoint.source, Source::File(_)) && name.contains("-of-");
-    match read(checkpoint) {
-        Err(Error::Tensor {
+    let file = checkpoint.source.weights().path().to_path_buf();
+    let is_alone = matches!(checkpoint.source, Source::File(_));
+    let headers = Headers::of(checkpoint);
+    // The numbers of each stack of blocks, and whether a rule knows a weight of it.
+    let mut stacks: BTreeMap<&str, (BTreeSet<usize>, bool)> = BTreeMap::new();
+    for (_, tensor) in checkpoint.tensors() {
+        let name = tensor.name.as_str();
+        let is_weight = block(name).is_some() || name.ends_with(".weight");
+        if is_weight && tensor.shape.contains(&0) {
+            let problem = format!(
+                "has the shape {:?}, so its weights are missing (training with ZeRO-3 saves such tensors unless it gathers them)",
+                tensor.shape
+            );
+            return Err(headers.wrong(name, problem));
+        }
+        if let (Some(stack), Some(block)) = (stack(name), block(name))
+            && let Ok(number) = block.number.parse()
+        {
+            let (numbers, is_known) = stacks.entry(stack).or_default();
+            numbers.insert(number);
+            *is_known |= known(name).is_some();
+        }
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    if is_alone && (checkpoint.config.is_none() || name.contains("-of-")) {
+        return Ok(());
+    }
+    // A tensor that is there and not as config.json says matters to who runs the model.
+    if let Err(Error::Tensor {
+        file,
+        tensor,
+        problem,
+    }) = read(checkpoint)
+        && !headers.has(&tensor)
+    {
+        return Err(Error::Tensor {
             file,
             tensor,
             problem,
-        }) if !is_of_several => {
-            let shape = Headers::of(checkpoint)
-                .shape(&tensor)
-                .map(<[usize]>::to_vec);
-            // Whatever else is wrong with it matters to who runs the model.
-            match shape.is_none_or(|shape| shape.contains(&0)) {
-                true => Err(Error::Tensor {
-                    file,
-                    tensor,
-                    problem,
-                }),
-                false => Ok(()),
-            }
-        }
-        _ => Ok(()),
+        });
     }
+    for (stack, (numbers, _)) in stacks.into_iter().filter(|(_, (_, is_known))| *is_known) {
+        let gap = (0..)
+            .zip(&numbers)
+            .find(|(expected, number)| expected != *number);
+        if let Some((missing, _)) = gap {
+            let block = format!("{stack}.{missing}");
+            return Err(Error::BlockMissing { file, block });
+        }
+    }
+    Ok(())
 }
 
 fn read(checkpoint: &Checkpoint) -> Result<Architecture, Error> {

@@ -13,7 +13,6 @@ use super::tensors::{Action, PlannedTensor};
 use crate::checkpoint::{Checkpoint, Source};
 use crate::dtype::Dtype;
 use crate::names::grammar::{block, is_of_side_decoder, stack};
-use crate::names::rules::known;
 use crate::norms::{Blocks, Lookup, Norms, few_tokens};
 use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
@@ -85,7 +84,6 @@ impl Draft {
         if let (NormsSource::Read(norms), true) = (&draft.norms, draft.looks_at_norms()) {
             draft.stand_ins = StandIns::of(norms, draft.pruned(), score.about_mean)?;
         }
-        draft.check_numbers()?;
         let of_norms = draft.check_norms()?;
         let of_targets = draft.check_targets()?;
         draft.warnings = of_norms.into_iter().chain(of_targets).collect();
@@ -217,39 +215,6 @@ impl Draft {
     fn few_tokens(&self, tokens: u64) -> Option<String> {
         let widest = self.pruned().map(|(_, target)| target.in_features).max();
         few_tokens(tokens, widest?)
-    }
-
-    /// Refuses a model that lacks a block between others, or one at its beginning. A file alone may be one of several, and
-    /// have any of the blocks.
-    fn check_numbers(&self) -> Result<(), Error> {
-        if matches!(self.checkpoint.source, Source::File(_)) {
-            return Ok(());
-        }
-        let mut stacks: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
-        for tensor in &self.tensors {
-            let name = tensor.name.as_str();
-            // Blocks that predict further tokens may have their numbers behind those of the main ones.
-            let (Some(stack), Some(block), true) =
-                (stack(name), block(name), known(name).is_some())
-            else {
-                continue;
-            };
-            if let Ok(number) = block.number.parse() {
-                stacks.entry(stack).or_default().insert(number);
-            }
-        }
-        for (stack, numbers) in stacks {
-            let gap = (0..)
-                .zip(&numbers)
-                .find(|(expected, number)| expected != *number);
-            if let Some((missing, _)) = gap {
-                return Err(Error::BlockMissing {
-                    weights: self.checkpoint.source.weights().path().to_path_buf(),
-                    block: format!("{stack}.{missing}"),
-                });
-            }
-        }
-        Ok(())
     }
 
     /// Names of pruned tensors whose input has no sketch, where compensation needs one.
@@ -561,14 +526,6 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
     let mut tensors = Vec::with_capacity(decided.decisions.len());
     for ((shard, tensor), decision) in checkpoint.tensors().zip(decided.decisions) {
         let file = || checkpoint.shards[shard].path.clone();
-        let is_weight = block(&tensor.name).is_some() || tensor.name.ends_with(".weight");
-        if is_weight && tensor.shape.contains(&0) {
-            return Err(Error::Empty {
-                file: file(),
-                tensor: tensor.name.clone(),
-                shape: tensor.shape.clone(),
-            });
-        }
         let action = match (decision, Dtype::from_stored(tensor.dtype)) {
             (Decision::Skip(reason), _) => Action::Copy(reason),
             (Decision::Prune(target), Some(dtype)) => {

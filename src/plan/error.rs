@@ -178,33 +178,6 @@ pub enum Error {
         /// The model's type, where config.json names it.
         model_type: Option<String>,
     },
-    /// A weight without elements, in the place of one.
-    #[error(
-        "{}: tensor {} has the shape {shape:?}, so its weights are missing; save the whole model (training with ZeRO-3 leaves \
-         such tensors unless the weights are gathered)",
-        shown_path(file),
-        shown(tensor)
-    )]
-    Empty {
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Its shape.
-        shape: Vec<usize>,
-    },
-    /// There is no block of a number between others.
-    #[error(
-        "{}: the weights of block {} are missing, though there are blocks of higher numbers; the checkpoint is incomplete",
-        shown_path(weights),
-        shown(block)
-    )]
-    BlockMissing {
-        /// The file that lists the weights.
-        weights: PathBuf,
-        /// The name of its stack and its number.
-        block: String,
-    },
     /// Nothing would be pruned.
     #[error(
         "no tensor of this checkpoint would be pruned{}",
