@@ -567,6 +567,10 @@ impl Args {
     /// Refuses flags that would do nothing beside the others.
     pub(super) fn check(&self) -> Result<(), NoEffect> {
         let (name, is_silent, has_no_details) = match &self.command {
+            Command::Devices(devices) => {
+                let json = devices.json.then(|| "with --json".to_owned());
+                return no_effect::check([("--quiet", self.quiet, json)]);
+            }
             Command::Prune(prune) => return prune.check(),
             Command::Sweep(sweep) => return sweep.check(),
             Command::Completions(_) => ("completions", true, true),
