@@ -162,6 +162,12 @@ fn companions(command: &str, flags: &[&Flag]) -> Vec<Flag> {
     add(command == "sweep", "eval-text", "short.txt");
     add(command == "sweep" && has("force"), "output", "table.json");
     add(command == "calibrate", "output", "measured");
+    // The table on stdout does not say the rule.
+    add(
+        command == "sweep" && has("selection"),
+        "output",
+        "table.json",
+    );
     add(command == "report", "output", "page.html");
     // Where the model and the norms were is said in the report alone.
     add(
@@ -452,6 +458,12 @@ fn fault(command: &str, first: &Flag, second: &Flag) -> Option<String> {
     let both = seen(command, &all, &all);
     let line = words(command, &all).join(" ");
     if both.code == Some(2) {
+        return None;
+    }
+    // What is so in any case may be said.
+    let says_what_is_so =
+        [first, second].map(|flag| flag.value) == [Some("magnitude"), Some("none")];
+    if both.code == Some(0) && says_what_is_so {
         return None;
     }
     let is_idle = |a: &Flag, b: &Flag| IDLE.contains(&(command, &a.name, &b.name));
