@@ -64,6 +64,15 @@ pub enum Error {
         /// What is possible.
         max: usize,
     },
+    /// Too few tokens to predict one.
+    #[error(
+        "{tokens} token is not enough to evaluate on, as the first token of each window is not predicted; an evaluation takes 2 \
+         tokens or more"
+    )]
+    FewTokens {
+        /// What was asked.
+        tokens: usize,
+    },
 }
 
 impl Error {
@@ -71,7 +80,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Context { .. } | Self::ShortWindow { .. } => Kind::Usage,
+            Self::Context { .. } | Self::ShortWindow { .. } | Self::FewTokens { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }
@@ -277,7 +286,7 @@ impl Calibration {
             }
         }
         let model = checkpoint.source.weights().path().to_path_buf();
-        Coverage::new(model, in_features, self.sketch)
+        Coverage::new(model, in_features, self.tokens(), self.sketch)
     }
 
     fn provenance(&self, checkpoint: &Checkpoint) -> Provenance {

@@ -60,6 +60,9 @@ impl Windows {
         architecture.check_head(checkpoint)?;
         let context = context_of(&architecture, context)?;
         let limit = tokens.unwrap_or(usize::MAX);
+        if limit < 2 {
+            return Err(Error::FewTokens { tokens: limit });
+        }
         let all = text::tokenize(checkpoint, text, limit)?;
         // A window's least: something to predict from, and something to predict.
         check_window(context, 1 + usize::from(all.prefix.is_empty()), &all.prefix)?;

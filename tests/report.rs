@@ -331,6 +331,118 @@ fn a_model_that_was_pruned_before_gets_a_second_section_and_a_report_of_its_own(
     );
 }
 
+/// What was zero stays zero: who asks for fewer zeros than there are is told so, by `prune` and by `sweep`.
+#[test]
+fn a_model_with_more_zeros_than_are_asked_for_is_named() {
+    let place = Place::new();
+    model_with_readme(&place, "");
+    place.succeeds("prune model -o half --sparsity 0.5 --calibration none --device cpu -q");
+    let says = "had more zeros already than was asked for: 50.00 % of their weights, where 30";
+    let prune = |sparsity: &str| {
+        let line = format!(
+            "prune half -o again --force --sparsity {sparsity} --calibration none --device cpu"
+        );
+        let done = place.run(&line);
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        let said = String::from_utf8(done.stderr).unwrap();
+        let report = place.json("again/report.json");
+        (said, report["warnings"].to_string())
+    };
+    let (said, warnings) = prune("0.3");
+    assert!(said.contains(&format!("28 of 28 tensors {says}")), "{said}");
+    assert!(warnings.contains(says), "{warnings}");
+    for sparsity in ["0.5", "0.6"] {
+        let (said, warnings) = prune(sparsity);
+        assert!(
+            !said.contains("already") && !warnings.contains("already"),
+            "{said}"
+        );
+    }
+    let done = place
+        .run("sweep half --sparsity 0.3,0.5 --calibration none --eval-tokens 512 --device cpu");
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(said.matches(says).count(), 1, "{said}");
+}
+
+/// What a flag asks to be measured is a result: on stdout, and of a quiet run, too. What is said beside it is on stderr, once.
+#[test]
+fn results_go_to_stdout_and_a_warning_is_printed_once() {
+    let place = Place::new();
+    model_with_readme(&place, "");
+    let line = "prune model -o out --force --calibration none --include *.0.*_proj.weight --eval --verify --checksum --device cpu";
+    let loud = place.run(line);
+    let quiet = place.run(&format!("{line} -q"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(text(&quiet.stderr), "");
+    for done in [&loud, &quiet] {
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        let stdout = text(&done.stdout);
+        let starts = [
+            "verified ",
+            "sha256 ",
+            "perplexity ",
+            "difference ",
+            "on built-in held-out text",
+        ];
+        let lines: Vec<&str> = stdout.lines().collect();
+        assert_eq!(lines.len(), starts.len(), "{stdout}");
+        assert!(
+            lines
+                .iter()
+                .zip(starts)
+                .all(|(line, start)| line.starts_with(start)),
+            "{stdout}"
+        );
+    }
+    let said = text(&loud.stderr);
+    assert_eq!(said.matches("no column norms").count(), 1, "{said}");
+    assert!(!said.contains("perplexity"), "{said}");
+    // As JSON they are in the report.
+    let done = place.run(&format!("{line} -q --json"));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(report["evaluation"]["perplexity"].is_number());
+}
+
+/// A text that says too little is told of before the work, and by `calibrate`, too.
+#[test]
+fn norms_of_few_tokens_are_warned_of() {
+    let place = Place::new();
+    let says = |line: &str| {
+        let done = place.run(&format!("{line} --device cpu"));
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        String::from_utf8(done.stderr)
+            .unwrap()
+            .matches("which is few for inputs of up to 512 features")
+            .count()
+    };
+    for (tokens, expected) in [(1, 1), (127, 1), (128, 0)] {
+        let norms = format!("norms-{tokens}");
+        let tokens = format!("--tokens {tokens}");
+        assert_eq!(
+            says(&format!("calibrate {EXAMPLE} {tokens} -o {norms}")),
+            expected,
+            "{tokens}"
+        );
+        assert_eq!(
+            says(&format!("prune {EXAMPLE} {tokens} -o out --force")),
+            expected,
+            "{tokens}"
+        );
+        assert_eq!(
+            says(&format!("prune {EXAMPLE} --norms {norms} -o out --force")),
+            expected,
+            "{tokens}"
+        );
+        let sweep = format!("sweep {EXAMPLE} {tokens} --sparsity 0.5,0.6 --eval-tokens 64");
+        assert_eq!(says(&sweep), expected, "{tokens}");
+    }
+    // A score that takes no norms is not worse for it.
+    assert_eq!(
+        says(&format!("prune {EXAMPLE} --score magnitude -o out --force")),
+        0
+    );
+}
+
 #[test]
 fn the_card_has_the_perplexity_where_it_was_measured() {
     let place = Place::new();

@@ -141,7 +141,7 @@ fn so_it_is_with_the_norms_of_a_file_and_with_scores_that_take_none() {
                 "--norms norms --sparsity 0.4 --score stade --compensate 8",
                 1,
             ),
-            ("--norms norms --sparsity 0.4 --score magnitude", 2),
+            ("--sparsity 0.4 --score magnitude", 2),
         ],
     );
 }

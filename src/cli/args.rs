@@ -8,12 +8,12 @@ use swiftprune_wgpu::Dtype;
 use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
 use swiftprune_wgpu::device::DeviceChoice;
 use swiftprune_wgpu::parts::Part;
-use swiftprune_wgpu::plan::SCORES;
-use swiftprune_wgpu::plan::{Allocation, Ewma, Pattern};
+use swiftprune_wgpu::plan::{Allocation, Ewma, Pattern, SCORES};
 
+use super::no_effect::{self, NoEffect};
 use super::sweep_args::Sweep;
 use super::values::{
-    AllocationName, DeviceArgs, RuleName, TextChoice, pattern, ridge, sparsity, tokens,
+    AllocationName, DeviceArgs, NormsFlags, RuleName, TextChoice, pattern, ridge, sparsity, tokens,
 };
 
 /// Prune large language models on a GPU (Vulkan, Metal, DX12, GL) or on the CPU. Every device gives the same bytes.
@@ -32,7 +32,7 @@ use super::values::{
 pub(super) struct Args {
     #[command(subcommand)]
     pub command: Command,
-    /// Print errors only
+    /// Print results and errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Print a line for every tensor, and wgpu's log messages
@@ -153,15 +153,14 @@ pub(super) struct Prune {
     pub lambda: Option<f64>,
 
     /// How the sparsity is shared out over the decoder blocks: uniform, owl (less where there are many outliers), dlp (more where
-    /// scores are high) or atp (more from block to block). The total stays the same
+    /// scores are high) or atp (more from block to block). The total stays the same [default: uniform]
     #[arg(
         long,
         value_name = "RULE",
-        default_value = "uniform",
         help_heading = "How much",
         conflicts_with_all = ["pattern", "lambda"]
     )]
-    pub allocate: AllocationName,
+    pub allocate: Option<AllocationName>,
     /// Half of the distance between the least and the most pruned block, as a fraction [default: 0.08 for owl, 0.15 for dlp, 0.1
     /// for atp]
     #[arg(long, value_name = "S", value_parser = sparsity, help_heading = "How much", requires = "allocate")]
@@ -170,26 +169,26 @@ pub(super) struct Prune {
     /// How important a weight is [default: swiftprune, or ria without norms]
     #[arg(long, value_name = "SCORE", value_parser = PossibleValuesParser::new(SCORES.iter().map(|score| score.name)), help_heading = "Which weights")]
     pub score: Option<String>,
-    /// Compare scores with a moving average along their row (ewma), or take the lowest scores of the row (exact)
+    /// Compare scores with a moving average along their row (ewma), or take the lowest scores of the row (exact) [default: ewma]
     #[arg(
         long,
         value_name = "RULE",
-        default_value = "ewma",
-        help_heading = "Which weights"
+        help_heading = "Which weights",
+        conflicts_with_all = ["pattern", "lambda"]
     )]
-    pub selection: RuleName,
-    /// Block size of the moving average in columns, a power of two from 16 to 4096
+    pub selection: Option<RuleName>,
+    /// Block size of the moving average in columns, a power of two from 16 to 4096 [default: 128]
     #[arg(
         long,
         value_name = "B",
         value_parser = block_size,
-        default_value = "128",
-        help_heading = "Which weights"
+        help_heading = "Which weights",
+        conflicts_with = "pattern"
     )]
-    pub block_size: usize,
-    /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128
-    #[arg(long, value_name = "G", value_parser = gain_shift, default_value = "1/8", help_heading = "Which weights")]
-    pub gain: u32,
+    pub block_size: Option<usize>,
+    /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128 [default: 1/8]
+    #[arg(long, value_name = "G", value_parser = gain_shift, help_heading = "Which weights", conflicts_with = "pattern")]
+    pub gain: Option<u32>,
     /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128, or 192
     /// with --pattern]
     #[arg(
@@ -207,16 +206,16 @@ pub(super) struct Prune {
     #[arg(long, conflicts_with = "norms", help_heading = "Which weights")]
     pub sequential: bool,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
-    #[arg(long, value_name = "FILE", help_heading = "Which weights")]
+    #[arg(long, value_name = "FILE", help_heading = "Which weights", conflicts_with_all = ["calibration", "tokens"])]
     pub norms: Option<PathBuf>,
 
     /// Text to calibrate on when there is no --norms: a file, `builtin`, or `none` to prune by the weights alone [default:
     /// builtin]
     #[arg(long, value_name = "TEXT", help_heading = "Which weights")]
     pub calibration: Option<TextChoice>,
-    /// Number of calibration tokens
-    #[arg(long, value_name = "N", value_parser = tokens, default_value_t = DEFAULT_TOKENS, help_heading = "Which weights")]
-    pub tokens: usize,
+    /// Number of calibration tokens [default: 4096]
+    #[arg(long, value_name = "N", value_parser = tokens, help_heading = "Which weights")]
+    pub tokens: Option<usize>,
     /// Window length in tokens, also used by --eval [default: 512, or the model's maximum if that is less]
     #[arg(long, value_name = "N", value_parser = tokens, help_heading = "Which weights")]
     pub context: Option<usize>,
@@ -234,7 +233,11 @@ pub(super) struct Prune {
     #[command(flatten, next_help_heading = "Running")]
     pub on: DeviceArgs,
     /// Print what would happen to every tensor, and write nothing
-    #[arg(long, help_heading = "Running")]
+    #[arg(
+        long,
+        help_heading = "Running",
+        conflicts_with_all = ["keep_non_finite", "force", "sync", "report", "no_card", "checksum"]
+    )]
     pub dry_run: bool,
     /// Replace an existing output and existing reports (never the input)
     #[arg(long, help_heading = "Running")]
@@ -248,7 +251,7 @@ pub(super) struct Prune {
         long,
         value_name = "K/N",
         help_heading = "Running",
-        conflicts_with_all = ["dry_run", "eval", "verify", "checksum", "report"]
+        conflicts_with_all = ["dry_run", "sync", "eval", "verify", "checksum", "report", "no_card"]
     )]
     pub part: Option<Part>,
     /// Keep finished files of weights in OUTPUT.parts if the run is stopped, and go on with those that an earlier run kept
@@ -543,10 +546,15 @@ pub(super) struct Bench {
     #[arg(long)]
     pub submit_text: bool,
     /// Show records that were written before, instead of measuring
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["compare", "quick", "dir", "no_files"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["compare", "quick", "samples", "dtype", "dir", "no_files", "device", "threads"])]
     pub read: Vec<PathBuf>,
     /// Compare two files of records instead
-    #[arg(long, value_names = ["A", "B"], num_args = 2)]
+    #[arg(
+        long,
+        value_names = ["A", "B"],
+        num_args = 2,
+        conflicts_with_all = ["quick", "samples", "dtype", "dir", "no_files", "json", "markdown", "submit_text", "device", "threads"]
+    )]
     pub compare: Vec<PathBuf>,
     #[command(flatten)]
     pub on: DeviceArgs,
@@ -559,15 +567,73 @@ fn dtype(name: &str) -> Result<Dtype, String> {
     found.ok_or_else(|| "bf16, f16 or f32".to_owned())
 }
 
+impl Args {
+    /// Refuses flags that would do nothing beside the others.
+    pub(super) fn check(&self) -> Result<(), NoEffect> {
+        let (name, is_silent, has_no_details) = match &self.command {
+            Command::Devices(devices) => {
+                let json = devices.json.then(|| "with --json".to_owned());
+                return no_effect::check([("--quiet", self.quiet, json)]);
+            }
+            Command::Prune(prune) => return prune.check(),
+            Command::Sweep(sweep) => return sweep.check(),
+            Command::Completions(_) => ("completions", true, true),
+            Command::Man(_) => ("man", true, true),
+            Command::Inspect(_) => ("inspect", false, true),
+            Command::Merge(_) => ("merge", false, true),
+            Command::Report(_) => ("report", false, true),
+            Command::Verify(_) => ("verify", false, true),
+            _ => return Ok(()),
+        };
+        let here = |is_so: bool| is_so.then(|| format!("on `{name}`"));
+        no_effect::check([
+            ("--quiet", self.quiet, here(is_silent)),
+            ("--verbose", self.verbose, here(has_no_details)),
+        ])
+    }
+}
+
 impl Prune {
+    /// Refuses flags that would do nothing beside the others, whatever the model.
+    fn check(&self) -> Result<(), NoEffect> {
+        let exact =
+            (self.selection == Some(RuleName::Exact)).then(|| "with --selection exact".into());
+        let uniform = (self.allocate == Some(AllocationName::Uniform))
+            .then(|| "with --allocate uniform".into());
+        no_effect::check(
+            [
+                ("--block-size", self.block_size.is_some(), exact.clone()),
+                ("--gain", self.gain.is_some(), exact),
+                ("--spread", self.spread.is_some(), uniform),
+            ]
+            .into_iter()
+            .chain(self.norms_flags().flags()),
+        )
+    }
+
+    /// What the flags say of column norms.
+    pub(super) fn norms_flags(&self) -> NormsFlags<'_> {
+        NormsFlags {
+            norms: self.norms.as_ref(),
+            calibration: self.calibration.as_ref(),
+            tokens: self.tokens,
+            context: self.context.filter(|_| !self.eval),
+            scores: self.score.as_slice(),
+            is_used_by_others: self.compensate.is_some() || self.allocation().needs_scores(),
+        }
+    }
+
     /// The rule of allocation with its spread.
     pub(super) fn allocation(&self) -> Allocation {
-        self.allocate.rule(self.spread)
+        let rule = self.allocate.unwrap_or(AllocationName::Uniform);
+        rule.rule(self.spread)
     }
 
     /// The moving average's constants; each was checked when it was parsed.
     pub(super) fn ewma(&self) -> Ewma {
-        Ewma::new(self.block_size, self.gain).unwrap_or_default()
+        let usual = Ewma::default();
+        let block_size = self.block_size.unwrap_or(usual.block_size());
+        Ewma::new(block_size, self.gain.unwrap_or(usual.gain_shift())).unwrap_or_default()
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::bail;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::calibration::Text;
 use swiftprune_wgpu::checkpoint::{Checkpoint, keep_apart, keep_off_model};
+use swiftprune_wgpu::norms::few_tokens;
 use swiftprune_wgpu::run::DevicePair;
 use swiftprune_wgpu::untrusted::shown_path;
 
@@ -47,6 +48,14 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
         "norms   {}",
         settings::calibration(&calibration, devices.forward())
     ));
+    let widest = calibration
+        .coverage(&checkpoint)
+        .in_features
+        .into_values()
+        .max();
+    if let Some(warning) = few_tokens(calibration.tokens() as u64, widest.unwrap_or(0)) {
+        terminal.warn(warning);
+    }
     let pass = Pass::new("calibrating", terminal);
     let start = Instant::now();
     let norms = devices.run_forward(

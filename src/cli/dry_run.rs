@@ -1,13 +1,14 @@
 //! `prune --dry-run`: the plan as a table, or as JSON.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 use swiftprune_wgpu::device::DeviceInfo;
 use swiftprune_wgpu::plan::{Action, Allocation, PlannedBlock};
 use swiftprune_wgpu::report::SelectionReport;
 use swiftprune_wgpu::run::Prepared;
-use swiftprune_wgpu::untrusted::{self, shown};
+use swiftprune_wgpu::untrusted::{self, shown, shown_path};
 
 use super::output;
 use super::terminal::Terminal;
@@ -15,6 +16,8 @@ use super::terminal::Terminal;
 #[derive(Serialize)]
 struct DryRun<'a> {
     device: &'a DeviceInfo,
+    /// Where a run would write.
+    output: String,
     score: &'static str,
     selection: SelectionReport,
     bytes: u64,
@@ -49,8 +52,14 @@ struct BlockRow<'a> {
     asked: Option<f64>,
 }
 
-pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyhow::Result<()> {
+pub(super) fn print(
+    prepared: &Prepared,
+    output: Option<&Path>,
+    json: bool,
+    terminal: Terminal,
+) -> anyhow::Result<()> {
     let (draft, device) = (prepared.draft(), prepared.devices().pruning().info());
+    let output = output.map_or_else(|| draft.checkpoint().default_output(), Path::to_path_buf);
     let estimate = prepared.estimate()?;
     let estimated_seconds = estimate.time.map(|time| time.as_secs_f64());
     let tensors: Vec<PlannedRow<'_>> = draft
@@ -90,6 +99,7 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
     if json {
         let plan = DryRun {
             device,
+            output: output.to_string_lossy().into_owned(),
             score: draft.score().name,
             selection: SelectionReport::allocated(&options.selection, &options.allocation),
             bytes: draft.bytes_total(),
@@ -140,14 +150,15 @@ pub(super) fn print(prepared: &Prepared, json: bool, terminal: Terminal) -> anyh
     }
     let pruned = draft.pruned().count();
     terminal.say(format_args!(
-        "{pruned} of {} tensors would be pruned: {} of {}. Memory: about {}.{} Nothing was written.",
+        "{pruned} of {} tensors would be pruned: {} of {}. Memory: about {}.{} The output would be {}; nothing was written.",
         draft.tensors().len(),
         output::bytes(draft.bytes_pruned()),
         output::bytes(draft.bytes_total()),
         output::bytes(estimate.memory),
         estimated_seconds.map_or_else(String::new, |seconds| format!(
             " Computing: about {seconds:.1} s on {device}, measured on a sample; plus time for the disk."
-        ))
+        )),
+        shown_path(&output)
     ));
     Ok(())
 }

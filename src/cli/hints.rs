@@ -16,7 +16,7 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         return Some("leave --allocate out, or give --sparsity, too".to_owned());
     }
     let of_run = match of_sweep {
-        Some(sweep::Error::Run(run::Error::Evaluation(_))) => return None,
+        Some(sweep::Error::Run(run::Error::Evaluation(error))) => return of_calibration(error),
         Some(sweep::Error::Run(error)) => Some(error),
         _ => error.downcast_ref::<run::Error>(),
     };
@@ -35,7 +35,8 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
                         .to_owned(),
                 )
             }),
-            run::Error::Evaluation(_) => Some("leave --eval out to prune without it".to_owned()),
+            run::Error::Evaluation(error) => of_calibration(error)
+                .or_else(|| Some("leave --eval out to prune without it".to_owned())),
             run::Error::NothingMeasured { norms: Some(_) } => {
                 Some("leave out --norms, or --sequential".to_owned())
             }
@@ -80,6 +81,7 @@ fn of_parts(error: &parts::Error) -> Option<String> {
                 "--resume keeps what is finished, --force prunes it again"
             }
             parts::Error::SingleFile { .. } => "leave --part out",
+            parts::Error::NormsUnused { .. } => "leave --norms out",
             parts::Error::Missing { .. } => {
                 "run the missing parts with `prune --part`, or all that is missing with `prune --resume`"
             }
@@ -190,6 +192,10 @@ fn of_prune(error: &prune::Error) -> Option<String> {
 fn of_calibration(error: &calibration::Error) -> Option<String> {
     match error {
         calibration::Error::Context { max, .. } => Some(format!("--context {max} at most")),
+        calibration::Error::ShortWindow { wanted, .. } => Some(format!("--context {wanted} at least")),
+        calibration::Error::FewTokens { .. } => {
+            Some("--tokens 2 at least (--eval-tokens of `sweep`)".to_owned())
+        }
         _ => None,
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn run(args: &Merge, terminal: Terminal) -> anyhow::Result<RunVerdict
             Ok(RunVerdict::Pruned)
         }
         (report, _) => {
-            show(&report?, args.json, terminal)?;
+            show(&report?, &[], args.json, terminal)?;
             Ok(RunVerdict::Pruned)
         }
     }

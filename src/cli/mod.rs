@@ -1,4 +1,7 @@
-//! From arguments to exit code. Humans and progress go to stderr, data to stdout.
+//! From arguments to exit code.
+//!
+//! Results go to stdout: tables, JSON, and what a flag asked to be measured or checked. What accompanies them (settings, progress,
+//! warnings, the summary of a run) goes to stderr, and is left out with `--quiet`.
 
 mod args;
 mod bench;
@@ -10,6 +13,7 @@ mod hints;
 mod inspect;
 mod manual;
 mod merge;
+mod no_effect;
 mod output;
 mod progress;
 mod prune;
@@ -35,14 +39,15 @@ use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
+use no_effect::NoEffect;
 use prune::RunVerdict;
 use terminal::Terminal;
 
 /// Done.
 const DONE: u8 = 0;
-/// Something went wrong.
+/// Something that was read, written or computed went wrong.
 const FAILED: u8 = 1;
-/// The command line asks for something impossible.
+/// The command line asks for something impossible; with other flags, the same files would do.
 const USAGE: u8 = 2;
 /// It ran, but the target was not met.
 const NOT_MET: u8 = 3;
@@ -65,6 +70,9 @@ pub(crate) fn main() -> ExitCode {
     let terminal = Terminal::new(&args);
     signals::ignore_size_limit();
     hide_panics_of_the_tokenizer();
+    if let Err(error) = args.check() {
+        return failed(&error.into(), terminal);
+    }
     let result = match args.command {
         Command::Selftest(selftest) => match selftest::run(&selftest, terminal) {
             Ok(selftest::Verdict::AllAlike) => Ok(()),
@@ -104,14 +112,17 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::from(DONE),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
-        Err(error) => {
-            terminal.complain_as("31;1", "error:", format_args!("{error:#}"));
-            if let Some(hint) = hints::hint(&error) {
-                terminal.complain_as("36;1", "help:", hint);
-            }
-            ExitCode::from(exit_code(&error))
-        }
+        Err(error) => failed(&error, terminal),
     }
+}
+
+/// Says what went wrong, and what helps.
+fn failed(error: &anyhow::Error, terminal: Terminal) -> ExitCode {
+    terminal.complain_as("31;1", "error:", format_args!("{error:#}"));
+    if let Some(hint) = hints::hint(error) {
+        terminal.complain_as("36;1", "help:", hint);
+    }
+    ExitCode::from(exit_code(error))
 }
 
 /// A panic of the tokenizers library is an error by the time it comes here; what it prints would only frighten.
@@ -152,7 +163,7 @@ fn kind(error: &anyhow::Error) -> Kind {
     if let Some(error) = error.downcast_ref::<InspectError>() {
         return error.kind();
     }
-    if error.is::<plan::GlobError>() {
+    if error.is::<plan::GlobError>() || error.is::<NoEffect>() {
         return Kind::Usage;
     }
     Kind::Failed

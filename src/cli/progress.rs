@@ -104,6 +104,8 @@ pub(super) struct LiveProgress {
     bar: Mutex<Option<Bar>>,
     done: AtomicUsize,
     to_do: usize,
+    /// Warnings that were printed.
+    told: Mutex<Vec<String>>,
 }
 
 enum Bar {
@@ -126,6 +128,7 @@ impl LiveProgress {
             terminal,
             bar: Mutex::default(),
             done: AtomicUsize::new(0),
+            told: Mutex::new(prepared.draft().warnings().to_vec()),
             to_do: prepared
                 .draft()
                 .pruned()
@@ -135,7 +138,7 @@ impl LiveProgress {
     }
 
     pub(super) fn event(&self, event: run::Event<'_>) {
-        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bar = lock(&self.bar);
         match event {
             run::Event::Started(phase) => *bar = Some(self.bar_of(phase)),
             run::Event::Finished { phase, elapsed } => {
@@ -175,20 +178,22 @@ impl LiveProgress {
             run::Event::Kept { kept, of } => self.terminal.say(format_args!(
                 "kept    {kept} of {of} files of weights, finished before"
             )),
-            run::Event::Warning(warning) => self.terminal.warn(warning),
-            run::Event::DeviceFailed { what, .. } => self.terminal.warn(what),
+            run::Event::Warning(what) | run::Event::DeviceFailed { what, .. } => {
+                self.terminal.warn(what);
+                lock(&self.told).push(what.to_owned());
+            }
             _ => {}
         }
     }
 
+    /// The warnings that were printed, those of the draft first.
+    pub(super) fn told(&self) -> Vec<String> {
+        lock(&self.told).clone()
+    }
+
     /// Clears what a phase that failed has left.
     pub(super) fn close(&self) {
-        clear(
-            self.bar
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        clear(lock(&self.bar).take());
     }
 
     fn bar_of(&self, phase: Phase) -> Bar {
@@ -238,6 +243,10 @@ impl LiveProgress {
             _ => {}
         }
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn clear(bar: Option<Bar>) {

@@ -3,23 +3,24 @@
 use std::io::Write as _;
 
 use anyhow::Context as _;
-use swiftprune_wgpu::calibration::Text;
+use swiftprune_wgpu::checkpoint::Source;
 use swiftprune_wgpu::plan::Score;
 use swiftprune_wgpu::plan::Selection;
 use swiftprune_wgpu::plan::{Compensation, NameFilter, Options};
 use swiftprune_wgpu::report::Report;
-use swiftprune_wgpu::run::{NormsRequest, PartReport, Request, prepare};
+use swiftprune_wgpu::run::{PartReport, Prepared, Request, prepare};
 use swiftprune_wgpu::untrusted::{self, shown_path};
 
 use super::args::Prune;
 use super::dry_run;
+use super::no_effect::{self, NoEffect};
 use super::output;
 use super::progress::LiveProgress;
 use super::settings::settings;
 use super::signals::Signals;
-use super::summary::summary;
+use super::summary::{closing, results, summary};
 use super::terminal::{Terminal, complain};
-use super::values::{RuleName, TextChoice};
+use super::values::RuleName;
 
 /// How a run ended that nothing was wrong with.
 pub(super) enum RunVerdict {
@@ -32,7 +33,8 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     let request = request(args)?;
     let stop = request.stop.clone();
     let prepared = prepare(request)?;
-    for line in settings(&prepared) {
+    check_model(args, &prepared)?;
+    for line in settings(&prepared, args.sequential) {
         terminal.say(line);
     }
     for reason in prepared.devices().passed_over() {
@@ -43,7 +45,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     }
     if args.dry_run {
         let prepared = prepared.allocated(&|_| ())?;
-        dry_run::print(&prepared, args.json, terminal)?;
+        dry_run::print(&prepared, args.output.as_deref(), args.json, terminal)?;
         return Ok(RunVerdict::Pruned);
     }
     // Only now: until then there is nothing to clean up.
@@ -72,18 +74,45 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
         }
         (report, _) => report?,
     };
-    show(&report, args.json, terminal)?;
+    show(&report, &progress.told(), args.json, terminal)?;
     Ok(RunVerdict::Pruned)
 }
 
-/// Prints the summary of a run, and its report where JSON is asked for.
-pub(super) fn show(report: &Report, json: bool, terminal: Terminal) -> anyhow::Result<()> {
-    if !terminal.quiet {
-        terminal.say(summary(report, terminal).trim_end());
-    }
+/// Refuses flags that have nothing to do with this model.
+fn check_model(args: &Prune, prepared: &Prepared) -> Result<(), NoEffect> {
+    let is_file = matches!(prepared.draft().checkpoint().source, Source::File(_));
+    let file =
+        is_file.then(|| "on a single file of weights, beside which nothing is kept".to_owned());
+    let is_measured = prepared.calibration().is_some();
+    let nothing = (!is_measured)
+        .then(|| "on a file of weights without a config.json, which is not calibrated".to_owned());
+    no_effect::check([
+        ("--no-card", args.no_card, file.clone()),
+        ("--resume", args.resume, file),
+        ("--tokens", args.tokens.is_some(), nothing.clone()),
+        ("--context", args.context.is_some() && !args.eval, nothing),
+    ])
+}
+
+/// Prints the summary of a run, and its results: as JSON if that is asked for, which has all of them. Warnings that were `told`
+/// before are not told again.
+pub(super) fn show(
+    report: &Report,
+    told: &[String],
+    json: bool,
+    terminal: Terminal,
+) -> anyhow::Result<()> {
+    terminal.say(summary(report, told, terminal).trim_end());
+    let results = results(report);
     if json {
+        if !results.is_empty() {
+            terminal.say(results.trim_end());
+        }
         print_json(report)?;
+    } else {
+        std::io::stdout().write_all(results.as_bytes())?;
     }
+    terminal.say(closing(report));
     Ok(())
 }
 
@@ -123,14 +152,8 @@ pub(super) fn command_line() -> Vec<String> {
 fn request(args: &Prune) -> anyhow::Result<Request> {
     let mut request = Request::new(args.model.as_str(), options(args)?);
     request.output.clone_from(&args.output);
-    request.norms = match (&args.norms, &args.calibration) {
-        (Some(path), _) => NormsRequest::Read(path.clone()),
-        (None, None) => NormsRequest::Automatic,
-        (None, Some(TextChoice::None)) => NormsRequest::WeightsOnly,
-        (None, Some(TextChoice::Builtin)) => NormsRequest::Measure(Text::calibration()),
-        (None, Some(TextChoice::File(path))) => NormsRequest::Measure(Text::read(path)?),
-    };
-    request.tokens = args.tokens;
+    request.norms = args.norms_flags().request()?;
+    request.tokens = args.tokens.unwrap_or(request.tokens);
     request.context = args.context;
     request.sequential = args.sequential;
     request.device = args.on.device.clone();
@@ -155,20 +178,14 @@ fn options(args: &Prune) -> anyhow::Result<Options> {
             lambda,
             ewma: args.ewma(),
         },
-        (_, _, RuleName::Ewma) => Selection::Ewma {
+        (_, _, Some(RuleName::Exact)) => Selection::Exact { sparsity },
+        _ => Selection::Ewma {
             sparsity,
             ewma: args.ewma(),
         },
-        (_, _, RuleName::Exact) => Selection::Exact { sparsity },
     };
     let mut options = Options::new(selection);
     options.allocation = args.allocation();
-    if args.spread.is_some() && options.allocation.spread().is_none() {
-        anyhow::bail!(
-            "the allocation {} has no spread: every block gets the same",
-            options.allocation.name()
-        );
-    }
     options.score = args.score.as_deref().and_then(Score::by_name);
     options.targets = NameFilter::new(&args.include, &args.exclude)?;
     options.keep_non_finite = args.keep_non_finite;

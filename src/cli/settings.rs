@@ -11,7 +11,7 @@ use swiftprune_wgpu::untrusted::{shown, shown_path};
 use super::output;
 
 /// A line each: model, rule, score, norms, device.
-pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
+pub(super) fn settings(prepared: &Prepared, is_sequential: bool) -> Vec<String> {
     let draft = prepared.draft();
     let score = draft.score();
     let is_without_norms = matches!(draft.norms_source(), NormsSource::None);
@@ -36,7 +36,15 @@ pub(super) fn settings(prepared: &Prepared) -> Vec<String> {
                 ""
             }
         ),
-        format!("norms   {}", norms(prepared, draft)),
+        format!(
+            "norms   {}{}",
+            norms(prepared, draft),
+            if is_sequential {
+                ", block by block on pruned blocks"
+            } else {
+                ""
+            }
+        ),
         format!("device  {}", prepared.devices().pruning().info()),
     ];
     if let Some(kept) = kept(draft) {

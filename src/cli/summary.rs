@@ -13,8 +13,8 @@ const MOST_LEFT_OUT: usize = 12;
 /// WEIGHTS, ZEROS, TENSORS and ASKED go in this order where a terminal is too narrow for all.
 const DISPENSABLE: [usize; 4] = [2, 3, 1, 5];
 
-/// The closing lines; what comes before them, the table of kinds and the warnings, is said here.
-pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
+/// Says the table of kinds, and of the run's warnings those that nobody has `told` yet; gives what is to be said beside it.
+pub(super) fn summary(report: &Report, told: &[String], terminal: Terminal) -> String {
     let squares = report.prunable.squared_error.is_some();
     let mut head = vec!["KIND", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
     if squares {
@@ -67,7 +67,8 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         );
     }
     terminal.say(text.trim_end());
-    for warning in &report.warnings {
+    let untold = |warning: &&String| !told.contains(warning);
+    for warning in report.warnings.iter().filter(untold) {
         terminal.warn(warning);
     }
     text.clear();
@@ -86,6 +87,12 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
         let all = output::count(report.left_out.len() as u64);
         text += &format!("not copied: {more} more, {all} in all (--report lists them)\n");
     }
+    text
+}
+
+/// What flags asked for beside the output: that it was verified, its sums, its perplexity. Empty without such flags.
+pub(super) fn results(report: &Report) -> String {
+    let mut text = String::new();
     if let Some(verified) = &report.verified {
         let survivors = match report.compensation {
             Some(_) => Survivors::Mended,
@@ -100,8 +107,13 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
     if let Some(evaluation) = &report.evaluation {
         text += &eval::lines(evaluation);
     }
-    text += &format!(
-        "{}: {} in {:.2} s ({:.2} GB/s) on {}{}\n",
+    text
+}
+
+/// Where the output is, and how long it took.
+pub(super) fn closing(report: &Report) -> String {
+    format!(
+        "{}: {} in {:.2} s ({:.2} GB/s) on {}{}",
         shown_path(&report.output),
         output::bytes(report.bytes),
         report.seconds,
@@ -111,6 +123,5 @@ pub(super) fn summary(report: &Report, terminal: Terminal) -> String {
             true => "",
             false => " and, after it failed, the CPU",
         }
-    );
-    text
+    )
 }

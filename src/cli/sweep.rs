@@ -10,7 +10,6 @@ use swiftprune_wgpu::checkpoint::{keep_apart, keep_off_model};
 use swiftprune_wgpu::plan::{Ewma, NameFilter, Score, Selection};
 use swiftprune_wgpu::report::page::page;
 use swiftprune_wgpu::report::{Quality, SweepCell, SweepReport};
-use swiftprune_wgpu::run::NormsRequest;
 use swiftprune_wgpu::sweep::{Mending, PreparedSweep, SweepEvent, SweepRequest, prepare};
 use swiftprune_wgpu::untrusted::{self, shown, shown_path};
 
@@ -104,11 +103,11 @@ fn check_places(
 
 fn request(args: &Sweep) -> anyhow::Result<SweepRequest> {
     let selection = |&sparsity: &f64| match args.selection {
-        RuleName::Ewma => Selection::Ewma {
+        Some(RuleName::Exact) => Selection::Exact { sparsity },
+        _ => Selection::Ewma {
             sparsity,
             ewma: Ewma::default(),
         },
-        RuleName::Exact => Selection::Exact { sparsity },
     };
     let sparsities = match args.sparsity.is_empty() && args.pattern.is_empty() {
         true => &SPARSITIES[..],
@@ -131,26 +130,14 @@ fn request(args: &Sweep) -> anyhow::Result<SweepRequest> {
         };
         request.mendings = args.compensate.iter().map(mending).collect();
     }
-    let allocations = args.allocate.iter().map(|name| name.rule(args.spread));
-    request.allocations = allocations.collect();
-    if args.spread.is_some()
-        && request
-            .allocations
-            .iter()
-            .all(|rule| rule.spread().is_none())
-    {
-        anyhow::bail!("the allocation uniform has no spread: every block gets the same");
+    if !args.allocate.is_empty() {
+        let allocations = args.allocate.iter().map(|name| name.rule(args.spread));
+        request.allocations = allocations.collect();
     }
     request.targets = NameFilter::new(&args.include, &args.exclude)?;
     request.keep_non_finite = args.keep_non_finite;
-    request.norms = match (&args.norms, &args.calibration) {
-        (Some(path), _) => NormsRequest::Read(path.clone()),
-        (None, None) => NormsRequest::Automatic,
-        (None, Some(TextChoice::None)) => NormsRequest::WeightsOnly,
-        (None, Some(TextChoice::Builtin)) => NormsRequest::Measure(Text::calibration()),
-        (None, Some(TextChoice::File(path))) => NormsRequest::Measure(Text::read(path)?),
-    };
-    request.tokens = args.tokens;
+    request.norms = args.norms_flags().request()?;
+    request.tokens = args.tokens.unwrap_or(request.tokens);
     request.context = args.context;
     if let Some(path) = &args.eval_text {
         request.text = Text::read(path)?;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
-use swiftprune_wgpu::calibration::{DEFAULT_TOKENS, MAX_RANK};
+use swiftprune_wgpu::calibration::MAX_RANK;
 use swiftprune_wgpu::plan::{Pattern, SCORES};
 
+use super::no_effect::{self, NoEffect};
 use super::values::{
-    AllocationName, DeviceArgs, RuleName, TextChoice, pattern, ridge, sparsity, tokens,
+    AllocationName, DeviceArgs, NormsFlags, RuleName, TextChoice, pattern, ridge, sparsity, tokens,
 };
 
 /// Measure the quality of many ways to prune, without writing any checkpoint.
@@ -33,7 +34,7 @@ pub(super) struct Sweep {
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// Replace existing files of --output
-    #[arg(long)]
+    #[arg(long, requires = "output")]
     pub force: bool,
 
     /// Sparsities, as fractions or percentages [default, without --pattern: 0.3,0.4,0.5,0.6,0.7]
@@ -59,26 +60,20 @@ pub(super) struct Sweep {
     /// What compensation adds to every column norm, relative to their mean [default: 0.03]
     #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Cells")]
     pub ridge: Option<f64>,
-    /// How a sparsity is shared out over the decoder blocks; patterns are not shared out
+    /// How a sparsity is shared out over the decoder blocks; patterns are not shared out [default: uniform]
     #[arg(
         long,
         value_name = "RULE,...",
         value_delimiter = ',',
-        default_value = "uniform",
         help_heading = "Cells"
     )]
     pub allocate: Vec<AllocationName>,
     /// Half of the distance between the least and the most pruned block, of all rules but uniform
     #[arg(long, value_name = "S", value_parser = sparsity, requires = "allocate", help_heading = "Cells")]
     pub spread: Option<f64>,
-    /// Compare scores with a moving average along their row (ewma), or take the lowest scores of the row (exact)
-    #[arg(
-        long,
-        value_name = "RULE",
-        default_value = "ewma",
-        help_heading = "Cells"
-    )]
-    pub selection: RuleName,
+    /// Compare scores with a moving average along their row (ewma), or take the lowest scores of the row (exact) [default: ewma]
+    #[arg(long, value_name = "RULE", help_heading = "Cells")]
+    pub selection: Option<RuleName>,
     /// Prune tensors whose names match, instead of the linear weights of the decoder blocks (can be repeated)
     #[arg(long, value_name = "GLOB", help_heading = "Cells")]
     pub include: Vec<String>,
@@ -99,21 +94,62 @@ pub(super) struct Sweep {
     #[arg(long, value_name = "N", value_parser = tokens, help_heading = "Texts")]
     pub context: Option<usize>,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)
-    #[arg(long, value_name = "FILE", help_heading = "Texts")]
+    #[arg(long, value_name = "FILE", help_heading = "Texts", conflicts_with_all = ["calibration", "tokens"])]
     pub norms: Option<PathBuf>,
     /// Text to calibrate on when there is no --norms: a file, `builtin`, or `none` to prune by the weights alone [default:
     /// builtin]
     #[arg(long, value_name = "TEXT", help_heading = "Texts")]
     pub calibration: Option<TextChoice>,
-    /// Number of calibration tokens
-    #[arg(long, value_name = "N", value_parser = tokens, default_value_t = DEFAULT_TOKENS, help_heading = "Texts")]
-    pub tokens: usize,
+    /// Number of calibration tokens [default: 4096]
+    #[arg(long, value_name = "N", value_parser = tokens, help_heading = "Texts")]
+    pub tokens: Option<usize>,
 
     #[command(flatten, next_help_heading = "Running")]
     pub on: DeviceArgs,
     /// Write JSON to stdout in place of the table
     #[arg(long, help_heading = "Running")]
     pub json: bool,
+}
+
+impl Sweep {
+    /// What the flags say of column norms.
+    pub(super) fn norms_flags(&self) -> NormsFlags<'_> {
+        let is_corrected = |choice: &CompensateChoice| *choice != CompensateChoice::Off;
+        let needs_scores = |name: &AllocationName| name.rule(None).needs_scores();
+        NormsFlags {
+            norms: self.norms.as_ref(),
+            calibration: self.calibration.as_ref(),
+            tokens: self.tokens,
+            // The evaluation takes it in any case.
+            context: None,
+            scores: &self.score,
+            is_used_by_others: self.compensate.iter().any(is_corrected)
+                || self.allocate.iter().any(needs_scores),
+        }
+    }
+
+    /// Refuses flags that would do nothing beside the others, whatever the model.
+    pub(super) fn check(&self) -> Result<(), NoEffect> {
+        let is_patterns_alone = !self.pattern.is_empty() && self.sparsity.is_empty();
+        let patterns = is_patterns_alone.then(|| "with --pattern and no --sparsity".to_owned());
+        let is_uniform = self
+            .allocate
+            .iter()
+            .all(|name| *name == AllocationName::Uniform);
+        let uniform = is_uniform.then(|| "with --allocate uniform".to_owned());
+        let is_off = (self.compensate.iter()).all(|choice| *choice == CompensateChoice::Off);
+        let off = is_off.then(|| "with --compensate off".to_owned());
+        no_effect::check(
+            [
+                ("--selection", self.selection.is_some(), patterns.clone()),
+                ("--allocate", !self.allocate.is_empty(), patterns),
+                ("--spread", self.spread.is_some(), uniform),
+                ("--ridge", self.ridge.is_some(), off),
+            ]
+            .into_iter()
+            .chain(self.norms_flags().flags()),
+        )
+    }
 }
 
 /// Whether kept weights are corrected.

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use swiftprune_wgpu::calibration::{Text, TextError};
 use swiftprune_wgpu::device::DeviceChoice;
-use swiftprune_wgpu::plan::{Allocation, Pattern};
+use swiftprune_wgpu::plan::{Allocation, NormsUse, Pattern, Score};
+use swiftprune_wgpu::run::NormsRequest;
+
+use super::no_effect::Flag;
 
 /// Where to compute.
 #[derive(Debug, ClapArgs)]
@@ -34,6 +38,58 @@ impl std::str::FromStr for TextChoice {
             "none" => Self::None,
             file => Self::File(file.into()),
         })
+    }
+}
+
+/// What `prune` and `sweep` are told of column norms.
+pub(super) struct NormsFlags<'a> {
+    pub norms: Option<&'a PathBuf>,
+    pub calibration: Option<&'a TextChoice>,
+    pub tokens: Option<usize>,
+    /// The window, where nothing but a calibration would take it.
+    pub context: Option<usize>,
+    /// The scores that are asked for; none is the default, which takes norms.
+    pub scores: &'a [String],
+    /// Whether something beside the scores takes norms.
+    pub is_used_by_others: bool,
+}
+
+impl NormsFlags<'_> {
+    /// Where the norms come from.
+    pub fn request(&self) -> Result<NormsRequest, TextError> {
+        Ok(match (self.norms, self.calibration) {
+            (Some(path), _) => NormsRequest::Read(path.clone()),
+            (None, None) => NormsRequest::Automatic,
+            (None, Some(TextChoice::None)) => NormsRequest::WeightsOnly,
+            (None, Some(TextChoice::Builtin)) => NormsRequest::Measure(Text::calibration()),
+            (None, Some(TextChoice::File(path))) => NormsRequest::Measure(Text::read(path)?),
+        })
+    }
+
+    /// The flags, each with what leaves it nothing to do.
+    pub fn flags(&self) -> [Flag; 4] {
+        let by_weights_alone = |name: &String| {
+            Score::by_name(name).is_some_and(|score| score.norms == NormsUse::Unused)
+        };
+        let is_unused = !self.is_used_by_others
+            && !self.scores.is_empty()
+            && self.scores.iter().all(by_weights_alone);
+        let unused = is_unused.then(|| format!("with --score {}", self.scores.join(",")));
+        let is_none = self.calibration == Some(&TextChoice::None);
+        let none = is_none.then(|| "with --calibration none".to_owned());
+        let read = self.norms.map(|_| "with --norms".to_owned());
+        let nothing_runs = unused.clone().or(none);
+        [
+            ("--norms", self.norms.is_some(), unused.clone()),
+            // To say that nothing is measured is no contradiction to a score that measures nothing.
+            (
+                "--calibration",
+                self.calibration.is_some() && !is_none,
+                unused,
+            ),
+            ("--tokens", self.tokens.is_some(), nothing_runs.clone()),
+            ("--context", self.context.is_some(), nothing_runs.or(read)),
+        ]
     }
 }
 

@@ -39,10 +39,11 @@ pub(crate) struct Hessian {
 }
 
 impl Hessian {
-    /// `H` of an input with these column norms and this sketch, of which the first `rank` columns are used. `None` where there
-    /// is none to be had: an input of zeros, or numbers that do not fit each other.
+    /// `H` of an input with these column norms and this sketch, of which the first `rank` columns are used, and no more than the
+    /// input has features. `None` where there is none to be had: an input of zeros, or numbers that do not fit each other.
     pub(crate) fn new(norms: &[f32], sketch: &Sketch, rank: usize, ridge: f64) -> Option<Self> {
-        let (in_features, rank) = (norms.len(), rank.min(sketch.rank));
+        let (in_features, most) = (norms.len(), rank.min(sketch.rank));
+        let rank = most.min(in_features);
         if sketch.in_features != in_features || rank == 0 {
             return None;
         }
@@ -51,13 +52,27 @@ impl Hessian {
         if !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
-        let rows = sketch.values.chunks_exact(sketch.rank);
-        let mut sketched: Vec<f64> = Vec::with_capacity(in_features * rank);
-        for row in rows {
-            sketched.extend(row[..rank].iter().map(|&y| f64::from(y) / mean));
-        }
-        let shifts = SHIFTS.iter();
-        let directions = shifts.copied().find_map(|s| nystrom(&sketched, rank, s))?;
+        let of_rank = |rank: usize| -> Option<(usize, Vec<f64>)> {
+            let mut sketched: Vec<f64> = Vec::with_capacity(in_features * rank);
+            for row in sketch.values.chunks_exact(sketch.rank) {
+                sketched.extend(row[..rank].iter().map(|&y| f64::from(y) / mean));
+            }
+            let mut shifts = SHIFTS.iter();
+            Some((
+                rank,
+                shifts.find_map(|&shift| nystrom(&sketched, rank, shift))?,
+            ))
+        };
+        // `U U^T` is never more than `X^T X`. It can be where there are few features: then as many columns of signs may depend on
+        // each other, and fewer are taken.
+        let is_sound = |(rank, directions): &(usize, Vec<f64>)| {
+            let mut pairs = directions.chunks_exact(*rank).zip(norms);
+            pairs.all(|(u, &n)| dot(u, u) <= 1.01 * f64::from(n) / mean + 0.01)
+        };
+        let (rank, directions) = match rank < in_features {
+            true => of_rank(rank)?,
+            false => (1..=rank).rev().filter_map(of_rank).find(is_sound)?,
+        };
         let diagonal: Vec<f64> = (directions.chunks_exact(rank).zip(norms))
             .map(|(u, &n)| (f64::from(n) / mean - dot(u, u)).max(FLOOR) + ridge)
             .collect();

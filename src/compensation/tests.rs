@@ -53,6 +53,36 @@ fn norms_and_sketch(gram: &[f64], in_features: usize, rank: usize) -> (Vec<f32>,
     (norms.collect(), sketch)
 }
 
+/// A rank above the features of an input is that of all its features: `H` is then `X^T X` itself, with the ridge.
+#[test]
+fn an_input_of_fewer_features_than_the_rank_has_a_hessian() {
+    for in_features in (1..=24).chain([48, 100, 128, 191]) {
+        for rank in [128, 192] {
+            let gram = gram(&inputs(300, in_features), in_features);
+            let (norms, sketch) = norms_and_sketch(&gram, in_features, rank);
+            let ridge = 0.03;
+            let hessian = Hessian::new(&norms, &sketch, rank, ridge);
+            let whole = hessian
+                .unwrap_or_else(|| panic!("{in_features} at {rank}"))
+                .whole();
+            let mean = norms.iter().map(|&n| f64::from(n)).sum::<f64>() / in_features as f64;
+            for (index, (&h, &g)) in whole.iter().zip(&gram).enumerate() {
+                let is_diagonal = index % (in_features + 1) == 0;
+                let right = g / mean + if is_diagonal { ridge } else { 0.0 };
+                // Below a few features a column of signs may have to go, and what it would have said.
+                let most = match (is_diagonal, in_features) {
+                    (true, _) | (_, 16..) => 0.02,
+                    _ => continue,
+                };
+                assert!(
+                    (h - right).abs() < most,
+                    "{in_features} at {rank}: {index}: {h} is not {right}"
+                );
+            }
+        }
+    }
+}
+
 /// Half of each row goes, every other column.
 fn every_other(rows: usize, in_features: usize) -> Mask {
     let mut mask = Mask::empty(rows, in_features);

@@ -31,4 +31,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is no block of a number, and there are others of higher ones.
+    #[error(
+        "{}: the weights of block {} are missing, though there are blocks of higher numbers",
+        shown_path(file),
+        shown(block)
+    )]
+    BlockMissing {
+        /// The file that lists the weights.
+        file: PathBuf,
+        /// The name of its stack and its number.
+        block: String,
+    },
 }

@@ -48,7 +48,7 @@ pub(crate) use feed_forward::FeedForward;
 pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
 pub(crate) use mlp::Mlp;
 pub(crate) use position::Alibi;
-pub(crate) use reading::check_absent;
+pub(crate) use reading::{check_absent, check_complete};
 pub(crate) use recurrence::{Cell, Convolution, DeltaSizes, Scan, ScanSizes, StateSizes};
 pub(crate) use rotary::{Pairing, Rotary};
 pub(crate) use tensors::{Linear, NormKind, NormTensors};

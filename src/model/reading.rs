@@ -1,5 +1,7 @@
 //! From a checkpoint to its description: the family is found, asked, and its answer held against the tensors.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use super::architecture::Architecture;
@@ -8,8 +10,9 @@ use super::error::Error;
 use super::families;
 use super::family::ModelFiles;
 use super::headers::Headers;
-use crate::checkpoint::{self, Checkpoint};
-use crate::names::grammar::{block, is_beside_the_decoder};
+use crate::checkpoint::{self, Checkpoint, Source};
+use crate::names::grammar::{block, is_beside_the_decoder, stack};
+use crate::names::rules::known;
 use crate::untrusted::shown;
 
 impl Architecture {
@@ -100,6 +103,65 @@ fn is_idle(name: &str, checkpoint: &Checkpoint) -> bool {
             .any(|buffer| name.rsplit('.').next() == Some(buffer))
         || (is_head(name) && is_tied())
         || is_further()
+}
+
+/// Refuses a checkpoint that lacks a block, the elements of a weight or, where its architecture is known, any tensor: for a model
+/// that will not be run. A file by itself may be one of several, and has a part of the tensors.
+///
+/// # Errors
+/// [`Error::Tensor`], [`Error::BlockMissing`].
+pub(crate) fn check_complete(checkpoint: &Checkpoint) -> Result<(), Error> {
+    let file = checkpoint.source.weights().path().to_path_buf();
+    let is_alone = matches!(checkpoint.source, Source::File(_));
+    let headers = Headers::of(checkpoint);
+    // The numbers of each stack of blocks, and whether a rule knows a weight of it.
+    let mut stacks: BTreeMap<&str, (BTreeSet<usize>, bool)> = BTreeMap::new();
+    for (_, tensor) in checkpoint.tensors() {
+        let name = tensor.name.as_str();
+        let is_weight = block(name).is_some() || name.ends_with(".weight");
+        if is_weight && tensor.shape.contains(&0) {
+            let problem = format!(
+                "has the shape {:?}, so its weights are missing (training with ZeRO-3 saves such tensors unless it gathers them)",
+                tensor.shape
+            );
+            return Err(headers.wrong(name, problem));
+        }
+        if let (Some(stack), Some(block)) = (stack(name), block(name))
+            && let Ok(number) = block.number.parse()
+        {
+            let (numbers, is_known) = stacks.entry(stack).or_default();
+            numbers.insert(number);
+            *is_known |= known(name).is_some();
+        }
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    if is_alone && (checkpoint.config.is_none() || name.contains("-of-")) {
+        return Ok(());
+    }
+    // A tensor that is there and not as config.json says matters to who runs the model.
+    if let Err(Error::Tensor {
+        file,
+        tensor,
+        problem,
+    }) = read(checkpoint, &headers)
+        && !headers.has(&tensor)
+    {
+        return Err(Error::Tensor {
+            file,
+            tensor,
+            problem,
+        });
+    }
+    for (stack, (numbers, _)) in stacks.into_iter().filter(|(_, (_, is_known))| *is_known) {
+        let gap = (0..)
+            .zip(&numbers)
+            .find(|(expected, number)| expected != *number);
+        if let Some((missing, _)) = gap {
+            let block = format!("{stack}.{missing}");
+            return Err(Error::BlockMissing { file, block });
+        }
+    }
+    Ok(())
 }
 
 fn read(checkpoint: &Checkpoint, headers: &Headers<'_>) -> Result<Architecture, Error> {

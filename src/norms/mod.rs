@@ -40,7 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use bytes::MAX_FILE;
-pub use coverage::Coverage;
+pub use coverage::{Coverage, few_tokens};
 pub(crate) use entries::Blocks;
 pub use entries::Norms;
 pub use error::Error;

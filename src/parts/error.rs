@@ -24,6 +24,15 @@ pub enum Error {
         /// Where its parts would be.
         directory: PathBuf,
     },
+    /// Norms for parts that were pruned without any.
+    #[error(
+        "the parts were pruned without norms, so {} has nothing to do with them",
+        shown_path(norms)
+    )]
+    NormsUnused {
+        /// The norms that were given.
+        norms: PathBuf,
+    },
     /// A directory is in the way.
     #[error(
         "{} is not a directory that holds parts of a run: it has no manifest/run.json, but other files",

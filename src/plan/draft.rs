@@ -10,10 +10,10 @@ use super::few_tokens::{FEW_TOKENS, StandIns};
 use super::left_dense::{DenseReason, LeftDense};
 use super::options::{NormsSource, Options};
 use super::tensors::{Action, PlannedTensor};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Source};
 use crate::dtype::Dtype;
 use crate::names::grammar::{block, is_of_side_decoder, stack};
-use crate::norms::{Blocks, Lookup, Norms};
+use crate::norms::{Blocks, Lookup, Norms, few_tokens};
 use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
@@ -194,14 +194,32 @@ impl Draft {
             _ if !self.looks_at_norms() => {
                 Ok(vec![format!("the score {name} does not use the norms")])
             }
-            NormsSource::Read(norms) => self.check_measured(norms, &self.stand_ins),
+            NormsSource::Read(norms) => {
+                let mut warnings = self.check_measured(norms, &self.stand_ins)?;
+                warnings.extend(
+                    norms
+                        .source
+                        .tokens
+                        .and_then(|tokens| self.few_tokens(tokens)),
+                );
+                Ok(warnings)
+            }
             NormsSource::ToMeasure(coverage) => {
                 self.none_missing(&coverage.model, |tensor, target| {
                     Ok(coverage.in_features.get(&tensor.name) == Some(&target.in_features))
                 })?;
-                Ok(Vec::new())
+                Ok(self
+                    .few_tokens(coverage.tokens as u64)
+                    .into_iter()
+                    .collect())
             }
         }
+    }
+
+    /// What is to be said of norms of so few tokens.
+    fn few_tokens(&self, tokens: u64) -> Option<String> {
+        let widest = self.pruned().map(|(_, target)| target.in_features).max();
+        few_tokens(tokens, widest?)
     }
 
     /// Names of pruned tensors whose input has no sketch, where compensation needs one.
@@ -308,26 +326,13 @@ impl Draft {
 
     /// Refuses norms of another number of blocks: names and shapes may fit all the same.
     fn check_blocks(&self, norms: &Norms) -> Result<(), Error> {
-        let number = |name: &str| block(name)?.number.parse::<usize>().ok();
-        let count = |side: bool| {
-            let names = self.tensors.iter().map(|tensor| tensor.name.as_str());
-            let names = names.filter(|name| is_of_side_decoder(name) == side);
-            names.filter_map(number).max().map_or(0, |last| last + 1)
-        };
         let config = self.checkpoint.config.as_ref();
-        let size = |key: &str| {
-            let config = config?.json();
-            let value = config.get(key);
-            let value = value.or_else(|| config.get("text_config")?.get(key));
-            usize::try_from(value?.as_u64()?).ok()
-        };
-        let named = count(false);
-        let described = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"]
-            .iter()
-            .find_map(|key| size(key))
-            .unwrap_or(named);
-        // llama.cpp numbers the blocks that predict further tokens behind the others.
-        let further = count(true).max(size("num_nextn_predict_layers").unwrap_or(0));
+        let BlockCounts {
+            named,
+            described,
+            further,
+        } = self.block_counts();
+        let described = described.unwrap_or(named);
         let most = named.max(described) + further;
         let (theirs, fits) = match norms.blocks() {
             Some(Blocks::OfImportanceMatrix(theirs)) => {
@@ -345,6 +350,34 @@ impl Draft {
             theirs,
             ours: described.max(named),
         })
+    }
+
+    /// How many blocks there are, by the names of tensors and by config.json.
+    fn block_counts(&self) -> BlockCounts {
+        let number = |name: &str| block(name)?.number.parse::<usize>().ok();
+        let count = |side: bool| {
+            let names = self.tensors.iter().map(|tensor| tensor.name.as_str());
+            let names = names.filter(|name| is_of_side_decoder(name) == side);
+            names.filter_map(number).max().map_or(0, |last| last + 1)
+        };
+        let config = self.checkpoint.config.as_ref();
+        let size = |key: &str| {
+            let config = config?.json();
+            let value = config.get(key);
+            let value = value.or_else(|| config.get("text_config")?.get(key));
+            usize::try_from(value?.as_u64()?).ok()
+        };
+        let named = count(false);
+        let described = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"]
+            .iter()
+            .find_map(|key| size(key));
+        // llama.cpp numbers the blocks that predict further tokens behind the others.
+        let further = count(true).max(size("num_nextn_predict_layers").unwrap_or(0));
+        BlockCounts {
+            named,
+            described,
+            further,
+        }
     }
 
     /// Refuses if an entry of an importance matrix would serve two stacks of blocks: one of them is not the one that was
@@ -372,6 +405,15 @@ impl Draft {
     fn check_targets(&self) -> Result<Vec<String>, Error> {
         let model_type = || self.checkpoint.model_type().map(str::to_owned);
         let mut warnings = Vec::new();
+        let BlockCounts {
+            named, described, ..
+        } = self.block_counts();
+        let is_whole = !matches!(self.checkpoint.source, Source::File(_));
+        if let Some(described) = described.filter(|&described| is_whole && described > named) {
+            warnings.push(format!(
+                "config.json describes {described} blocks, but there are weights of {named}; is the checkpoint complete?"
+            ));
+        }
         for left_dense in &self.left_dense {
             let is_unknown = left_dense.reason == DenseReason::UnknownName;
             if is_unknown && left_dense.share() > 0.5 {
@@ -385,6 +427,7 @@ impl Draft {
         if self.pruned().next().is_none() {
             return Err(Error::NothingToPrune {
                 model_type: model_type(),
+                by_globs: self.options.targets.has_globs(),
             });
         }
         for reason in [Reason::AxisUnknown, Reason::ExpertsUnknown] {
@@ -415,6 +458,16 @@ impl Draft {
         }
         Ok(warnings)
     }
+}
+
+/// Decoder blocks.
+struct BlockCounts {
+    /// By the names of tensors.
+    named: usize,
+    /// By config.json, where it says.
+    described: Option<usize>,
+    /// Those that predict further tokens.
+    further: usize,
 }
 
 /// Refuses norms without sketches of `rank` columns.
@@ -472,13 +525,15 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
         })
         .collect();
     let decided = targets::decide(&described, &model, &options.targets);
-    for (list, uses) in [("include", &decided.include), ("exclude", &decided.exclude)] {
-        if let Some(unused) = uses.iter().find(|glob| glob.matched == 0) {
-            return Err(Error::GlobMatchesNothing {
-                list,
-                glob: unused.glob.clone(),
-            });
-        }
+    let unknown = decided.include.iter().find(|glob| glob.matched == 0);
+    let idle = decided.exclude.iter().find(|glob| glob.excluded == 0);
+    if let Some((list, unused)) =
+        (unknown.map(|glob| ("include", glob))).or_else(|| idle.map(|glob| ("exclude", glob)))
+    {
+        return Err(Error::GlobMatchesNothing {
+            list,
+            glob: unused.glob.clone(),
+        });
     }
     let mut tensors = Vec::with_capacity(decided.decisions.len());
     for ((shard, tensor), decision) in checkpoint.tensors().zip(decided.decisions) {

@@ -190,6 +190,8 @@ pub enum Error {
     NothingToPrune {
         /// The model's type, where config.json names it.
         model_type: Option<String>,
+        /// Whether tensors were chosen by name: with others there may be some.
+        by_globs: bool,
     },
 }
 
@@ -233,7 +235,8 @@ impl Error {
             | Self::AllocationNeedsNorms { .. }
             | Self::NothingToAllocate { .. }
             | Self::GlobMatchesNothing { .. }
-            | Self::MostlyUnknown { .. } => Kind::Usage,
+            | Self::MostlyUnknown { .. }
+            | Self::NothingToPrune { by_globs: true, .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }

@@ -35,6 +35,7 @@ pub use selection::SelectionReport;
 pub(crate) use sweep::tests as sweep_tests;
 pub use sweep::{Quality, SWEEP_SCHEMA_VERSION, SweepCell, SweepReport};
 pub use totals::Totals;
+pub(crate) use totals::sparser;
 
 use crate::compensation::Compensation;
 use crate::counts::Counts;
@@ -218,7 +219,8 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         }
         tensors.push(record);
     }
-    let not_mended = not_mended(&tensors);
+    let of_rows = not_mended(&tensors).into_iter().chain(of_sparser(&tensors));
+    let warnings = plan.warnings().iter().cloned().chain(of_rows).collect();
     let stages = outcome.stages;
     let (include, exclude) = plan.options().targets.globs();
     Report {
@@ -276,7 +278,7 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         evaluation: None,
         verified: None,
         device_failures: Vec::new(),
-        warnings: plan.warnings().iter().cloned().chain(not_mended).collect(),
+        warnings,
     }
 }
 
@@ -313,6 +315,16 @@ fn not_mended(tensors: &[TensorReport]) -> Option<String> {
             names.join(", ")
         )
     })
+}
+
+/// What is to be said of tensors that have more zeros than were asked for.
+fn of_sparser(tensors: &[TensorReport]) -> Option<String> {
+    let pruned = tensors.iter().filter_map(|tensor| tensor.pruned.as_ref());
+    let mut all = Totals::default();
+    for tensor in pruned.clone().filter(|tensor| tensor.is_sparser()) {
+        all.join(tensor);
+    }
+    all.sparser(&format!("{} of {} tensors", all.tensors, pruned.count()))
 }
 
 /// What pruning did to each block, where they did not all get the same share.

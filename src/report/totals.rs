@@ -49,6 +49,22 @@ impl Totals {
         self.asked_zeros += asked.unwrap_or(f64::NAN) * counts.weights as f64;
     }
 
+    pub(super) fn join(&mut self, other: &Self) {
+        self.tensors += other.tensors;
+        self.counts += other.counts;
+        self.asked_zeros += other.asked_zeros;
+    }
+
+    /// What is to be said where there are more zeros than were asked for, because they were there before; `what` has them.
+    pub(super) fn sparser(&self, what: &str) -> Option<String> {
+        sparser(what, &self.counts, self.asked_zeros)
+    }
+
+    /// Whether that is so.
+    pub(super) fn is_sparser(&self) -> bool {
+        self.sparser("").is_some()
+    }
+
     pub(super) fn finish(mut self, kind: impl Into<String>) -> Self {
         self.kind = kind.into();
         self.weights = self.counts.weights;
@@ -64,6 +80,23 @@ impl Totals {
         self.output_error_left = self.counts.output_error_left();
         self
     }
+}
+
+/// What is to be said where pruning has left more zeros than it was asked for, because they were there before: too few were asked
+/// for, or rows had more than others. Of `what`, which is so; none for a fixed threshold, which asks for no number.
+pub(crate) fn sparser(what: &str, counts: &Counts, asked_zeros: f64) -> Option<String> {
+    let share = |zeros: f64| zeros / counts.weights.max(1) as f64;
+    let [before, asked, after] =
+        [counts.zeros_before as f64, asked_zeros, counts.zeros as f64].map(share);
+    // A few dead rows are no pruning that somebody has done before.
+    let is_sparser = after > asked + 0.01 || (before > asked && after > asked + 1e-4);
+    (is_sparser && counts.zeros_before > 0).then(|| {
+        let [before, asked, after] = [before, asked, after].map(|share| 100.0 * share);
+        format!(
+            "{what} had more zeros already than was asked for: {before:.2} % of their weights, where {asked:.2} % was asked for, and \
+             {after:.2} % are zero now; to have fewer, prune the dense model"
+        )
+    })
 }
 
 fn is_none(count: &u64) -> bool {

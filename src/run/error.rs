@@ -6,7 +6,7 @@ use super::event::Phase;
 use crate::error::Kind;
 use crate::prune::VerifyError;
 use crate::untrusted::shown_path;
-use crate::{calibration, checkpoint, device, norms, parts, plan, prune};
+use crate::{calibration, checkpoint, device, model, norms, parts, plan, prune};
 
 /// Why a run was given up; no output appeared.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,9 @@ pub enum Error {
     /// The plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// Tensors that the model needs are missing, as far as its architecture is known.
+    #[error("{_0}; the checkpoint is incomplete, download or save it again")]
+    Incomplete(model::Error),
     /// Block by block on pruned blocks, and nothing is calibrated in this run.
     #[error(
         "block by block on pruned blocks, the norms are measured while pruning; here {}",
@@ -142,9 +145,11 @@ impl Error {
             Self::Verify(error) => error.kind(),
             Self::NothingMeasured { .. } | Self::AllocationNeedsAllBlocks { .. } => Kind::Usage,
             Self::PartNeedsNorms
-            | Self::Parts(parts::Error::TooManyParts { .. } | parts::Error::SingleFile { .. }) => {
-                Kind::Usage
-            }
+            | Self::Parts(
+                parts::Error::TooManyParts { .. }
+                | parts::Error::SingleFile { .. }
+                | parts::Error::NormsUnused { .. },
+            ) => Kind::Usage,
             _ => Kind::Failed,
         }
     }

@@ -251,6 +251,10 @@ fn plan_of(
         path: request.output.clone(),
         reason: "its options are none that this version has".to_owned(),
     })?;
+    if let (None, Some(norms)) = (&run.settings.norms_sha256, &request.norms) {
+        let norms = norms.clone();
+        return Err(parts::Error::NormsUnused { norms }.into());
+    }
     let (source, sum) = match (&run.settings.norms_sha256, norms) {
         (Some(_), Some(path)) => {
             let before = Stamp::at(&path).ok();

@@ -114,6 +114,9 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
         _ => None,
     };
     let (norms, calibration) = norms_source(&request, &checkpoint)?;
+    if calibration.is_none() {
+        model::check_complete(&checkpoint).map_err(Error::Incomplete)?;
+    }
     if request.sequential {
         sequential::check(&request, calibration.is_some())?;
     }

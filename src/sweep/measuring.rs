@@ -16,7 +16,7 @@ use crate::forward::Progress;
 use crate::norms::Norms;
 use crate::plan::{BlockScores, Draft, NormsSource, Options, Plan};
 use crate::prune::{self, PrunedWeights};
-use crate::report::{Quality, SweepCell};
+use crate::report::{Quality, SweepCell, sparser};
 use crate::run::{self, stoppable};
 
 /// The work of one sweep.
@@ -115,6 +115,13 @@ impl<'a> Measuring<'a> {
         };
         weights.check_unchanged().map_err(run::Error::from)?;
         let counts = weights.counts();
+        let asked = plan.pruned().map(|(tensor, target)| {
+            let weights = target.experts * target.out_features * target.in_features;
+            tensor.asked().unwrap_or(f64::NAN) * weights as f64
+        });
+        if let Some(warning) = sparser("the tensors of the model", &counts, asked.sum()) {
+            self.warn(warning);
+        }
         let difference = dense.difference(&evaluation);
         let (pruned, rule) = pruned(&options.selection);
         Ok(SweepCell {
@@ -157,12 +164,17 @@ impl<'a> Measuring<'a> {
             draft = allocated.map_err(run::Error::from)?;
         }
         for warning in draft.warnings() {
-            if !self.warnings.contains(warning) {
-                (self.tell)(SweepEvent::Warning(warning));
-                self.warnings.push(warning.clone());
-            }
+            self.warn(warning.clone());
         }
         Ok(draft.plan().map_err(run::Error::from)?)
+    }
+
+    /// Says it, unless it was said before.
+    fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            (self.tell)(SweepEvent::Warning(&warning));
+            self.warnings.push(warning);
+        }
     }
 
     /// Runs the model, until somebody asks to stop.

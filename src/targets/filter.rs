@@ -92,6 +92,11 @@ impl NameFilter {
         !self.include.is_empty()
     }
 
+    /// Whether there are globs.
+    pub(crate) fn has_globs(&self) -> bool {
+        self.has_include() || !self.exclude.is_empty()
+    }
+
     /// Globs over whole tensor names, `*` matching dots too. No `include` means the default set.
     ///
     /// # Errors
@@ -166,7 +171,7 @@ pub(crate) fn escaped(text: &str) -> String {
     globset::escape(text)
 }
 
-/// How often a glob matched; 0 means that it is misspelt.
+/// How often a glob matched; one that matches nothing is misspelt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GlobUse {
@@ -176,4 +181,6 @@ pub struct GlobUse {
     pub matched: usize,
     /// How many of these are pruned.
     pub pruned: usize,
+    /// How many of these would be pruned, and are not because of an exclude glob.
+    pub excluded: usize,
 }

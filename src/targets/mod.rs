@@ -62,15 +62,18 @@ pub fn decide(tensors: &[Tensor<'_>], model: &Model, filter: &NameFilter) -> Dec
                 .iter()
                 .zip(&decisions)
                 .filter(|(t, _)| pattern.matches(t.name));
-            let (mut all, mut pruned) = (0, 0);
+            let (mut all, mut pruned, mut excluded) = (0, 0, 0);
             for (_, decision) in matched {
                 all += 1;
                 pruned += usize::from(decision.target().is_some());
+                let is_excluded = matches!(decision, Decision::Skip(Reason::Excluded { .. }));
+                excluded += usize::from(is_excluded);
             }
             GlobUse {
                 glob: pattern.glob.clone(),
                 matched: all,
                 pruned,
+                excluded,
             }
         };
         patterns.iter().map(count).collect()

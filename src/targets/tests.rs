@@ -288,10 +288,16 @@ fn a_glob_that_matches_nothing_is_counted_as_such() {
     ];
     let selection = NameFilter::new(
         &["*up_proj*", "*.layers.0.*", "*norm*", "upproj"],
-        &["*.layers.9.*"],
+        &["*.layers.9.*", "*norm*"],
     )
     .unwrap();
     let plan = decide(&tensors, &Model::default(), &selection);
+    let taken: Vec<_> = plan
+        .exclude
+        .iter()
+        .map(|u| (u.matched, u.excluded))
+        .collect();
+    assert_eq!(taken, [(0, 0), (1, 0)]);
     let counts: Vec<_> = plan.include.iter().map(|u| (u.matched, u.pruned)).collect();
     assert_eq!(counts, [(1, 1), (2, 1), (1, 0), (0, 0)]);
     assert_eq!(

@@ -1,9 +1,95 @@
 //! What is wrong with a model: its weights, its configuration, its tokenizer, its norms.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::common::{example, for_each_tensor, prune, stderr};
+
+/// The example with other tensors: each may be dropped, or left without elements in a shape.
+fn with_tensors(dir: &Path, keep: impl Fn(&str) -> Option<Option<Vec<usize>>>) -> PathBuf {
+    let model = example(dir, |_, _| {});
+    let path = model.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let kept = tensors.iter().filter_map(|(name, tensor)| {
+        let tensor = match keep(name)? {
+            Some(shape) => {
+                safetensors::tensor::TensorView::new(tensor.dtype(), shape, &[]).unwrap()
+            }
+            None => tensor,
+        };
+        Some((name, tensor))
+    });
+    let written = safetensors::serialize(kept.collect::<Vec<_>>(), None).unwrap();
+    fs::write(path, written).unwrap();
+    model
+}
+
+/// Without a calibration nothing runs the model, and it is held against its architecture all the same.
+#[test]
+fn a_model_that_lacks_weights_is_refused_without_a_calibration_too() {
+    const Q: &str = "model.layers.2.self_attn.q_proj.weight";
+    let lacks = |what: &'static str| move |name: &str| (!name.contains(what)).then_some(None);
+    let empty =
+        |shape: &'static [usize]| move |name: &str| Some((name == Q).then(|| shape.to_vec()));
+    type Keep = Box<dyn Fn(&str) -> Option<Option<Vec<usize>>>>;
+    let cases: [(Keep, &str, &str); 6] = [
+        (
+            Box::new(lacks("layers.3.")),
+            "llama",
+            "tensor model.layers.3.input_layernorm.weight is missing",
+        ),
+        (
+            Box::new(lacks("layers.1.")),
+            "llama",
+            "tensor model.layers.1.input_layernorm.weight is missing",
+        ),
+        (
+            Box::new(lacks("layers.2.mlp.up")),
+            "llama",
+            "tensor model.layers.2.mlp.up_proj.weight is missing",
+        ),
+        (
+            Box::new(lacks("layers.1.")),
+            "another",
+            "the weights of block model.layers.1 are missing",
+        ),
+        (Box::new(empty(&[0])), "llama", Q),
+        (
+            Box::new(empty(&[0, 192])),
+            "another",
+            "has the shape [0, 192], so its weights are missing",
+        ),
+    ];
+    for (keep, model_type, says) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let model = with_tensors(dir.path(), keep);
+        let config = fs::read_to_string(model.join("config.json")).unwrap();
+        let config = config.replace("\"llama\"", &format!("\"{model_type}\""));
+        fs::write(model.join("config.json"), config).unwrap();
+        let out = dir.path().join("out");
+        let done = prune(&model, &out, &["--calibration", "none"]);
+        let said = stderr(&done);
+        assert_eq!(done.status.code(), Some(1), "{says}: {said}");
+        assert!(said.contains(says), "{says}: {said}");
+        assert!(!out.exists());
+    }
+    // What the architecture of nobody here can tell is said.
+    let dir = tempfile::tempdir().unwrap();
+    let model = with_tensors(dir.path(), lacks("layers.3."));
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    fs::write(
+        model.join("config.json"),
+        config.replace("\"llama\"", "\"another\""),
+    )
+    .unwrap();
+    let done = prune(&model, &dir.path().join("out"), &["--calibration", "none"]);
+    let said = stderr(&done);
+    assert!(
+        said.contains("config.json describes 4 blocks, but there are weights of 3"),
+        "{said}"
+    );
+}
 
 /// NaN in bf16.
 const NAN: [u8; 2] = 0x7fc0_u16.to_le_bytes();
