@@ -37,7 +37,7 @@ pub(super) fn copy(
     staged: &Path,
     shards: &[OsString],
     index: Option<OsString>,
-    failed: &dyn Fn(io::Error, &Path) -> Error,
+    failed: &Failed<'_>,
 ) -> Result<Companions> {
     let mut walk = Walk {
         shards,
@@ -97,11 +97,14 @@ pub(super) fn expected(
     Ok(found)
 }
 
+/// Turns a failure to write a file into an error.
+type Failed<'a> = dyn Fn(io::Error, &Path) -> Error + 'a;
+
 struct Walk<'a> {
     shards: &'a [OsString],
     index: Option<OsString>,
     /// Turns a failure to write into an error; none where nothing is written.
-    failed: Option<&'a dyn Fn(io::Error, &Path) -> Error>,
+    failed: Option<&'a Failed<'a>>,
     /// Bytes of the files so far.
     bytes: u64,
     found: Companions,
@@ -153,13 +156,7 @@ impl Walk<'_> {
 }
 
 /// Copies a file of `len` bytes, for which it makes room first.
-fn copy_file(
-    input: &File,
-    path: &Path,
-    len: u64,
-    to: &Path,
-    failed: &dyn Fn(io::Error, &Path) -> Error,
-) -> Result<()> {
+fn copy_file(input: &File, path: &Path, len: u64, to: &Path, failed: &Failed<'_>) -> Result<()> {
     let copy = || {
         let mut output = create(input, to)?;
         reserve(&output, len)?;
@@ -290,7 +287,7 @@ mod tests {
         let files = expected.iter().filter(|(_, is_directory)| !**is_directory);
         let files: Vec<&str> = files.map(|(path, _)| path.to_str().unwrap()).collect();
         assert_eq!(files, found.copied);
-        assert_eq!(expected[Path::new("1_Pooling")], true);
+        assert!(expected[Path::new("1_Pooling")]);
     }
 
     fn left_out(found: &Companions) -> Vec<&str> {

@@ -85,7 +85,10 @@ fn is_of_one_host(dir: &Path) -> bool {
     {
         // ext2 to ext4, XFS, Btrfs, F2FS, tmpfs.
         const LOCAL: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
-        // Its width differs from one machine to another; all of these fit 32 bits.
+        #[allow(
+            clippy::unnecessary_cast,
+            reason = "its width differs from one machine to another; all of these fit 32 bits"
+        )]
         rustix::fs::statfs(dir)
             .is_ok_and(|found| LOCAL.contains(&((found.f_type as i64) & 0xffff_ffff)))
     }

@@ -192,7 +192,9 @@ fn of_prune(error: &prune::Error) -> Option<String> {
 fn of_calibration(error: &calibration::Error) -> Option<String> {
     match error {
         calibration::Error::Context { max, .. } => Some(format!("--context {max} at most")),
-        calibration::Error::ShortWindow { wanted, .. } => Some(format!("--context {wanted} at least")),
+        calibration::Error::ShortWindow { wanted, .. } => {
+            Some(format!("--context {wanted} at least"))
+        }
         calibration::Error::FewTokens { .. } => {
             Some("--tokens 2 at least (--eval-tokens of `sweep`)".to_owned())
         }

@@ -58,10 +58,10 @@ impl Keys {
             .flat_map(|token| token.to_le_bytes())
             .collect();
         // Without a state file no key is looked up.
-        let model = match request.state {
-            Some(_) => Some(CalibratedRecord::of(checkpoint, &request.stop)),
-            None => None,
-        };
+        let model = request
+            .state
+            .as_ref()
+            .map(|_| CalibratedRecord::of(checkpoint, &request.stop));
         let model = model.transpose().map_err(run::Error::from)?;
         let of_model = json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -191,9 +191,7 @@ mod tests {
         let text = "\u{4e00}\u{4e8c}\u{4e09}abcdefghij".repeat(120_000);
         assert!(text.len() > 2 * WHOLE);
         for tokenizer in others() {
-            let start = std::time::Instant::now();
             let found = tokens(&tokenizer, &text, 500).unwrap();
-            assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
             let beginning = text.floor_char_boundary(1 << 16);
             let longer = encode(&tokenizer, &text[..beginning], true).unwrap();
             assert_eq!(found, longer.get_ids()[..500]);

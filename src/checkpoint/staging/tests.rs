@@ -62,7 +62,7 @@ fn a_header_is_not_written_to_and_a_failed_write_is_not_counted() {
         assert!(matches!(error, Error::OutOfRange { .. }), "{error:?}");
     }
     let failed = stage.fill(0, 6, 4, |staged| {
-        Err(stage.failed(io::ErrorKind::StorageFull.into(), &staged.path))
+        Err(stage.failed(io::ErrorKind::StorageFull.into(), staged.path))
     });
     assert!(
         matches!(failed, Err(Error::NoSpace { needed: 20, .. })),

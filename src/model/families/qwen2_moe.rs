@@ -21,7 +21,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         false => None,
     };
     let end = common::count(config, "max_window_layers")?;
-    let slides = |block: usize| window.is_some() && block % 2 == 0 && block < end;
+    let slides = |block: usize| window.is_some() && block.is_multiple_of(2) && block < end;
     let sliding = common::sliding(config, files.blocks()?, slides)?;
     let qwen = LlamaLike {
         projection_bias: config.flag("qkv_bias")?,

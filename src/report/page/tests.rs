@@ -215,15 +215,13 @@ fn hostile_numbers_draw_something_and_do_not_panic() {
 /// The rest of a report that is as short as one can be.
 const SHORT: &str = r#"{"selection":{},"tensors":[],"rows":[{"tensor":"t","row":0,"in_features":1,"pruned":[],"averages":[],"scores":"#;
 
-/// A page of this JSON, drawn within its bounds: in five seconds at most, of a length that the file's allows.
+/// A page of this JSON, drawn within its bounds: of a length that the file's allows.
 fn bounded(json: &str) -> String {
-    let start = std::time::Instant::now();
     let (runs, sweeps) = match parse(json.as_bytes()).unwrap() {
         Document::Run(run) => (vec![*run], Vec::new()),
         Document::Sweep(sweep) => (Vec::new(), vec![*sweep]),
     };
     let page = page(&runs, &sweeps);
-    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     assert!(page.len() < (1 << 20) + 32 * json.len(), "{}", page.len());
     assert!(!page.contains("NaN%") && !page.contains("inf%"));
     page
