@@ -42,17 +42,14 @@ pub enum Error {
     #[error(transparent)]
     Norms(#[from] norms::Error),
     /// Windows without room for what the tokenizer puts before a text, and text.
-    #[error(
-        "a window of {context} tokens is too short: {wanted} is the least, as each window begins with the tokenizer's prefix \
-         ({prefix})"
-    )]
+    #[error("a window of {context} is too short: windows have {wanted} tokens at least, {why}")]
     ShortWindow {
-        /// What was asked.
+        /// What was asked, or what the model was made for.
         context: usize,
         /// The shortest that is possible.
         wanted: usize,
-        /// What every window begins with.
-        prefix: String,
+        /// What they must have room for.
+        why: String,
     },
     /// Windows longer than the model was made for.
     #[error(
@@ -378,9 +375,13 @@ pub(crate) fn check_window(context: usize, of_text: usize, prefix: &Prefix) -> R
     if context >= wanted {
         return Ok(());
     }
+    let why = match prefix.is_empty() {
+        true => "as the first is not predicted".to_owned(),
+        false => format!("as each begins with {prefix}, which the tokenizer puts before a text"),
+    };
     Err(Error::ShortWindow {
         context,
         wanted,
-        prefix: prefix.to_string(),
+        why,
     })
 }

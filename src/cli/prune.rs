@@ -102,7 +102,7 @@ pub(super) fn show(
     json: bool,
     terminal: Terminal,
 ) -> anyhow::Result<()> {
-    terminal.say(summary(report, told, terminal).trim_end());
+    summary(report, told, terminal);
     let results = results(report);
     if json {
         if !results.is_empty() {

@@ -13,8 +13,8 @@ const MOST_LEFT_OUT: usize = 12;
 /// WEIGHTS, ZEROS, TENSORS and ASKED go in this order where a terminal is too narrow for all.
 const DISPENSABLE: [usize; 4] = [2, 3, 1, 5];
 
-/// Says the table of kinds, and of the run's warnings those that nobody has `told` yet; gives what is to be said beside it.
-pub(super) fn summary(report: &Report, told: &[String], terminal: Terminal) -> String {
+/// Says the table of kinds, of the run's warnings those that nobody has `told` yet, and what was left out.
+pub(super) fn summary(report: &Report, told: &[String], terminal: Terminal) {
     let squares = report.prunable.squared_error.is_some();
     let mut head = vec!["KIND", "TENSORS", "WEIGHTS", "ZEROS", "SPARSITY", "ASKED"];
     if squares {
@@ -71,23 +71,23 @@ pub(super) fn summary(report: &Report, told: &[String], terminal: Terminal) -> S
     for warning in report.warnings.iter().filter(untold) {
         terminal.warn(warning);
     }
-    text.clear();
     let kept = report.prunable.non_finite;
     if kept > 0 {
-        text += &format!(
-            "{} NaN or infinite weights were left unchanged\n",
-            output::count(kept)
-        );
+        let kept = output::count(kept);
+        terminal.say(format_args!(
+            "{kept} NaN or infinite weights were left unchanged"
+        ));
     }
     for (name, reason) in report.left_out.iter().take(MOST_LEFT_OUT) {
-        text += &format!("not copied: {} ({reason})\n", shown(name));
+        terminal.say(format_args!("not copied: {} ({reason})", shown(name)));
     }
     let more = report.left_out.len().saturating_sub(MOST_LEFT_OUT);
     if more > 0 {
         let all = output::count(report.left_out.len() as u64);
-        text += &format!("not copied: {more} more, {all} in all (--report lists them)\n");
+        terminal.say(format_args!(
+            "not copied: {more} more, {all} in all (--report lists them)"
+        ));
     }
-    text
 }
 
 /// What flags asked for beside the output: that it was verified, its sums, its perplexity. Empty without such flags.

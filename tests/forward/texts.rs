@@ -187,7 +187,7 @@ fn norms_are_of_windows_that_begin_with_the_prefix_and_say_so() {
 fn a_window_without_room_for_text_behind_the_prefix_is_refused() {
     let dir = with_prefix(&["</s>", "<s>"]);
     let checkpoint = open(dir.path());
-    let says = "a window of 2 tokens is too short: 3 is the least";
+    let says = "a window of 2 is too short: windows have 3 tokens at least, as each begins with `</s>` (1), `<s>` (0)";
     let error = Calibration::new(&checkpoint, Text::calibration(), 90, Some(2)).unwrap_err();
     assert!(error.to_string().contains(says), "{error}");
     let error = Windows::new(&checkpoint, &Text::held_out(), Some(2), None).unwrap_err();
