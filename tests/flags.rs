@@ -160,14 +160,10 @@ fn companions(command: &str, flags: &[&Flag]) -> Vec<Flag> {
     add(has("ridge"), "compensate", "8");
     add(has("part"), "norms", "norms");
     add(command == "sweep", "eval-text", "short.txt");
-    add(command == "sweep" && has("force"), "output", "table.json");
     add(command == "calibrate", "output", "measured");
     // The table on stdout does not say the rule.
-    add(
-        command == "sweep" && has("selection"),
-        "output",
-        "table.json",
-    );
+    let needs_table = has("force") || has("selection");
+    add(command == "sweep" && needs_table, "output", "table.json");
     add(command == "report", "output", "page.html");
     // Where the model and the norms were is said in the report alone.
     add(
@@ -215,7 +211,8 @@ fn template() -> &'static Path {
         for words in [
             "calibrate model -o norms --text long.txt --sketch 8 --means --device cpu",
             "prune model -o pruned --report run.json --device cpu",
-            "prune model -o attention --report attention.json --pattern 2:4 --include *.self_attn.*_proj.weight --device cpu",
+            // Without a report in it, which would say what flags of `verify` say.
+            "prune model -o attention --no-card --report attention.json --pattern 2:4 --include *.self_attn.*_proj.weight --device cpu",
         ] {
             let words: Vec<&str> = words.split(' ').collect();
             let done = run(dir.path(), &words);

@@ -10,12 +10,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
-use super::file_names::{self, FileKind, INDEX_SUFFIX};
+use super::file_names::{self, FileKind, INDEX_SUFFIX, MAX_DEPTH};
 use super::staging::reserve;
 use crate::untrusted::open_regular;
-
-/// How many directories deep is copied.
-pub(super) const MAX_DEPTH: usize = 4;
 
 /// The most bytes that they may have in all. A tokenizer has tens of megabytes; a file of holes says that it has terabytes, which
 /// a copy would fill the disk with.

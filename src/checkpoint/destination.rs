@@ -13,9 +13,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{TempDir, TempPath};
 
-use super::companions::MAX_DEPTH;
 use super::error::{Error, Result};
-use super::file_names::{self, FileKind, WEIGHTS_SUFFIX};
+use super::file_names::{self, FileKind, MAX_DEPTH, WEIGHTS_SUFFIX};
 use super::hub_cache;
 use super::locate::{Source, directory_of};
 use super::moving::{self, is_momentary, patiently};

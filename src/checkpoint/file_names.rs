@@ -6,6 +6,9 @@
 //! not replaced by an output. Other files of weights still hold the dense model, an adapter leads loaders to another base
 //! model, and training state belongs to the run that wrote it: each has its reason, which is shown.
 
+/// How many directories deep a model's files are looked for.
+pub(super) const MAX_DEPTH: usize = 4;
+
 /// How the name of an index of shards ends.
 pub(super) const INDEX_SUFFIX: &str = ".safetensors.index.json";
 

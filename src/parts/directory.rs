@@ -229,13 +229,9 @@ impl Directory {
     pub(crate) fn finish_removal(&self, output: &Path) -> Result<bool, Error> {
         let merged = self.manifest(MERGED);
         let Some(run) = read::<RunRecord>(&merged)? else {
-            let is_empty = |path| is_empty(path).unwrap_or(false);
-            let manifest = self.path.join(MANIFEST);
-            let is_left = output.exists() && is_empty(&manifest);
-            // Two directories are the very last.
-            return Ok(is_left
-                && fs::remove_dir(&manifest).is_ok()
-                && fs::remove_dir(&self.path).is_ok());
+            // Two directories are the very last to go, the inner one first; only empty ones can be removed.
+            let _ = output.exists() && fs::remove_dir(self.path.join(MANIFEST)).is_ok();
+            return Ok(output.exists() && fs::remove_dir(&self.path).is_ok());
         };
         if output.exists() {
             self.clear(&run)?;

@@ -368,7 +368,7 @@ impl Asked {
             self.equal(kind, row, sums)?;
         }
         let weights: u64 = (draft.tensors().iter())
-            .map(|tensor| tensor.shape.iter().product::<usize>() as u64)
+            .map(|tensor| (tensor.shape.iter()).map(|&n| n as u64).product::<u64>())
             .sum();
         for (what, says, found) in [
             ("bytes", &self.json["bytes"], draft.bytes_total()),
@@ -559,9 +559,9 @@ fn zeros(draft: &Draft) -> u64 {
     draft
         .pruned()
         .map(|(tensor, target)| {
-            let rows = (target.experts * target.out_features) as f64;
+            let rows = target.experts as u64 * target.out_features as u64;
             let asked = tensor.asked().unwrap_or(0.0) * target.in_features as f64;
-            (rows * asked.round()) as u64
+            rows * asked.round() as u64
         })
         .sum()
 }

@@ -121,7 +121,7 @@ fn what_is_written_is_for_those_whom_the_umask_lets_read_it() {
         run("report run.json -o page.html --force");
         run("calibrate model -o norms.safetensors --device cpu --tokens 16");
         run(
-            "sweep model --device cpu --score magnitude --sparsity 0.5 --tokens 16 --eval-tokens 16 --output sweep.json --state state",
+            "sweep model --device cpu --score magnitude --sparsity 0.5 --eval-tokens 16 --output sweep.json --state state",
         );
         let files = [
             "run.json",

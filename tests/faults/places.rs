@@ -377,20 +377,26 @@ fn what_is_written_replaces_nothing_that_the_same_command_reads_or_writes() {
     ] {
         place.refuses(&format!("{calibrate} {more}"), says);
     }
-    let sweep = "sweep model --sparsity 0.5 --eval-tokens 512 --device cpu --force";
+    let sweep = "sweep model --sparsity 0.5 --eval-tokens 512 --device cpu";
     for (more, says) in [
-        ("--norms norms.json -o norms.json", "it is the norms"),
+        (
+            "--norms norms.json -o norms.json --force",
+            "it is the norms",
+        ),
         ("--norms norms.json --state norms.json", "it is the norms"),
         (
-            "--calibration text.json -o text.json",
+            "--calibration text.json -o text.json --force",
             "it is the calibration text",
         ),
-        ("--eval-text text.json -o text.json", "it is the text"),
+        (
+            "--eval-text text.json -o text.json --force",
+            "it is the text",
+        ),
         ("--eval-text text.json --state text.json", "it is the text"),
-        ("-o model/config.json", "it is a file of the model"),
+        ("-o model/config.json --force", "it is a file of the model"),
         ("--state model/config.json", "it is a file of the model"),
-        ("-o a.json --state a.json", "it is the state file"),
-        ("-o a.json -o ./a.json", "it is another output"),
+        ("-o a.json --state a.json --force", "it is the state file"),
+        ("-o a.json -o ./a.json --force", "it is another output"),
     ] {
         place.refuses(&format!("{sweep} {more}"), says);
     }

@@ -274,7 +274,7 @@ fn weights_that_are_not_finite_are_refused_by_name() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("model.layers.1.mlp.down_proj.weight"),
+        error.contains("model.layers.1.mlp.up_proj.weight holds NaN"),
         "{error}"
     );
     assert!(forward.losses(&[&[1, 2, 3]], &|_| {}).is_err());
