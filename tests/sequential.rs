@@ -24,7 +24,7 @@ impl Place {
             .arg(model)
             .arg("-o")
             .arg(self.path(out))
-            .args(["--force", "--device", "cpu", "--tokens", "640"])
+            .args(["--force", "--device", "cpu"])
             .args(how)
             .output()
             .unwrap()
@@ -33,7 +33,7 @@ impl Place {
     /// The weights of the output.
     #[track_caller]
     fn pruned(&self, model: &Path, out: &str, how: &[&str]) -> Vec<u8> {
-        let done = self.prune(model, out, how);
+        let done = self.prune(model, out, &[how, &["--tokens", "640"]].concat());
         assert_eq!(done.status.code(), Some(0), "{}", said(&done));
         fs::read(self.path(out).join("model.safetensors")).unwrap()
     }

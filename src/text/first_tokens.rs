@@ -60,7 +60,7 @@ pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<
 /// What the tokenizer puts before a text.
 pub(super) fn prefix(tokenizer: &Tokenizer) -> Result<Prefix> {
     for text in SOME_TEXTS {
-        let encoding = tokenizer.encode_fast(text, true)?;
+        let encoding = encode(tokenizer, text, true)?;
         // Only what the post-processor adds is marked: a special token within a text is the text's own.
         let mask = encoding.get_special_tokens_mask();
         let before = mask.iter().take_while(|&&added| added == 1).count();
