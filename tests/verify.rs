@@ -264,6 +264,12 @@ fn a_report_is_believed_only_where_the_files_say_the_same() {
     refused("it lists the tensor", &|report| {
         report["tensors"].as_array_mut().unwrap().remove(0);
     });
+    refused("the sparsity of all weights is 0.9", &|report| {
+        report["all_weights"]["sparsity"] = json!(0.9);
+    });
+    refused("its SHA-256 are none", &|report| {
+        report["sha256"] = json!("x");
+    });
     refused("has another shape or dtype", &|report| {
         let at = down(report);
         report["tensors"][at]["shape"] = json!([192, 511]);

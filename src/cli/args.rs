@@ -163,7 +163,15 @@ pub(super) struct Prune {
     pub allocate: Option<AllocationName>,
     /// Half of the distance between the least and the most pruned block, as a fraction [default: 0.08 for owl, 0.15 for dlp, 0.1
     /// for atp]
-    #[arg(long, value_name = "S", value_parser = sparsity, help_heading = "How much", requires = "allocate")]
+    #[arg(
+        long,
+        value_name = "S",
+        value_parser = sparsity,
+        help_heading = "How much",
+        requires = "allocate",
+        // What is required is waived where that conflicts with another flag.
+        conflicts_with_all = ["pattern", "lambda"]
+    )]
     pub spread: Option<f64>,
 
     /// How important a weight is [default: swiftprune, or ria without norms]

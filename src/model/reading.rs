@@ -171,6 +171,11 @@ fn read(checkpoint: &Checkpoint, headers: &Headers<'_>) -> Result<Architecture, 
     let model_type = checkpoint
         .model_type()
         .ok_or_else(|| Error::Config("model_type is missing".to_owned()))?;
+    // As transformers has it: a mistral whose config.json lists the kinds of its layers is a ministral.
+    let model_type = match (model_type, config.get("layer_types")) {
+        ("mistral", Some(_)) => "ministral",
+        _ => model_type,
+    };
     let (family, model_type) = families::of(model_type)
         .ok_or_else(|| Error::Unsupported(format!("model_type {}", shown(model_type))))?;
     if config.get("quantization_config").is_some() {

@@ -383,6 +383,13 @@ impl Asked {
                 return Err(self.not_true(format!("its number of {what} is {says}, not {found}")));
             }
         }
+        let sparsity = prunable.zeros as f64 / weights.max(1) as f64;
+        let says = &self.json["all_weights"]["sparsity"];
+        if !(says.as_f64()).is_some_and(|says| (says - sparsity).abs() <= ROUNDING) {
+            return Err(self.not_true(format!(
+                "it says that the sparsity of all weights is {says}, and it is {sparsity}"
+            )));
+        }
         self.check_sums(output, stop)
     }
 
@@ -415,8 +422,10 @@ impl Asked {
 
     /// Holds the SHA-256 that it has of the files of weights against theirs.
     fn check_sums(&self, output: &Checkpoint, stop: &Stop) -> Result<(), VerifyError> {
-        let Some(sums) = self.json["sha256"].as_object() else {
-            return Ok(());
+        let sums = match &self.json["sha256"] {
+            Value::Null => return Ok(()),
+            Value::Object(sums) => sums,
+            _ => return Err(self.not_true("its SHA-256 are none".to_owned())),
         };
         let names: Vec<&String> = sums.keys().collect();
         if names.len() != output.shards.len() {

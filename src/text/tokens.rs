@@ -3,7 +3,7 @@
 //! Gemma, Llama and Mistral were trained with a token at the beginning (BOS), and are worse without it: the perplexity of
 //! Gemma 3 270M on news is 50 where no window but the first has it, and 21 where all have. What is put before a text is
 //! what the post-processor of tokenizer.json says, as in transformers 5, which does not look at `add_bos_token` in
-//! tokenizer_config.json where there is a tokenizer.json.
+//! tokenizer_config.json where there is a tokenizer.json (but for two classes of tokenizers, see docs/calibration.md).
 
 use std::collections::BTreeMap;
 use std::fmt;

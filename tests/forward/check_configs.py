@@ -288,8 +288,10 @@ def theirs(folder, tokens):
         if info["missing_keys"] or info.get("mismatched_keys"):
             return None
         losses = []
-        for begin in range(0, len(tokens) - CONTEXT + 1, CONTEXT):
-            window = torch.tensor([tokens[begin:begin + CONTEXT]])
+        prefix = check_families.tokenizer().encode("").ids
+        room = CONTEXT - len(prefix)
+        for begin in range(0, len(tokens) - room + 1, room):
+            window = torch.tensor([prefix + tokens[begin:begin + room]])
             logits = model.eval()(window, use_cache=False).logits[0]
             losses.append(torch.nn.functional.cross_entropy(logits[:-1].double(), window[0, 1:], reduction="none"))
         return torch.cat(losses).mean().exp().item()

@@ -679,3 +679,15 @@ fn a_head_that_is_stored_is_the_head_though_they_are_said_to_be_tied() {
         );
     }
 }
+
+#[test]
+fn a_mistral_that_lists_the_kinds_of_its_layers_slides_in_those_alone() {
+    use serde_json::json;
+
+    let logits = |keys: serde_json::Value| logits_with("mistral", &keys, &[]).unwrap();
+    let slides_in_all = logits(json!({}));
+    let none = json!({"layer_types": ["full_attention", "full_attention"]});
+    assert_ne!(logits(none), slides_in_all);
+    let all = json!({"layer_types": ["sliding_attention", "sliding_attention"]});
+    assert_eq!(logits(all), slides_in_all);
+}
