@@ -24,6 +24,20 @@ pub fn shown(text: &str) -> impl fmt::Display + '_ {
     Shown(text)
 }
 
+/// The first of some names, as [`shown`], and how many more there are: `a, b, c, d and 3 more`.
+#[must_use]
+pub fn named(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    const NAMED: usize = 4;
+    let mut names = names.into_iter();
+    let first: Vec<String> = (names.by_ref().take(NAMED))
+        .map(|name| shown(name.as_ref()).to_string())
+        .collect();
+    match names.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 /// A path, fit for a terminal, as [`shown`] does it; a long one is cut at its start, because its end names the file. What
 /// is not Unicode is shown as U+FFFD.
 #[must_use]

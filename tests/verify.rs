@@ -321,6 +321,22 @@ fn a_report_is_believed_only_where_the_files_say_the_same() {
     refused("the sparsity of all that is pruned is 0.75", &|report| {
         report["prunable"]["sparsity"] = json!(0.75);
     });
+    for (key, lie) in [("asked", 0.25), ("squared_error", 0.5)] {
+        refused(
+            &format!("the {key} of all that is pruned is {lie}"),
+            &|report| {
+                report["prunable"][key] = json!(lie);
+            },
+        );
+        refused(&format!("the {key} of down_proj is {lie}"), &|report| {
+            let rows = report["kinds"].as_array_mut().unwrap();
+            let is_down = |row: &&mut Value| row["kind"] == "down_proj";
+            rows.iter_mut().find(is_down).unwrap()[key] = json!(lie);
+        });
+    }
+    refused("it lists other blocks than there are", &|report| {
+        report["blocks"] = json!([report["prunable"].clone()]);
+    });
     refused("its number of bytes", &|report| report["bytes"] = json!(1));
     refused("its number of all weights", &|report| {
         report["all_weights"]["weights"] = json!(1);

@@ -3,15 +3,15 @@
 //! What a companion is, the rule of names in `file_names.rs` says: config, tokenizer, generation settings, code, licence.
 //! Everything else is left out, with a reason for the user.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::{Error, Result};
 use super::file_names::{self, FileKind, INDEX_SUFFIX, MAX_DEPTH};
 use super::staging::reserve;
+use super::tree::{Entry, walk};
 use crate::untrusted::open_regular;
 
 /// The most bytes that they may have in all. A tokenizer has tens of megabytes; a file of holes says that it has terabytes, which
@@ -25,132 +25,99 @@ pub(super) struct Companions {
     pub left_out: Vec<(String, &'static str)>,
 }
 
-/// Copies all that is not weights from `source` to the new directory `staged`.
+/// What becomes of an entry of a model directory.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// A directory, whose companions are copied.
+    Directory,
+    /// A file that is copied.
+    Copied,
+    /// What is left out, with the reason.
+    LeftOut(&'static str),
+}
+
+/// What becomes of every entry of `source`, in the order of the names; a directory comes before what it holds.
 ///
-/// `shards` are the names of the files that a run writes itself, `index` is the one index that describes them;
-/// `failed` turns a failure to write into an error.
+/// `shards` are the names of the files that a run writes itself, which are no companions; `index` is the one index that describes
+/// them.
+///
+/// # Errors
+/// What cannot be listed.
+pub(super) fn list(
+    source: &Path,
+    shards: &[OsString],
+    index: Option<&OsString>,
+) -> Result<Vec<(Entry, Fate)>> {
+    let mut found = Vec::new();
+    walk(source, &mut |entry| {
+        let is_named = |name: &OsString| entry.depth == 0 && entry.within.as_os_str() == name;
+        if shards.iter().any(is_named) {
+            return Ok(false);
+        }
+        let fate = fate(&entry, index.is_some_and(is_named));
+        let goes_in = fate == Fate::Directory;
+        found.push((entry, fate));
+        Ok(goes_in)
+    })?;
+    Ok(found)
+}
+
+/// Copies all that is not weights from `source` to the new directory `staged`; see [`list`]. `failed` turns a failure to write into
+/// an error.
 pub(super) fn copy(
     source: &Path,
     staged: &Path,
     shards: &[OsString],
-    index: Option<OsString>,
+    index: Option<&OsString>,
     failed: &Failed<'_>,
 ) -> Result<Companions> {
-    let mut walk = Walk {
-        shards,
-        index,
-        failed: Some(failed),
-        bytes: 0,
-        found: Companions::default(),
-    };
-    walk.directory(source, staged, "", 0)?;
-    Ok(walk.found)
+    let mut found = Companions::default();
+    let mut bytes = 0;
+    for (entry, fate) in list(source, shards, index)? {
+        let to = staged.join(&entry.within);
+        match fate {
+            Fate::LeftOut(reason) => found.left_out.push((entry.shown(), reason)),
+            Fate::Directory => make_directory(&entry.path, &to).map_err(|e| failed(e, &to))?,
+            Fate::Copied => {
+                let (input, len) = open(&entry.path, &mut bytes)?;
+                copy_file(&input, &entry.path, len, &to, failed)?;
+                found.copied.push(entry.shown());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Bytes of what [`copy`] would copy, which are not too many; nothing is written.
 ///
 /// # Errors
 /// [`Error::CompanionsTooLarge`], and what cannot be listed or opened.
-pub(super) fn bytes(source: &Path, shards: &[OsString], index: Option<OsString>) -> Result<u64> {
-    let mut walk = Walk {
-        shards,
-        index,
-        failed: None,
-        bytes: 0,
-        found: Companions::default(),
-    };
-    walk.directory(source, Path::new(""), "", 0)?;
-    Ok(walk.bytes)
-}
-
-/// What [`copy`] copies, by its path within `source`, and whether it is a directory.
-pub(super) fn expected(
-    source: &Path,
-    shards: &[OsString],
-    index: Option<&OsString>,
-) -> Result<BTreeMap<PathBuf, bool>> {
-    let mut found = BTreeMap::new();
-    let mut directories = vec![PathBuf::new()];
-    while let Some(within) = directories.pop() {
-        let depth = within.components().count();
-        let here = source.join(&within);
-        for entry in fs::read_dir(&here).map_err(Error::io("list", &here))? {
-            let name = entry.map_err(Error::io("list", &here))?.file_name();
-            let (path, within) = (here.join(&name), within.join(&name));
-            let is_our_index = depth == 0 && index == Some(&name);
-            if (depth == 0 && shards.contains(&name))
-                || reason_to_leave_out(&path, &name.to_string_lossy(), is_our_index, depth)
-                    .is_some()
-            {
-                continue;
-            }
-            let is_directory = path.is_dir();
-            if is_directory {
-                directories.push(within.clone());
-            }
-            found.insert(within, is_directory);
+pub(super) fn bytes(source: &Path, shards: &[OsString], index: Option<&OsString>) -> Result<u64> {
+    let mut bytes = 0;
+    for (entry, fate) in list(source, shards, index)? {
+        if fate == Fate::Copied {
+            open(&entry.path, &mut bytes)?;
         }
     }
-    Ok(found)
+    Ok(bytes)
+}
+
+/// Opens a companion and adds its length to the bytes of those before it, which must not become too many.
+fn open(path: &Path, bytes: &mut u64) -> Result<(File, u64)> {
+    let (file, len) = open_regular(path).map_err(Error::reading(path))?;
+    *bytes = bytes.saturating_add(len);
+    if *bytes > MAX_BYTES {
+        return Err(Error::CompanionsTooLarge {
+            path: path.to_path_buf(),
+            len,
+            limit: MAX_BYTES,
+        });
+    }
+    Ok((file, len))
 }
 
 /// Turns a failure to write a file into an error.
 type Failed<'a> = dyn Fn(io::Error, &Path) -> Error + 'a;
-
-struct Walk<'a> {
-    shards: &'a [OsString],
-    index: Option<OsString>,
-    /// Turns a failure to write into an error; none where nothing is written.
-    failed: Option<&'a Failed<'a>>,
-    /// Bytes of the files so far.
-    bytes: u64,
-    found: Companions,
-}
-
-impl Walk<'_> {
-    fn directory(&mut self, from: &Path, to: &Path, prefix: &str, depth: usize) -> Result<()> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
-            names.push(entry.map_err(Error::io("list", from))?.file_name());
-        }
-        names.sort();
-        for name in names {
-            if depth == 0 && self.shards.contains(&name) {
-                continue;
-            }
-            let path = from.join(&name);
-            let shown = format!("{prefix}{}", name.to_string_lossy());
-            let is_our_index = depth == 0 && self.index.as_ref() == Some(&name);
-            if let Some(reason) =
-                reason_to_leave_out(&path, &name.to_string_lossy(), is_our_index, depth)
-            {
-                self.found.left_out.push((shown, reason));
-            } else if path.is_dir() {
-                let to = to.join(&name);
-                if let Some(failed) = self.failed {
-                    make_directory(&path, &to).map_err(|e| failed(e, &to))?;
-                }
-                self.directory(&path, &to, &format!("{shown}/"), depth + 1)?;
-            } else {
-                let to = to.join(&name);
-                let (input, len) = open_regular(&path).map_err(Error::reading(&path))?;
-                self.bytes = self.bytes.saturating_add(len);
-                if self.bytes > MAX_BYTES {
-                    return Err(Error::CompanionsTooLarge {
-                        path,
-                        len,
-                        limit: MAX_BYTES,
-                    });
-                }
-                if let Some(failed) = self.failed {
-                    copy_file(&input, &path, len, &to, failed)?;
-                }
-                self.found.copied.push(shown);
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Copies a file of `len` bytes, for which it makes room first.
 fn copy_file(input: &File, path: &Path, len: u64, to: &Path, failed: &Failed<'_>) -> Result<()> {
@@ -167,44 +134,39 @@ fn copy_file(input: &File, path: &Path, len: u64, to: &Path, failed: &Failed<'_>
     }
 }
 
-fn reason_to_leave_out(
-    path: &Path,
-    name: &str,
-    is_our_index: bool,
-    depth: usize,
-) -> Option<&'static str> {
+fn fate(entry: &Entry, is_our_index: bool) -> Fate {
     if is_our_index {
-        return None;
+        return Fate::Copied;
     }
-    let is_link = path.is_symlink();
-    let Ok(meta) = fs::metadata(path) else {
-        return Some(if is_link {
+    let is_link = entry.path.is_symlink();
+    let Ok(meta) = fs::metadata(&entry.path) else {
+        return Fate::LeftOut(if is_link {
             "a link that leads nowhere"
         } else {
             "cannot be opened"
         });
     };
     if meta.is_dir() {
-        return match file_names::reason_to_leave_directory(name) {
-            Some(reason) => Some(reason),
-            None if is_link => Some("a link to a directory"),
-            None if depth >= MAX_DEPTH => Some("too many directories deep"),
-            None => None,
+        return match file_names::reason_to_leave_directory(&entry.name) {
+            Some(reason) => Fate::LeftOut(reason),
+            None if is_link => Fate::LeftOut("a link to a directory"),
+            None if entry.depth >= MAX_DEPTH => Fate::LeftOut("too many directories deep"),
+            None => Fate::Directory,
         };
     }
     if !meta.is_file() {
-        return Some("not a regular file");
+        return Fate::LeftOut("not a regular file");
     }
-    match file_names::kind(name, depth > 0) {
-        FileKind::Companion | FileKind::Code => None,
-        FileKind::Weights if name.to_ascii_lowercase().ends_with(INDEX_SUFFIX) => {
-            Some("an index of weights that are left out")
+    Fate::LeftOut(match file_names::kind(&entry.name, entry.depth > 0) {
+        FileKind::Companion | FileKind::Code => return Fate::Copied,
+        FileKind::Weights if entry.name.to_ascii_lowercase().ends_with(INDEX_SUFFIX) => {
+            "an index of weights that are left out"
         }
-        FileKind::Weights => Some("weights that are not part of this checkpoint, still dense"),
-        FileKind::Report => Some("the report of another run"),
-        FileKind::Litter => Some("of the operating system"),
-        FileKind::Foreign(reason) => Some(reason),
-    }
+        FileKind::Weights => "weights that are not part of this checkpoint, still dense",
+        FileKind::Report => "the report of another run",
+        FileKind::Litter => "of the operating system",
+        FileKind::Foreign(reason) => reason,
+    })
 }
 
 /// Creates a file with the mode bits of another, less the umask, as `cp` does.
@@ -258,33 +220,10 @@ mod tests {
     fn copy_between(from: &Path, to: &Path) -> Companions {
         let shards = [OsString::from("model.safetensors")];
         let index = Some(OsString::from("model.safetensors.index.json"));
-        copy(from, to, &shards, index, &|e, path| {
+        copy(from, to, &shards, index.as_ref(), &|e, path| {
             Error::io("write", path)(e)
         })
         .unwrap()
-    }
-
-    #[test]
-    fn what_is_expected_is_what_is_copied() {
-        let files = [
-            "1_Pooling/config.json",
-            "1_Pooling/model.safetensors",
-            "adapter_config.json",
-            "config.json",
-            "model.safetensors",
-            "model.safetensors.index.json",
-            "modeling_x.py",
-            "other.safetensors.index.json",
-            "report.json",
-        ];
-        let (found, from, _to) = copied(&files);
-        let shards = [OsString::from("model.safetensors")];
-        let index = OsString::from("model.safetensors.index.json");
-        let expected = expected(from.path(), &shards, Some(&index)).unwrap();
-        let files = expected.iter().filter(|(_, is_directory)| !**is_directory);
-        let files: Vec<&str> = files.map(|(path, _)| path.to_str().unwrap()).collect();
-        assert_eq!(files, found.copied);
-        assert!(expected[Path::new("1_Pooling")]);
     }
 
     fn left_out(found: &Companions) -> Vec<&str> {

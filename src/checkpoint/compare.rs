@@ -1,18 +1,19 @@
 //! The files beside the weights, of an output held against those that pruning copies from its original.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::companions;
+use super::companions::{self, Fate};
 use super::error::{Error, Result};
 use super::file_names::{self, FileKind};
 use super::locate::{Source, Weights, directory_of};
 use super::readme::is_extended;
 use super::shards::Checkpoint;
+use super::tree::{slashed, walk};
 use crate::untrusted::{self, ReadError, open_regular, shown};
 
 /// The file that `prune` adds a section to.
@@ -79,26 +80,44 @@ pub(crate) fn companion_differences(
         Weights::Sharded(path) => path.file_name().map(OsString::from),
         Weights::Single(_) => None,
     };
-    let mut comparison = Comparison {
-        output: output_dir,
-        original: original_dir,
-        expected: companions::expected(original_dir, &names(original), index.as_ref())?,
-        shards: names(output),
-        seen: BTreeSet::new(),
-        found: CompanionDifferences::default(),
-    };
-    comparison.directory(Path::new(""))?;
-    let Comparison {
-        expected,
-        seen,
-        mut found,
-        ..
-    } = comparison;
-    let missing = expected.into_iter().filter(|(path, is_directory)| {
-        // An empty directory is nothing to miss.
-        !*is_directory && !seen.contains(path)
-    });
-    found.missing = missing.map(|(path, _)| slashed(&path)).collect();
+    // What pruning copies, and whether it is a directory.
+    let mut expected = BTreeMap::new();
+    for (entry, fate) in companions::list(original_dir, &names(original), index.as_ref())? {
+        match fate {
+            Fate::Directory => expected.insert(entry.within, true),
+            Fate::Copied => expected.insert(entry.within, false),
+            Fate::LeftOut(_) => None,
+        };
+    }
+    let shards = names(output);
+    let mut found = CompanionDifferences::default();
+    walk(output_dir, &mut |entry| {
+        let (path, within, is_root) = (&entry.path, &entry.within, entry.depth == 0);
+        // Each run has a report of its own.
+        let is_ours = entry.name == file_names::REPORT
+            || shards.iter().any(|name| within.as_os_str() == name);
+        if is_root && is_ours {
+            return Ok(false);
+        }
+        let is_directory = path.is_dir() && !path.is_symlink();
+        match expected.get(within) {
+            Some(true) if is_directory => return Ok(true),
+            Some(false) if path.is_file() => {
+                expected.remove(within);
+                if !is_alike(path, &original_dir.join(within), within)? {
+                    found.changed.push(entry.shown());
+                }
+            }
+            None if path.is_file() && is_litter(&entry.name, is_root) => {}
+            None if is_root && entry.name == README && has_only_a_section(path, None)? => {}
+            _ if is_directory => found.added.push(entry.shown() + "/"),
+            _ => found.added.push(entry.shown()),
+        }
+        Ok(false)
+    })?;
+    // An empty directory is nothing to miss.
+    let missing = expected.iter().filter(|(_, is_directory)| !**is_directory);
+    found.missing = missing.map(|(path, _)| slashed(path)).collect();
     Ok(found)
 }
 
@@ -111,68 +130,14 @@ fn names(checkpoint: &Checkpoint) -> Vec<OsString> {
     names.collect()
 }
 
-struct Comparison<'a> {
-    output: &'a Path,
-    original: &'a Path,
-    /// What pruning copies, and whether it is a directory.
-    expected: BTreeMap<PathBuf, bool>,
-    /// The output's files of weights.
-    shards: Vec<OsString>,
-    /// The files of the output that are expected.
-    seen: BTreeSet<PathBuf>,
-    found: CompanionDifferences,
+/// Whether a file is the original's, but for the section that a README.md gets.
+fn is_alike(ours: &Path, theirs: &Path, within: &Path) -> Result<bool> {
+    let is_readme = within == Path::new(README);
+    Ok(have_equal_bytes(ours, theirs)? || (is_readme && has_only_a_section(ours, Some(theirs))?))
 }
 
-impl Comparison<'_> {
-    fn directory(&mut self, within: &Path) -> Result<()> {
-        let here = self.output.join(within);
-        let is_root = within.as_os_str().is_empty();
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&here).map_err(Error::io("list", &here))? {
-            names.push(entry.map_err(Error::io("list", &here))?.file_name());
-        }
-        names.sort();
-        for name in names {
-            // Each run has a report of its own.
-            if is_root && (self.shards.contains(&name) || name == file_names::REPORT) {
-                continue;
-            }
-            let (path, within) = (here.join(&name), within.join(&name));
-            let is_directory = path.is_dir() && !path.is_symlink();
-            match self.expected.get(&within) {
-                Some(true) if is_directory => self.directory(&within)?,
-                Some(false) if path.is_file() => {
-                    if !self.is_alike(&within)? {
-                        self.found.changed.push(slashed(&within));
-                    }
-                    self.seen.insert(within);
-                }
-                None if path.is_file() && is_litter(&name, is_root) => {}
-                None if is_root && name == README && has_only_a_section(&path, None)? => {}
-                _ if is_directory => self.found.added.push(slashed(&within) + "/"),
-                _ => self.found.added.push(slashed(&within)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a file is the original's, but for the section that a README.md gets.
-    fn is_alike(&self, within: &Path) -> Result<bool> {
-        let (ours, theirs) = (self.output.join(within), self.original.join(within));
-        let is_readme = within == Path::new(README);
-        Ok(have_equal_bytes(&ours, &theirs)?
-            || (is_readme && has_only_a_section(&ours, Some(&theirs))?))
-    }
-}
-
-fn is_litter(name: &std::ffi::OsStr, is_root: bool) -> bool {
-    file_names::kind(&name.to_string_lossy(), !is_root) == FileKind::Litter
-}
-
-/// A path within a directory, as messages have it.
-fn slashed(within: &Path) -> String {
-    let parts: Vec<_> = within.iter().map(|part| part.to_string_lossy()).collect();
-    parts.join("/")
+fn is_litter(name: &str, is_root: bool) -> bool {
+    file_names::kind(name, !is_root) == FileKind::Litter
 }
 
 /// Whether a README.md is the original's, or an empty one where there is none, and what `prune` adds to it.

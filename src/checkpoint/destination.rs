@@ -19,6 +19,7 @@ use super::hub_cache;
 use super::locate::{Source, directory_of};
 use super::moving::{self, is_momentary, patiently};
 use super::shards::Checkpoint;
+use super::tree::walk;
 use crate::untrusted::{self, open_regular, shown_path};
 
 /// What is to be put in place, and so what it may replace.
@@ -379,52 +380,35 @@ enum Held {
 
 /// What a directory holds; code counts as a model's only if the model directory `like` has the very same file.
 fn holds(dir: &Path, like: Option<&Path>) -> Result<Held> {
-    let mut weights = false;
-    let mut files = 0_usize;
-    // Names within `dir`, of the directories that are still to be looked at.
-    let mut directories = vec![PathBuf::new()];
-    let mut foreign: Option<PathBuf> = None;
-    while let Some(within) = directories.pop() {
-        let depth = within.components().count();
-        let here = dir.join(&within);
-        for entry in fs::read_dir(&here).map_err(Error::io("list", &here))? {
-            let entry = entry.map_err(Error::io("list", &here))?;
-            let form = entry
-                .file_type()
-                .map_err(Error::io("open", &entry.path()))?;
-            let name = entry.file_name();
-            let path = within.join(&name);
-            files += 1;
-            let text = name.to_string_lossy();
-            let belongs = if form.is_dir() {
-                directories.push(path.clone());
-                depth < MAX_DEPTH && file_names::reason_to_leave_directory(&text).is_none()
-            } else if entry.path().is_dir() {
-                // A link to a directory.
-                false
-            } else {
-                match file_names::kind(&text, depth > 0) {
-                    FileKind::Companion | FileKind::Litter => true,
-                    FileKind::Weights => {
-                        weights |= depth == 0 && text.ends_with(WEIGHTS_SUFFIX);
-                        true
-                    }
-                    FileKind::Code => {
-                        like.is_some_and(|like| same_bytes(&like.join(&path), &entry.path()))
-                    }
-                    FileKind::Report => is_our_report(&entry.path()),
-                    FileKind::Foreign(_) => false,
+    let (mut weights, mut files) = (false, 0_usize);
+    let mut foreign = None;
+    walk(dir, &mut |entry| {
+        files += 1;
+        let form = fs::symlink_metadata(&entry.path).map_err(Error::io("open", &entry.path))?;
+        let belongs = if form.is_dir() {
+            entry.depth < MAX_DEPTH && file_names::reason_to_leave_directory(&entry.name).is_none()
+        } else if entry.path.is_dir() {
+            // A link to a directory.
+            false
+        } else {
+            match file_names::kind(&entry.name, entry.depth > 0) {
+                FileKind::Companion | FileKind::Litter => true,
+                FileKind::Weights => {
+                    weights |= entry.depth == 0 && entry.name.ends_with(WEIGHTS_SUFFIX);
+                    true
                 }
-            };
-            // The first in the order of the names, which is the same every time.
-            if !belongs && foreign.as_ref().is_none_or(|first| path < *first) {
-                foreign = Some(path.clone());
+                FileKind::Code => {
+                    like.is_some_and(|like| same_bytes(&like.join(&entry.within), &entry.path))
+                }
+                FileKind::Report => is_our_report(&entry.path),
+                FileKind::Foreign(_) => false,
             }
-            if !belongs {
-                directories.retain(|inner| *inner != path);
-            }
+        };
+        if !belongs && foreign.is_none() {
+            foreign = Some(entry.within);
         }
-    }
+        Ok(belongs && form.is_dir())
+    })?;
     Ok(match foreign {
         Some(path) => Held::Foreign(path.to_string_lossy().into_owned()),
         None if files == 0 => Held::Nothing,

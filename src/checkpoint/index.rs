@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::file_names::WEIGHTS_SUFFIX;
 use super::header::{Header, Tensor};
 use super::json::{UniqueAnything, UniqueMap, without_python_floats};
-use crate::untrusted::shown;
+use crate::untrusted::{named, shown};
 
 /// The longest index that is read, in bytes: as long as the longest header.
 pub const MAX_INDEX: u64 = 100_000_000;
@@ -150,9 +150,6 @@ impl Discrepancy {
     }
 }
 
-/// The most tensors that a warning names.
-const NAMED: usize = 4;
-
 /// A sentence for each way in which an index and its shards disagree, with the first tensors that do.
 pub(super) fn warnings(discrepancies: &[Discrepancy]) -> Vec<String> {
     let mut rest = discrepancies;
@@ -161,19 +158,10 @@ pub(super) fn warnings(discrepancies: &[Discrepancy]) -> Vec<String> {
         let alike =
             |other: &Discrepancy| std::mem::discriminant(other) == std::mem::discriminant(first);
         let (of_kind, behind) = rest.split_at(rest.partition_point(alike));
-        let named: Vec<String> = of_kind
-            .iter()
-            .take(NAMED)
-            .map(|one| shown(one.tensor()).to_string())
-            .collect();
-        let more = match of_kind.len() - named.len() {
-            0 => String::new(),
-            n => format!(" and {n} more"),
-        };
         warnings.push(format!(
-            "{}: {}{more}",
+            "{}: {}",
             first.sentence(of_kind.len()),
-            named.join(", ")
+            named(of_kind.iter().map(Discrepancy::tensor))
         ));
         rest = behind;
     }

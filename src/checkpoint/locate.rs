@@ -12,10 +12,7 @@ use super::file_names::{
     ADAPTER_CONFIG, INDEX_SUFFIX, SINGLE_FILE, WEIGHTS_SUFFIX, holds_other_weights,
 };
 use super::hub_cache::{self, Snapshot};
-use crate::untrusted::shown;
-
-/// The most names that an error lists.
-const LISTED: usize = 8;
+use crate::untrusted::named;
 
 /// Where a checkpoint was found, and so what form its output takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,10 +220,10 @@ fn in_directory(dir: &Path) -> Result<Weights> {
             .filter(|name| holds_other_weights(name))
             .collect::<Vec<_>>()
         {
-            known if known.is_empty() => format!("it has only {}", list(others.iter())),
+            known if known.is_empty() => format!("it has only {}", named(&others)),
             known => format!(
                 "its weights are in {}, which this program cannot read; convert them to safetensors",
-                list(known.into_iter())
+                named(known)
             ),
         },
         several => {
@@ -236,7 +233,7 @@ fn in_directory(dir: &Path) -> Result<Weights> {
                 .map(|n| n.to_string_lossy());
             format!(
                 "it has several .safetensors files ({}) but no model.safetensors.index.json",
-                list(names)
+                named(names)
             )
         }
     };
@@ -244,17 +241,6 @@ fn in_directory(dir: &Path) -> Result<Weights> {
         path: dir.to_path_buf(),
         problem,
     })
-}
-
-fn list(names: impl Iterator<Item = impl AsRef<str>>) -> String {
-    let names: Vec<_> = names.map(|name| shown(name.as_ref()).to_string()).collect();
-    let more = names.len().saturating_sub(LISTED);
-    let listed = names[..names.len() - more].join(", ");
-    if more == 0 {
-        listed
-    } else {
-        format!("{listed} and {more} more")
-    }
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ mod shards;
 mod staging;
 mod stamp;
 #[cfg(feature = "native")]
+mod tree;
+#[cfg(feature = "native")]
 mod writer;
 
 pub use catalog::{Catalog, Place};

@@ -238,14 +238,14 @@ fn own_names(checkpoint: &Checkpoint) -> (Vec<OsString>, Option<OsString>) {
 /// Bytes of what is beside the weights and will be copied.
 fn companion_bytes(checkpoint: &Checkpoint, source: &Path) -> Result<u64> {
     let (names, index) = own_names(checkpoint);
-    companions::bytes(source, &names, index)
+    companions::bytes(source, &names, index.as_ref())
 }
 
 /// Copies what is beside the weights of a model directory into the staged one.
 fn copy_companions(checkpoint: &Checkpoint, source: &Path, stage: &Staging) -> Result<Companions> {
     let (names, index) = own_names(checkpoint);
     let failed = |error, path: &Path| stage.failed(error, path);
-    companions::copy(source, stage.temporary(), &names, index, &failed)
+    companions::copy(source, stage.temporary(), &names, index.as_ref(), &failed)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use swiftprune_wgpu::checkpoint::{Checkpoint, Source, same_file};
 use swiftprune_wgpu::plan::{Draft, Ewma, NameFilter, NormsSource, Options, Score, Selection};
 use swiftprune_wgpu::prune::{Fault, Stop, Survivors, Verified, VerifyError, verify};
 use swiftprune_wgpu::report::{self, Asked, AskedError, Known};
-use swiftprune_wgpu::untrusted::shown_path;
+use swiftprune_wgpu::untrusted::{shown, shown_path};
 
 use anyhow::Context as _;
 
@@ -57,16 +57,20 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     if let Some(report) = reports.first() {
         let (request, on_its_word) = report.on_its_word(&verified, known);
         let path = shown_path(&report.path);
+        let taken = match known.number {
+            true => format!("{path} says that {request} was asked for, as the options do"),
+            false => format!("what was asked for is taken from {path}: {request}"),
+        };
+        let score = shown(&report.score);
         writeln!(
             stdout,
-            "what was asked for is taken from {path}: {request}; its numbers are those of the files"
+            "{taken}; its numbers are those of the files; not checked: that the score was {score}"
         )?;
         for what in on_its_word {
             terminal.warn(format_args!("taken on the word of {path}: {what}"));
         }
     } else if !known.number {
         let not_checked = "not checked: how many weights of a row are zero, as nothing says how many should be (--sparsity, --pattern or --report)";
-        writeln!(stdout, "{not_checked}")?;
         terminal.warn(not_checked);
     }
     let is_file = |checkpoint: &Checkpoint| matches!(checkpoint.source, Source::File(_));

@@ -124,6 +124,16 @@ impl Rotary {
                 "rope_scaling is for {layer_type}, of which {key} has no part"
             )));
         }
+        // transformers has "default" there already, which only a `rope_type` replaces.
+        let is_silent = |scaling: &Config<'_>| {
+            scaling.get("type").is_some() && scaling.get("rope_type").is_none()
+        };
+        if scaling.as_ref().is_some_and(is_silent) {
+            return Err(Error::Config(
+                "rope_scaling has a type, which has no effect for this model type: its name must be rope_type"
+                    .to_owned(),
+            ));
+        }
         let both = match (&own, &scaling) {
             (Some(own), Some(scaling)) => Some(own.updated(scaling)),
             _ => None,
@@ -430,6 +440,10 @@ mod tests {
             read(&scaled).unwrap()
         );
         assert_eq!(of(&both, "sliding_attention", false).unwrap(), plain);
+        // transformers takes no notice of a `type` there, and of its factor.
+        let older = json!({"rope_scaling": {"type": "linear", "factor": 2.0}});
+        let error = of(&older, "full_attention", true).unwrap_err();
+        assert!(error.to_string().contains("rope_type"), "{error}");
         let error = read(&json!({"rope_parameters": {"full_attention": own}})).unwrap_err();
         assert!(error.to_string().contains("full_attention"), "{error}");
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint;
-use crate::untrusted::{ReadError, shown, shown_path};
+use crate::untrusted::{ReadError, named, shown, shown_path};
 
 /// Why parts of a run cannot be made, kept or merged.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,7 @@ pub enum Error {
         "{} of {shards} files of weights are missing in {}: {}",
         missing.len(),
         shown_path(directory),
-        some(missing)
+        named(missing)
     )]
     Missing {
         /// Where they were looked for.
@@ -196,20 +196,4 @@ pub enum Problem {
     /// The record is of other tensors.
     #[error("its record is of other tensors than the input has")]
     Tensors,
-}
-
-/// The most names that a message has.
-const NAMED: usize = 4;
-
-fn some(names: &[String]) -> String {
-    let named: Vec<String> = names
-        .iter()
-        .take(NAMED)
-        .map(|name| shown(name).to_string())
-        .collect();
-    let more = match names.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        n => format!(" and {n} more"),
-    };
-    named.join(", ") + &more
 }

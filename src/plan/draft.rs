@@ -18,7 +18,7 @@ use crate::recipe::MAX_IN_FEATURES;
 use crate::scores::{self, SCORES, Score};
 use crate::selection::Selection;
 use crate::targets::{self, Decision, Reason, Target};
-use crate::untrusted::{shown, shown_path};
+use crate::untrusted::{named, shown, shown_path};
 
 /// A checkpoint, and what will happen to each of its tensors; its norms may still have to be measured.
 ///
@@ -280,22 +280,19 @@ impl Draft {
                 let own = self.measured_of(norms, &tensor.name, target, expert)?;
                 if own.is_none() && stand_ins.get(&tensor.name, expert).is_none() {
                     unseen.push(if target.experts > 1 {
-                        format!("{} (expert {expert})", shown(&tensor.name))
+                        format!("{} (expert {expert})", tensor.name)
                     } else {
-                        shown(&tensor.name).to_string()
+                        tensor.name.clone()
                     });
                 }
             }
         }
-        let Some(first) = unseen.first() else {
+        if unseen.is_empty() {
             return Ok(warnings);
-        };
-        let others = match unseen.len() - 1 {
-            0 => String::new(),
-            n => format!(" and {n} more"),
-        };
+        }
+        let unseen = named(unseen);
         warnings.push(format!(
-            "no calibration token reached {first}{others}: pruned without norms; use a longer calibration text"
+            "no calibration token reached {unseen}: pruned without norms; use a longer calibration text"
         ));
         Ok(warnings)
     }

@@ -7,7 +7,7 @@ use crate::checkpoint;
 use crate::error::Kind;
 use crate::norms;
 use crate::recipe::MAX_IN_FEATURES;
-use crate::untrusted::{shown, shown_path};
+use crate::untrusted::{named, shown, shown_path};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -210,17 +210,10 @@ fn sketch_required(norms: Option<&Path>, found: Option<usize>, wanted: usize) ->
     }
 }
 
-/// The most tensors that a message names.
-const LISTED: usize = 4;
-
 fn listed(tensors: &[String]) -> String {
-    let named = tensors.iter().take(LISTED);
-    let named: Vec<String> = named.map(|name| shown(name).to_string()).collect();
-    let named = named.join(", ");
     match tensors.len() {
-        1 => format!("tensor {named}"),
-        n if n <= LISTED => format!("{n} tensors: {named}"),
-        n => format!("{n} tensors: {named} and {} more", n - LISTED),
+        1 => format!("tensor {}", named(tensors)),
+        n => format!("{n} tensors: {}", named(tensors)),
     }
 }
 

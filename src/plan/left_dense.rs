@@ -10,10 +10,7 @@ use super::tensors::{Action, PlannedTensor};
 use crate::dtype::StoredDtype;
 use crate::names::grammar::{block, numberless};
 use crate::targets::Reason;
-use crate::untrusted::shown;
-
-/// Names that a message lists before it says how many more there are.
-const NAMED: usize = 4;
+use crate::untrusted::named;
 
 /// Why weights of a decoder stay dense that nobody decided to leave so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -148,14 +145,7 @@ impl fmt::Display for LeftDense {
             "{:.1} % of the decoder's weights, in ",
             100.0 * self.share()
         )?;
-        for (index, row) in self.patterns.iter().take(NAMED).enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{}", shown(&row.pattern))?;
-        }
-        match self.patterns.len().saturating_sub(NAMED) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+        f.write_str(&named(self.patterns.iter().map(|row| &row.pattern)))
     }
 }
 

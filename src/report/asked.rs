@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::schema::REPORT_SCHEMA_VERSION;
+use super::totals::Totals;
 use crate::checkpoint::{self, Checkpoint};
 use crate::checksum;
 use crate::counts::Counts;
@@ -25,6 +26,15 @@ const MAX_REPORT: u64 = 128 << 20;
 
 /// What may lie between two numbers of a report that are the same: it is rounded where it is written.
 const ROUNDING: f64 = 1e-9;
+
+/// The keys of a row of counts.
+const COUNTS: [&str; 5] = ["tensors", "weights", "zeros", "zeros_before", "non_finite"];
+
+/// What a row has for [`COUNTS`].
+fn counts(row: &Value) -> Option<[u64; COUNTS.len()]> {
+    let counts: Option<Vec<u64>> = COUNTS.iter().map(|&key| row[key].as_u64()).collect();
+    counts?.try_into().ok()
+}
 
 /// What a report says of its run.
 #[derive(Clone, Debug)]
@@ -44,7 +54,8 @@ pub struct Asked {
     pub exclude: Vec<String>,
     /// The rule that shared it out, where there was one.
     rule: Option<String>,
-    score: String,
+    /// The score that chose the weights, which no file shows. It is a stranger's text: escape it before printing.
+    pub score: String,
     tensors: Vec<TensorClaim>,
     /// The report itself, for its sums.
     json: Value,
@@ -64,17 +75,6 @@ struct TensorClaim {
 struct Claim {
     weights: u64,
     asked: Option<f64>,
-    squared_error: Option<f64>,
-}
-
-/// Counts over some tensors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sums {
-    tensors: u64,
-    weights: u64,
-    zeros: u64,
-    zeros_before: u64,
-    non_finite: u64,
 }
 
 /// What of a request is known from elsewhere.
@@ -200,32 +200,11 @@ fn claim(tensor: &Value) -> Option<TensorClaim> {
         pruned: match is_copied {
             true => None,
             false => Some(Claim {
-                weights: Sums::claimed(tensor)?.weights,
+                weights: counts(tensor)?[1],
                 asked: tensor.get("asked").and_then(Value::as_f64),
-                squared_error: tensor.get("squared_error").and_then(Value::as_f64),
             }),
         },
     })
-}
-
-impl Sums {
-    fn claimed(row: &Value) -> Option<Self> {
-        Some(Self {
-            tensors: row["tensors"].as_u64()?,
-            weights: row["weights"].as_u64()?,
-            zeros: row["zeros"].as_u64()?,
-            zeros_before: row["zeros_before"].as_u64()?,
-            non_finite: row["non_finite"].as_u64()?,
-        })
-    }
-
-    fn add(&mut self, counts: &Counts) {
-        self.tensors += 1;
-        self.weights += counts.weights;
-        self.zeros += counts.zeros;
-        self.zeros_before += counts.zeros_before;
-        self.non_finite += counts.non_finite;
-    }
 }
 
 impl Asked {
@@ -335,37 +314,43 @@ impl Asked {
         verified: &Verified,
         stop: &Stop,
     ) -> Result<(), VerifyError> {
-        let (mut prunable, mut kinds) = (Sums::default(), BTreeMap::<&str, Sums>::new());
+        let (mut prunable, mut kinds) = (Totals::default(), BTreeMap::<&str, Totals>::new());
         let counted = verified.tensors.iter().zip(draft.tensors());
-        for (index, ((counts, tensor), claim)) in counted.zip(&self.tensors).enumerate() {
-            let (Some(counts), Some(target), Some(claim)) =
-                (counts, tensor.target(), &claim.pruned)
-            else {
+        for (index, (counts, tensor)) in counted.enumerate() {
+            let (Some(counts), Some(target)) = (counts, tensor.target()) else {
                 continue;
             };
-            let mut sums = Sums::default();
-            sums.add(counts);
-            let row = &self.json["tensors"][index];
-            self.equal(&shown(&tensor.name).to_string(), row, sums)?;
-            if let (Some(says), Some(found)) = (claim.squared_error, counts.squared_error())
-                && (says - found).abs() > 1e-6 * found.abs().max(says.abs())
-            {
-                return Err(self.not_true(format!(
-                    "its squared_error of {} is {says}, and the files have {found}",
-                    shown(&tensor.name)
-                )));
-            }
-            prunable.add(counts);
-            kinds.entry(&target.kind).or_default().add(counts);
+            let add = |totals: &mut Totals| totals.add(*counts, tensor.asked());
+            let mut totals = Totals::default();
+            add(&mut totals);
+            let name = shown(&tensor.name).to_string();
+            self.equal(&self.json["tensors"][index], &totals.finish(name))?;
+            add(&mut prunable);
+            add(kinds.entry(&target.kind).or_default());
         }
-        self.equal("all that is pruned", &self.json["prunable"], prunable)?;
-        let rows = self.json["kinds"].as_array().map_or(&[][..], Vec::as_slice);
-        let names = rows.iter().map(|row| row["kind"].as_str());
-        if !names.eq(kinds.keys().map(|kind| Some(*kind))) {
+        let prunable = prunable.finish("all that is pruned");
+        self.equal(&self.json["prunable"], &prunable)?;
+        let rows = |key: &str| self.json[key].as_array().map_or(&[][..], Vec::as_slice);
+        let names = |key| rows(key).iter().map(|row| row["kind"].as_str());
+        if !names("kinds").eq(kinds.keys().map(|kind| Some(*kind))) {
             return Err(self.not_true("it lists other kinds of layers than there are".to_owned()));
         }
-        for (row, (kind, sums)) in rows.iter().zip(kinds) {
-            self.equal(kind, row, sums)?;
+        for (row, (kind, totals)) in rows("kinds").iter().zip(kinds) {
+            self.equal(row, &totals.finish(kind))?;
+        }
+        let is_shared_out = draft.options().allocation != Allocation::Uniform;
+        let blocks = if is_shared_out { draft.blocks() } else { &[] };
+        if !names("blocks").eq(blocks.iter().map(|block| Some(block.name.as_str()))) {
+            return Err(self.not_true("it lists other blocks than there are".to_owned()));
+        }
+        for (row, block) in rows("blocks").iter().zip(blocks) {
+            let mut totals = Totals::default();
+            for &index in &block.tensors {
+                let counts = verified.tensors[index].unwrap_or_default();
+                totals.add(counts, draft.tensors()[index].asked());
+            }
+            let name = shown(&block.name).to_string();
+            self.equal(row, &totals.finish(name))?;
         }
         let weights: u64 = (draft.tensors().iter())
             .map(|tensor| (tensor.shape.iter()).map(|&n| n as u64).product::<u64>())
@@ -393,31 +378,49 @@ impl Asked {
         self.check_sums(output, stop)
     }
 
-    /// Holds a row of counts, and the sparsity beside them, against what was counted.
-    fn equal(&self, what: &str, row: &Value, found: Sums) -> Result<(), VerifyError> {
-        let says = Sums::claimed(row)
-            .ok_or_else(|| self.not_true(format!("it has no numbers of {what}")))?;
-        let pairs = [
-            ("tensors", says.tensors, found.tensors),
-            ("weights", says.weights, found.weights),
-            ("zeros", says.zeros, found.zeros),
-            ("zeros before", says.zeros_before, found.zeros_before),
-            ("NaN and infinities", says.non_finite, found.non_finite),
+    /// Holds a row of counts, and the shares beside them, against what was counted.
+    fn equal(&self, row: &Value, found: &Totals) -> Result<(), VerifyError> {
+        let what = &found.kind;
+        let says =
+            counts(row).ok_or_else(|| self.not_true(format!("it has no numbers of {what}")))?;
+        let ours = [
+            found.tensors as u64,
+            found.weights,
+            found.zeros,
+            found.zeros_before,
+            found.non_finite,
         ];
-        if let Some((kind, says, found)) = pairs.into_iter().find(|(_, says, found)| says != found)
-        {
-            return Err(self.not_true(format!(
-                "it says {says} {kind} of {what}, and there are {found}"
-            )));
+        for ((key, says), found) in COUNTS.iter().zip(says).zip(ours) {
+            if says != found {
+                return Err(self.not_true(format!(
+                    "it says {says} {key} of {what}, and there are {found}"
+                )));
+            }
         }
-        let sparsity = found.zeros as f64 / found.weights.max(1) as f64;
-        match row["sparsity"].as_f64() {
-            Some(says) if (says - sparsity).abs() <= ROUNDING => Ok(()),
-            _ => Err(self.not_true(format!(
-                "it says that the sparsity of {what} is {}, and it is {sparsity}",
-                row["sparsity"]
-            ))),
+        for (key, found, rounding) in [
+            ("sparsity", Some(found.sparsity), ROUNDING),
+            // Nothing was asked of no weights.
+            ("asked", found.asked.filter(|_| found.weights > 0), ROUNDING),
+            // Summed in another order.
+            ("squared_error", found.squared_error, 1e-6),
+        ] {
+            let says = row[key].as_f64();
+            let is_same = match (says, found) {
+                (Some(says), Some(found)) => {
+                    (says - found).abs() <= rounding * found.abs().max(says.abs()).max(rounding)
+                }
+                (_, None) => true,
+                (None, Some(_)) => false,
+            };
+            if !is_same {
+                return Err(self.not_true(format!(
+                    "it says that the {key} of {what} is {}, and it is {}",
+                    row[key],
+                    found.unwrap_or(f64::NAN)
+                )));
+            }
         }
+        Ok(())
     }
 
     /// Holds the SHA-256 that it has of the files of weights against theirs.
@@ -556,10 +559,7 @@ impl Asked {
                  pruned tensors is {changed:.4}"
             ));
         }
-        (
-            format!("{request}, by the score {}", shown(&self.score)),
-            on_word,
-        )
+        (request, on_word)
     }
 }
 

@@ -43,7 +43,7 @@ use crate::device::DeviceInfo;
 use crate::names::grammar::{block, stack};
 use crate::plan::{Action, Allocation, LeftDense, Plan, PlannedBlock};
 use crate::prune::{Histogram, Outcome, SampleRow, Samples, Verified};
-use crate::untrusted::shown;
+use crate::untrusted::named;
 
 /// One run.
 #[derive(Debug, Serialize)]
@@ -292,27 +292,17 @@ impl Report {
     }
 }
 
-/// The most tensors that a warning names.
-const NAMED: usize = 4;
-
 /// What is to be said of rows that were to be mended and could not be.
 fn not_mended(tensors: &[TensorReport]) -> Option<String> {
     let rows = |tensor: &TensorReport| tensor.pruned.as_ref().map_or(0, |row| row.rows_not_mended);
     let some: Vec<&TensorReport> = tensors.iter().filter(|tensor| rows(tensor) > 0).collect();
     let total: u64 = some.iter().map(|tensor| rows(tensor)).sum();
-    let names: Vec<String> = (some.iter().take(NAMED))
-        .map(|tensor| shown(&tensor.name).to_string())
-        .collect();
-    let more = match some.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        n => format!(" and {n} more"),
-    };
+    let names = named(some.iter().map(|tensor| &tensor.name));
     (total > 0).then(|| {
         format!(
             "{total} rows of {} tensors are pruned alone, since their kept weights could not be corrected (no sketch that can \
-             be used, or a value that the dtype has no room for): {}{more}",
-            some.len(),
-            names.join(", ")
+             be used, or a value that the dtype has no room for): {names}",
+            some.len()
         )
     })
 }

@@ -49,8 +49,9 @@ from check_families import CONTEXT, FAMILIES, ROOT, TEXT, TOKENIZER, run
 
 TABLE = ROOT / "src/model/configurations.json"
 SOURCES = sorted((ROOT / "src/model").rglob("*.rs"))
-# Of the perplexity; transformers' chunks of a delta net in f32 are that far from one token after the other.
-TOLERANCE = 3e-5
+# Of the perplexity; transformers' chunks of a delta net in f32 are farther from one token after the other.
+TOLERANCE = 1e-5
+TOLERANCES = {"qwen3_next": 3e-5}
 
 # Older names that a class takes in its own code, and which win over the newer ones.
 RENAMED = {
@@ -384,7 +385,7 @@ def check(name, binary, entries, values, folder, verbose):
             counts["only_ours"] += 1
             if verbose:
                 print(f"  {name}: {what}: only the program runs it", flush=True)
-        elif abs(perplexity / reference - 1) <= TOLERANCE:
+        elif abs(perplexity / reference - 1) <= TOLERANCES.get(name, TOLERANCE):
             counts["same"] += 1
         else:
             wrong.append(f"{what}: {perplexity:.6g}, transformers {reference:.6g}")
