@@ -75,7 +75,27 @@ impl Config {
         self.0.get(key).is_some_and(|value| !value.is_null())
     }
 
-    /// The JSON itself, for the rooms that read architectures out of it.
+    /// The JSON, and behind it the part for the language model and the part within that, where it describes several models.
+    pub(crate) fn parts(&self) -> impl DoubleEndedIterator<Item = &Value> {
+        const PARTS: [&str; 4] = [
+            "text_config",
+            "llm_config",
+            "language_config",
+            "thinker_config",
+        ];
+        // Two levels are the deepest seen: thinker_config, then text_config.
+        let mut parts = vec![&self.0];
+        for depth in 0..2 {
+            let within = |part| parts[depth].get(part).filter(|part| part.is_object());
+            match PARTS.iter().find_map(within) {
+                Some(part) => parts.push(part),
+                None => break,
+            }
+        }
+        parts.into_iter()
+    }
+
+    /// The JSON itself, for the modules that read architectures out of it.
     pub(crate) const fn json(&self) -> &Value {
         &self.0
     }

@@ -13,19 +13,9 @@ use crate::names::packed;
 /// Keys under which a config.json describes a quantisation.
 const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
 
-/// Parts of a config.json that describe a model within the model.
-const PARTS: [&str; 4] = [
-    "text_config",
-    "llm_config",
-    "language_config",
-    "thinker_config",
-];
-
 /// The method by which config.json says that the weights are quantised.
 pub(super) fn by_config(config: &Config) -> Option<String> {
-    let whole = config.json();
-    let parts = PARTS.iter().filter_map(|part| whole.get(part));
-    std::iter::once(whole).chain(parts).find_map(|part| {
+    config.parts().find_map(|part| {
         let described = KEYS.iter().find_map(|key| Some((key, part.get(key)?)));
         let (key, described) = described?;
         let empty = described.as_object().is_none_or(serde_json::Map::is_empty);

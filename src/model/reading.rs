@@ -83,12 +83,8 @@ fn is_head(name: &str) -> bool {
 /// Whether a name alone says that the decoder runs without the tensor.
 fn is_idle(name: &str, checkpoint: &Checkpoint) -> bool {
     const BUFFERS: &[&str] = &["inv_freq", "masked_bias", "position_ids"];
-    let config = checkpoint.config.as_ref().map(|config| config.json());
-    let value = |key: &str| {
-        let config = config?;
-        let text = config.get("text_config");
-        config.get(key).or_else(|| text?.get(key))
-    };
+    let config = checkpoint.config.as_ref();
+    let value = |key: &str| config?.parts().find_map(|part| part.get(key));
     let is_tied = || value("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
     let is_further = || {
         let number = block(name).and_then(|block| block.number.parse::<u64>().ok());

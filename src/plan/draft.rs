@@ -359,9 +359,7 @@ impl Draft {
         };
         let config = self.checkpoint.config.as_ref();
         let size = |key: &str| {
-            let config = config?.json();
-            let value = config.get(key);
-            let value = value.or_else(|| config.get("text_config")?.get(key));
+            let value = config?.parts().rev().find_map(|part| part.get(key));
             usize::try_from(value?.as_u64()?).ok()
         };
         let named = count(false);

@@ -26,23 +26,10 @@ impl Model {
     /// Reads them out of a `config.json`, or out of the language model's part of it where there are several parts.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
-        const PARTS: &[&str] = &[
-            "text_config",
-            "llm_config",
-            "language_config",
-            "thinker_config",
-        ];
         const SIZES: &[&str] = &["hidden_size", "n_embd", "d_model"];
-        let outer = config.model_type();
-        let mut part = config.json();
-        // Two levels are the deepest seen: thinker_config, then text_config.
-        for _ in 0..2 {
-            part = PARTS
-                .iter()
-                .find_map(|p| part.get(p).filter(|v| v.is_object()))
-                .unwrap_or(part);
-        }
-        let model_type = part.get("model_type").and_then(Value::as_str).or(outer);
+        let part = config.parts().next_back().unwrap_or(config.json());
+        let model_type = part.get("model_type").and_then(Value::as_str);
+        let model_type = model_type.or(config.model_type());
         let hidden_size = SIZES
             .iter()
             .find_map(|s| part.get(s).and_then(Value::as_u64));
