@@ -10,7 +10,7 @@
 //! where each of the four norms may be missing, `s` is mostly 1, and `m = norm(x)` or `m = a` where the two halves run in
 //! parallel. A recurrence (`recurrence.rs`) may stand in for attention, or run beside it. Where a block has experts (`experts.rs`), `y = h + s sum_i w_i expert_i(m)` over those that a router chose for the
 //! token. What differs between architectures is data: a `DecoderBlock` says what is computed and which tensors it takes, and
-//! `src/forward/block.rs` computes it. **To add an architecture, add a file to `families/`**, and a checkpoint of it to
+//! `src/forward/block.rs` computes it. **To add an architecture, add a function to `families/`**, and a checkpoint of it to
 //! `tests/forward/goldens.py`.
 //!
 //! An [`Architecture`] has been checked against the checkpoint: every tensor it names is there, in the shape it says, as

@@ -71,7 +71,7 @@ LENGTHS = {"bloom": {"seq_length"}}
 
 def model_types():
     """Those of the program, in the order of its families."""
-    lists = "".join(re.findall(r"model_types: &\[(.*?)\]", "".join(path.read_text() for path in SOURCES), re.S))
+    lists = "".join(re.findall(r"family\(\s*&\[(.*?)\]", "".join(path.read_text() for path in SOURCES), re.S))
     return sorted(set(re.findall(r'"(\w+)"', lists)))
 
 

@@ -6,15 +6,10 @@ use crate::model::architecture::Architecture;
 use crate::model::attention::{Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
-use crate::model::family::{Family, ModelFiles};
+use crate::model::family::ModelFiles;
 use crate::model::position::Alibi;
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &["bloom"],
-    describe,
-};
-
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+pub(super) fn bloom(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let adds_to_normed = config.flag("apply_residual_connection_post_layernorm")?;
     let hidden_size = config.size("hidden_size")?;

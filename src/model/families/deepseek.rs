@@ -8,22 +8,17 @@ use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::experts::Router;
-use crate::model::family::{Family, ModelFiles};
+use crate::model::family::ModelFiles;
 use crate::model::feed_forward::FeedForward;
 use crate::model::latent::{LatentProjections, LatentQuery, LatentWidths};
 use crate::model::rotary::{self, Pairing, Rotary, RotaryDefaults};
 use crate::model::tensors::{Linear, NormKind, NormTensors};
 use crate::untrusted::shown;
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &["deepseek_v2", "deepseek_v3"],
-    describe,
-};
-
 /// What is added to the variance in the norms of narrow vectors, whatever config.json says of the others.
 const LATENT_EPSILON: f64 = 1e-6;
 
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+pub(super) fn deepseek(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let second = files.model_type == "deepseek_v2";
     let hidden_size = config.size("hidden_size")?;

@@ -1,19 +1,15 @@
-//! GLM 4 (glm, glm4): gate and up in one tensor, half of each head turns, by neighbours; glm4 has norms around the halves.
+//! GLM: 4, and 4.5 with experts.
 
 use super::common;
-use super::llama_like::LlamaLike;
-use super::llama_like::MlpModules;
+use super::llama_like::{LlamaLike, MlpModules, norms_of_each_head};
+use super::moe::{self, ExpertSizes};
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
-use crate::model::family::{Family, ModelFiles};
+use crate::model::family::ModelFiles;
 use crate::model::rotary::{Pairing, RotaryDefaults};
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &["glm", "glm4"],
-    describe,
-};
-
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+/// GLM 4 (glm, glm4): gate and up in one tensor, half of each head turns, by neighbours; glm4 has norms around the halves.
+pub(super) fn glm(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
     let turning = RotaryDefaults {
@@ -30,4 +26,38 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         ..LlamaLike::turning(files, turning)?
     };
     glm.describe(files)
+}
+
+/// GLM 4.5: experts as DeepSeek 3 has them, and the attention of a Llama of which half of each head turns.
+pub(super) fn glm4_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let heads = common::grouped_heads(config)?;
+    let half = RotaryDefaults {
+        fraction_key: Some("partial_rotary_factor"),
+        ..RotaryDefaults::of(heads.features)
+    };
+    let head_norms = match config.flag("use_qk_norm")? {
+        true => norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
+        false => None,
+    };
+    let glm = LlamaLike {
+        projection_bias: config.flag("attention_bias")?,
+        head_norms,
+        ..LlamaLike::turning(files, half)?
+    };
+    let mut architecture = glm.describe(files)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(
+        files,
+        "n_routed_experts",
+        "moe_intermediate_size",
+        activation,
+    )?;
+    let dense = common::count(config, "first_k_dense_replace")?;
+    moe::put(
+        &mut architecture,
+        |block| block >= dense,
+        |block| moe::with_correction(files, &sizes, block),
+    )?;
+    Ok(architecture)
 }

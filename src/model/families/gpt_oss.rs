@@ -7,17 +7,12 @@ use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::experts::Router;
-use crate::model::family::{Family, ModelFiles};
+use crate::model::family::ModelFiles;
 use crate::model::mlp::Mlp;
 use crate::model::tensors::{Linear, Slice, Vector};
 use crate::targets::Layout;
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &["gpt_oss"],
-    describe,
-};
-
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+pub(super) fn gpt_oss(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     for (key, value) in [("swiglu_limit", 7.0), ("swiglu_alpha", 1.702)] {
         if config.needed_number(key)? != value {

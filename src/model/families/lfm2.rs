@@ -8,16 +8,11 @@ use crate::model::activation::Activation;
 use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::experts::{Router, Scores};
-use crate::model::family::{Family, ModelFiles};
+use crate::model::family::ModelFiles;
 use crate::model::recurrence::{Cell, Convolution, Recurrence, ShortConvolution};
 use crate::model::tensors::{NormKind, Vector};
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &["lfm2", "lfm2_moe"],
-    describe,
-};
-
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+pub(super) fn lfm2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let blocks = files.blocks()?;
     let types = [&["full_attention"][..], &["conv"]];

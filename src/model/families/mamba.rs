@@ -1,32 +1,33 @@
-//! Mamba 1 and 2, Falcon Mamba: blocks of one mixer each, and nothing else.
+//! Mamba, alone and in hybrids: Jamba, Bamba.
 
 use super::common;
+use super::llama_like::{LlamaLike, MlpModules};
+use super::moe::{self, ExpertSizes};
 use super::state_spaces::{self, Mamba, Mamba2};
 use crate::model::architecture::Architecture;
+use crate::model::attention::Position;
 use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::config::Config;
 use crate::model::error::Error;
-use crate::model::family::{Family, ModelFiles};
+use crate::model::experts::Router;
+use crate::model::family::ModelFiles;
 use crate::model::recurrence::{Recurrence, StateSizes};
+use crate::model::rotary::RotaryDefaults;
 use crate::model::tensors::NormTensors;
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &["mamba", "falcon_mamba", "mamba2"],
-    describe,
-};
-
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+/// Mamba 1 and 2, Falcon Mamba: blocks of one mixer each, and nothing else.
+pub(super) fn mamba(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
     let epsilon = config.needed_number("layer_norm_epsilon")?;
     let expand = config.size("expand")?;
     let mixer: Box<dyn Fn(&str) -> Recurrence> = match files.model_type {
         "mamba2" => {
-            let mamba = mamba2(config, hidden_size, expand, epsilon)?;
+            let mamba = mamba2_mixer(config, hidden_size, expand, epsilon)?;
             Box::new(move |module| mamba.mixer(module))
         }
         model_type => {
-            let mamba = mamba(config, hidden_size, expand)?;
+            let mamba = mamba1_mixer(config, hidden_size, expand)?;
             let of_choices = match model_type {
                 "falcon_mamba" => Some(config.needed_number("mixer_rms_eps")?),
                 _ => None,
@@ -68,7 +69,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     common::plain(files, parts)
 }
 
-fn mamba(config: &Config<'_>, hidden_size: usize, expand: usize) -> Result<Mamba, Error> {
+fn mamba1_mixer(config: &Config<'_>, hidden_size: usize, expand: usize) -> Result<Mamba, Error> {
     let key = "time_step_rank";
     let rank = match config.get(key) {
         Some(value) if value.as_str() == Some("auto") => hidden_size.div_ceil(16),
@@ -86,7 +87,7 @@ fn mamba(config: &Config<'_>, hidden_size: usize, expand: usize) -> Result<Mamba
     })
 }
 
-fn mamba2(
+fn mamba2_mixer(
     config: &Config<'_>,
     hidden_size: usize,
     expand: usize,
@@ -119,4 +120,126 @@ fn mamba2(
         norm: Some(epsilon),
         norm_before_gate: false,
     })
+}
+
+/// Jamba: Mamba 1 with three norms in most blocks, attention without positions in the others, experts in every other one.
+pub(super) fn jamba(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let blocks = files.blocks()?;
+    let jamba = LlamaLike {
+        mlp_norm: Some("pre_ff_layernorm"),
+        mlp: MlpModules::Gated(
+            "feed_forward.gate_proj",
+            "feed_forward.up_proj",
+            "feed_forward.down_proj",
+        ),
+        final_norm: "final_layernorm",
+        positions: vec![Position::None; blocks],
+        ..LlamaLike::with_rotaries(files, Vec::new())?
+    };
+    let mut architecture = jamba.describe(files)?;
+
+    let hidden_size = config.size("hidden_size")?;
+    let key = "mamba_dt_rank";
+    let rank = match config.get(key) {
+        Some(value) if value.as_str() == Some("auto") => hidden_size.div_ceil(16),
+        _ => config.size(key)?,
+    };
+    let activation = common::activation(config)?;
+    let mamba = Mamba {
+        hidden_size,
+        inner: config.size("mamba_expand")? * hidden_size,
+        states: config.size("mamba_d_state")?,
+        rank,
+        width: config.size("mamba_d_conv")?,
+        projection_bias: config.flag("mamba_proj_bias")?,
+        convolution_bias: config.flag("mamba_conv_bias")?,
+        activation,
+    };
+    let epsilon = config.needed_number("rms_norm_eps")?;
+    let attends = every(files, "attn_layer_period", "attn_layer_offset")?;
+    let prefix = architecture.block_prefix.clone();
+    for (index, block) in architecture.blocks.iter_mut().enumerate() {
+        if attends(index) {
+            continue;
+        }
+        let module = format!("{prefix}{index}.mamba");
+        let norm =
+            |name, features| common::rms_norm(&format!("{module}.{name}"), features, epsilon);
+        let norms = [
+            norm("dt_layernorm", rank),
+            norm("b_layernorm", mamba.states),
+            norm("c_layernorm", mamba.states),
+        ];
+        block.mixers = vec![mamba.mixer(&module, Some(norms)).into()];
+    }
+
+    let sizes = ExpertSizes::read(files, "num_experts", "intermediate_size", activation)?;
+    let sparse = every(files, "expert_layer_period", "expert_layer_offset")?;
+    moe::put(
+        &mut architecture,
+        |block| sizes.count > 1 && sparse(block),
+        |block| {
+            let module = format!("{block}feed_forward");
+            let router = Router {
+                normalised: false,
+                ..sizes.router(config, format!("{module}.router.weight"))?
+            };
+            let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;
+            Ok(moe::feed_forward(router, experts, None))
+        },
+    )?;
+    Ok(architecture)
+}
+
+/// Whether it is a block's turn, by a period and which one of each.
+fn every(
+    files: &ModelFiles<'_>,
+    period: &str,
+    offset: &str,
+) -> Result<impl Fn(usize) -> bool + use<>, Error> {
+    let length = files.config.size(period)?;
+    let first = common::count(&files.config, offset)?;
+    if first >= length {
+        return Err(Error::Config(format!(
+            "{offset} is {first}, and {period} {length}"
+        )));
+    }
+    Ok(move |block| block % length == first)
+}
+
+/// Bamba: Mamba 2 in most blocks, attention of whose heads half turns in the others.
+pub(super) fn bamba(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let bias = config.flag("attention_bias")?;
+    let heads = common::grouped_heads(config)?;
+    let half = RotaryDefaults {
+        fraction_key: Some("partial_rotary_factor"),
+        ..RotaryDefaults::of(heads.features)
+    };
+    let bamba = LlamaLike {
+        mlp_norm: Some("pre_ff_layernorm"),
+        projection_bias: bias,
+        output_bias: bias,
+        mlp: MlpModules::Gated(
+            "feed_forward.gate_proj",
+            "feed_forward.up_proj",
+            "feed_forward.down_proj",
+        ),
+        mlp_bias: config.flag("mlp_bias")?,
+        final_norm: "final_layernorm",
+        ..LlamaLike::turning(files, half)?
+    };
+    let mut architecture = bamba.describe(files)?;
+
+    let attending = common::block_numbers(config, "attn_layer_indices")?.unwrap_or_default();
+    let channels = config.size("mamba_expand")? * architecture.hidden_size;
+    let mamba = Mamba2::of_hybrid(config, channels)?;
+    let prefix = architecture.block_prefix.clone();
+    for (index, block) in architecture.blocks.iter_mut().enumerate() {
+        if !attending.contains(&index) {
+            block.mixers = vec![mamba.mixer(&format!("{prefix}{index}.mamba")).into()];
+        }
+    }
+    Ok(architecture)
 }

@@ -1,122 +1,109 @@
-//! The architectures: a file a family, and the list of them. What several families read alike is in `common.rs`.
+//! The architectures: the list of them, and a file for each lineage. What several of them read alike is in `common.rs`.
 
-mod apertus;
-mod bamba;
 mod bloom;
-mod cohere;
 mod common;
-mod dbrx;
 mod deepseek;
-mod ernie4_5;
-mod exaone4;
+mod dense;
 mod falcon;
-mod falcon_h1;
 mod gemma;
-mod gemma2;
-mod gemma3;
 mod glm;
-mod glm4_moe;
-mod gpt2;
-mod gpt_neo;
-mod gpt_neox;
+mod gpt;
 mod gpt_oss;
-mod gptj;
 mod granite;
-mod granitemoe;
-mod granitemoehybrid;
-mod helium;
-mod hunyuan;
-mod jamba;
 mod lfm2;
 mod llama;
-mod llama4;
 mod llama_like;
 mod mamba;
-mod ministral;
 mod mistral;
-mod mixtral;
 mod moe;
 mod mpt;
 mod nemotron;
-mod nemotron_h;
 mod olmo;
-mod olmo2;
-mod olmoe;
 mod opt;
-mod persimmon;
 mod phi;
-mod phi3;
-mod phimoe;
-mod qwen2;
-mod qwen2_moe;
-mod qwen3;
-mod qwen3_moe;
-mod qwen3_next;
-mod seed_oss;
-mod smollm3;
-mod stablelm;
-mod starcoder2;
+mod qwen;
 mod state_spaces;
 
-use super::family::Family;
+use super::architecture::Architecture;
+use super::error::Error;
+use super::family::{Family, ModelFiles};
+
+const fn family(
+    model_types: &'static [&'static str],
+    describe: fn(&ModelFiles<'_>) -> Result<Architecture, Error>,
+) -> Family {
+    Family {
+        model_types,
+        describe,
+    }
+}
 
 /// Every family; the messages name them in this order.
-static FAMILIES: &[&Family] = &[
-    &llama::FAMILY,
-    &mistral::FAMILY,
-    &ministral::FAMILY,
-    &qwen2::FAMILY,
-    &qwen3::FAMILY,
-    &gemma::FAMILY,
-    &gemma2::FAMILY,
-    &gemma3::FAMILY,
-    &phi3::FAMILY,
-    &olmo::FAMILY,
-    &olmo2::FAMILY,
-    &granite::FAMILY,
-    &smollm3::FAMILY,
-    &starcoder2::FAMILY,
-    &stablelm::FAMILY,
-    &cohere::FAMILY,
-    &glm::FAMILY,
-    &ernie4_5::FAMILY,
-    &exaone4::FAMILY,
-    &hunyuan::FAMILY,
-    &seed_oss::FAMILY,
-    &helium::FAMILY,
-    &apertus::FAMILY,
-    &nemotron::FAMILY,
-    &gpt_neox::FAMILY,
-    &opt::FAMILY,
-    &gpt2::GPT2,
-    &gpt2::GPT_BIGCODE,
-    &bloom::FAMILY,
-    &mpt::FAMILY,
-    &phi::FAMILY,
-    &gptj::GPTJ,
-    &gptj::CODEGEN,
-    &gpt_neo::FAMILY,
-    &falcon::FAMILY,
-    &persimmon::FAMILY,
-    &mixtral::FAMILY,
-    &phimoe::FAMILY,
-    &qwen2_moe::FAMILY,
-    &qwen3_moe::FAMILY,
-    &glm4_moe::FAMILY,
-    &deepseek::FAMILY,
-    &olmoe::FAMILY,
-    &granitemoe::FAMILY,
-    &gpt_oss::FAMILY,
-    &llama4::FAMILY,
-    &dbrx::FAMILY,
-    &lfm2::FAMILY,
-    &mamba::FAMILY,
-    &jamba::FAMILY,
-    &bamba::FAMILY,
-    &falcon_h1::FAMILY,
-    &granitemoehybrid::FAMILY,
-    &nemotron_h::FAMILY,
-    &qwen3_next::FAMILY,
+static FAMILIES: &[Family] = &[
+    family(&["llama"], llama::llama),
+    family(&["mistral"], mistral::mistral),
+    family(&["ministral"], mistral::ministral),
+    family(&["qwen2"], qwen::qwen2),
+    family(&["qwen3"], qwen::qwen3),
+    family(&["gemma"], gemma::gemma),
+    family(&["gemma2"], gemma::gemma2),
+    family(&["gemma3", "gemma3_text"], gemma::gemma3),
+    family(&["phi3"], phi::phi3),
+    family(&["olmo"], olmo::olmo),
+    family(&["olmo2", "olmo3"], olmo::olmo2),
+    family(&["granite"], granite::granite),
+    family(&["smollm3"], dense::smollm3),
+    family(&["starcoder2"], dense::starcoder2),
+    family(&["stablelm"], dense::stablelm),
+    family(&["cohere", "cohere2"], dense::cohere),
+    family(&["glm", "glm4"], glm::glm),
+    family(&["ernie4_5"], dense::ernie4_5),
+    family(&["exaone4"], dense::exaone4),
+    family(&["hunyuan_v1_dense"], dense::hunyuan),
+    family(&["seed_oss"], dense::seed_oss),
+    family(&["helium"], dense::helium),
+    family(&["apertus"], dense::apertus),
+    family(&["nemotron"], nemotron::nemotron),
+    family(&["gpt_neox"], gpt::gpt_neox),
+    family(&["opt"], opt::opt),
+    family(&["gpt2"], gpt::gpt2),
+    family(&["gpt_bigcode"], gpt::gpt_bigcode),
+    family(&["bloom"], bloom::bloom),
+    family(&["mpt"], mpt::mpt),
+    family(&["phi"], phi::phi),
+    family(&["gptj"], gpt::gptj),
+    family(&["codegen"], gpt::codegen),
+    family(&["gpt_neo"], gpt::gpt_neo),
+    family(&["falcon"], falcon::falcon),
+    family(&["persimmon"], dense::persimmon),
+    family(&["mixtral"], mistral::mixtral),
+    family(&["phimoe"], phi::phimoe),
+    family(&["qwen2_moe"], qwen::qwen2_moe),
+    family(&["qwen3_moe"], qwen::qwen3_moe),
+    family(&["glm4_moe"], glm::glm4_moe),
+    family(&["deepseek_v2", "deepseek_v3"], deepseek::deepseek),
+    family(&["olmoe"], olmo::olmoe),
+    family(&["granitemoe"], granite::granitemoe),
+    family(&["gpt_oss"], gpt_oss::gpt_oss),
+    family(&["llama4", "llama4_text"], llama::llama4),
+    family(&["dbrx"], mpt::dbrx),
+    family(&["lfm2", "lfm2_moe"], lfm2::lfm2),
+    family(&["mamba", "falcon_mamba", "mamba2"], mamba::mamba),
+    family(&["jamba"], mamba::jamba),
+    family(&["bamba"], mamba::bamba),
+    family(&["falcon_h1"], falcon::falcon_h1),
+    family(&["granitemoehybrid"], granite::granitemoehybrid),
+    family(&["nemotron_h"], nemotron::nemotron_h),
+    family(
+        &[
+            "qwen3_next",
+            "qwen3_5",
+            "qwen3_5_text",
+            "qwen3_5_moe",
+            "qwen3_5_moe_text",
+        ],
+        qwen::qwen3_next,
+    ),
 ];
 
 /// The family of a `model_type`, and the type as the family spells it.
@@ -124,7 +111,7 @@ pub(super) fn of(model_type: &str) -> Option<(&'static Family, &'static str)> {
     FAMILIES.iter().find_map(|family| {
         let mut known = family.model_types.iter();
         let spelled = known.find(|known| **known == model_type)?;
-        Some((*family, *spelled))
+        Some((family, *spelled))
     })
 }
 

@@ -5,15 +5,10 @@ use crate::model::architecture::Architecture;
 use crate::model::attention::{Position, Projections, SelfAttention};
 use crate::model::block::{BlockOrder, DecoderBlock};
 use crate::model::error::Error;
-use crate::model::family::{Family, ModelFiles};
+use crate::model::family::ModelFiles;
 use crate::model::position::PositionEmbedding;
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &["opt"],
-    describe,
-};
-
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+pub(super) fn opt(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
     let intermediate_size = config.size("ffn_dim")?;

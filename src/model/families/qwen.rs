@@ -1,29 +1,134 @@
-//! Qwen 3 Next and 3.5: gated delta nets in most blocks, gated attention in the others, with experts or without. Of those
-//! that know pictures, too, the text's half, whose heads turn as one without pictures does.
+//! Qwen: 2 to 3, dense, with experts, and Next with its delta nets.
 
 use super::common;
-use super::llama_like::{LlamaLike, NormStyle, norms_of_each_head};
-use super::qwen2_moe;
+use super::llama_like::{self, LlamaLike, NormStyle, norms_of_each_head};
+use super::moe::{self, ExpertSizes};
 use crate::model::architecture::Architecture;
 use crate::model::attention::Projections;
 use crate::model::error::Error;
-use crate::model::family::{Family, ModelFiles};
+use crate::model::experts::{Router, SharedExpert};
+use crate::model::family::ModelFiles;
 use crate::model::recurrence::{Cell, Convolution, Decay, DeltaNet, DeltaSizes, Recurrence};
 use crate::model::rotary::RotaryDefaults;
-use crate::model::tensors::{NormKind, Vector};
+use crate::model::tensors::{Linear, NormKind, Vector};
 
-pub(super) static FAMILY: Family = Family {
-    model_types: &[
-        "qwen3_next",
-        "qwen3_5",
-        "qwen3_5_text",
-        "qwen3_5_moe",
-        "qwen3_5_moe_text",
-    ],
-    describe,
-};
+/// Qwen 2 and 2.5: a Llama with biases on queries, keys and values.
+pub(super) fn qwen2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let qwen = LlamaLike {
+        projection_bias: true,
+        windows: common::windows(&files.config, files.blocks()?)?,
+        ..LlamaLike::plain(files)?
+    };
+    qwen.describe(files)
+}
 
-fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+/// Qwen 3: a Llama with a norm in each head of the queries and keys.
+pub(super) fn qwen3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let attention_bias = files.config.flag("attention_bias")?;
+    let qwen = LlamaLike {
+        projection_bias: attention_bias,
+        output_bias: attention_bias,
+        head_norms: norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
+        windows: common::windows(&files.config, files.blocks()?)?,
+        ..LlamaLike::plain(files)?
+    };
+    qwen.describe(files)
+}
+
+/// Qwen 1.5 and 2 with experts: one more for every token, behind a gate.
+pub(super) fn qwen2_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let window = match config.flag("use_sliding_window")? {
+        true => common::window(config)?,
+        false => None,
+    };
+    let end = common::count(config, "max_window_layers")?;
+    let slides = |block: usize| window.is_some() && block.is_multiple_of(2) && block < end;
+    let sliding = common::sliding(config, files.blocks()?, slides)?;
+    let qwen = LlamaLike {
+        projection_bias: config.flag("qkv_bias")?,
+        windows: common::windows_of(&sliding, window)?,
+        ..LlamaLike::plain(files)?
+    };
+    let mut architecture = qwen.describe(files)?;
+    put_experts(files, &mut architecture, false)?;
+    Ok(architecture)
+}
+
+/// Puts in experts with one for every token behind a gate; `normalised` where config.json says nothing of their weights.
+pub(super) fn put_experts(
+    files: &ModelFiles<'_>,
+    architecture: &mut Architecture,
+    normalised: bool,
+) -> Result<(), Error> {
+    let config = &files.config;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_experts", "moe_intermediate_size", activation)?;
+    let hidden = sizes.hidden_size;
+    let shared = config.size("shared_expert_intermediate_size")?;
+    let sparse = moe::sparse_blocks(config, files.blocks()?)?;
+    moe::put(
+        architecture,
+        |block| sparse[block],
+        |block| {
+            let module = format!("{block}mlp");
+            let router = Router {
+                normalised: config.flag_or("norm_topk_prob", normalised)?,
+                ..sizes.router(config, format!("{module}.gate.weight"))?
+            };
+            let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;
+            let gate = format!("{module}.shared_expert_gate.weight");
+            let shared = SharedExpert {
+                mlp: moe::gated(
+                    &format!("{module}.shared_expert"),
+                    activation,
+                    [shared, hidden],
+                ),
+                gate: Some(Linear::of_its_own(gate, None, [1, hidden])),
+            };
+            Ok(moe::feed_forward(router, experts, Some(shared)))
+        },
+    )
+}
+
+/// Qwen 3 with experts.
+pub(super) fn qwen3_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
+    let config = &files.config;
+    let attention_bias = config.flag("attention_bias")?;
+    let window = match config.flag("use_sliding_window")? {
+        true => common::window(config)?,
+        false => None,
+    };
+    let qwen = LlamaLike {
+        projection_bias: attention_bias,
+        output_bias: attention_bias,
+        head_norms: norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
+        windows: vec![window; files.blocks()?],
+        ..LlamaLike::plain(files)?
+    };
+    let mut architecture = qwen.describe(files)?;
+    let activation = common::activation(config)?;
+    let sizes = ExpertSizes::read(files, "num_experts", "moe_intermediate_size", activation)?;
+    let sparse = moe::sparse_blocks(config, files.blocks()?)?;
+    moe::put(
+        &mut architecture,
+        |block| sparse[block],
+        |block| {
+            let module = format!("{block}mlp");
+            let router = Router {
+                normalised: config.flag("norm_topk_prob")?,
+                ..sizes.router(config, format!("{module}.gate.weight"))?
+            };
+            let experts = sizes.of_block(files, &module, ["gate_proj", "up_proj", "down_proj"])?;
+            Ok(moe::feed_forward(router, experts, None))
+        },
+    )?;
+    Ok(architecture)
+}
+
+/// Qwen 3 Next and 3.5: gated delta nets in most blocks, gated attention in the others, with experts or without. Of those
+/// that know pictures, too, the text's half, whose heads turn as one without pictures does.
+pub(super) fn qwen3_next(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let blocks = files.blocks()?;
     let heads = common::grouped_heads(config)?;
@@ -75,7 +180,7 @@ fn describe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         }
     }
     if !matches!(files.model_type, "qwen3_5" | "qwen3_5_text") {
-        qwen2_moe::put_experts(files, &mut architecture, true)?;
+        put_experts(files, &mut architecture, true)?;
     }
     Ok(architecture)
 }
