@@ -116,10 +116,10 @@ def entry(config_class, model_class, name, keys):
         else:
             own["rope_theta"] = theta
         usual = config_class().rope_parameters
-        # Those that a class sets itself; that of the base stands on its own.
+        # Those that a class sets itself, of which no key beside them replaces one.
         kind = usual.get("rope_type")
         if kind not in (None, "default"):
-            own["rope_parameters"] = {key: value for key, value in usual.items() if key != "rope_theta"}
+            own["rope_parameters"] = dict(usual)
         if "partial_rotary_factor" in usual and "rotary_pct" not in also:
             own["partial_rotary_factor"] = usual["partial_rotary_factor"]
     deaf = DEAF.get(name, set())

@@ -1,7 +1,7 @@
 //! Dense decoders which are a Llama but for a few words.
 
 use super::common;
-use super::llama_like::{self, LlamaLike, MlpModules, NormStyle, norms_of_each_head};
+use super::llama_like::{LlamaLike, MlpModules, NormStyle, norms_of_each_head};
 use crate::model::activation::{Activation, Xielu};
 use crate::model::architecture::Architecture;
 use crate::model::attention::{HeadNorms, NormedWidth, Position, Projections, SelfAttention};

@@ -1,7 +1,7 @@
 //! Qwen: 2 to 3, dense, with experts, and Next with its delta nets.
 
 use super::common;
-use super::llama_like::{self, LlamaLike, NormStyle, norms_of_each_head};
+use super::llama_like::{LlamaLike, NormStyle, norms_of_each_head};
 use super::moe::{self, ExpertSizes};
 use crate::model::architecture::Architecture;
 use crate::model::attention::Projections;
