@@ -198,7 +198,7 @@ fn every_device_writes_the_same_bytes_and_verify_accepts_them() {
             .map(|counts| counts.zeros)
             .sum();
         assert_eq!(counted, zeros(&plan));
-        let pruned = Checkpoint::open(&path.to_string_lossy()).unwrap();
+        let pruned = Checkpoint::open(&path).unwrap();
         verify(&plan, &pruned, Survivors::Unchanged, 2, &|_| ()).unwrap();
         // A uniform plan has other shares.
         let uniform = self::plan(0.6, Allocation::Uniform);

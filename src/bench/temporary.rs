@@ -51,9 +51,7 @@ impl TemporaryModel {
     }
 
     pub(super) fn open(&self) -> Result<Checkpoint, Error> {
-        Ok(Checkpoint::open(
-            &self.path().join("model.safetensors").to_string_lossy(),
-        )?)
+        Ok(Checkpoint::open(self.path().join("model.safetensors"))?)
     }
 
     /// The error of a file beside it.

@@ -29,10 +29,10 @@ pub enum Error {
     },
 
     /// The model is neither a path that exists nor a repository in the local Hugging Face cache.
-    #[error("there is no file or directory {}{}", shown(model), in_cache(searched.as_deref()))]
+    #[error("there is no file or directory {}{}", shown_path(model), in_cache(searched.as_deref()))]
     NoSuchModel {
         /// The model as it was given.
-        model: String,
+        model: PathBuf,
         /// The directory of the Hugging Face cache that was looked for, if the model is given as `org/name` and there is a
         /// cache.
         searched: Option<PathBuf>,
@@ -450,11 +450,11 @@ mod tests {
                 source: source(),
             },
             Error::NoSuchModel {
-                model: name(),
+                model: name().into(),
                 searched: None,
             },
             Error::NoSuchModel {
-                model: name(),
+                model: name().into(),
                 searched: Some(path()),
             },
             Error::BrokenCache {

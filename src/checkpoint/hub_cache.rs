@@ -15,6 +15,8 @@ const MAX_REF: u64 = 256;
 /// One snapshot of a repository.
 #[derive(Debug)]
 pub(super) struct Snapshot {
+    /// The repository: `org/name`.
+    pub id: String,
     /// The `models--org--name` directory.
     pub repository: PathBuf,
     /// The snapshot's directory in it.
@@ -96,10 +98,12 @@ fn hub(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Op
 ///
 /// # Errors
 /// [`Error::NoSuchModel`] if it is not there, [`Error::BrokenCache`] if the cache does not say which snapshot it is.
-pub(super) fn snapshot(model: &str, hub: &Path) -> Result<Snapshot> {
-    let repository = match model.split_once('/') {
+pub(super) fn snapshot(model: &Path, hub: &Path) -> Result<Snapshot> {
+    let parts = model.to_str().and_then(|id| id.split_once('/'));
+    let (id, repository) = match parts {
         Some((org, name)) if is_repo_part(org) && is_repo_part(name) => {
-            hub.join(format!("models--{org}--{name}"))
+            let directory = hub.join(format!("models--{org}--{name}"));
+            (format!("{org}/{name}"), directory)
         }
         _ => {
             return Err(Error::NoSuchModel {
@@ -141,7 +145,11 @@ pub(super) fn snapshot(model: &str, hub: &Path) -> Result<Snapshot> {
             "refs/main names this snapshot, but it is not there",
         ));
     }
-    Ok(Snapshot { repository, dir })
+    Ok(Snapshot {
+        id,
+        repository,
+        dir,
+    })
 }
 
 /// Whether this is the `org` or the `name` of a repository: it becomes part of a path.

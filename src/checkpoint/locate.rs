@@ -98,7 +98,7 @@ impl Weights {
 /// # Errors
 /// [`Error::NoSuchModel`] if nothing is found, [`Error::NotACheckpoint`] if what is found is not a checkpoint, and
 /// [`Error::BrokenCache`] if the cache does not say which snapshot is current.
-pub fn locate(model: &str) -> Result<Source> {
+pub fn locate(model: &Path) -> Result<Source> {
     locate_with(model, hub_cache::directory().as_deref())
 }
 
@@ -116,8 +116,7 @@ pub(super) fn locate_path(path: &Path) -> Result<Source> {
 }
 
 /// [`locate`] with the cache's `hub` directory given.
-fn locate_with(model: &str, hub: Option<&Path>) -> Result<Source> {
-    let path = Path::new(model);
+fn locate_with(path: &Path, hub: Option<&Path>) -> Result<Source> {
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => {
             let (dir, weights) = (path.to_path_buf(), in_directory(path)?);
@@ -136,16 +135,20 @@ fn locate_with(model: &str, hub: Option<&Path>) -> Result<Source> {
             // A dangling link exists as a path, so it wins over the cache.
             _ if path.symlink_metadata().is_ok() => Err(Error::io("open", path)(error)),
             Some(hub) => {
-                let Snapshot { repository, dir } = hub_cache::snapshot(model, hub)?;
+                let Snapshot {
+                    id,
+                    repository,
+                    dir,
+                } = hub_cache::snapshot(path, hub)?;
                 Ok(Source::Cache {
-                    id: model.to_owned(),
+                    id,
                     repository,
                     weights: in_directory(&dir)?,
                     dir,
                 })
             }
             None => Err(Error::NoSuchModel {
-                model: model.to_owned(),
+                model: path.to_owned(),
                 searched: None,
             }),
         },

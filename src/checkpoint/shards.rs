@@ -53,8 +53,8 @@ impl Checkpoint {
     /// What [`locate()`] says, and [`Error::Header`], [`Error::Index`], [`Error::Config`], [`Error::NotRegular`],
     /// [`Error::LfsPointer`] or [`Error::Io`] for files that cannot be used; [`Error::TwoCheckpoints`] for a directory in
     /// which it is not clear which files are the model; [`Error::Quantized`].
-    pub fn open(model: &str) -> Result<Self> {
-        Self::open_source(locate(model)?)
+    pub fn open(model: impl AsRef<Path>) -> Result<Self> {
+        Self::open_source(locate(model.as_ref())?)
     }
 
     /// Opens the checkpoint at a path, which is an output's: it is not looked up in the cache, and need not be Unicode.
@@ -81,7 +81,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::open`], but not [`Error::Quantized`].
-    pub(crate) fn open_even_quantized(model: &str) -> Result<(Self, Option<Error>)> {
+    pub(crate) fn open_even_quantized(model: &Path) -> Result<(Self, Option<Error>)> {
         Self::open_with_refusal(locate(model)?, true)
     }
 

@@ -8,7 +8,7 @@ mod pieces;
 mod scan;
 mod statistics;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -145,7 +145,7 @@ pub struct Totals {
     pub non_finite: u64,
 }
 
-fn as_text<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 
@@ -191,8 +191,8 @@ impl Inspector {
     ///
     /// # Errors
     /// [`Error::Checkpoint`], [`Error::GlobMatchesNothing`].
-    pub fn new(model: &str, globs: &NameFilter) -> Result<Self, Error> {
-        let (checkpoint, quantized) = Checkpoint::open_even_quantized(model)?;
+    pub fn new(model: impl AsRef<Path>, globs: &NameFilter) -> Result<Self, Error> {
+        let (checkpoint, quantized) = Checkpoint::open_even_quantized(model.as_ref())?;
         let described: Vec<targets::Tensor<'_>> = checkpoint
             .tensors()
             .map(|(_, tensor)| targets::Tensor {

@@ -369,7 +369,7 @@ mod tests {
         let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out.safetensors");
-        let checkpoint = Checkpoint::open(&path.to_string_lossy()).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
         let plan = Plan::new(checkpoint, options.clone(), None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         prune(&plan, &cpu, output, &|_| ()).unwrap();

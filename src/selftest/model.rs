@@ -32,7 +32,7 @@ pub(super) async fn pruned(
     let path = dir.path().join("model.safetensors");
     fs::write(&path, weights)?;
     fs::write(dir.path().join("config.json"), CONFIG)?;
-    let checkpoint = Checkpoint::open(&path.to_string_lossy())?;
+    let checkpoint = Checkpoint::open(&path)?;
     let plan = plan(checkpoint, &path, score, selection)?;
     let out = dir.path().join("out.safetensors");
     let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new())?;

@@ -11,7 +11,7 @@ fn directory_with(names: &[&str]) -> tempfile::TempDir {
 }
 
 fn locate_in(dir: &Path) -> Result<Source> {
-    locate_with(dir.to_str().unwrap(), None)
+    locate_with(dir, None)
 }
 
 fn problem(result: Result<Source>) -> String {
@@ -117,13 +117,16 @@ fn a_repository_is_found_in_the_cache() {
         weights: Weights::Single(dir.join("model.safetensors")),
         dir,
     };
-    assert_eq!(locate_with("org/name", Some(hub.path())).unwrap(), expected);
+    assert_eq!(
+        locate_with(Path::new("org/name"), Some(hub.path())).unwrap(),
+        expected
+    );
 }
 
 #[test]
 fn a_repository_that_is_not_in_the_cache_is_not_downloaded() {
     let hub = cache(COMMIT);
-    let error = locate_with("org/other", Some(hub.path())).unwrap_err();
+    let error = locate_with(Path::new("org/other"), Some(hub.path())).unwrap_err();
     assert!(
         matches!(
             &error,
@@ -153,7 +156,7 @@ fn a_name_that_is_no_repository_is_not_looked_up() {
         "a\0/b",
         "",
     ] {
-        let error = locate_with(model, Some(hub.path())).unwrap_err();
+        let error = locate_with(Path::new(model), Some(hub.path())).unwrap_err();
         assert!(
             matches!(error, Error::NoSuchModel { searched: None, .. }),
             "{model}: {error:?}"
@@ -173,18 +176,18 @@ fn a_reference_that_leads_elsewhere_is_refused() {
         ".",
         &"a".repeat(129),
     ] {
-        let error = locate_with("org/name", Some(cache(reference).path())).unwrap_err();
+        let error = locate_with(Path::new("org/name"), Some(cache(reference).path())).unwrap_err();
         assert!(
             matches!(error, Error::BrokenCache { .. }),
             "{reference}: {error:?}"
         );
     }
-    let error = locate_with("org/name", Some(cache("abcdef").path())).unwrap_err();
+    let error = locate_with(Path::new("org/name"), Some(cache("abcdef").path())).unwrap_err();
     assert!(error.to_string().contains("not there"), "{error}");
     let hub = cache(COMMIT);
     fs::remove_file(hub.path().join("models--org--name/refs/main")).unwrap();
     assert!(matches!(
-        locate_with("org/name", Some(hub.path())),
+        locate_with(Path::new("org/name"), Some(hub.path())),
         Err(Error::BrokenCache { .. })
     ));
 }
