@@ -1,7 +1,7 @@
 //! Flags that would do nothing beside others: refused, so that nobody takes a run for one that it is not.
 //!
 //! Where it is enough that both flags are there, clap refuses them (`conflicts_with` in `args.rs`). What is here depends on the
-//! values of flags, or on the model. `tests/flags.rs` holds every pair of flags to it.
+//! values of flags, or on the model. `tests/program/flags.rs` holds every pair of flags to it.
 
 /// A flag that was given and would do nothing.
 #[derive(Debug, thiserror::Error)]

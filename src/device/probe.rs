@@ -9,7 +9,7 @@ use crate::passes::fused::{CAPACITY, WIDE_CAPACITY};
 use crate::recipe::{MAX_IN_FEATURES, Recipe, Step};
 use crate::scores::SCORES;
 
-/// What the shaders need of an adapter; `tests/shaders` holds them to no more.
+/// What the shaders need of an adapter; `tests/library/shaders` holds them to no more.
 pub(super) fn limits(limits: &wgpu::Limits) -> Result<(), String> {
     let need = [
         (

@@ -4,7 +4,7 @@ Run `python tests/golden/make_shares.py` to write shares.json beside this file, 
 there with fresh numbers. It shares no code with the program: scores are f64 products, their mean, their median (the lower of the
 two in the middle) and the share above five means are numpy's, over all scores of a block at once.
 
-The model is examples/tiny-llama. Its column norms are made of integers, as in tests/allocation.rs:
+The model is examples/tiny-llama. Its column norms are made of integers, as in tests/library/allocation.rs:
 n_j = 1 + (7919 (j + 1) (b + 1) mod 1009) for block b, and 4096 for every 97th column.
 """
 
