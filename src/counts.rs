@@ -21,18 +21,18 @@ pub struct Counts {
     pub non_finite: u64,
     /// `sum W^2` over the finite weights; 0 when squares were not asked for.
     pub squares: f64,
-    /// `sum dW^2`, over the pruned ones and those that were mended; 0 when squares were not asked for.
+    /// `sum dW^2`, over the pruned ones and those that were compensated; 0 when squares were not asked for.
     pub squares_changed: f64,
     /// `sum n_j W_ij^2` with the column norms: the output that the norms predict; 0 without norms, and when it was not asked for.
     pub output_squares: f64,
     /// `sum n_j dW_ij^2`, as much of it as changes.
     pub output_squares_changed: f64,
-    /// Rows that were to be mended and keep their weights.
-    pub rows_not_mended: u64,
-    /// The output error of the mended rows if they were only pruned, `(v - w)^T H (v - w)` in the units of the layer's `H`.
+    /// Rows that were to be compensated and keep their weights.
+    pub rows_not_compensated: u64,
+    /// The output error of the compensated rows if they were only pruned, `(v - w)^T H (v - w)` in the units of the layer's `H`.
     pub error_pruned: f64,
     /// Their output error as they are.
-    pub error_mended: f64,
+    pub error_compensated: f64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -45,9 +45,9 @@ impl std::ops::AddAssign for Counts {
         self.squares_changed += other.squares_changed;
         self.output_squares += other.output_squares;
         self.output_squares_changed += other.output_squares_changed;
-        self.rows_not_mended += other.rows_not_mended;
+        self.rows_not_compensated += other.rows_not_compensated;
         self.error_pruned += other.error_pruned;
-        self.error_mended += other.error_mended;
+        self.error_compensated += other.error_compensated;
     }
 }
 
@@ -134,10 +134,10 @@ impl Counts {
         }
     }
 
-    /// The output error of mended rows, of what it were if they were only pruned.
+    /// The output error of compensated rows, of what it were if they were only pruned.
     #[must_use]
     pub fn output_error_left(&self) -> Option<f64> {
-        (self.error_pruned > 0.0).then(|| self.error_mended / self.error_pruned)
+        (self.error_pruned > 0.0).then(|| self.error_compensated / self.error_pruned)
     }
 
     /// `sum n dW^2 / sum n W^2`, when it was asked for and there are norms.

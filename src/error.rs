@@ -1,4 +1,4 @@
-//! What a caller should make of an error: each room's error enum says its [`Kind`].
+//! What a caller should make of an error: each error enum says its [`Kind`].
 
 /// What an error means for whoever asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

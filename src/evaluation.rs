@@ -57,7 +57,7 @@ impl Windows {
         tokens: Option<usize>,
     ) -> Result<Self, Error> {
         let architecture = Architecture::of(checkpoint)?;
-        architecture.check_head(checkpoint)?;
+        architecture.check_lm_head(checkpoint)?;
         let context = context_of(&architecture, context)?;
         let limit = tokens.unwrap_or(usize::MAX);
         if limit < 2 {
@@ -140,7 +140,7 @@ impl Windows {
         progress: &dyn Fn(Progress),
     ) -> Result<Evaluation, Error> {
         let architecture = Architecture::of(checkpoint)?;
-        architecture.check_head(checkpoint)?;
+        architecture.check_lm_head(checkpoint)?;
         let windows: Vec<&[u32]> = self.tokens.chunks(self.context).collect();
         let start = Instant::now();
         let forward = Forward::new(checkpoint, &architecture, device).with_overlay(overlay);

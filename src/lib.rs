@@ -36,7 +36,7 @@
 
 // A test that unwraps fails with a message; a library that does so crashes.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
-// Rooms that stay serve those that go, too.
+// Modules that a browser has serve those that it lacks, too.
 #![cfg_attr(
     not(feature = "native"),
     allow(dead_code, unused_imports, unused_macros)
@@ -115,7 +115,7 @@ pub mod internals {
     pub use crate::bench::matrices::{MATRICES, passes, weights};
     pub use crate::device::adapter::submissions::SENTINEL;
     #[cfg(feature = "native")]
-    pub use crate::device::mending::MEND;
+    pub use crate::device::compensation::COMPENSATE;
     #[cfg(feature = "native")]
     pub use crate::device::product::PRODUCT;
     pub use crate::device::timing::{Elapsed, Timed, Timer};

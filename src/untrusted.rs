@@ -3,7 +3,7 @@
 //! A checkpoint's names, a config's words and a file's path reach the terminal in tables and messages. A name that holds
 //! an escape sequence could repaint the screen, one with a right-to-left mark could make it read as another name, and one
 //! of a hundred million bytes could flood it. So everything of that kind is printed through [`shown`], a path through
-//! [`shown_path`], and no other room decides what a dangerous character is.
+//! [`shown_path`], and no other module decides what a dangerous character is.
 //!
 //! A file that somebody else wrote is read whole only through [`read`], which refuses what is not a regular file (to open
 //! a pipe can mean to wait for ever), stops at a limit, also when the file grows while it is read, and tells a Git LFS

@@ -1,5 +1,5 @@
 // What happens to the heads of queries or keys around attention, in place: a norm (RMSNorm, or LayerNorm with a weight)
-// of each head or of all of them together, and the rotary embedding (arXiv 2104.09864), which turns feature i together
+// of each head or of all of them together, and the rotary embedding (arXiv 2104.09864), which rotates feature i together
 // with feature i + pairs, or 2 i with 2 i + 1. A workgroup a head and token; dispatched once for the queries and once for
 // the keys.
 //
@@ -8,9 +8,9 @@
 struct Heads {
     // Features that are normalised together.
     head_dim: u32,
-    // Pairs that turn; features behind 2 * pairs stay.
+    // Pairs that are rotated; features behind 2 * pairs stay.
     pairs: u32,
-    // 1: neighbours turn together.
+    // 1: adjacent features are a pair.
     interleaved: u32,
     // Where the first head of the first token lies, and how far apart tokens and heads are.
     first: u32,
@@ -64,7 +64,7 @@ fn normalise_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
 }
 
 @compute @workgroup_size(64)
-fn turn_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn apply_rope(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = start(group);
     for (var i = lane; i < params.pairs; i += LANES) {
         let turn = turns[group.y * params.pairs + i];

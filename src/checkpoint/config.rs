@@ -1,7 +1,7 @@
 //! The config.json of a model: what its author says about it.
 //!
 //! It is read whole and kept as it is. Which keys there are and what they mean differs from one architecture to the next,
-//! so this room looks values up and leaves their meaning to whoever asks: `targets` (what the model is called, how wide
+//! so this module looks values up and leaves their meaning to whoever asks: `targets` (what the model is called, how wide
 //! it is) and `model` (everything that the forward pass needs).
 
 use std::path::Path;

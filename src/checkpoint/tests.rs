@@ -1,4 +1,4 @@
-//! Opening checkpoints, and small checkpoints for the tests of this room.
+//! Opening checkpoints, and small checkpoints for the tests of this module.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -197,7 +197,7 @@ pub(super) struct Prune {
     /// Gain of the moving average: 1, 1/2, 1/4 ... 1/128 [default: 1/8]
     #[arg(long, value_name = "G", value_parser = gain_shift, help_heading = "Which weights", conflicts_with = "pattern")]
     pub gain: Option<u32>,
-    /// Correct the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128, or 192
+    /// Compensate the weights that stay for those that go, by a sketch of the activations of this rank [default rank: 128, or 192
     /// with --pattern]
     #[arg(
         long,
@@ -210,7 +210,7 @@ pub(super) struct Prune {
     /// What compensation adds to every column norm, relative to their mean [default: 0.03]
     #[arg(long, value_name = "X", value_parser = ridge, requires = "compensate", help_heading = "Which weights")]
     pub ridge: Option<f64>,
-    /// Calibrate each block on what the blocks before it give once they are pruned (and mended); takes about twice as long
+    /// Calibrate each block on what the blocks before it give once they are pruned (and compensated); takes about twice as long
     #[arg(long, conflicts_with = "norms", help_heading = "Which weights")]
     pub sequential: bool,
     /// Read column norms from a file: one from `calibrate`, or a llama.cpp importance matrix (.gguf, .dat)

@@ -93,7 +93,7 @@ fn kept(draft: &Draft) -> Option<String> {
         _ => ", which also chooses the mask",
     };
     Some(format!(
-        "corrected for what goes: sketch of rank {}, ridge {}{mask}",
+        "compensated: sketch of rank {}, ridge {}{mask}",
         compensation.rank, compensation.ridge
     ))
 }

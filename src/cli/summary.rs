@@ -62,7 +62,7 @@ pub(super) fn summary(report: &Report, told: &[String], terminal: Terminal) {
     }
     if let Some(left) = report.prunable.output_error_left {
         text += &format!(
-            "kept weights were corrected: {} of the output error of pruning alone is left (predicted from the sketch)\n",
+            "kept weights were compensated: {} of the output error of pruning alone is left (predicted from the sketch)\n",
             output::percent(left)
         );
     }
@@ -95,7 +95,7 @@ pub(super) fn results(report: &Report) -> String {
     let mut text = String::new();
     if let Some(verified) = &report.verified {
         let survivors = match report.compensation {
-            Some(_) => Survivors::Mended,
+            Some(_) => Survivors::Compensated,
             None => Survivors::Unchanged,
         };
         text += &verify::line(verified, survivors, &shown_path(&report.output));

@@ -10,7 +10,9 @@ use swiftprune_wgpu::checkpoint::{keep_apart, keep_off_model};
 use swiftprune_wgpu::plan::{Ewma, NameFilter, Score, Selection};
 use swiftprune_wgpu::report::page::page;
 use swiftprune_wgpu::report::{Quality, SweepCell, SweepReport};
-use swiftprune_wgpu::sweep::{Mending, PreparedSweep, SweepEvent, SweepRequest, prepare};
+use swiftprune_wgpu::sweep::{
+    CompensationRequest, PreparedSweep, SweepEvent, SweepRequest, prepare,
+};
 use swiftprune_wgpu::untrusted::{self, shown, shown_path};
 
 use super::progress::{Pass, calibrated, duration};
@@ -123,12 +125,12 @@ fn request(args: &Sweep) -> anyhow::Result<SweepRequest> {
         request.scores = args.score.iter().map(|name| Score::by_name(name)).collect();
     }
     if !args.compensate.is_empty() {
-        let mending = |choice: &CompensateChoice| match *choice {
+        let compensation = |choice: &CompensateChoice| match *choice {
             CompensateChoice::Off => None,
-            CompensateChoice::On => Some(Mending::new(None, args.ridge)),
-            CompensateChoice::Rank(rank) => Some(Mending::new(Some(rank), args.ridge)),
+            CompensateChoice::On => Some(CompensationRequest::new(None, args.ridge)),
+            CompensateChoice::Rank(rank) => Some(CompensationRequest::new(Some(rank), args.ridge)),
         };
-        request.mendings = args.compensate.iter().map(mending).collect();
+        request.compensations = args.compensate.iter().map(compensation).collect();
     }
     if !args.allocate.is_empty() {
         let allocations = args.allocate.iter().map(|name| name.rule(args.spread));

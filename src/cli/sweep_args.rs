@@ -46,7 +46,7 @@ pub(super) struct Sweep {
     /// Scores [default: swiftprune, or ria without norms]
     #[arg(long, value_name = "SCORE,...", value_parser = PossibleValuesParser::new(SCORES.iter().map(|score| score.name)), value_delimiter = ',', help_heading = "Cells")]
     pub score: Vec<String>,
-    /// Whether kept weights are corrected: off, on, or the rank of the sketch [default: off; on, if no value is given]
+    /// Whether kept weights are compensated: off, on, or the rank of the sketch [default: off; on, if no value is given]
     #[arg(
         long,
         value_name = "C,...",
@@ -114,7 +114,7 @@ pub(super) struct Sweep {
 impl Sweep {
     /// What the flags say of column norms.
     pub(super) fn norms_flags(&self) -> NormsFlags<'_> {
-        let is_corrected = |choice: &CompensateChoice| *choice != CompensateChoice::Off;
+        let is_compensated = |choice: &CompensateChoice| *choice != CompensateChoice::Off;
         let needs_scores = |name: &AllocationName| name.rule(None).needs_scores();
         NormsFlags {
             norms: self.norms.as_ref(),
@@ -123,7 +123,7 @@ impl Sweep {
             // The evaluation takes it in any case.
             context: None,
             scores: &self.score,
-            is_used_by_others: self.compensate.iter().any(is_corrected)
+            is_used_by_others: self.compensate.iter().any(is_compensated)
                 || self.allocate.iter().any(needs_scores),
         }
     }
@@ -152,7 +152,7 @@ impl Sweep {
     }
 }
 
-/// Whether kept weights are corrected.
+/// Whether kept weights are compensated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CompensateChoice {
     Off,

@@ -32,7 +32,7 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     };
     let draft = by_options.as_ref().unwrap_or_else(|| &drafts[0]);
     let survivors = match args.compensated || (!is_said && reports.iter().any(|r| r.compensated)) {
-        true => Survivors::Mended,
+        true => Survivors::Compensated,
         false => Survivors::Unchanged,
     };
     let bar = ByteBar::new("verifying", draft.bytes_total(), terminal);
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     bar.finish();
     let verified = verified?;
     for (report, own) in reports.iter().zip(&drafts) {
-        report.check_agrees(own, draft, survivors == Survivors::Mended)?;
+        report.check_agrees(own, draft, survivors == Survivors::Compensated)?;
         report.check(own, &pruned, &verified, &Stop::new())?;
     }
     let line = line(
@@ -154,7 +154,7 @@ pub(super) fn line(verified: &Verified, survivors: Survivors, output: &str) -> S
         output::count(verified.new_zeros),
         match survivors {
             Survivors::Unchanged => "keep their bits",
-            Survivors::Mended => "are finite, and only prunable tensors differ",
+            Survivors::Compensated => "are finite, and only prunable tensors differ",
         },
     )
 }

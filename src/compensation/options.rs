@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::selection::Selection;
 
-/// How the weights that stay are corrected for those that go.
+/// How the weights that stay are compensated for those that go.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Compensation {

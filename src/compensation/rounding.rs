@@ -1,4 +1,4 @@
-//! Between stored weights and the f32 that they are mended in.
+//! Between stored weights and the f32 that they are compensated in.
 
 use half::{bf16, f16};
 
@@ -21,7 +21,7 @@ fn halves(bytes: &[u8], decode: impl Fn(u16) -> f32) -> Vec<f32> {
         .collect()
 }
 
-/// Stores a row of mended values, each rounded to the nearest, ties to even, if all of them are finite then; gives whether they
+/// Stores a row of compensated values, each rounded to the nearest, ties to even, if all of them are finite then; gives whether they
 /// are. What is not zero does not become zero: it gets the smallest magnitude there is, so that the zeros of a row stay those
 /// that were asked for.
 pub(crate) fn round_row(dtype: Dtype, values: &[f32], bytes: &mut [u8]) -> bool {

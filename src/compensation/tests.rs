@@ -1,4 +1,4 @@
-//! Mended rows against an exact least squares in f64, by elimination: the optimum, not the iteration again.
+//! Compensated rows against an exact least squares in f64, by elimination: the optimum, not the iteration again.
 
 use super::*;
 use crate::fixtures::Random;
@@ -160,15 +160,20 @@ fn options(steps: usize) -> Compensation {
 
 const MAX: usize = usize::MAX;
 
-fn mend(hessian: &Hessian, options: Compensation, weights: &[f32], mask: &mut Mask) -> MendedRows {
-    let mender = Mender::new(hessian, options).unwrap();
+fn compensate(
+    hessian: &Hessian,
+    options: Compensation,
+    weights: &[f32],
+    mask: &mut Mask,
+) -> CompensatedRows {
+    let compensator = Compensator::new(hessian, options).unwrap();
     let mut never =
         |_: &[f32]| -> Result<Mask, crate::products::Error> { unreachable!("the mask is given") };
-    mender.mend(weights, mask, &mut never).unwrap()
+    compensator.compensate(weights, mask, &mut never).unwrap()
 }
 
 #[test]
-fn with_a_sketch_of_full_rank_a_mended_row_is_the_exact_least_squares() {
+fn with_a_sketch_of_full_rank_a_compensated_row_is_the_exact_least_squares() {
     let (rows, in_features) = (4, 24);
     let mut gram = gram(&inputs(200, in_features), in_features);
     let (norms, sketch) = norms_and_sketch(&gram, in_features, in_features);
@@ -178,10 +183,10 @@ fn with_a_sketch_of_full_rank_a_mended_row_is_the_exact_least_squares() {
     (0..in_features).for_each(|j| gram[j * in_features + j] += 2e-3 * mean);
     let weights = weights(rows, in_features);
     let mut mask = every_other(rows, in_features);
-    let mended = mend(&hessian, options(200), &weights, &mut mask);
+    let compensated = compensate(&hessian, options(200), &weights, &mut mask);
     for row in 0..rows {
         let range = row * in_features..(row + 1) * in_features;
-        let (weights, values) = (&weights[range.clone()], &mended.values[range]);
+        let (weights, values) = (&weights[range.clone()], &compensated.values[range]);
         let kept: Vec<usize> = (0..in_features).filter(|&c| !mask.prunes(row, c)).collect();
         let best = optimum(&gram, weights, &kept);
         let (least, found) = (error(&gram, weights, &best), error(&gram, weights, values));
@@ -195,7 +200,7 @@ fn with_a_sketch_of_full_rank_a_mended_row_is_the_exact_least_squares() {
                 "row {row}: {value} against {best}"
             );
         }
-        let told = mended.after[row] * mean;
+        let told = compensated.after[row] * mean;
         assert!(
             (told - least).abs() < 1e-2 * least,
             "row {row}: {told} is told, {least} is"
@@ -213,11 +218,11 @@ fn the_error_never_rises_from_one_step_to_the_next() {
     let mut before = vec![f64::INFINITY; rows];
     for steps in 0..12 {
         let mut mask = every_other(rows, in_features);
-        let mended = mend(&hessian, options(steps), &weights, &mut mask);
-        for (row, (after, before)) in mended.after.iter().zip(&before).enumerate() {
+        let compensated = compensate(&hessian, options(steps), &weights, &mut mask);
+        for (row, (after, before)) in compensated.after.iter().zip(&before).enumerate() {
             assert!(*after <= before * (1.0 + 1e-6), "step {steps}, row {row}");
         }
-        before = mended.after;
+        before = compensated.after;
     }
 }
 
@@ -230,7 +235,7 @@ fn the_true_error_falls_and_with_the_sketch_of_other_columns_it_does_not() {
     let error_with = |sketch: &Sketch| -> (f64, f64) {
         let hessian = Hessian::new(&norms, sketch, MAX, 0.1).unwrap();
         let mut mask = every_other(rows, in_features);
-        let mended = mend(&hessian, options(16), &weights, &mut mask);
+        let compensated = compensate(&hessian, options(16), &weights, &mut mask);
         let pruned: Vec<f32> = (0..rows * in_features)
             .map(|i| {
                 if mask.prunes(i / in_features, i % in_features) {
@@ -246,10 +251,10 @@ fn the_true_error_falls_and_with_the_sketch_of_other_columns_it_does_not() {
                 .zip(values.chunks_exact(in_features));
             rows.map(|(w, v)| error(&gram, w, v)).sum()
         };
-        (sum(&pruned), sum(&mended.values))
+        (sum(&pruned), sum(&compensated.values))
     };
-    let (pruned, mended) = error_with(&sketch);
-    assert!(mended < 0.5 * pruned, "{mended} of {pruned}");
+    let (pruned, compensated) = error_with(&sketch);
+    assert!(compensated < 0.5 * pruned, "{compensated} of {pruned}");
     // The sketch of an input whose columns come in another order.
     let place = |column: usize| (column + 17) % in_features;
     let mut shuffled = vec![0.0; gram.len()];
@@ -272,9 +277,9 @@ fn an_input_in_one_direction_is_made_up_for_by_any_kept_weight() {
     let hessian = Hessian::new(&norms, &sketch, MAX, 1e-6).unwrap();
     let weights = weights(1, in_features);
     let mut mask = every_other(1, in_features);
-    let mended = mend(&hessian, options(30), &weights, &mut mask);
+    let compensated = compensate(&hessian, options(30), &weights, &mut mask);
     let output = |values: &[f32]| -> f32 { direction.iter().zip(values).map(|(x, w)| x * w).sum() };
-    let (wanted, found) = (output(&weights), output(&mended.values));
+    let (wanted, found) = (output(&weights), output(&compensated.values));
     assert!(
         (wanted - found).abs() < 0.02 * wanted.abs(),
         "{found} against {wanted}"
@@ -327,24 +332,26 @@ fn alternating_directions_keep_the_pattern_and_find_a_better_mask() {
     let by_score = mask_of(&weights, hessian.column_factors().unwrap());
     let total = |options: Compensation| {
         let mut mask = by_score.clone();
-        let mender = Mender::new(&hessian, options).unwrap();
+        let compensator = Compensator::new(&hessian, options).unwrap();
         let mut choose = |values: &[f32]| -> Result<Mask, crate::products::Error> {
             Ok(mask_of(values, vec![1.0; in_features]))
         };
-        let mended = mender.mend(&weights, &mut mask, &mut choose).unwrap();
+        let compensated = compensator
+            .compensate(&weights, &mut mask, &mut choose)
+            .unwrap();
         for row in 0..rows {
             for group in 0..in_features / 4 {
                 let pruned = (0..4).filter(|c| mask.prunes(row, 4 * group + c)).count();
                 assert_eq!(pruned, 2);
             }
             for column in 0..in_features {
-                let is_zero = mended.values[row * in_features + column] == 0.0;
+                let is_zero = compensated.values[row * in_features + column] == 0.0;
                 assert_eq!(is_zero, mask.prunes(row, column));
             }
         }
         let rows = weights
             .chunks_exact(in_features)
-            .zip(mended.values.chunks_exact(in_features));
+            .zip(compensated.values.chunks_exact(in_features));
         rows.map(|(w, v)| error(&gram, w, v)).sum::<f64>()
     };
     let defaults = Compensation::new(&selection);

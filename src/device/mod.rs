@@ -9,12 +9,12 @@
 
 pub(crate) mod adapter;
 mod choice;
+#[cfg(feature = "native")]
+pub(crate) mod compensation;
 pub(crate) mod cpu;
 mod error;
 pub(crate) mod gpu;
 mod info;
-#[cfg(feature = "native")]
-pub(crate) mod mending;
 mod probe;
 #[cfg(feature = "native")]
 pub(crate) mod product;
@@ -46,7 +46,7 @@ pub struct Device {
     passed_over: Vec<String>,
 }
 
-/// What a device is, for the rooms that run on each in their own way.
+/// What a device is, for the modules that run on each in their own way.
 #[derive(Debug)]
 pub(crate) enum Backend {
     /// This machine's cores.
@@ -146,15 +146,15 @@ impl Device {
         &self.passed_over
     }
 
-    /// Tries the kernels that mend rows on an adapter, once.
+    /// Tries the kernels that compensate rows on an adapter, once.
     ///
     /// # Errors
     /// [`Error::Unfit`] where they differ from the host's results, [`Error::Failed`].
     #[cfg(feature = "native")]
-    pub(crate) fn check_mending(&self) -> Result<(), Error> {
+    pub(crate) fn check_compensation(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Cpu(_) => Ok(()),
-            Backend::Gpu(gpu) => mending::check(gpu),
+            Backend::Gpu(gpu) => compensation::check(gpu),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The tiled matrix product, which the forward pass, sketches and mending share.
+//! The tiled matrix product, which the forward pass, sketches and compensation share.
 
 use super::recorder::{Groups, Recorder, Sequence};
 use crate::dtype::Dtype;

@@ -68,9 +68,9 @@ fn run<E: Engine>(
 ) -> Result<(), Error> {
     let normed = normalised(engine, sequence, block.mixer_norm.as_ref(), x)?;
     let input = normed.as_ref().unwrap_or(x);
-    let mut found = Vec::with_capacity(block.mixers.len());
+    let mut output = Vec::with_capacity(block.mixers.len());
     for mixer in &block.mixers {
-        found.push(mixer::found(engine, sequence, mixer, input)?);
+        output.push(mixer::output(engine, sequence, mixer, input)?);
     }
     // What the feed-forward part reads, where that is not what attention leaves.
     let beside = match (block.order, &block.mlp_norm) {
@@ -88,10 +88,18 @@ fn run<E: Engine>(
     };
     let scale = block.residual_scale;
     let post_norm = block.mixer_post_norm.as_ref();
-    for (mixer, found) in block.mixers.iter().zip(&found) {
-        add(engine, sequence, mixer.output(), post_norm, scale, found, x)?;
+    for (mixer, output) in block.mixers.iter().zip(&output) {
+        add(
+            engine,
+            sequence,
+            mixer.output(),
+            post_norm,
+            scale,
+            output,
+            x,
+        )?;
     }
-    drop(found);
+    drop(output);
     let Some(mlp) = &block.mlp else {
         return Ok(());
     };

@@ -1,14 +1,14 @@
 //! What a device has to do to run a model: the primitives that `block.rs` and `loss.rs` put together.
 //!
 //! A hidden state, and every other [`Tensor`](Engine::Tensor), is one sequence, `[tokens, features]` in f32. While a
-//! sequence goes through a block, its primitives share a [`Sequence`](Engine::Sequence): what was observed so far, and
+//! sequence goes through a block, its primitives assignment a [`Sequence`](Engine::Sequence): what was observed so far, and
 //! on an adapter the dispatches that become one submission.
 
 use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::{
-    Cell, DecoderBlock, Experts, HeadNorms, LatentProjections, LatentWidths, Linear, Mixer,
-    Nonlinearity, NormTensors, Pairing, Rotary, Scan, SelfAttention, Share,
+    DecoderBlock, ExpertAssignment, Experts, HeadNorms, LatentProjections, LatentWidths, Linear,
+    Mixer, Nonlinearity, NormTensors, Pairing, Rotary, Scan, SelfAttention, Ssm,
 };
 
 /// A block with its weights on a device.
@@ -24,28 +24,28 @@ pub(super) type LoadedExperts<E> = Experts<<E as Engine>::Matrix, Vec<f32>>;
 pub(super) type LoadedAttention<E> =
     SelfAttention<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
 
-/// What lets a token know of those before it, with its weights on a device.
+/// Token mixing, with its weights on a device.
 pub(super) type LoadedMixer<E> = Mixer<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
 
 /// A recurrence with its weights on a device.
-pub(super) type LoadedCell<E> = Cell<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
+pub(super) type LoadedSsm<E> = Ssm<<E as Engine>::Matrix, <E as Engine>::Norm, Vec<f32>>;
 
-/// Cosines and sines of the angles by which heads turn, where a `T` holds those of sequences up to some length.
+/// Cosines and sines of rope, where a `T` holds those of sequences up to some length.
 #[derive(Debug)]
-pub(super) struct TurnTables<T> {
+pub(super) struct RopeTables<T> {
     pub(super) pairing: Pairing,
-    /// Pairs of features that turn.
+    /// Pairs of features that rope rotates.
     pub(super) pairs: usize,
     /// Each with the longest sequence that it is for, the shorter ones first.
     tables: Vec<(usize, T)>,
 }
 
-impl<T> TurnTables<T> {
+impl<T> RopeTables<T> {
     /// Those of sequences of at most so many tokens: `table` of `[tokens, pairs]`.
     pub(super) fn new(rotary: &Rotary, tokens: usize, table: impl Fn(&[[f32; 2]]) -> T) -> Self {
         let tables = rotary.by_length(tokens).map(|(longest, frequencies)| {
             let longest = longest.min(tokens);
-            let turns = Rotary::turns(frequencies, rotary.amplitude, longest);
+            let turns = Rotary::cosines_and_sines(frequencies, rotary.amplitude, longest);
             (longest, table(&turns))
         });
         Self {
@@ -95,7 +95,7 @@ pub(super) struct BlockPass<E: Engine> {
 
 /// Some rows of the head.
 #[derive(Clone, Debug)]
-pub(super) struct HeadPart {
+pub(super) struct LmHeadPart {
     /// The number of the first.
     pub(super) first: usize,
     /// `[rows, hidden_size]`.
@@ -237,15 +237,15 @@ pub(super) trait Engine: Sized {
         inputs: &[&Self::Tensor],
     ) -> Result<Self::Tensor, Error>;
 
-    /// Queries, keys and values out of what latent projections made: of each head, now first what turns. `queries` is
-    /// `[tokens, heads * (plain + rotated)]`, `rotated_key` `[tokens, rotated]`, `keys_and_values` `[tokens, heads * (plain +
+    /// Queries, keys and values out of what latent projections made: of each head, now first the rope part. `queries` is
+    /// `[tokens, heads * (nope + rope)]`, `rope_key` `[tokens, rope]`, `keys_and_values` `[tokens, heads * (nope +
     /// value)]`.
     fn heads_of_latents(
         &self,
         sequence: &mut Self::Sequence,
         widths: LatentWidths,
         queries: &Self::Tensor,
-        rotated_key: &Self::Tensor,
+        rope_key: &Self::Tensor,
         keys_and_values: &Self::Tensor,
     ) -> Result<Self::Heads, Error>;
 
@@ -273,15 +273,15 @@ pub(super) trait Engine: Sized {
         heads: &mut Self::Heads,
     ) -> Result<(), Error>;
 
-    /// Turns queries and keys by their position, in the way of this index.
-    fn turn_heads(
+    /// Applies rope to queries and keys by their position, in the way of this index.
+    fn apply_rope(
         &self,
         sequence: &mut Self::Sequence,
         rotary: usize,
         heads: &mut Self::Heads,
     ) -> Result<(), Error>;
 
-    /// What each query finds among the values, `[tokens, query heads * features of a head]`.
+    /// The attention output, `[tokens, query heads * features of a head]`.
     fn attend(
         &self,
         sequence: &mut Self::Sequence,
@@ -311,20 +311,20 @@ pub(super) trait Engine: Sized {
     /// Brings `x` to the host, `[tokens, features]` row-major, for a decision that the rest of the block waits for.
     fn values(&self, sequence: &mut Self::Sequence, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
-    /// The rows of `x` that a share names, each times its weight.
+    /// The rows of `x` that an expert assignment names, each times its weight.
     fn gather(
         &self,
         sequence: &mut Self::Sequence,
         x: &Self::Tensor,
-        share: &Share,
+        assignment: &ExpertAssignment,
     ) -> Result<Self::Tensor, Error>;
 
-    /// Adds each row of `y`, times its weight, to that row of `sum` which a share names for it. A share names no row twice.
+    /// Adds each row of `y`, times its weight, to that row of `sum` which an assignment names for it. An assignment names no row twice.
     fn scatter(
         &self,
         sequence: &mut Self::Sequence,
         y: &Self::Tensor,
-        share: &Share,
+        assignment: &ExpertAssignment,
         sum: &mut Self::Tensor,
     ) -> Result<(), Error>;
 
@@ -347,20 +347,20 @@ pub(super) trait Engine: Sized {
     /// Of each sequence, the logits for a part of the head, summed up for each token that `next` has a successor of.
     fn partial_losses(
         &self,
-        head: &HeadPart,
+        head: &LmHeadPart,
         hidden: &[Self::Tensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error>;
 
     /// The logits themselves, `[tokens, rows]`.
-    fn logits(&self, head: &HeadPart, hidden: &Self::Tensor) -> Result<Vec<f32>, Error>;
+    fn logits(&self, head: &LmHeadPart, hidden: &Self::Tensor) -> Result<Vec<f32>, Error>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What an engine turned by instead, where a sequence was longer than all of its tables, would be another model.
+    /// What an engine rotated by instead, where a sequence was longer than all of its tables, would be another model.
     #[test]
     fn a_sequence_that_no_table_is_for_is_an_error() {
         let rotary = Rotary {
@@ -370,14 +370,14 @@ mod tests {
             beyond: Some((4, vec![0.5, 0.25])),
             longest: None,
         };
-        let tables = TurnTables::new(&rotary, 6, <[_]>::len);
+        let tables = RopeTables::new(&rotary, 6, <[_]>::len);
         assert_eq!(tables.of(4, 4).unwrap(), &(4 * 2));
         assert_eq!(tables.of(5, 4).unwrap(), &(6 * 2));
         for (tokens, head) in [(7, 4), (4, 3)] {
             let error = tables.of(tokens, head).unwrap_err().to_string();
             assert!(error.contains("longer than was announced"), "{error}");
         }
-        let short = TurnTables::new(&rotary, 3, <[_]>::len);
+        let short = RopeTables::new(&rotary, 3, <[_]>::len);
         assert!(short.of(4, 4).is_err());
     }
 }

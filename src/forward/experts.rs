@@ -7,7 +7,7 @@
 use super::engine::{Engine, LoadedExperts};
 use super::error::Error;
 use super::mlp;
-use crate::model::Share;
+use crate::model::ExpertAssignment;
 
 /// Adds what the experts make of `x`, times `scale`, to `sum`.
 pub(super) fn add<E: Engine>(
@@ -27,24 +27,24 @@ pub(super) fn add<E: Engine>(
             Some(gate) => {
                 let gate = engine.product(sequence, gate, x)?;
                 let logits = engine.values(sequence, &gate)?;
-                let every = Share::of_every_token(&logits).scaled(scale);
+                let every = ExpertAssignment::of_every_token(&logits).scaled(scale);
                 engine.scatter(sequence, &y, &every, sum)?;
             }
         }
     }
     let logits = engine.product(sequence, &experts.router.layer, x)?;
     let logits = engine.values(sequence, &logits)?;
-    let shares = experts.router.route(&logits, experts.experts.len());
-    for (mlp, share) in experts.experts.iter().zip(&shares) {
-        if share.tokens.is_empty() {
+    let assignments = experts.router.route(&logits, experts.experts.len());
+    for (mlp, assignment) in experts.experts.iter().zip(&assignments) {
+        if assignment.tokens.is_empty() {
             engine.observe_nothing(sequence, &mlp.up)?;
             engine.observe_nothing(sequence, &mlp.down)?;
             continue;
         }
         // The weights are for what goes in or for what comes out.
         let [before, after] = match experts.weighs_input {
-            true => [share.clone(), share.unweighted()],
-            false => [share.unweighted(), share.clone()],
+            true => [assignment.clone(), assignment.unweighted()],
+            false => [assignment.unweighted(), assignment.clone()],
         };
         let own = engine.gather(sequence, x, &before)?;
         engine.observe(sequence, &own)?;

@@ -144,7 +144,7 @@ pub static KERNELS: &[Kernel] = &[
         "forward" / "heads",
         HeadsParams,
         "norm and rotary embedding of each head",
-        ["normalise_heads": 64, [0, 2, 3, 4]; "turn_heads": 64, [0, 1, 4]],
+        ["normalise_heads": 64, [0, 2, 3, 4]; "apply_rope": 64, [0, 1, 4]],
         with "reduce"
     ),
     kernel!(

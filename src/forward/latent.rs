@@ -20,7 +20,7 @@ pub(super) fn heads<E: Engine>(
             engine.product(sequence, up, &narrow)?
         }
     };
-    let rotated_key = engine.product(sequence, &latent.rotated_key, x)?;
+    let rope_key = engine.product(sequence, &latent.rope_key, x)?;
     let narrow = engine.product(sequence, &latent.compression, x)?;
     let narrow = engine.norm(sequence, &latent.compression_norm, &narrow)?;
     engine.observe(sequence, &narrow)?;
@@ -29,7 +29,7 @@ pub(super) fn heads<E: Engine>(
         sequence,
         latent.widths,
         &queries,
-        &rotated_key,
+        &rope_key,
         &keys_and_values,
     )
 }

@@ -1,6 +1,6 @@
 //! The head: the losses of tokens, from logits that are made for a piece of the vocabulary at a time.
 
-use super::engine::{Engine, HeadPart, PartialLoss};
+use super::engine::{Engine, LmHeadPart, PartialLoss};
 use super::error::Error;
 use super::weights::WeightReader;
 use crate::model::Architecture;
@@ -30,8 +30,9 @@ impl Default for LogSumExp {
 impl LogSumExp {
     fn add(&mut self, partial: &PartialLoss, has_target: bool) {
         let largest = self.largest.max(partial.largest);
-        let share = |sum: f64, of: f32| sum * f64::from(of - largest).exp();
-        self.sum = share(self.sum, self.largest) + share(f64::from(partial.sum), partial.largest);
+        let assignment = |sum: f64, of: f32| sum * f64::from(of - largest).exp();
+        self.sum = assignment(self.sum, self.largest)
+            + assignment(f64::from(partial.sum), partial.largest);
         self.largest = largest;
         if has_target {
             self.target = partial.target;
@@ -44,12 +45,12 @@ impl LogSumExp {
 }
 
 /// Rows of the head from number `first` on, so that the logits come out scaled.
-pub(super) fn head_part(
+pub(super) fn lm_head_part(
     weights: &WeightReader<'_>,
     architecture: &Architecture,
     first: usize,
     rows: usize,
-) -> Result<HeadPart, Error> {
+) -> Result<LmHeadPart, Error> {
     let scale = architecture.logit_scale;
     let read = |name: &String| -> Result<Vec<f32>, Error> {
         let mut values = weights.read_rows(name, first, rows)?;
@@ -58,10 +59,10 @@ pub(super) fn head_part(
         }
         Ok(values)
     };
-    Ok(HeadPart {
+    Ok(LmHeadPart {
         first,
-        rows: read(&architecture.head)?,
-        bias: architecture.head_bias.as_ref().map(read).transpose()?,
+        rows: read(&architecture.lm_head)?,
+        bias: architecture.lm_head_bias.as_ref().map(read).transpose()?,
     })
 }
 
@@ -112,10 +113,10 @@ pub(super) fn losses<E: Engine>(
         .collect();
     let in_flight = engine.in_flight(context);
     let piece = (HEAD_BYTES / (4 * embedding_size.max(context * in_flight))).max(1);
-    let head = &architecture.head;
+    let head = &architecture.lm_head;
     for first in (0..vocab_size).step_by(piece) {
         let rows = first..(first + piece).min(vocab_size);
-        let part = head_part(weights, architecture, first, rows.len())?;
+        let part = lm_head_part(weights, architecture, first, rows.len())?;
         let chunks = hidden
             .chunks(in_flight)
             .zip(next.chunks(in_flight))

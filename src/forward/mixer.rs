@@ -1,4 +1,4 @@
-//! What lets a token know of those before it, from an engine's primitives.
+//! Token mixing, from an engine's primitives.
 
 use super::engine::{Engine, LoadedAttention, LoadedMixer};
 use super::error::Error;
@@ -6,8 +6,8 @@ use super::latent;
 use super::recurrence;
 use crate::model::{Activation, MixerKind, Position, Projections};
 
-/// What a mixer's last layer reads. This, and what its first layers read, are observed.
-pub(super) fn found<E: Engine>(
+/// The input of a mixer's last layer, which is the attention output where it is attention. This, and what its first layers read, are observed.
+pub(super) fn output<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,
     mixer: &LoadedMixer<E>,
@@ -19,15 +19,15 @@ pub(super) fn found<E: Engine>(
     };
     let x = scaled.as_ref().unwrap_or(x);
     engine.observe(sequence, x)?;
-    let found = match &mixer.kind {
+    let output = match &mixer.kind {
         MixerKind::Attention(of) => attention(engine, sequence, of, x)?,
-        MixerKind::Recurrence(of) => recurrence::found(engine, sequence, &of.cell, x)?,
+        MixerKind::Recurrence(of) => recurrence::output(engine, sequence, &of.ssm, x)?,
     };
-    engine.observe(sequence, &found)?;
-    Ok(found)
+    engine.observe(sequence, &output)?;
+    Ok(output)
 }
 
-/// What the heads find.
+/// The attention output, gated where there is a gate.
 fn attention<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,
@@ -46,19 +46,19 @@ fn attention<E: Engine>(
         engine.normalise_heads(sequence, norms, &mut heads)?;
     }
     match attention.position {
-        Position::Rotary(index) => engine.turn_heads(sequence, index, &mut heads)?,
+        Position::Rotary(index) => engine.apply_rope(sequence, index, &mut heads)?,
         // Biases come with the scores.
         Position::Alibi | Position::None => {}
     }
     if let Some(norms) = norms.filter(|norms| norms.after_rotation) {
         engine.normalise_heads(sequence, norms, &mut heads)?;
     }
-    let found = engine.attend(sequence, attention, heads)?;
+    let output = engine.attend(sequence, attention, heads)?;
     match &attention.gate {
-        None => Ok(found),
+        None => Ok(output),
         Some(gate) => {
             let gate = engine.product(sequence, gate, x)?;
-            engine.activate(sequence, Activation::Sigmoid.into(), gate, Some(found))
+            engine.activate(sequence, Activation::Sigmoid.into(), gate, Some(output))
         }
     }
 }

@@ -272,7 +272,7 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// The length of the longest sequence, if every way in which heads turn is known up to there.
+    /// The length of the longest sequence, if every rope is known up to there.
     fn check_length(&self, tokens: usize) -> Result<usize, Error> {
         let mut limits = self.architecture.rotaries.iter().filter_map(|r| r.longest);
         match limits.find(|longest| tokens > *longest) {
@@ -345,7 +345,7 @@ impl<'a> Forward<'a> {
         let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
         let hidden = self.blocks(engine, &weights, &[sequence], &mut |_| Ok(()), &mut meter)?;
         let hidden = loss::finished(engine, &weights, architecture, hidden)?;
-        let head = loss::head_part(&weights, architecture, 0, architecture.vocab_size)?;
+        let head = loss::lm_head_part(&weights, architecture, 0, architecture.vocab_size)?;
         engine.logits(&head, &hidden[0])
     }
 

@@ -19,7 +19,7 @@ impl Forward<'_> {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => return error,
         }
-        let is_head = at == self.architecture.head;
+        let is_head = at == self.architecture.lm_head;
         match is_head.then(|| self.observed(sequences)) {
             Some(Err(error @ Error::NotFinite { .. })) => error,
             _ => Error::NotFinite { at },
@@ -94,8 +94,8 @@ impl Forward<'_> {
         projections
             .iter()
             .for_each(|[_, outwards]| see(&outwards.weight));
-        see(&architecture.head);
-        architecture.head_bias.iter().for_each(see);
+        see(&architecture.lm_head);
+        architecture.lm_head_bias.iter().for_each(see);
         Ok(names.into_inner())
     }
 }

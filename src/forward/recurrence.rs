@@ -1,65 +1,65 @@
 //! A recurrence, from an engine's primitives.
 
-use super::engine::{Convolved, Engine, LoadedCell};
+use super::engine::{Convolved, Engine, LoadedSsm};
 use super::error::Error;
-use crate::model::{Activation, Cell, Convolution};
+use crate::model::{Activation, Convolution, Ssm};
 
-/// What the last layer of a recurrence reads.
-pub(super) fn found<E: Engine>(
+/// The input of the last layer of a recurrence.
+pub(super) fn output<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,
-    cell: &LoadedCell<E>,
+    ssm: &LoadedSsm<E>,
     x: &E::Tensor,
 ) -> Result<E::Tensor, Error> {
     let times = Activation::Identity.into();
-    match cell {
-        Cell::ShortConvolution(cell) => {
-            let before = engine.product(sequence, &cell.gate_before, x)?;
-            let values = engine.product(sequence, &cell.values, x)?;
+    match ssm {
+        Ssm::ShortConvolution(ssm) => {
+            let before = engine.product(sequence, &ssm.gate_before, x)?;
+            let values = engine.product(sequence, &ssm.values, x)?;
             let gated = engine.activate(sequence, times, before, Some(values))?;
-            let kernel = part(&cell.convolution, 0, None);
+            let kernel = part(&ssm.convolution, 0, None);
             let convolved = engine.convolve(sequence, &kernel, &gated)?;
-            let after = engine.product(sequence, &cell.gate_after, x)?;
+            let after = engine.product(sequence, &ssm.gate_after, x)?;
             engine.activate(sequence, times, after, Some(convolved))
         }
-        Cell::SelectiveScan(cell) => {
-            let values = engine.product(sequence, &cell.values, x)?;
-            let kernel = part(&cell.convolution, 0, None);
+        Ssm::SelectiveScan(ssm) => {
+            let values = engine.product(sequence, &ssm.values, x)?;
+            let kernel = part(&ssm.convolution, 0, None);
             let values = engine.convolve(sequence, &kernel, &values)?;
-            let values = engine.activate(sequence, cell.activation.into(), values, None)?;
+            let values = engine.activate(sequence, ssm.activation.into(), values, None)?;
             engine.observe(sequence, &values)?;
-            let mut choices = Vec::with_capacity(3);
-            for (index, layer) in cell.choices.iter().enumerate() {
-                let choice = engine.product(sequence, layer, &values)?;
-                choices.push(match &cell.norms {
-                    Some(norms) => engine.norm(sequence, &norms[index], &choice)?,
-                    None => choice,
+            let mut projected = Vec::with_capacity(3);
+            for (index, layer) in ssm.x_proj.iter().enumerate() {
+                let one = engine.product(sequence, layer, &values)?;
+                projected.push(match &ssm.norms {
+                    Some(norms) => engine.norm(sequence, &norms[index], &one)?,
+                    None => one,
                 });
             }
-            engine.observe(sequence, &choices[0])?;
-            let time_step = engine.product(sequence, &cell.time_step, &choices[0])?;
-            let inputs = [&values, &time_step, &choices[1], &choices[2]];
-            let y = engine.scan(sequence, &cell.scan(), &inputs)?;
-            let gate = engine.product(sequence, &cell.gate, x)?;
-            engine.activate(sequence, cell.activation.into(), gate, Some(y))
+            engine.observe(sequence, &projected[0])?;
+            let time_step = engine.product(sequence, &ssm.time_step, &projected[0])?;
+            let inputs = [&values, &time_step, &projected[1], &projected[2]];
+            let y = engine.scan(sequence, &ssm.scan(), &inputs)?;
+            let gate = engine.product(sequence, &ssm.gate, x)?;
+            engine.activate(sequence, ssm.activation.into(), gate, Some(y))
         }
-        Cell::StateSpace(cell) => {
-            let scan = cell.scan();
+        Ssm::StateSpace(ssm) => {
+            let scan = ssm.scan();
             let inputs = scan.sizes.inputs();
             let sizes = [inputs[0], inputs[2], inputs[3]];
-            let active = cell.activation;
+            let active = ssm.activation;
             let [values, b, c] = convolved(
                 engine,
                 sequence,
-                (&cell.convolved, &cell.convolution, active),
+                (&ssm.convolved, &ssm.convolution, active),
                 sizes,
                 x,
             )?;
-            let time_step = engine.product(sequence, &cell.time_step, x)?;
+            let time_step = engine.product(sequence, &ssm.time_step, x)?;
             let y = engine.scan(sequence, &scan, &[&values, &time_step, &b, &c])?;
-            let gate = engine.product(sequence, &cell.gate, x)?;
+            let gate = engine.product(sequence, &ssm.gate, x)?;
             let silu = Activation::Silu.into();
-            match &cell.norm {
+            match &ssm.norm {
                 None => engine.activate(sequence, silu, gate, Some(y)),
                 Some(norm) if norm.before_gate => {
                     let y = engine.norm_parts(sequence, &norm.norm, y)?;
@@ -71,24 +71,24 @@ pub(super) fn found<E: Engine>(
                 }
             }
         }
-        Cell::DeltaNet(cell) => {
-            let scan = cell.scan();
+        Ssm::DeltaNet(ssm) => {
+            let scan = ssm.scan();
             let inputs = scan.sizes.inputs();
             let sizes = [inputs[0], inputs[1], inputs[2]];
-            let active = cell.activation;
+            let active = ssm.activation;
             let [queries, keys, values] = convolved(
                 engine,
                 sequence,
-                (&cell.convolved, &cell.convolution, active),
+                (&ssm.convolved, &ssm.convolution, active),
                 sizes,
                 x,
             )?;
-            let time_step = engine.product(sequence, &cell.time_step, x)?;
-            let write = engine.product(sequence, &cell.write, x)?;
-            let inputs = [&queries, &keys, &values, &time_step, &write];
+            let time_step = engine.product(sequence, &ssm.time_step, x)?;
+            let beta = engine.product(sequence, &ssm.beta, x)?;
+            let inputs = [&queries, &keys, &values, &time_step, &beta];
             let y = engine.scan(sequence, &scan, &inputs)?;
-            let y = engine.norm_parts(sequence, &cell.norm, y)?;
-            let gate = engine.product(sequence, &cell.gate, x)?;
+            let y = engine.norm_parts(sequence, &ssm.norm, y)?;
+            let gate = engine.product(sequence, &ssm.gate, x)?;
             engine.activate(sequence, active.into(), gate, Some(y))
         }
     }

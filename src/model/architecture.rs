@@ -29,7 +29,7 @@ pub struct Architecture {
     pub(crate) position_embedding: Option<PositionEmbedding>,
     /// The norm between the embedding and the first block.
     pub(crate) embedding_norm: Option<NormTensors>,
-    /// The ways in which heads turn with their position; attention refers to them by index.
+    /// The ropes; attention refers to them by index.
     pub(crate) rotaries: Vec<Rotary>,
     /// The biases of the attention that has them.
     pub(crate) alibi: Option<Alibi>,
@@ -40,9 +40,9 @@ pub struct Architecture {
     /// The norm before the head.
     pub(crate) final_norm: NormTensors,
     /// The head, `[vocab_size, embedding_size]`: the embedding again where they are tied.
-    pub(crate) head: String,
+    pub(crate) lm_head: String,
     /// What is added to the logits, `[vocab_size]`.
-    pub(crate) head_bias: Option<String>,
+    pub(crate) lm_head_bias: Option<String>,
     /// What the logits are multiplied by.
     pub(crate) logit_scale: f32,
     /// What the logits so scaled are kept within: `cap tanh(l / cap)`.

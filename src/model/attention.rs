@@ -71,7 +71,7 @@ pub(crate) struct HeadCounts {
 pub(crate) enum Position {
     /// They do not: the hidden state has it.
     None,
-    /// They turn, in the way of this index in the architecture's list.
+    /// Rope, in the way of this index in the architecture's list.
     Rotary(usize),
     /// Each head prefers what is near, by the architecture's slopes.
     Alibi,
@@ -92,7 +92,7 @@ pub(crate) struct HeadNorms<N> {
     /// Of the queries, of the keys.
     pub(crate) norms: [N; 2],
     pub(crate) width: NormedWidth,
-    /// After they turned; before, otherwise.
+    /// After rope; before, otherwise.
     pub(crate) after_rotation: bool,
 }
 
@@ -118,7 +118,7 @@ pub(crate) struct SelfAttention<L, N, V = Vector> {
     pub(crate) temperature: Option<QueryTemperature>,
     /// Of each query head, the score of a key that every query sees and that has no value.
     pub(crate) sinks: Option<V>,
-    /// To the logits of what the features that the heads found are multiplied by.
+    /// The output gate: to the logits of what the attention output is multiplied by.
     pub(crate) gate: Option<L>,
     /// From what the heads found back to the residual stream.
     pub(crate) output: L,
@@ -251,8 +251,8 @@ mod tests {
     fn latent(value: usize) -> SelfAttention<(), ()> {
         let widths = LatentWidths {
             heads: 4,
-            rotated: 64,
-            plain: 128,
+            rope: 64,
+            nope: 128,
             value,
         };
         let projections = LatentProjections {
@@ -260,7 +260,7 @@ mod tests {
             query: LatentQuery::Direct(()),
             compression: (),
             compression_norm: (),
-            rotated_key: (),
+            rope_key: (),
             expansion: (),
         };
         let heads = HeadCounts {

@@ -7,7 +7,7 @@
 
 use super::attention::{Projections, SelfAttention};
 use super::feed_forward::FeedForward;
-use super::recurrence::{Cell, Recurrence};
+use super::recurrence::{Recurrence, Ssm};
 use super::tensors::{Linear, NormTensors, Vector};
 
 /// How what mixes tokens and the feed-forward part are joined to the residual stream.
@@ -19,7 +19,7 @@ pub(crate) enum BlockOrder {
     Parallel,
 }
 
-/// What lets a token know of those before it.
+/// Token mixing.
 #[derive(Clone, Debug)]
 pub(crate) struct Mixer<L = Linear, N = NormTensors, V = Vector> {
     /// What its input is multiplied by.
@@ -195,10 +195,10 @@ impl Mixer {
             }
             MixerKind::Recurrence(recurrence) => {
                 let mut inputs = vec![BlockInput::of("mixer", recurrence.first_layers())];
-                if let Cell::SelectiveScan(cell) = &recurrence.cell {
-                    let choices = cell.choices.iter().collect();
-                    inputs.push(BlockInput::of("time step, B and C", choices));
-                    inputs.push(BlockInput::of("time step", vec![&cell.time_step]));
+                if let Ssm::SelectiveScan(ssm) = &recurrence.ssm {
+                    let x_proj = ssm.x_proj.iter().collect();
+                    inputs.push(BlockInput::of("time step, B and C", x_proj));
+                    inputs.push(BlockInput::of("time step", vec![&ssm.time_step]));
                 }
                 inputs.push(BlockInput::of("mixer output", vec![&recurrence.output]));
                 inputs

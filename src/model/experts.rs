@@ -9,7 +9,7 @@
 use super::mlp::Mlp;
 use super::tensors::Vector;
 
-/// Experts, and the router that shares the tokens out to them.
+/// Experts, and the router that assignments the tokens out to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Experts<L, V> {
     pub(crate) router: Router<L, V>,
@@ -105,12 +105,12 @@ impl<L, V> Experts<L, V> {
 
 /// What goes to one expert: tokens, in order, and their weights.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Share {
+pub(crate) struct ExpertAssignment {
     pub(crate) tokens: Vec<u32>,
     pub(crate) weights: Vec<f32>,
 }
 
-impl Share {
+impl ExpertAssignment {
     /// The same tokens, each with the weight 1.
     pub(crate) fn unweighted(&self) -> Self {
         Self {
@@ -136,16 +136,16 @@ impl Share {
 }
 
 impl<L> Router<L, Vec<f32>> {
-    /// Shares tokens out to so many experts by their logits, `[tokens, experts]`. Of equal scores the first wins; one that
+    /// ExpertAssignments tokens out to so many experts by their logits, `[tokens, experts]`. Of equal scores the first wins; one that
     /// is no number is the smallest.
-    pub(crate) fn route(&self, logits: &[f32], experts: usize) -> Vec<Share> {
-        let mut shares = vec![Share::default(); experts];
+    pub(crate) fn route(&self, logits: &[f32], experts: usize) -> Vec<ExpertAssignment> {
+        let mut assignments = vec![ExpertAssignment::default(); experts];
         for (token, logits) in logits.chunks_exact(experts).enumerate() {
             if let Scores::OneByOne { tolerance } = self.scores {
                 for (expert, weight) in one_by_one(logits, self.chosen, tolerance) {
-                    shares[expert].tokens.push(token as u32);
+                    assignments[expert].tokens.push(token as u32);
                     let weight = (weight * self.scale) as f32;
-                    shares[expert].weights.push(weight);
+                    assignments[expert].weights.push(weight);
                 }
                 continue;
             }
@@ -167,13 +167,13 @@ impl<L> Router<L, Vec<f32>> {
                 self.scale
             };
             for expert in chosen {
-                shares[expert].tokens.push(token as u32);
-                shares[expert]
+                assignments[expert].tokens.push(token as u32);
+                assignments[expert]
                     .weights
                     .push((scores[expert] * factor) as f32);
             }
         }
-        shares
+        assignments
     }
 
     fn scores(&self, logits: &[f32]) -> Vec<f64> {
@@ -255,10 +255,10 @@ mod tests {
     }
 
     fn weights(router: &Router<(), Vec<f32>>, logits: &[f32]) -> Vec<(usize, f32)> {
-        let shares = router.route(logits, logits.len()).into_iter().enumerate();
-        let chosen = shares.filter(|(_, share)| !share.tokens.is_empty());
+        let assignments = router.route(logits, logits.len()).into_iter().enumerate();
+        let chosen = assignments.filter(|(_, assignment)| !assignment.tokens.is_empty());
         chosen
-            .map(|(expert, share)| (expert, share.weights[0]))
+            .map(|(expert, assignment)| (expert, assignment.weights[0]))
             .collect()
     }
 
@@ -326,9 +326,12 @@ mod tests {
     #[test]
     fn logits_that_are_no_numbers_do_not_panic() {
         for scores in [Scores::Softmax, Scores::OneByOne { tolerance: 0.02 }] {
-            let shares = router(scores).route(&[f32::NAN, 1.0, f32::INFINITY], 3);
+            let assignments = router(scores).route(&[f32::NAN, 1.0, f32::INFINITY], 3);
             assert_eq!(
-                shares.iter().map(|share| share.tokens.len()).sum::<usize>(),
+                assignments
+                    .iter()
+                    .map(|assignment| assignment.tokens.len())
+                    .sum::<usize>(),
                 2
             );
         }

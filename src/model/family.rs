@@ -59,7 +59,7 @@ impl ModelFiles<'_> {
     ///
     /// A head that is stored counts even where they are tied: transformers and vLLM take it if it differs, as it does where
     /// only one of the two was trained on or pruned, and it is the same if not.
-    pub(super) fn head(&self, modules: &[&str], embedding: &str) -> String {
+    pub(super) fn lm_head(&self, modules: &[&str], embedding: &str) -> String {
         let name = |module: &&str| format!("{module}.weight");
         let mut names = modules.iter().map(name);
         match names.find(|name| self.headers.has(name)) {

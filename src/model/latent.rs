@@ -1,10 +1,10 @@
 //! Multi-head latent attention (arXiv 2405.04434) as data: queries, keys and values out of narrow vectors.
 //!
 //! ```text
-//! q = query(x), or up(norm(down(x)));  c = norm(compression(x));  k, v = expansion(c), head by head;  r = rotated_key(x)
+//! q = query(x), or up(norm(down(x)));  c = norm(compression(x));  k, v = expansion(c), head by head;  r = rope_key(x)
 //! ```
 //!
-//! A query is a part that does not turn and one that does; so is a key, whose part that turns, `r`, all heads share.
+//! Of a query, one part has rope and one has none (nope); so of a key, whose rope part, `r`, all heads share.
 
 /// From the hidden state to queries, keys and values.
 #[derive(Clone, Debug)]
@@ -14,13 +14,13 @@ pub(crate) struct LatentProjections<L, N> {
     /// To the vector that keys and values come from.
     pub(crate) compression: L,
     pub(crate) compression_norm: N,
-    /// To the part of the key that turns.
-    pub(crate) rotated_key: L,
-    /// To each head's key, the part that does not turn, and its value.
+    /// To the rope part of the key.
+    pub(crate) rope_key: L,
+    /// To each head's key, its nope part, and its value.
     pub(crate) expansion: L,
 }
 
-/// Where queries come from; of each head, first what does not turn.
+/// Where queries come from; of each head, the nope part first.
 #[derive(Clone, Debug)]
 pub(crate) enum LatentQuery<L, N> {
     /// The hidden state.
@@ -33,10 +33,10 @@ pub(crate) enum LatentQuery<L, N> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LatentWidths {
     pub(crate) heads: usize,
-    /// Of queries and keys, those that turn.
-    pub(crate) rotated: usize,
-    /// Of queries and keys, those that do not.
-    pub(crate) plain: usize,
+    /// Of queries and keys, those with rope.
+    pub(crate) rope: usize,
+    /// Of queries and keys, those without (nope).
+    pub(crate) nope: usize,
     pub(crate) value: usize,
 }
 
@@ -57,7 +57,7 @@ impl<L, N> LatentProjections<L, N> {
             LatentQuery::Direct(query) => query,
             LatentQuery::Latent { down, .. } => down,
         };
-        vec![query, &self.compression, &self.rotated_key]
+        vec![query, &self.compression, &self.rope_key]
     }
 
     /// The same with something else for each layer and norm.
@@ -79,7 +79,7 @@ impl<L, N> LatentProjections<L, N> {
             query,
             compression: layer(&self.compression)?,
             compression_norm: norm(&self.compression_norm)?,
-            rotated_key: layer(&self.rotated_key)?,
+            rope_key: layer(&self.rope_key)?,
             expansion: layer(&self.expansion)?,
         })
     }

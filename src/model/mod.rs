@@ -43,12 +43,12 @@ pub(crate) use attention::{
 };
 pub(crate) use block::{BlockOrder, DecoderBlock, Mixer, MixerKind};
 pub use error::Error;
-pub(crate) use experts::{Experts, Share};
+pub(crate) use experts::{ExpertAssignment, Experts};
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
 pub(crate) use mlp::Mlp;
 pub(crate) use position::Alibi;
 pub(crate) use reading::{check_absent, check_complete};
-pub(crate) use recurrence::{Cell, Convolution, DeltaSizes, Scan, ScanSizes, StateSizes};
+pub(crate) use recurrence::{Convolution, DeltaSizes, Scan, ScanSizes, Ssm, StateSizes};
 pub(crate) use rotary::{Pairing, Rotary};
 pub(crate) use tensors::{Linear, NormKind, NormTensors};

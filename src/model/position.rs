@@ -1,4 +1,4 @@
-//! How a model without turning heads knows the order of its tokens: an embedding of positions, or biases of attention.
+//! How a model without rope knows the order of its tokens: an embedding of positions, or biases of attention.
 
 use super::error::Error;
 

@@ -35,10 +35,10 @@ impl Architecture {
     ///
     /// # Errors
     /// [`Error::Tensor`] for a head that is missing or of another shape.
-    pub fn check_head(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+    pub fn check_lm_head(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
         let headers = Headers::of(checkpoint);
-        headers.check(&self.head, &[self.vocab_size, self.embedding_size])?;
-        match &self.head_bias {
+        headers.check(&self.lm_head, &[self.vocab_size, self.embedding_size])?;
+        match &self.lm_head_bias {
             Some(bias) => headers.check(bias, &[self.vocab_size]),
             None => Ok(()),
         }
@@ -58,7 +58,7 @@ pub(crate) fn check_absent(checkpoint: &Checkpoint) -> Result<(), checkpoint::Er
     let mut absent = checkpoint.absent();
     let needed = match read(checkpoint, &headers) {
         Ok(architecture) => absent.find(|name| {
-            let is_other_head = is_head(name) && architecture.head != *name;
+            let is_other_head = is_head(name) && architecture.lm_head != *name;
             headers.was_not_found(name) && !is_other_head
         }),
         // What is missing may be why there is no architecture.
@@ -194,8 +194,8 @@ fn read(checkpoint: &Checkpoint, headers: &Headers<'_>) -> Result<Architecture, 
         headers,
     };
     let mut architecture = (family.describe)(&files)?;
-    if files.tied && !headers.has(&architecture.embedding) && headers.has(&architecture.head) {
-        architecture.embedding = architecture.head.clone();
+    if files.tied && !headers.has(&architecture.embedding) && headers.has(&architecture.lm_head) {
+        architecture.embedding = architecture.lm_head.clone();
     }
     check(&architecture, headers)?;
     check_blocks(&architecture, headers, &raw)?;

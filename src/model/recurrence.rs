@@ -16,13 +16,13 @@ use super::tensors::{Linear, NormTensors, Vector};
 /// A recurrence, and the way back to the residual stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Recurrence<L = Linear, N = NormTensors, V = Vector> {
-    pub(crate) cell: Cell<L, N, V>,
+    pub(crate) ssm: Ssm<L, N, V>,
     pub(crate) output: L,
 }
 
 /// The kinds of recurrences.
 #[derive(Clone, Debug)]
-pub(crate) enum Cell<L, N, V> {
+pub(crate) enum Ssm<L, N, V> {
     ShortConvolution(ShortConvolution<L, V>),
     SelectiveScan(Box<SelectiveScan<L, N, V>>),
     StateSpace(Box<StateSpace<L, N, V>>),
@@ -56,7 +56,7 @@ pub(crate) struct SelectiveScan<L, N, V> {
     pub(crate) gate: L,
     pub(crate) convolution: Convolution<V>,
     /// From the convolved values to the narrow vector of the time step, to B and to C.
-    pub(crate) choices: [L; 3],
+    pub(crate) x_proj: [L; 3],
     /// Norms of these three.
     pub(crate) norms: Option<[N; 3]>,
     /// From the narrow vector to the time step of every channel.
@@ -102,7 +102,7 @@ pub(crate) struct DeltaNet<L, N, V> {
     pub(crate) convolution: Convolution<V>,
     /// To the time step of each value head, and to how strongly it writes.
     pub(crate) time_step: L,
-    pub(crate) write: L,
+    pub(crate) beta: L,
     pub(crate) decay: Decay<V>,
     pub(crate) sizes: DeltaSizes,
     /// Of each head.
@@ -255,16 +255,16 @@ impl<L, N> DeltaNet<L, N, Vec<f32>> {
 impl<L, N, V> Recurrence<L, N, V> {
     /// The layers that read the hidden state.
     pub(super) fn first_layers(&self) -> Vec<&L> {
-        match &self.cell {
-            Cell::ShortConvolution(cell) => vec![&cell.gate_before, &cell.gate_after, &cell.values],
-            Cell::SelectiveScan(cell) => vec![&cell.values, &cell.gate],
-            Cell::StateSpace(cell) => {
-                let others = [&cell.gate, &cell.time_step];
-                cell.convolved.iter().chain(others).collect()
+        match &self.ssm {
+            Ssm::ShortConvolution(ssm) => vec![&ssm.gate_before, &ssm.gate_after, &ssm.values],
+            Ssm::SelectiveScan(ssm) => vec![&ssm.values, &ssm.gate],
+            Ssm::StateSpace(ssm) => {
+                let others = [&ssm.gate, &ssm.time_step];
+                ssm.convolved.iter().chain(others).collect()
             }
-            Cell::DeltaNet(cell) => {
-                let others = [&cell.gate, &cell.time_step, &cell.write];
-                cell.convolved.iter().chain(others).collect()
+            Ssm::DeltaNet(ssm) => {
+                let others = [&ssm.gate, &ssm.time_step, &ssm.beta];
+                ssm.convolved.iter().chain(others).collect()
             }
         }
     }
@@ -286,14 +286,14 @@ impl Recurrence {
 
     /// The sizes of its scan, if it has one.
     fn sizes(&self) -> Option<ScanSizes> {
-        match &self.cell {
-            Cell::ShortConvolution(_) => None,
-            Cell::SelectiveScan(cell) => {
-                let heads = cell.values.out_features;
-                Some(ScanSizes::of_channels(heads, cell.states))
+        match &self.ssm {
+            Ssm::ShortConvolution(_) => None,
+            Ssm::SelectiveScan(ssm) => {
+                let heads = ssm.values.out_features;
+                Some(ScanSizes::of_channels(heads, ssm.states))
             }
-            Cell::StateSpace(cell) => Some(ScanSizes::StateSpace(cell.sizes)),
-            Cell::DeltaNet(cell) => Some(ScanSizes::DeltaNet(cell.sizes)),
+            Ssm::StateSpace(ssm) => Some(ScanSizes::StateSpace(ssm.sizes)),
+            Ssm::DeltaNet(ssm) => Some(ScanSizes::DeltaNet(ssm.sizes)),
         }
     }
 }
@@ -331,37 +331,37 @@ impl<L, N, V> Recurrence<L, N, V> {
         norm: &impl Fn(&N) -> Result<K, E>,
         vector: &impl Fn(&V) -> Result<W, E>,
     ) -> Result<Recurrence<M, K, W>, E> {
-        let cell = match &self.cell {
-            Cell::ShortConvolution(cell) => Cell::ShortConvolution(ShortConvolution {
-                gate_before: layer(&cell.gate_before)?,
-                gate_after: layer(&cell.gate_after)?,
-                values: layer(&cell.values)?,
-                convolution: cell.convolution.try_map(vector)?,
+        let ssm = match &self.ssm {
+            Ssm::ShortConvolution(ssm) => Ssm::ShortConvolution(ShortConvolution {
+                gate_before: layer(&ssm.gate_before)?,
+                gate_after: layer(&ssm.gate_after)?,
+                values: layer(&ssm.values)?,
+                convolution: ssm.convolution.try_map(vector)?,
             }),
-            Cell::SelectiveScan(cell) => Cell::SelectiveScan(Box::new(SelectiveScan {
-                activation: cell.activation,
-                values: layer(&cell.values)?,
-                gate: layer(&cell.gate)?,
-                convolution: cell.convolution.try_map(vector)?,
-                choices: three(&cell.choices, layer)?,
-                norms: (cell.norms.as_ref())
+            Ssm::SelectiveScan(ssm) => Ssm::SelectiveScan(Box::new(SelectiveScan {
+                activation: ssm.activation,
+                values: layer(&ssm.values)?,
+                gate: layer(&ssm.gate)?,
+                convolution: ssm.convolution.try_map(vector)?,
+                x_proj: three(&ssm.x_proj, layer)?,
+                norms: (ssm.norms.as_ref())
                     .map(|norms| three(norms, norm))
                     .transpose()?,
-                time_step: layer(&cell.time_step)?,
-                decay: cell.decay.try_map(vector)?,
-                skip: vector(&cell.skip)?,
-                states: cell.states,
+                time_step: layer(&ssm.time_step)?,
+                decay: ssm.decay.try_map(vector)?,
+                skip: vector(&ssm.skip)?,
+                states: ssm.states,
             })),
-            Cell::StateSpace(cell) => Cell::StateSpace(Box::new(StateSpace {
-                activation: cell.activation,
-                gate: layer(&cell.gate)?,
-                convolved: three(&cell.convolved, layer)?,
-                convolution: cell.convolution.try_map(vector)?,
-                time_step: layer(&cell.time_step)?,
-                decay: cell.decay.try_map(vector)?,
-                skip: vector(&cell.skip)?,
-                sizes: cell.sizes,
-                norm: match &cell.norm {
+            Ssm::StateSpace(ssm) => Ssm::StateSpace(Box::new(StateSpace {
+                activation: ssm.activation,
+                gate: layer(&ssm.gate)?,
+                convolved: three(&ssm.convolved, layer)?,
+                convolution: ssm.convolution.try_map(vector)?,
+                time_step: layer(&ssm.time_step)?,
+                decay: ssm.decay.try_map(vector)?,
+                skip: vector(&ssm.skip)?,
+                sizes: ssm.sizes,
+                norm: match &ssm.norm {
                     Some(gated) => Some(GatedNorm {
                         norm: norm(&gated.norm)?,
                         before_gate: gated.before_gate,
@@ -369,19 +369,19 @@ impl<L, N, V> Recurrence<L, N, V> {
                     None => None,
                 },
             })),
-            Cell::DeltaNet(cell) => Cell::DeltaNet(Box::new(DeltaNet {
-                activation: cell.activation,
-                gate: layer(&cell.gate)?,
-                convolved: three(&cell.convolved, layer)?,
-                convolution: cell.convolution.try_map(vector)?,
-                time_step: layer(&cell.time_step)?,
-                write: layer(&cell.write)?,
-                decay: cell.decay.try_map(vector)?,
-                sizes: cell.sizes,
-                norm: norm(&cell.norm)?,
+            Ssm::DeltaNet(ssm) => Ssm::DeltaNet(Box::new(DeltaNet {
+                activation: ssm.activation,
+                gate: layer(&ssm.gate)?,
+                convolved: three(&ssm.convolved, layer)?,
+                convolution: ssm.convolution.try_map(vector)?,
+                time_step: layer(&ssm.time_step)?,
+                beta: layer(&ssm.beta)?,
+                decay: ssm.decay.try_map(vector)?,
+                sizes: ssm.sizes,
+                norm: norm(&ssm.norm)?,
             })),
         };
         let output = layer(&self.output)?;
-        Ok(Recurrence { cell, output })
+        Ok(Recurrence { ssm, output })
     }
 }

@@ -1,4 +1,4 @@
-//! Rotary position embedding: the angle by which each pair of features turns from one token to the next.
+//! Rotary position embedding: the angle by which each pair of features is rotated from one token to the next.
 //!
 //! RoFormer (arXiv 2104.09864); YaRN (arXiv 2309.00071); LongRoPE (arXiv 2402.13753); the scaling of Llama 3.1 as published
 //! with its weights.
@@ -9,7 +9,7 @@ use super::config::Config;
 use super::error::Error;
 use crate::untrusted::shown;
 
-/// Which features of a head turn together.
+/// Which features of a head are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pairing {
     /// Feature `i` and feature `i + pairs`.
@@ -18,13 +18,13 @@ pub(crate) enum Pairing {
     Interleaved,
 }
 
-/// How queries and keys are turned by their position.
+/// How queries and keys are rotated by their position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rotary {
     /// Radians a token, `[pairs]`; features behind `2 pairs` stay.
     pub(crate) frequencies: Vec<f64>,
     pub(crate) pairing: Pairing,
-    /// What turned features are multiplied by.
+    /// What rotated features are multiplied by.
     pub(crate) amplitude: f64,
     /// Beyond so many tokens, other frequencies.
     pub(crate) beyond: Option<(usize, Vec<f64>)>,
@@ -32,14 +32,14 @@ pub(crate) struct Rotary {
     pub(crate) longest: Option<usize>,
 }
 
-/// How the heads of a family turn, and under which keys config.json says so.
+/// The rope of a family, and under which keys config.json describes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RotaryDefaults {
     /// Features of a head.
     pub(super) head_dim: usize,
     /// The key of the base beside the parameters; none where only a class's default of `rope_theta` counts.
     pub(super) base_key: Option<&'static str>,
-    /// The key of the part of a head that turns; none where the whole head does.
+    /// The key of the part of a head that rope rotates; none where it is the whole head.
     pub(super) fraction_key: Option<&'static str>,
     pub(super) pairing: Pairing,
     /// What a family calls LongRoPE.
@@ -88,7 +88,7 @@ pub(super) fn kind<'a>(parameters: &Config<'a>) -> Result<&'a str, Error> {
 }
 
 impl Rotary {
-    /// Reads the base, the part of a head that turns, and the scaling, as transformers does: from `rope_scaling`, or else
+    /// Reads the base, the part of a head that is rotated, and the scaling, as transformers does: from `rope_scaling`, or else
     /// `rope_parameters`; what is missing there from the keys beside it.
     pub(super) fn read(config: &Config<'_>, defaults: RotaryDefaults) -> Result<Self, Error> {
         let parameters = parameters(config)?;
@@ -144,7 +144,7 @@ impl Rotary {
 
     /// One of so many features, whatever config.json says.
     pub(super) fn fixed(turned: usize, head_dim: usize, pairing: Pairing) -> Result<Self, Error> {
-        check_turned(turned, head_dim)?;
+        check_rope_width(turned, head_dim)?;
         Ok(Self::unscaled(BASE, turned / 2, pairing))
     }
 
@@ -187,14 +187,15 @@ impl Rotary {
             (given, None) => match given.or(config.number(key)?) {
                 None | Some(1.0) => 1.0,
                 Some(part) => {
-                    let problem = format!("{key} {part} where whole heads turn, scaled by {kind},");
+                    let problem =
+                        format!("{key} {part} where whole heads are rotated, scaled by {kind},");
                     return Err(Error::Unsupported(shown(&problem).to_string()));
                 }
             },
         };
         let head_dim = defaults.head_dim;
         let dims = (head_dim as f64 * fraction) as usize;
-        check_turned(dims, head_dim)?;
+        check_rope_width(dims, head_dim)?;
         let mut rotary = Self::unscaled(base, dims / 2, defaults.pairing);
         let Some(scaling) = parameters else {
             return Ok(rotary);
@@ -246,7 +247,11 @@ impl Rotary {
     }
 
     /// Cosine and sine of each pair's angle, `[tokens, pairs]`.
-    pub(crate) fn turns(frequencies: &[f64], amplitude: f64, tokens: usize) -> Vec<[f32; 2]> {
+    pub(crate) fn cosines_and_sines(
+        frequencies: &[f64],
+        amplitude: f64,
+        tokens: usize,
+    ) -> Vec<[f32; 2]> {
         let angles = (0..tokens).flat_map(|t| frequencies.iter().map(move |f| t as f64 * f));
         let turns = angles.map(|angle| [angle.cos(), angle.sin()]);
         turns
@@ -328,11 +333,11 @@ fn unscaled(base: f64, pairs: usize) -> Vec<f64> {
     exponents.map(|exponent| base.powf(-exponent)).collect()
 }
 
-/// Refuses what cannot turn.
-fn check_turned(dims: usize, head_dim: usize) -> Result<(), Error> {
+/// Refuses what cannot be rotated.
+fn check_rope_width(dims: usize, head_dim: usize) -> Result<(), Error> {
     if dims < 2 || !dims.is_multiple_of(2) || dims > head_dim {
         return Err(Error::Config(format!(
-            "the rotary embedding turns {dims} of {head_dim} features a head, and they turn in pairs"
+            "the rotary embedding rotates {dims} of {head_dim} features a head, and it rotates pairs"
         )));
     }
     Ok(())
@@ -484,7 +489,7 @@ mod tests {
             ),
             (
                 json!({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}),
-                "where whole heads turn",
+                "where whole heads are rotated",
             ),
             // Only Phi 3 calls it so.
             (json!({"rope_type": "su"}), "scaled by su"),
@@ -494,7 +499,7 @@ mod tests {
                 .to_string();
             assert!(error.contains(says), "{scaling}: {error}");
         }
-        // Whole heads turn where nothing is scaled.
+        // Whole heads are rotated where nothing is scaled.
         let part = json!({"rope_parameters": {"partial_rotary_factor": 0.5}});
         assert_eq!(read(&part).unwrap(), read(&json!({})).unwrap());
         // What moves the base of Hunyuan is nothing to others.

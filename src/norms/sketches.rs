@@ -1,7 +1,7 @@
 //! Sketches of the inputs of weights, beside their norms: by name, and read one at a time.
 //!
 //! A sketch takes `4 rank` bytes a feature, and a layer's input has one for all the weights that read it: at rank 128 about 3 %
-//! of a model of dense layers in bf16. So they stay in a file, a norms file or an unnamed one, until a matrix is mended.
+//! of a model of dense layers in bf16. So they stay in a file, a norms file or an unnamed one, until a matrix is compensated.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -21,7 +21,7 @@ pub struct Options {
     pub targets: targets::NameFilter,
     /// Leave NaN and infinities alone instead of refusing them.
     pub keep_non_finite: bool,
-    /// Correct the weights that stay for those that go.
+    /// Compensate the weights that stay for those that go.
     pub compensation: Option<Compensation>,
     /// Also add up `sum dW^2` and `sum W^2`.
     pub squared_error: bool,

@@ -7,12 +7,12 @@ use std::sync::{Mutex, PoisonError};
 
 use super::chunk::Chunk;
 use super::clocks::Stage;
+use super::compensate;
 use super::error::Error;
 use super::job::Job;
 use super::matrix::Matrix;
-use super::mend;
 use super::pieces::Piece;
-use super::shared_recipe::Mending;
+use super::shared_recipe::Compensating;
 use super::single_writer::SingleWriter;
 use crate::cores;
 use crate::device::cpu;
@@ -26,9 +26,9 @@ const CHUNK_BYTES: usize = 512 << 10;
 /// A transposed chunk is gathered from a strip of every input feature; wider strips mean fewer, larger reads.
 const TRANSPOSED_CHUNK_BYTES: usize = 4 << 20;
 
-pub(super) fn chunk_rows(matrix: &Matrix<'_>, mends: bool) -> usize {
-    if mends {
-        return mend::rows_together(matrix.target.in_features);
+pub(super) fn chunk_rows(matrix: &Matrix<'_>, compensates: bool) -> usize {
+    if compensates {
+        return compensate::rows_together(matrix.target.in_features);
     }
     let bytes = if matrix.place.is_transposed() {
         TRANSPOSED_CHUNK_BYTES
@@ -91,7 +91,7 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
     });
 }
 
-/// Does a thread's work; in a run that mends, on a core of its own, so that its products stay there.
+/// Does a thread's work; in a run that compensates, on a core of its own, so that its products stay there.
 pub(super) fn on_one_core<R: Send>(
     plan: &Plan,
     work: impl FnOnce() -> R + Send,
@@ -99,7 +99,7 @@ pub(super) fn on_one_core<R: Send>(
     if plan.options().compensation.is_none() {
         return Ok(work());
     }
-    let core = cores::one().map_err(|error| Error::Mending(error.to_string()))?;
+    let core = cores::one().map_err(|error| Error::Compensating(error.to_string()))?;
     Ok(core.install(work))
 }
 
@@ -137,7 +137,7 @@ impl<'a> Shared<'a> {
                 let mut chunk = self.chunk();
                 job.read(matrix, rows.clone(), &mut chunk)?;
                 let before = job.kept(&chunk);
-                let mut counts = if matches!(recipe.mending, Mending::None) {
+                let mut counts = if matches!(recipe.compensation, Compensating::None) {
                     let _clock = job.clocks.run(Stage::Prune);
                     cpu::prune(
                         matrix.dtype,
@@ -153,7 +153,7 @@ impl<'a> Shared<'a> {
                     let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
                     let mask = cpu::mask(weights, rows.start, &recipe.recipe);
                     let bytes = chunk.bytes_mut();
-                    job.apply(matrix, &recipe, mask, bytes, mend::by_host(&recipe))?
+                    job.apply(matrix, &recipe, mask, bytes, compensate::by_host(&recipe))?
                 };
                 job.weigh(matrix, before, &chunk, &mut counts)?;
                 job.count(matrix, rows.clone(), counts)?;

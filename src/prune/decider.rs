@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use super::clocks::Stage;
+use super::compensate;
 use super::error::Error as PruneError;
 use super::job::Job;
-use super::mend;
-use crate::compensation::{MendedRows, Mender};
+use crate::compensation::{CompensatedRows, Compensator};
+use crate::device::compensation::RowCompensator;
 use crate::device::gpu::{Gpu, Pending, Piece};
-use crate::device::mending::RowMender;
 use crate::device::{Error, cpu};
 use crate::mask::Mask;
 use crate::recipe::{Rows, WeightStatistics};
@@ -32,38 +32,38 @@ fn unless_failed<T>(job: &Job<'_>, work: impl FnOnce() -> Result<T, Error>) -> O
     work().map_err(|error| job.device_failed(error)).ok()
 }
 
-/// Who mends the rows of a run on a GPU, likewise. What a device has begun is begun anew by the CPU.
-pub(super) struct RowMenders<'a> {
+/// Who compensates the rows of a run on a GPU, likewise. What a device has begun is begun anew by the CPU.
+pub(super) struct RowCompensators<'a> {
     job: &'a Job<'a>,
-    on_device: RowMender<'a>,
+    on_device: RowCompensator<'a>,
 }
 
-impl<'a> RowMenders<'a> {
+impl<'a> RowCompensators<'a> {
     pub(super) fn new(job: &'a Job<'a>, gpu: &'a Gpu) -> Self {
         Self {
             job,
-            on_device: RowMender::new(gpu),
+            on_device: RowCompensator::new(gpu),
         }
     }
 
-    /// Mends rows of a matrix that are selected so.
-    pub(super) fn mend(
+    /// Compensates rows of a matrix that are selected so.
+    pub(super) fn compensate(
         &mut self,
-        mender: &Arc<Mender>,
+        compensator: &Arc<Compensator>,
         selection: Selection,
         weights: &[f32],
         mask: &mut Mask,
-    ) -> Result<MendedRows, PruneError> {
-        if self.on_device.can_mend(mender, &selection) {
+    ) -> Result<CompensatedRows, PruneError> {
+        if self.on_device.can_compensate(compensator, &selection) {
             let mut chosen = mask.clone();
             let on_device = &mut self.on_device;
-            let work = || on_device.mend(mender, selection, weights, &mut chosen);
-            if let Some(mended) = unless_failed(self.job, work) {
+            let work = || on_device.compensate(compensator, selection, weights, &mut chosen);
+            if let Some(compensated) = unless_failed(self.job, work) {
                 *mask = chosen;
-                return Ok(mended);
+                return Ok(compensated);
             }
         }
-        mend::on_host(mender, selection, weights, mask)
+        compensate::on_host(compensator, selection, weights, mask)
     }
 }
 

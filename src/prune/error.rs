@@ -35,8 +35,8 @@ pub enum Error {
         tensors: usize,
     },
     /// The rows of a matrix could not be multiplied.
-    #[error("the weights that stay could not be corrected: {0}")]
-    Mending(
+    #[error("the weights that stay could not be compensated: {0}")]
+    Compensating(
         /// What the library for products says.
         String,
     ),

@@ -7,10 +7,10 @@ use super::error::Error;
 use super::gpu::CHUNKS;
 use super::matrix::Matrix;
 use super::pieces;
-use super::{mend, menders};
+use super::{compensate, compensators};
 use crate::checkpoint::Reader;
 use crate::device::gpu::CHUNKS_IN_FLIGHT;
-use crate::device::{Backend, Device, mending};
+use crate::device::{Backend, Device, compensation};
 use crate::plan::Draft;
 use crate::recipe::{Recipe, Rows};
 
@@ -34,21 +34,21 @@ pub fn memory(draft: &Draft, device: &Device) -> u64 {
         Backend::Cpu(_) => 16 << 20,
         Backend::Gpu(_) => 128 << 20,
     };
-    program + chunk.max().unwrap_or(0) + mending(draft, device)
+    program + chunk.max().unwrap_or(0) + compensation(draft, device)
 }
 
-/// What compensation takes beside: the factors of a few inputs, and the rows that each thread mends.
-fn mending(draft: &Draft, device: &Device) -> u64 {
+/// What compensation takes beside: the factors of a few inputs, and the rows that each thread compensates.
+fn compensation(draft: &Draft, device: &Device) -> u64 {
     let Some(compensation) = draft.options().compensation else {
         return 0;
     };
     let widest = draft.pruned().map(|(_, target)| target.in_features).max();
     let widest = widest.unwrap_or(0);
     let rows = match device.backend() {
-        Backend::Cpu(cpu) => cpu.threads() as u64 * mend::memory(widest),
-        Backend::Gpu(gpu) => mending::host_memory(gpu, widest, compensation.rank),
+        Backend::Cpu(cpu) => cpu.threads() as u64 * compensate::memory(widest),
+        Backend::Gpu(gpu) => compensation::host_memory(gpu, widest, compensation.rank),
     };
-    menders::memory(widest, compensation.rank) + rows
+    compensators::memory(widest, compensation.rank) + rows
 }
 
 /// How long the device would compute, measured by deciding one chunk of the plan's largest matrix; `None` for a plan

@@ -8,11 +8,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::chunk::Chunk;
 use super::clocks::Stage;
-use super::decider::{Decider, RowMenders, Undecided};
+use super::compensators::InputCompensator;
+use super::decider::{Decider, RowCompensators, Undecided};
 use super::error::Error;
 use super::job::Job;
 use super::matrix::Matrix;
-use super::menders::InputMender;
 use super::pieces::Piece;
 use super::shared_recipe::MatrixRecipe;
 use crate::device::gpu::{self, CHUNKS_IN_FLIGHT, Gpu};
@@ -247,7 +247,7 @@ fn prune(
     from_device: &Receiver<Decided>,
     to_writer: &SyncSender<Pruned>,
 ) -> Result<(), Error> {
-    let mut menders = RowMenders::new(job, gpu);
+    let mut compensators = RowCompensators::new(job, gpu);
     for Decided {
         matrix: index,
         rows,
@@ -264,10 +264,11 @@ fn prune(
         let mut counts = {
             let _clock = job.clocks.run(Stage::Prune);
             let selection = recipe.recipe.selection;
-            let mend_rows = |of_input: &InputMender, weights: &[f32], mask: &mut Mask| {
-                menders.mend(&of_input.mender, selection, weights, mask)
-            };
-            job.apply(matrix, &recipe, mask, chunk.bytes_mut(), mend_rows)?
+            let compensate_rows =
+                |of_input: &InputCompensator, weights: &[f32], mask: &mut Mask| {
+                    compensators.compensate(&of_input.compensator, selection, weights, mask)
+                };
+            job.apply(matrix, &recipe, mask, chunk.bytes_mut(), compensate_rows)?
         };
         job.weigh(matrix, before, &chunk, &mut counts)?;
         job.count(matrix, rows.clone(), counts)?;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::check;
 use super::chunk::Chunk;
 use super::clocks::{Clocks, Stage, Stages};
+use super::compensators::{Compensators, InputCompensator};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::menders::{InputMender, Menders};
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::recipes;
@@ -16,7 +16,7 @@ use super::shared_recipe::MatrixRecipe;
 use super::tally::Tally;
 use super::weigh;
 use crate::checkpoint::{Output, Reader};
-use crate::compensation::MendedRows;
+use crate::compensation::CompensatedRows;
 use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
@@ -31,7 +31,7 @@ pub(super) struct Job<'a> {
     input: Reader<'a>,
     pub(super) matrices: Vec<Matrix<'a>>,
     pub(super) pieces: Vec<Piece>,
-    menders: Menders,
+    compensators: Compensators,
     /// Per tensor of the plan; `None` for a copied one.
     tallies: Vec<Option<Mutex<Tally>>>,
     counts: Mutex<Vec<Option<Counts>>>,
@@ -69,7 +69,7 @@ impl<'a> Job<'a> {
             input: Reader::open(plan.checkpoint())?,
             matrices,
             pieces,
-            menders: Menders::default(),
+            compensators: Compensators::default(),
             tallies: plan
                 .tensors()
                 .iter()
@@ -152,10 +152,10 @@ impl<'a> Job<'a> {
         matrix: &Matrix<'_>,
         sums: Option<&WeightStatistics>,
     ) -> Result<MatrixRecipe, Error> {
-        recipes::recipe(self.plan, &self.menders, matrix, sums)
+        recipes::recipe(self.plan, &self.compensators, matrix, sums)
     }
 
-    /// Makes what the matrix after this one is mended with, so that nobody waits for it then.
+    /// Makes what the matrix after this one is compensated with, so that nobody waits for it then.
     pub(super) fn look_ahead(&self, matrix: usize) -> Result<(), Error> {
         let next = self.matrices.get(matrix + 1);
         let (Some(next), Some(compensation)) = (next, self.plan.options().compensation) else {
@@ -163,19 +163,25 @@ impl<'a> Job<'a> {
         };
         let name = self.plan.tensors()[next.tensor].name.as_str();
         let of_input = (name, next.target, next.expert);
-        self.menders.of(self.plan, compensation, of_input).map(drop)
+        self.compensators
+            .of(self.plan, compensation, of_input)
+            .map(drop)
     }
 
-    /// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
+    /// Prunes rows in place by `mask`, has them compensated where that is asked for, and counts.
     pub(super) fn apply(
         &self,
         matrix: &Matrix<'_>,
         recipe: &MatrixRecipe,
         mask: Mask,
         bytes: &mut [u8],
-        mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
+        compensate_rows: impl FnOnce(
+            &InputCompensator,
+            &[f32],
+            &mut Mask,
+        ) -> Result<CompensatedRows, Error>,
     ) -> Result<Counts, Error> {
-        recipes::apply(self.plan, matrix, recipe, mask, bytes, mend_rows)
+        recipes::apply(self.plan, matrix, recipe, mask, bytes, compensate_rows)
     }
 
     /// Rows as they are before they are pruned, where somebody wants to know what their output loses.

@@ -20,6 +20,10 @@ mod chunk;
 #[cfg(feature = "native")]
 mod clocks;
 #[cfg(feature = "native")]
+mod compensate;
+#[cfg(feature = "native")]
+mod compensators;
+#[cfg(feature = "native")]
 mod cpu;
 #[cfg(feature = "native")]
 mod decider;
@@ -34,10 +38,6 @@ mod gpu;
 mod job;
 #[cfg(feature = "native")]
 mod matrix;
-#[cfg(feature = "native")]
-mod mend;
-#[cfg(feature = "native")]
-mod menders;
 #[cfg(feature = "native")]
 mod outcome;
 #[cfg(feature = "native")]
@@ -90,7 +90,7 @@ pub use crate::stop::Stop;
 #[cfg(feature = "native")]
 use crate::checkpoint::Output;
 #[cfg(feature = "native")]
-use crate::device::{self, Backend, Device, mending};
+use crate::device::{self, Backend, Device, compensation};
 #[cfg(feature = "native")]
 use crate::plan::Plan;
 #[cfg(feature = "native")]
@@ -101,7 +101,7 @@ use matrix::Matrix;
 /// Prunes: runs the plan on the device and makes the output appear, whole, at the end.
 ///
 /// `progress` is called from several threads. Memory: a few chunks a thread. If the device fails in the middle, the CPU goes
-/// on, with the same bytes (but for the last bits of weights that are mended): [`PruneEvent::DeviceFailed`] and
+/// on, with the same bytes (but for the last bits of weights that are compensated): [`PruneEvent::DeviceFailed`] and
 /// [`Outcome::device_failure`] tell.
 ///
 /// # Errors
@@ -181,17 +181,17 @@ fn work(
     progress: &(dyn Fn(PruneEvent<'_>) + Sync),
     stop: &Stop,
 ) -> Result<JobResult, Error> {
-    let mends = plan.options().compensation.is_some();
+    let compensates = plan.options().compensation.is_some();
     let chunk_rows = |matrix: &Matrix<'_>| match device.backend() {
-        Backend::Cpu(_) => cpu::chunk_rows(matrix, mends),
+        Backend::Cpu(_) => cpu::chunk_rows(matrix, compensates),
         Backend::Gpu(gpu) => {
             let rows = gpu.chunk_rows(matrix.target.in_features);
             match plan.options().compensation {
                 Some(compensation) => {
                     let in_features = matrix.target.in_features;
-                    let fit = mending::chunk_rows(gpu, in_features, compensation.rank);
-                    // Should the host mend them, it is as many at a time as it would on its own.
-                    let together = mend::rows_together(in_features);
+                    let fit = compensation::chunk_rows(gpu, in_features, compensation.rank);
+                    // Should the host compensate them, it is as many at a time as it would on its own.
+                    let together = compensate::rows_together(in_features);
                     let rows = rows.min(fit);
                     rows - if rows > together { rows % together } else { 0 }
                 }
@@ -200,8 +200,8 @@ fn work(
         }
     };
     let job = Job::new(plan, only, output, chunk_rows, progress, stop)?;
-    if mends {
-        match device.check_mending() {
+    if compensates {
+        match device.check_compensation() {
             Err(error @ device::Error::Failed { .. }) => job.device_failed(error),
             checked => checked?,
         }

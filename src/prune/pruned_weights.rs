@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::check;
 use super::chunk::Chunk;
+use super::compensate;
+use super::compensators::Compensators;
 use super::cpu::{chunk_rows, on_one_core};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::mend;
-use super::menders::Menders;
 use super::pieces;
 use super::recipes;
 use super::shared_recipe::MatrixRecipe;
@@ -38,7 +38,7 @@ pub(crate) struct PrunedWeights<'a> {
     matrices: Vec<Matrix<'a>>,
     /// By the name of their tensor, expert by expert.
     of_tensor: HashMap<&'a str, Range<usize>>,
-    menders: Menders,
+    compensators: Compensators,
     threads: usize,
     stop: &'a Stop,
     recent: Mutex<VecDeque<(usize, Arc<Vec<u8>>)>>,
@@ -64,7 +64,7 @@ impl<'a> PrunedWeights<'a> {
             reader: Reader::open(plan.checkpoint())?,
             matrices,
             of_tensor,
-            menders: Menders::default(),
+            compensators: Compensators::default(),
             threads: threads.max(1),
             stop,
             recent: Mutex::default(),
@@ -114,8 +114,8 @@ impl<'a> PrunedWeights<'a> {
     /// How the rows of a matrix are pruned, with what its score takes of all of them.
     pub(super) fn recipe(&self, matrix: &Matrix<'_>) -> Result<MatrixRecipe, Error> {
         let rows = matrix.target.out_features;
-        let mends = self.plan.options().compensation.is_some();
-        let step = chunk_rows(matrix, mends).max(1);
+        let compensates = self.plan.options().compensation.is_some();
+        let step = chunk_rows(matrix, compensates).max(1);
         let score = self.plan.score();
         let mut sums = WeightStatistics::nothing(score, rows, matrix.target.in_features);
         if let Some(sums) = &mut sums {
@@ -127,7 +127,7 @@ impl<'a> PrunedWeights<'a> {
                 part.iter().for_each(|part| sums.add(first, part));
             }
         }
-        recipes::recipe(self.plan, &self.menders, matrix, sums.as_ref())
+        recipes::recipe(self.plan, &self.compensators, matrix, sums.as_ref())
     }
 
     /// All matrices of the plan.
@@ -143,8 +143,8 @@ impl<'a> PrunedWeights<'a> {
     fn make(&self, matrix: &Matrix<'_>) -> Result<(Vec<u8>, Counts), Error> {
         let rows = matrix.target.out_features;
         let recipe = self.recipe(matrix)?;
-        let mends = self.plan.options().compensation.is_some();
-        let step = chunk_rows(matrix, mends).max(1);
+        let compensates = self.plan.options().compensation.is_some();
+        let step = chunk_rows(matrix, compensates).max(1);
         let bytes = Mutex::new(vec![0; matrix.place.bytes() as usize]);
         let counted = self.by_chunks(rows, step, |rows, chunk| {
             let counts = self.prune(matrix, &recipe, rows.clone(), chunk)?;
@@ -177,7 +177,7 @@ impl<'a> PrunedWeights<'a> {
             recipe,
             mask,
             chunk.bytes_mut(),
-            mend::by_host(recipe),
+            compensate::by_host(recipe),
         )?;
         check::check(self.plan, matrix.tensor, rows, &counts)?;
         Ok(counts)

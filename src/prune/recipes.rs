@@ -1,12 +1,12 @@
 //! What happens to the rows of one matrix, for a run and for whoever wants pruned weights without an output: the recipe, and
 //! how it is applied. What a result must hold: `check.rs`.
 
+use super::compensate;
+use super::compensators::{Compensators, InputCompensator};
 use super::error::Error;
 use super::matrix::Matrix;
-use super::mend;
-use super::menders::{InputMender, Menders};
-use super::shared_recipe::{MatrixRecipe, Mending};
-use crate::compensation::MendedRows;
+use super::shared_recipe::{Compensating, MatrixRecipe};
+use crate::compensation::CompensatedRows;
 use crate::counts::Counts;
 use crate::mask::Mask;
 use crate::plan::Plan;
@@ -15,7 +15,7 @@ use crate::recipe::{Recipe, WeightStatistics};
 /// The recipe of a matrix, with what its score takes of the weights.
 pub(super) fn recipe(
     plan: &Plan,
-    menders: &Menders,
+    compensators: &Compensators,
     matrix: &Matrix<'_>,
     sums: Option<&WeightStatistics>,
 ) -> Result<MatrixRecipe, Error> {
@@ -27,45 +27,49 @@ pub(super) fn recipe(
     let Some(compensation) = plan.options().compensation else {
         return Ok(MatrixRecipe {
             recipe,
-            mending: Mending::None,
+            compensation: Compensating::None,
         });
     };
     let of_input = (name.as_str(), matrix.target, matrix.expert);
-    let mending = match menders.of(plan, compensation, of_input)? {
+    let compensation = match compensators.of(plan, compensation, of_input)? {
         Some(of_input) => {
             if score.has_inverse_hessian()
                 && let Some(factors) = &of_input.column_factors
             {
                 recipe.factors.column.clone_from(factors);
             }
-            Mending::By(of_input)
+            Compensating::By(of_input)
         }
-        None => Mending::NotPossible,
+        None => Compensating::NotPossible,
     };
-    Ok(MatrixRecipe { recipe, mending })
+    Ok(MatrixRecipe {
+        recipe,
+        compensation,
+    })
 }
 
-/// Prunes rows in place by `mask`, has them mended where that is asked for, and counts.
+/// Prunes rows in place by `mask`, has them compensated where that is asked for, and counts.
 pub(super) fn apply(
     plan: &Plan,
     matrix: &Matrix<'_>,
     recipe: &MatrixRecipe,
     mask: Mask,
     bytes: &mut [u8],
-    mend_rows: impl FnOnce(&InputMender, &[f32], &mut Mask) -> Result<MendedRows, Error>,
+    compensate_rows: impl FnOnce(&InputCompensator, &[f32], &mut Mask) -> Result<CompensatedRows, Error>,
 ) -> Result<Counts, Error> {
     let squares = plan.options().squared_error;
-    match &recipe.mending {
-        Mending::None => Ok(mask.apply(matrix.dtype, bytes, squares)),
-        Mending::NotPossible => {
+    match &recipe.compensation {
+        Compensating::None => Ok(mask.apply(matrix.dtype, bytes, squares)),
+        Compensating::NotPossible => {
             let mut counts = mask.apply(matrix.dtype, bytes, squares);
-            counts.rows_not_mended += mask.rows as u64;
+            counts.rows_not_compensated += mask.rows as u64;
             Ok(counts)
         }
-        Mending::By(of_input) => {
+        Compensating::By(of_input) => {
             let rows = (matrix.dtype, matrix.target.in_features);
-            let mend_rows = |weights: &[f32], mask: &mut Mask| mend_rows(of_input, weights, mask);
-            mend::mend(mend_rows, rows, bytes, mask, squares)
+            let compensate_rows =
+                |weights: &[f32], mask: &mut Mask| compensate_rows(of_input, weights, mask);
+            compensate::compensate(compensate_rows, rows, bytes, mask, squares)
         }
     }
 }

@@ -4,27 +4,27 @@
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::compensators::InputCompensator;
 use super::error::Error;
-use super::menders::InputMender;
 use crate::recipe::{Recipe, WeightStatistics};
 use crate::targets::Target;
 
-/// How the rows of a matrix are pruned, and mended.
+/// How the rows of a matrix are pruned, and compensated.
 #[derive(Debug)]
 pub(super) struct MatrixRecipe {
     pub(super) recipe: Recipe,
-    pub(super) mending: Mending,
+    pub(super) compensation: Compensating,
 }
 
 /// What happens to the weights that stay.
 #[derive(Debug)]
-pub(super) enum Mending {
+pub(super) enum Compensating {
     /// They stay as they are.
     None,
-    /// They were to be mended, and cannot be.
+    /// They were to be compensated, and cannot be.
     NotPossible,
-    /// They are mended.
-    By(Arc<InputMender>),
+    /// They are compensated.
+    By(Arc<InputCompensator>),
 }
 
 #[derive(Debug)]

@@ -126,7 +126,7 @@ pub async fn prune_stream(
         return Err(Error::Stream(reason.to_owned()));
     };
     if plan.options().compensation.is_some() {
-        let reason = "weights that stay are not corrected in a stream";
+        let reason = "weights that stay are not compensated in a stream";
         return Err(Error::Stream(reason.to_owned()));
     }
     let mut run = Run {

@@ -36,8 +36,8 @@ pub enum Survivors {
     /// Their bits are the original's.
     #[default]
     Unchanged,
-    /// They were corrected for those that went: finite, and not zero where the original is not.
-    Mended,
+    /// They were compensated: finite, and not zero where the original is not.
+    Compensated,
 }
 
 impl Survivors {
@@ -45,7 +45,7 @@ impl Survivors {
     #[must_use]
     pub const fn of(options: &Options) -> Self {
         match options.compensation {
-            Some(_) => Self::Mended,
+            Some(_) => Self::Compensated,
             None => Self::Unchanged,
         }
     }
@@ -63,7 +63,7 @@ pub struct Verified {
     pub zeros: u64,
     /// Zeros that the original does not have.
     pub new_zeros: u64,
-    /// What was counted of each tensor of the draft; `None` for those that are not pruned. With [`Survivors::Mended`] its
+    /// What was counted of each tensor of the draft; `None` for those that are not pruned. With [`Survivors::Compensated`] its
     /// squares, too.
     #[serde(skip)]
     pub tensors: Vec<Option<Counts>>,
@@ -436,7 +436,7 @@ fn check_row(
     let mut counts = with_weights!(dtype, original, cast_slice, |original| {
         check_weights(asked, original, bytemuck::cast_slice(output))
     })?;
-    if asked.1 == Survivors::Mended {
+    if asked.1 == Survivors::Compensated {
         for (old, new) in decode(dtype, old).into_iter().zip(decode(dtype, new)) {
             let (old, new) = (f64::from(old), f64::from(new));
             if old.is_finite() {
@@ -455,7 +455,7 @@ fn check_weights<W: Weight>(
 ) -> Result<Counts, RowFault> {
     let is_sound = |a: W, b: W| match survivors {
         Survivors::Unchanged => is_kept_or_zeroed(a, b),
-        Survivors::Mended => is_kept_or_zeroed(a, b) || is_mended(a, b),
+        Survivors::Compensated => is_kept_or_zeroed(a, b) || is_compensated(a, b),
     };
     // Without a branch first: nearly every row is as it should be.
     let is_bad = original
@@ -523,7 +523,7 @@ fn is_kept_or_zeroed<W: Weight>(original: W, output: W) -> bool {
 
 /// Another weight than before, where both are finite and not zero.
 #[inline(always)]
-fn is_mended<W: Weight>(original: W, output: W) -> bool {
+fn is_compensated<W: Weight>(original: W, output: W) -> bool {
     let is_live = |weight: W| (1..NON_FINITE).contains(&weight.magnitude_bits());
     is_live(original) & is_live(output)
 }

@@ -46,7 +46,7 @@ pub struct Asked {
     pub selection: Selection,
     /// How that was shared out: by a rule that goes by the blocks alone, or as the report has it for each tensor.
     pub allocation: Allocation,
-    /// Whether the weights that stayed were corrected.
+    /// Whether the weights that stayed were compensated.
     pub compensated: bool,
     /// The globs of tensors that were chosen by name.
     pub include: Vec<String>,
@@ -84,7 +84,7 @@ pub struct Known {
     pub number: bool,
     /// Which tensors.
     pub tensors: bool,
-    /// Whether those that stay were corrected.
+    /// Whether those that stay were compensated.
     pub compensation: bool,
 }
 
@@ -109,10 +109,11 @@ pub fn asked(path: &Path) -> Result<Asked, AskedError> {
     let report: Value = serde_json::from_slice(&json)
         .map_err(|error| AskedError::NoReport(shown(&error.to_string()).to_string()))?;
     let version = report["report_schema_version"].as_u64();
-    if version != Some(u64::from(REPORT_SCHEMA_VERSION)) {
+    // What this reads stands in every version alike.
+    if !version.is_some_and(|version| (1..=u64::from(REPORT_SCHEMA_VERSION)).contains(&version)) {
         let version = version.map_or_else(|| "none".to_owned(), |version| version.to_string());
         return Err(AskedError::NoReport(format!(
-            "its report_schema_version is {version}, not {REPORT_SCHEMA_VERSION}"
+            "its report_schema_version is {version}, and {REPORT_SCHEMA_VERSION} is the last that is known"
         )));
     }
     parse(path, report).ok_or_else(|| {
@@ -460,7 +461,7 @@ impl Asked {
     }
 
     /// In what another draft, made of what is known from elsewhere, does not go with what the report says: which tensors are
-    /// pruned, how much of each, and whether weights were corrected.
+    /// pruned, how much of each, and whether weights were compensated.
     ///
     /// # Errors
     /// [`Fault::Report`] with the first tensor.
@@ -492,7 +493,7 @@ impl Asked {
         if self.compensated != compensated {
             let what = if self.compensated { "were" } else { "were not" };
             return Err(self.not_true(format!(
-                "it says that the kept weights {what} corrected, and otherwise the contrary was said"
+                "it says that the kept weights {what} compensated, and otherwise the contrary was said"
             )));
         }
         Ok(())
@@ -590,7 +591,7 @@ mod tests {
     /// A report with this selection and these tensors.
     fn report(selection: &str, tensors: &str) -> String {
         format!(
-            r#"{{"report_schema_version":1,"score":"ria","selection":{{{selection}}},"tensors":[{tensors}]}}"#
+            r#"{{"report_schema_version":2,"score":"ria","selection":{{{selection}}},"tensors":[{tensors}]}}"#
         )
     }
 
@@ -628,13 +629,15 @@ mod tests {
     fn what_is_no_report_says_so() {
         let good = report(r#""rule":"exact","sparsity":0.5"#, PRUNED);
         assert!(of(&good).is_ok());
+        let older = good.replace("_version\":2", "_version\":1");
+        assert!(older != good && of(&older).is_ok());
         for json in [
             String::new(),
             "{}".to_owned(),
             report(r#""rule":"pattern","pattern":"4:2""#, ""),
             good.replace(
-                r#""report_schema_version":1"#,
                 r#""report_schema_version":2"#,
+                r#""report_schema_version":3"#,
             ),
             good.replace(r#""zeros":2,"#, ""),
             good.replace(r#""shape":[2,4]"#, r#""shape":[2,-4]"#),

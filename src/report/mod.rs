@@ -73,7 +73,7 @@ pub struct Report {
     /// The globs of tensors that were left out by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-    /// How the weights that stay were corrected; none where they keep their bits.
+    /// How the weights that stay were compensated; none where they keep their bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compensation: Option<Compensation>,
     /// Where the norms came from; none for a score that went without.
@@ -219,7 +219,9 @@ pub fn report(plan: &Plan, device: &DeviceInfo, outcome: &Outcome) -> Report {
         }
         tensors.push(record);
     }
-    let of_rows = not_mended(&tensors).into_iter().chain(of_sparser(&tensors));
+    let of_rows = not_compensated(&tensors)
+        .into_iter()
+        .chain(of_sparser(&tensors));
     let warnings = plan.warnings().iter().cloned().chain(of_rows).collect();
     let stages = outcome.stages;
     let (include, exclude) = plan.options().targets.globs();
@@ -292,15 +294,20 @@ impl Report {
     }
 }
 
-/// What is to be said of rows that were to be mended and could not be.
-fn not_mended(tensors: &[TensorReport]) -> Option<String> {
-    let rows = |tensor: &TensorReport| tensor.pruned.as_ref().map_or(0, |row| row.rows_not_mended);
+/// What is to be said of rows that were to be compensated and could not be.
+fn not_compensated(tensors: &[TensorReport]) -> Option<String> {
+    let rows = |tensor: &TensorReport| {
+        tensor
+            .pruned
+            .as_ref()
+            .map_or(0, |row| row.rows_not_compensated)
+    };
     let some: Vec<&TensorReport> = tensors.iter().filter(|tensor| rows(tensor) > 0).collect();
     let total: u64 = some.iter().map(|tensor| rows(tensor)).sum();
     let names = named(some.iter().map(|tensor| &tensor.name));
     (total > 0).then(|| {
         format!(
-            "{total} rows of {} tensors are pruned alone, since their kept weights could not be corrected (no sketch that can \
+            "{total} rows of {} tensors are pruned alone, since their kept weights could not be compensated (no sketch that can \
              be used, or a value that the dtype has no room for): {names}",
             some.len()
         )

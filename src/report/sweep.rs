@@ -87,7 +87,7 @@ pub struct SweepCell {
     pub rule: String,
     /// The fraction of each row that was asked for, or `N:M`.
     pub pruned: String,
-    /// Rank of the sketch by which kept weights were corrected; none where they keep their bits.
+    /// Rank of the sketch by which kept weights were compensated; none where they keep their bits.
     pub compensation_rank: Option<usize>,
     /// The ridge of that.
     pub ridge: Option<f64>,

@@ -29,10 +29,10 @@ pub struct Totals {
     /// `sum n dW^2 / sum n W^2`: the output error that the column norms predict; where there are norms, and squared errors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
-    /// Rows that were to be mended, and could not be; with compensation.
+    /// Rows that were to be compensated, and could not be; with compensation.
     #[serde(skip_serializing_if = "is_none")]
-    pub rows_not_mended: u64,
-    /// The output error that mending leaves, of that which pruning alone would: sums over rows, each in the units of its layer's
+    pub rows_not_compensated: u64,
+    /// The output error that compensation leaves, of that which pruning alone would: sums over rows, each in the units of its layer's
     /// mean column norm; with compensation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_error_left: Option<f64>,
@@ -76,7 +76,7 @@ impl Totals {
             Some(self.asked_zeros / self.weights.max(1) as f64).filter(|asked| asked.is_finite());
         self.squared_error = self.counts.squared_error();
         self.output_error = self.counts.output_error();
-        self.rows_not_mended = self.counts.rows_not_mended;
+        self.rows_not_compensated = self.counts.rows_not_compensated;
         self.output_error_left = self.counts.output_error_left();
         self
     }

@@ -76,7 +76,7 @@ fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
         });
         facts.push((
             "kept weights",
-            format!("corrected, rank {}{left}", compensation.rank),
+            format!("compensated, rank {}{left}", compensation.rank),
         ));
     }
     facts.push(("device", report.device.to_string()));
@@ -114,7 +114,7 @@ fn card(report: &Report, checkpoint: &Checkpoint, options: &Options) -> Card {
             .unwrap_or_else(|| directory.map_or_else(|| shown_path(&report.input), shown_path)),
         base_model,
         survivors: match report.compensation {
-            Some(_) => "The weights that stay were corrected for those that went.",
+            Some(_) => "The weights that stay were compensated for those that went.",
             None => "The weights that stay keep their bits.",
         },
     }

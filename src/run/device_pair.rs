@@ -67,12 +67,12 @@ impl DevicePair {
         }
     }
 
-    /// Tries what mending takes of the device, before weights are mended, as [`Self::prepare_forward`] does.
+    /// Tries what compensation takes of the device, before weights are compensated, as [`Self::prepare_forward`] does.
     ///
     /// # Errors
     /// As [`Self::prepare_forward`].
-    pub fn prepare_mending(&mut self) -> Result<(), device::Error> {
-        match self.pruning().check_mending() {
+    pub fn prepare_compensation(&mut self) -> Result<(), device::Error> {
+        match self.pruning().check_compensation() {
             Err(error) if self.is_auto => {
                 self.passed_over.push(error.to_string());
                 self.failed();

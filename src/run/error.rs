@@ -1,4 +1,4 @@
-//! Why a run was given up: the errors of every room it goes through.
+//! Why a run was given up: the errors of every module it goes through.
 
 use std::path::PathBuf;
 

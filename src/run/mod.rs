@@ -126,7 +126,7 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
         devices.prepare_forward()?;
     }
     if request.options.compensation.is_some() {
-        devices.prepare_mending()?;
+        devices.prepare_compensation()?;
     }
     let evaluation = match request.evaluate {
         true => {

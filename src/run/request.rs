@@ -25,7 +25,7 @@ pub struct Request {
     pub tokens: usize,
     /// Tokens a window, of calibration and evaluation; `None` is 512, or what the model was made for.
     pub context: Option<usize>,
-    /// Calibrate each block on what the blocks before it give once they are pruned, and mended.
+    /// Calibrate each block on what the blocks before it give once they are pruned, and compensated.
     pub sequential: bool,
     /// The device.
     pub device: DeviceChoice,

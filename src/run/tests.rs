@@ -111,7 +111,7 @@ fn sketches(place: &Path) -> NormsRequest {
 }
 
 #[test]
-fn a_device_that_fails_while_mending_leaves_a_whole_result() {
+fn a_device_that_fails_while_compensating_leaves_a_whole_result() {
     let dir = tempfile::tempdir().unwrap();
     let selection = Selection::Pattern(Pattern::new(2, 4).unwrap());
     let mut options = Options::new(selection);
@@ -127,7 +127,7 @@ fn a_device_that_fails_while_mending_leaves_a_whole_result() {
         let (_, report, failed) = run_with(options.clone(), norms, devices);
         assert_eq!(failed.len(), usize::from(fault.is_some()), "{what}");
         assert_eq!(report.prunable.zeros, on_cpu.prunable.zeros, "{what}");
-        assert_eq!(report.prunable.rows_not_mended, 0, "{what}");
+        assert_eq!(report.prunable.rows_not_compensated, 0, "{what}");
         let left = |report: &Report| report.prunable.output_error_left.unwrap();
         let ratio = left(&report) / left(&on_cpu);
         assert!((0.99..1.01).contains(&ratio), "{what}: {ratio}");

@@ -1,10 +1,10 @@
 //! The cells of a sweep: every combination of what was asked for that there is.
 
 use super::error::Error;
-use super::request::{Mending, SweepRequest};
+use super::request::{CompensationRequest, SweepRequest};
 use crate::plan::{Allocation, Compensation, Options, Selection};
 
-/// The cells, scores outermost, then mendings, rules of allocation and selections.
+/// The cells, scores outermost, then compensations, rules of allocation and selections.
 pub(super) fn cells(request: &SweepRequest) -> Result<Vec<Options>, Error> {
     let is_pattern = |selection: &Selection| matches!(selection, Selection::Pattern(_));
     let is_uniform = |allocation: &Allocation| *allocation == Allocation::Uniform;
@@ -16,7 +16,7 @@ pub(super) fn cells(request: &SweepRequest) -> Result<Vec<Options>, Error> {
     }
     let mut cells = Vec::new();
     for score in &request.scores {
-        for mending in &request.mendings {
+        for asked in &request.compensations {
             for (place, allocation) in request.allocations.iter().enumerate() {
                 for selection in &request.selections {
                     // A pattern is there once, beside the first rule.
@@ -25,7 +25,7 @@ pub(super) fn cells(request: &SweepRequest) -> Result<Vec<Options>, Error> {
                     }
                     let mut options = Options::new(*selection);
                     options.score = *score;
-                    options.compensation = mending.map(|mending| compensation(selection, mending));
+                    options.compensation = asked.map(|asked| compensation(selection, asked));
                     if !is_pattern(selection) {
                         options.allocation = allocation.clone();
                     }
@@ -42,10 +42,10 @@ pub(super) fn cells(request: &SweepRequest) -> Result<Vec<Options>, Error> {
     }
 }
 
-fn compensation(selection: &Selection, mending: Mending) -> Compensation {
+fn compensation(selection: &Selection, asked: CompensationRequest) -> Compensation {
     let mut compensation = Compensation::new(selection);
-    compensation.rank = mending.rank.unwrap_or(compensation.rank);
-    compensation.ridge = mending.ridge.unwrap_or(compensation.ridge);
+    compensation.rank = asked.rank.unwrap_or(compensation.rank);
+    compensation.ridge = asked.ridge.unwrap_or(compensation.ridge);
     compensation
 }
 
@@ -90,7 +90,7 @@ mod tests {
     fn every_combination_is_a_cell_and_a_pattern_is_shared_out_by_no_rule() {
         let mut request = request();
         request.scores = vec![Score::by_name("wanda"), Score::by_name("ria")];
-        request.mendings = vec![None, Some(Mending::default())];
+        request.compensations = vec![None, Some(CompensationRequest::default())];
         request.allocations = vec![Allocation::Uniform, Allocation::ATP];
         let cells = cells(&request).unwrap();
         let named: Vec<String> = cells.iter().map(described).collect();

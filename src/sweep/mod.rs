@@ -22,7 +22,7 @@ use std::time::Instant;
 
 pub use error::Error;
 pub use event::SweepEvent;
-pub use request::{Mending, SweepRequest};
+pub use request::{CompensationRequest, SweepRequest};
 
 use crate::calibration::Calibration;
 use crate::checkpoint::Checkpoint;

@@ -9,7 +9,7 @@ use crate::plan::{Allocation, NameFilter, Score, Selection};
 use crate::run::{NormsRequest, Stop};
 use crate::text::Text;
 
-/// A sweep as a user asks for it: a cell for each score, each way of mending, each rule of allocation and each selection.
+/// A sweep as a user asks for it: a cell for each score, each way of compensation, each rule of allocation and each selection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SweepRequest {
@@ -19,8 +19,8 @@ pub struct SweepRequest {
     pub selections: Vec<Selection>,
     /// The scores; `None` is the default for the norms there are.
     pub scores: Vec<Option<&'static Score>>,
-    /// Whether and how the weights that stay are corrected.
-    pub mendings: Vec<Option<Mending>>,
+    /// Whether and how the weights that stay are compensated.
+    pub compensations: Vec<Option<CompensationRequest>>,
     /// How a sparsity is shared out over the blocks. A pattern cannot be, and has one cell whatever stands here.
     pub allocations: Vec<Allocation>,
     /// Which tensors.
@@ -49,10 +49,10 @@ pub struct SweepRequest {
     pub stop: Stop,
 }
 
-/// How the weights that stay are corrected for those that go; what is `None` is the default for the selection.
+/// How the weights that stay are compensated for those that go; what is `None` is the default for the selection.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
-pub struct Mending {
+pub struct CompensationRequest {
     /// Columns of the sketch.
     pub rank: Option<usize>,
     /// What is added to every column's norm, of the mean norm.
@@ -67,7 +67,7 @@ impl SweepRequest {
             model: model.into(),
             selections,
             scores: vec![None],
-            mendings: vec![None],
+            compensations: vec![None],
             allocations: vec![Allocation::Uniform],
             targets: NameFilter::default(),
             keep_non_finite: false,
@@ -104,7 +104,7 @@ impl SweepRequest {
     }
 }
 
-impl Mending {
+impl CompensationRequest {
     /// With this rank and this ridge.
     #[must_use]
     pub const fn new(rank: Option<usize>, ridge: Option<f64>) -> Self {

@@ -38,15 +38,19 @@ mod tests {
     #[test]
     fn a_cell_takes_what_others_of_its_kind_took() {
         let plain = Options::new(Selection::Exact { sparsity: 0.5 });
-        let mut mended = plain.clone();
-        mended.compensation = Some(Compensation::new(&mended.selection));
+        let mut compensated = plain.clone();
+        compensated.compensation = Some(Compensation::new(&compensated.selection));
         let mut left = TimeLeft::default();
         assert_eq!(left.of([&plain].into_iter()), None);
         left.took(&plain, Duration::from_secs(1));
         left.took(&plain, Duration::from_secs(3));
-        let seconds = |left: &TimeLeft| left.of([&plain, &mended].into_iter()).unwrap().as_secs();
+        let seconds = |left: &TimeLeft| {
+            left.of([&plain, &compensated].into_iter())
+                .unwrap()
+                .as_secs()
+        };
         assert_eq!(seconds(&left), 4, "of the other kind nothing is known");
-        left.took(&mended, Duration::from_secs(10));
+        left.took(&compensated, Duration::from_secs(10));
         assert_eq!(seconds(&left), 12);
     }
 }

@@ -55,7 +55,7 @@ CASES = {
         intermediate_size=32, sliding_window=8, sliding_window_pattern=2, attn_implementation="eager",
         rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e6),
                              sliding_attention=dict(rope_type="default", rope_theta=1e4)))),
-    # Fused projections, LongRoPE beyond the trained length, part of each head turns.
+    # Fused projections, LongRoPE beyond the trained length, rope on a part of each head.
     "phi3": (torch.bfloat16, dict(
         num_key_value_heads=2, sliding_window=20, original_max_position_embeddings=16, pad_token_id=0,
         rope_parameters=dict(rope_type="longrope", rope_theta=500.0, partial_rotary_factor=0.75,
@@ -89,7 +89,7 @@ CASES = {
     # The same; the blocks that do not slide know no positions.
     "cohere2": (torch.bfloat16, dict(num_key_value_heads=2, sliding_window=8, layer_types=SLIDES_THEN_NOT,
                                      logit_scale=0.25)),
-    # Gate and up in one, half of each head turns, by neighbours.
+    # Gate and up in one, rope on half of each head, by neighbours.
     "glm": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=24, pad_token_id=0)),
     # The same with norms around both halves.
     "glm4": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=24, pad_token_id=0)),
@@ -106,7 +106,7 @@ CASES = {
                                       rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=500.0))),
     # Neighbours turn.
     "helium": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=16)),
-    # LayerNorms by one plus their weight, squared ReLU without a gate, half of each head turns.
+    # LayerNorms by one plus their weight, squared ReLU without a gate, rope on half of each head.
     "nemotron": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=24, attention_bias=True, mlp_bias=True)),
     # Every other block slides; YaRN with factors of its own.
     "ministral": (torch.bfloat16, dict(
@@ -128,7 +128,7 @@ CASES = {
     "mpt": (torch.bfloat16, dict(intermediate_size=None, max_position_embeddings=None, d_model=48, n_heads=12,
                                  attn_config=dict(clip_qkv=1.5, softmax_scale=0.3), hidden_size=None,
                                  num_attention_heads=None, max_seq_len=64)),
-    # Both halves of a block read one normalised input, half of each head turns; norms in each head, a bias on the head.
+    # Both halves of a block read one normalised input, rope on half of each head; norms in each head, a bias on the head.
     "phi": (torch.float16, dict(num_key_value_heads=2, qk_layernorm=True)),
     # Neighbouring features turn together; the same with a bias on the head.
     "gptj": (torch.bfloat16, dict(intermediate_size=None, n_inner=96, rotary_dim=8)),
@@ -207,7 +207,7 @@ CASES |= {
     # Qwen 3 30B-A3B: normalised weights, norms in each head.
     "qwen3_moe": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=24, num_experts=6, num_experts_per_tok=3,
                                        moe_intermediate_size=16, norm_topk_prob=True, decoder_sparse_step=1)),
-    # GLM 4.5: a correction of the choice, groups of experts, half of each head turns, a dense block before the others.
+    # GLM 4.5: a correction of the choice, groups of experts, rope on half of each head, a dense block before the others.
     "glm4_moe": (torch.bfloat16, dict(num_key_value_heads=2, head_dim=16, n_routed_experts=8, num_experts_per_tok=3,
                                       moe_intermediate_size=16, n_group=4, topk_group=2, n_shared_experts=2,
                                       routed_scaling_factor=1.5, first_k_dense_replace=1, use_qk_norm=True,

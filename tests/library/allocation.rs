@@ -2,7 +2,6 @@
 //! is the last weight's, and the output is the same whatever the number of threads and the device.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// A room's name (`passes`, `mask`) and its layer, 0 at the bottom.
+/// A module's name (`passes`, `mask`) and its layer, 0 at the bottom.
 type Layers = BTreeMap<String, usize>;
 
 /// Files by their module path: `["passes", "ewma"]` is `src/passes/ewma.rs`, `["passes"]` is `src/passes/mod.rs`.
@@ -125,7 +125,7 @@ fn an_arrow_up_and_a_circle_are_noticed() {
     assert_eq!(circle(&arrows), ["passes::ewma", "passes::keys"]);
 }
 
-/// The block of ARCHITECTURE.md: a layer a line, the highest first, its rooms apart by spaces.
+/// The block of ARCHITECTURE.md: a layer a line, the highest first, its modules apart by spaces.
 fn layers(architecture: &str) -> Layers {
     let (_, block) = architecture
         .split_once("```layers\n")
@@ -133,7 +133,7 @@ fn layers(architecture: &str) -> Layers {
     let (block, _) = block.split_once("```").expect("the block of layers ends");
     let lines = block
         .lines()
-        .map(|line| line.split_once("  #").map_or(line, |(rooms, _)| rooms));
+        .map(|line| line.split_once("  #").map_or(line, |(modules, _)| modules));
     let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
     let mut layers = Layers::from([("lib".to_owned(), usize::MAX)]);
     for (layer, line) in lines.iter().rev().enumerate() {

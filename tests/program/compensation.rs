@@ -46,7 +46,7 @@ fn every_selection_is_met_to_the_last_weight_and_the_output_error_falls() {
             arguments.extend(["--selection", "exact"]);
         }
         let text = place.succeeds(&arguments);
-        assert!(text.contains("kept weights were corrected"), "{text}");
+        assert!(text.contains("kept weights were compensated"), "{text}");
         let json: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
         assert_eq!(json["compensation"]["rank"], 32);
         let left = json["prunable"]["output_error_left"].as_f64().unwrap();

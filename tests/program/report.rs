@@ -177,7 +177,7 @@ fn a_page_replaces_nothing_and_is_made_of_reports_alone() {
     let place = Place::new();
     fs::write(place.path("mine.html"), "mine").unwrap();
     fs::write(place.path("no.json"), "{\"a\":1}").unwrap();
-    fs::write(place.path("newer.json"), "{\"report_schema_version\":2}").unwrap();
+    fs::write(place.path("newer.json"), "{\"report_schema_version\":3}").unwrap();
     assert!(
         place
             .fails("report no.json -o mine.html")

@@ -354,7 +354,7 @@ fn a_report_is_believed_only_where_the_files_say_the_same() {
     let done = pruned.verify(&["--sparsity", "0.5"]);
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     pruned.edit_report(|report| report["compensation"] = json!({"rank": 1}));
-    pruned.is_refused("it says that the kept weights were corrected");
+    pruned.is_refused("it says that the kept weights were compensated");
 }
 
 #[test]

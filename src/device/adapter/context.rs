@@ -37,8 +37,8 @@ pub(crate) struct Context {
     pub(crate) kernels: Mutex<Pipelines>,
     /// What was found out about the kernels of the forward pass, once they were tried.
     pub(crate) forward_check: OnceLock<Result<(), String>>,
-    /// The same of the kernels that mend.
-    pub(crate) mending_check: OnceLock<Result<(), String>>,
+    /// The same of the kernels that compensate.
+    pub(crate) compensation_check: OnceLock<Result<(), String>>,
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Context {
             faults,
             kernels: Mutex::default(),
             forward_check: OnceLock::new(),
-            mending_check: OnceLock::new(),
+            compensation_check: OnceLock::new(),
         }
     }
 

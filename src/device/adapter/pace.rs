@@ -11,7 +11,7 @@ use std::time::Duration;
 /// above what a submission costs by itself.
 pub(crate) const TARGET: Duration = Duration::from_millis(250);
 
-/// The kind of the work that is mostly products (the forward pass, mending), in multiplications.
+/// The kind of the work that is mostly products (the forward pass, compensation), in multiplications.
 pub(crate) const PRODUCTS: &str = "products";
 
 /// The kind of the work that goes along a sequence, token by token (`shaders/forward/state_space.wgsl`, `delta_net.wgsl`), in

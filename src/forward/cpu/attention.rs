@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::activations::Activations;
 use super::weights::{CpuMatrix, CpuNorm};
 use super::{exp, in_place};
-use crate::forward::engine::TurnTables;
+use crate::forward::engine::RopeTables;
 use crate::forward::error::Error;
 use crate::model::{
     Alibi, HeadCounts, HeadNorms, LatentWidths, Pairing, Projections, QueryTemperature, Reach,
@@ -19,20 +19,20 @@ use crate::simd::widest;
 pub(super) const SCORES_BYTES: usize = 32 << 20;
 
 /// Of each token, cosines and sines of its pairs: `[tokens, pairs]` each.
-pub(super) struct Turns {
+pub(super) struct RopeTable {
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
 
-impl Turns {
+impl RopeTable {
     pub(super) fn new(turns: &[[f32; 2]]) -> Self {
         let (cosines, sines) = turns.iter().map(|&[cosine, sine]| (cosine, sine)).unzip();
         Self { cosines, sines }
     }
 }
 
-impl TurnTables<Turns> {
-    /// Turns the first features of every head by the position of its token.
+impl RopeTables<RopeTable> {
+    /// Rotates the first features of every head by the position of its token.
     fn turn(&self, x: &mut Activations, head: usize) -> Result<(), Error> {
         let (tokens, features) = (x.tokens(), x.features());
         let turns = self.of(tokens, head)?;
@@ -45,7 +45,7 @@ impl TurnTables<Turns> {
                 #[inline(always)]
                 || {
                     for head in row.chunks_exact_mut(head) {
-                        turn_head(self.pairing, &mut head[..2 * pairs], angles);
+                        rotate_head(self.pairing, &mut head[..2 * pairs], angles);
                     }
                 },
             );
@@ -55,7 +55,7 @@ impl TurnTables<Turns> {
 }
 
 #[inline(always)]
-fn turn_head(pairing: Pairing, head: &mut [f32], (cosines, sines): (&[f32], &[f32])) {
+fn rotate_head(pairing: Pairing, head: &mut [f32], (cosines, sines): (&[f32], &[f32])) {
     let angles = cosines.iter().zip(sines);
     let turn = |a: &mut f32, b: &mut f32, (cosine, sine): (&f32, &f32)| {
         (*a, *b) = (*a * cosine - *b * sine, *a * sine + *b * cosine);
@@ -126,18 +126,18 @@ impl CpuHeads {
     pub(super) fn of_latents(
         widths: LatentWidths,
         queries: &Activations,
-        rotated_key: &Activations,
+        rope_key: &Activations,
         keys_and_values: &Activations,
     ) -> Result<Self, Error> {
         let LatentWidths {
             heads,
-            rotated,
-            plain,
+            rope,
+            nope,
             value,
         } = widths;
-        let features = rotated + plain;
-        let found = [queries, rotated_key, keys_and_values].map(Activations::features);
-        if found != [heads * features, rotated, heads * (plain + value)] {
+        let features = rope + nope;
+        let found = [queries, rope_key, keys_and_values].map(Activations::features);
+        if found != [heads * features, rope, heads * (nope + value)] {
             return Err(Error::Engine(format!(
                 "latent projections of {found:?} features do not fit {heads} heads"
             )));
@@ -146,21 +146,21 @@ impl CpuHeads {
         let room = |features| Vec::with_capacity(tokens * heads * features);
         let (mut q, mut k, mut v) = (room(features), room(features), room(value));
         let rows = (queries.values().chunks_exact(heads * features))
-            .zip(rotated_key.values().chunks_exact(rotated))
+            .zip(rope_key.values().chunks_exact(rope))
             .zip(
                 keys_and_values
                     .values()
-                    .chunks_exact(heads * (plain + value)),
+                    .chunks_exact(heads * (nope + value)),
             );
-        for ((queries, rotated_key), keys_and_values) in rows {
+        for ((queries, rope_key), keys_and_values) in rows {
             for head in queries.chunks_exact(features) {
-                let (head, turning) = head.split_at(plain);
-                q.extend_from_slice(turning);
+                let (head, rope) = head.split_at(nope);
+                q.extend_from_slice(rope);
                 q.extend_from_slice(head);
             }
-            for head in keys_and_values.chunks_exact(plain + value) {
-                let (key, value) = head.split_at(plain);
-                k.extend_from_slice(rotated_key);
+            for head in keys_and_values.chunks_exact(nope + value) {
+                let (key, value) = head.split_at(nope);
+                k.extend_from_slice(rope_key);
                 k.extend_from_slice(key);
                 v.extend_from_slice(value);
             }
@@ -192,8 +192,8 @@ impl CpuHeads {
         of_keys.normalise(&mut self.keys)
     }
 
-    /// Turns queries and keys by their position.
-    pub(super) fn turn(&mut self, table: &TurnTables<Turns>) -> Result<(), Error> {
+    /// Applies rope to queries and keys by their position.
+    pub(super) fn turn(&mut self, table: &RopeTables<RopeTable>) -> Result<(), Error> {
         table.turn(&mut self.queries, self.counts.features)?;
         table.turn(&mut self.keys, self.counts.features)
     }
@@ -347,11 +347,11 @@ impl CausalSoftmax<'_> {
                 (None, None) => exp::softmax(seen, scale),
             };
             if let Some(sinks) = self.sinks {
-                // Its share goes nowhere.
+                // Its weight goes nowhere.
                 let sink = f64::from(sinks[self.head + row / self.rows] - largest).exp();
                 let sum = f64::from(sum);
                 let rest = (sum / (sum + sink)) as f32;
-                seen.iter_mut().for_each(|share| *share *= rest);
+                seen.iter_mut().for_each(|weight| *weight *= rest);
             }
         });
     }

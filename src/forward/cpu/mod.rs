@@ -11,18 +11,18 @@ mod scan;
 mod weights;
 
 use super::engine::{
-    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss, TurnTables,
+    BlockPass, Convolved, Engine, LmHeadPart, LoadedAttention, LoadedBlock, PartialLoss, RopeTables,
 };
 use super::error::Error;
 use super::statistics::Statistic;
 use super::weights::WeightReader;
 use crate::cores::Cores;
 use crate::model::{
-    Architecture, DecoderBlock, HeadNorms, LatentWidths, Linear, Nonlinearity, NormTensors,
-    Position, Scan, Share,
+    Architecture, DecoderBlock, ExpertAssignment, HeadNorms, LatentWidths, Linear, Nonlinearity,
+    NormTensors, Position, Scan,
 };
 use activations::Activations;
-use attention::{CpuHeads, Turns};
+use attention::{CpuHeads, RopeTable};
 pub(super) use peak::CpuProduct;
 use weights::{CpuMatrix, CpuNorm};
 
@@ -42,7 +42,7 @@ pub(super) struct CpuEngine<'a> {
     statistics: &'a [Statistic],
     cores: Cores,
     /// Of each of the architecture's rotary embeddings.
-    turns: Vec<TurnTables<Turns>>,
+    turns: Vec<RopeTables<RopeTable>>,
 }
 
 /// What a sequence has shown in a block so far.
@@ -65,7 +65,7 @@ impl<'a> CpuEngine<'a> {
             statistics,
             cores: Cores::new(threads)?,
             turns: rotaries
-                .map(|rotary| TurnTables::new(rotary, context, Turns::new))
+                .map(|rotary| RopeTables::new(rotary, context, RopeTable::new))
                 .collect(),
         })
     }
@@ -79,7 +79,7 @@ impl<'a> CpuEngine<'a> {
     }
 
     /// A part of the head as a linear layer.
-    fn head(&self, part: &HeadPart) -> Result<CpuMatrix, Error> {
+    fn head(&self, part: &LmHeadPart) -> Result<CpuMatrix, Error> {
         let features = self.architecture.embedding_size;
         CpuMatrix::of_head(&part.rows, part.bias.clone(), features)
     }
@@ -238,10 +238,10 @@ impl Engine for CpuEngine<'_> {
         _: &mut CpuSequence,
         widths: LatentWidths,
         queries: &Activations,
-        rotated_key: &Activations,
+        rope_key: &Activations,
         keys_and_values: &Activations,
     ) -> Result<CpuHeads, Error> {
-        CpuHeads::of_latents(widths, queries, rotated_key, keys_and_values)
+        CpuHeads::of_latents(widths, queries, rope_key, keys_and_values)
     }
 
     fn add_scaled(
@@ -282,7 +282,7 @@ impl Engine for CpuEngine<'_> {
         heads.normalise(norms)
     }
 
-    fn turn_heads(
+    fn apply_rope(
         &self,
         _: &mut CpuSequence,
         rotary: usize,
@@ -336,20 +336,20 @@ impl Engine for CpuEngine<'_> {
         &self,
         _: &mut CpuSequence,
         x: &Activations,
-        share: &Share,
+        assignment: &ExpertAssignment,
     ) -> Result<Activations, Error> {
         let features = x.features();
-        Activations::new(rows::gather(x.values(), features, share), features)
+        Activations::new(rows::gather(x.values(), features, assignment), features)
     }
 
     fn scatter(
         &self,
         _: &mut CpuSequence,
         y: &Activations,
-        share: &Share,
+        assignment: &ExpertAssignment,
         sum: &mut Activations,
     ) -> Result<(), Error> {
-        rows::scatter(y.values(), y.features(), share, sum.values_mut());
+        rows::scatter(y.values(), y.features(), assignment, sum.values_mut());
         Ok(())
     }
 
@@ -373,7 +373,7 @@ impl Engine for CpuEngine<'_> {
 
     fn partial_losses(
         &self,
-        head: &HeadPart,
+        head: &LmHeadPart,
         hidden: &[Activations],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
@@ -401,7 +401,7 @@ impl Engine for CpuEngine<'_> {
             .each(hidden.iter().zip(next).collect(), of_sequence)
     }
 
-    fn logits(&self, head: &HeadPart, hidden: &Activations) -> Result<Vec<f32>, Error> {
+    fn logits(&self, head: &LmHeadPart, hidden: &Activations) -> Result<Vec<f32>, Error> {
         let rows = self.head(head)?;
         let mut logits = self.cores.together(|| rows.apply(hidden))?;
         if let Some(cap) = self.architecture.logit_soft_cap {

@@ -1,11 +1,11 @@
 //! Some tokens' rows out of a hidden state, and back into one.
 
-use crate::model::Share;
+use crate::model::ExpertAssignment;
 
-/// The rows of `x`, `[tokens, features]`, that a share names, each times its weight.
-pub(super) fn gather(x: &[f32], features: usize, share: &Share) -> Vec<f32> {
-    let mut rows = Vec::with_capacity(share.tokens.len() * features);
-    for (&token, &weight) in share.tokens.iter().zip(&share.weights) {
+/// The rows of `x`, `[tokens, features]`, that an assignment names, each times its weight.
+pub(super) fn gather(x: &[f32], features: usize, assignment: &ExpertAssignment) -> Vec<f32> {
+    let mut rows = Vec::with_capacity(assignment.tokens.len() * features);
+    for (&token, &weight) in assignment.tokens.iter().zip(&assignment.weights) {
         let first = token as usize * features;
         let row = x[first..first + features].iter();
         rows.extend(row.map(|x| x * weight));
@@ -13,9 +13,14 @@ pub(super) fn gather(x: &[f32], features: usize, share: &Share) -> Vec<f32> {
     rows
 }
 
-/// Adds rows to those of `sum` that a share names, each times its weight.
-pub(super) fn scatter(rows: &[f32], features: usize, share: &Share, sum: &mut [f32]) {
-    let places = share.tokens.iter().zip(&share.weights);
+/// Adds rows to those of `sum` that an assignment names, each times its weight.
+pub(super) fn scatter(
+    rows: &[f32],
+    features: usize,
+    assignment: &ExpertAssignment,
+    sum: &mut [f32],
+) {
+    let places = assignment.tokens.iter().zip(&assignment.weights);
     for ((&token, &weight), row) in places.zip(rows.chunks_exact(features.max(1))) {
         let first = token as usize * features;
         let sums = &mut sum[first..first + features];

@@ -125,8 +125,8 @@ fn delta_net(
     let mut found = Vec::with_capacity(tokens * value_features);
     for token in 0..tokens {
         let at = (token * key_heads + key_head) * key_features;
-        let q = of_length_1(&q[at..at + key_features]);
-        let k = of_length_1(&k[at..at + key_features]);
+        let q = l2_normalize(&q[at..at + key_features]);
+        let k = l2_normalize(&k[at..at + key_features]);
         let v = &v[(token * value_heads + head) * value_features..][..value_features];
         let dt = step(scan, head, time_step[token * value_heads + head]);
         let faded = (scan.decays[head] * dt).exp();
@@ -153,7 +153,7 @@ fn delta_net(
 }
 
 /// A vector, brought to length 1.
-fn of_length_1(x: &[f32]) -> Vec<f32> {
+fn l2_normalize(x: &[f32]) -> Vec<f32> {
     let squares: f32 = x.iter().map(|x| x * x).sum();
     let factor = 1.0 / (squares + 1e-6).sqrt();
     x.iter().map(|x| x * factor).collect()

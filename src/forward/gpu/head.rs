@@ -9,7 +9,7 @@ use super::weights::GpuMatrix;
 use crate::device::product::Destination;
 use crate::device::recorder::Sequence;
 use crate::device::storage::{buffer, filled};
-use crate::forward::engine::{HeadPart, PartialLoss};
+use crate::forward::engine::{LmHeadPart, PartialLoss};
 use crate::forward::error::Error;
 use crate::forward::kernels::LogSumExpParams;
 
@@ -24,7 +24,7 @@ impl<'a> HeadRows<'a> {
     /// Brings a part of the head to the device; the soft cap is for its logits.
     pub(super) fn new(
         recorder: &'a Recorder<'a>,
-        part: &HeadPart,
+        part: &LmHeadPart,
         (features, soft_cap): (usize, Option<f32>),
     ) -> Self {
         let matrix = GpuMatrix::of_head(recorder.context, part, features);

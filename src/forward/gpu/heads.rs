@@ -8,7 +8,7 @@ use crate::device::adapter::context::Context;
 use crate::device::product::Destination;
 use crate::device::recorder::{Groups, Sequence};
 use crate::device::storage::filled;
-use crate::forward::engine::TurnTables;
+use crate::forward::engine::RopeTables;
 use crate::forward::error::Error;
 use crate::forward::kernels::{AttentionParams, CopyHeadsParams, HeadsParams};
 use crate::model::{
@@ -18,8 +18,8 @@ use crate::model::{
 /// The longest head `attention.wgsl` has room for.
 pub(super) const MAX_HEAD_FEATURES: usize = 256;
 
-/// Cosines and sines of the angles by which heads turn, `[tokens, pairs, 2]`.
-pub(super) type TurnBuffers = TurnTables<wgpu::Buffer>;
+/// Cosines and sines of rope, `[tokens, pairs, 2]`.
+pub(super) type RopeBuffers = RopeTables<wgpu::Buffer>;
 
 /// The slopes of a model's heads.
 pub(super) struct AlibiBuffer {
@@ -100,34 +100,34 @@ impl GpuHeads {
         recorder: &Recorder<'_>,
         sequence: &mut Sequence,
         widths: LatentWidths,
-        [queries, rotated_key, keys_and_values]: [&GpuTensor; 3],
+        [queries, rope_key, keys_and_values]: [&GpuTensor; 3],
     ) -> Self {
         let LatentWidths {
             heads,
-            rotated,
-            plain,
+            rope,
+            nope,
             value,
         } = widths;
-        let features = rotated + plain;
+        let features = rope + nope;
         let (first_key, first_value) = (heads * features, 2 * heads * features);
         let all = recorder.activations(queries.tokens, first_value + heads * value);
         // From where, how far apart heads are there, how many features, to where, how far apart heads are here.
         for (from, from_first, from_stride, count, to_first, to_stride) in [
-            (queries, plain, features, rotated, 0, features),
-            (queries, 0, features, plain, rotated, features),
-            (rotated_key, 0, 0, rotated, first_key, features),
+            (queries, nope, features, rope, 0, features),
+            (queries, 0, features, nope, rope, features),
+            (rope_key, 0, 0, rope, first_key, features),
             (
                 keys_and_values,
                 0,
-                plain + value,
-                plain,
-                first_key + rotated,
+                nope + value,
+                nope,
+                first_key + rope,
                 features,
             ),
             (
                 keys_and_values,
-                plain,
-                plain + value,
+                nope,
+                nope + value,
                 value,
                 first_value,
                 value,
@@ -202,12 +202,12 @@ impl GpuHeads {
         }
     }
 
-    /// Turns queries and keys by their position.
+    /// Applies rope to queries and keys by their position.
     pub(super) fn turn(
         &self,
         recorder: &Recorder<'_>,
         sequence: &mut Sequence,
-        by: &TurnBuffers,
+        by: &RopeBuffers,
     ) -> Result<(), Error> {
         let turns = by.of(self.all.tokens, self.counts.features)?;
         for (first, count) in self.queries_and_keys() {
@@ -219,7 +219,7 @@ impl GpuHeads {
             let buffers = [(1, turns), (4, &self.all.buffer)];
             let groups = (count, self.all.tokens);
             let steps = by.pairs.div_ceil(64);
-            recorder.dispatch(sequence, "turn_heads", &params, &buffers, groups, steps);
+            recorder.dispatch(sequence, "apply_rope", &params, &buffers, groups, steps);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ mod statistics;
 mod weights;
 
 use super::engine::{
-    BlockPass, Convolved, Engine, HeadPart, LoadedAttention, LoadedBlock, PartialLoss,
+    BlockPass, Convolved, Engine, LmHeadPart, LoadedAttention, LoadedBlock, PartialLoss,
 };
 use super::error::Error;
 use super::statistics::Statistic;
@@ -25,12 +25,12 @@ use crate::device::recorder::Sequence;
 use crate::device::storage::filled;
 use crate::device::{self, adapter::context::Context};
 use crate::model::{
-    Architecture, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity, NormTensors, Position,
-    Scan, Share,
+    Architecture, ExpertAssignment, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity,
+    NormTensors, Position, Scan,
 };
 use buffers::GpuTensor;
 use head::HeadRows;
-use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, TurnBuffers};
+use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, RopeBuffers};
 pub(super) use peak::GpuProduct;
 use recorder::Recorder;
 use statistics::Observations;
@@ -46,7 +46,7 @@ pub(super) struct GpuEngine<'a> {
     recorder: Recorder<'a>,
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
-    turns: Vec<TurnBuffers>,
+    turns: Vec<RopeBuffers>,
     alibi: Option<AlibiBuffer>,
 }
 
@@ -68,7 +68,7 @@ impl<'a> GpuEngine<'a> {
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT)?,
             turns: rotaries
                 .map(|rotary| {
-                    TurnBuffers::new(rotary, tokens, |turns| filled(context, "turns", turns))
+                    RopeBuffers::new(rotary, tokens, |turns| filled(context, "turns", turns))
                 })
                 .collect(),
             alibi: architecture
@@ -293,10 +293,10 @@ impl Engine for GpuEngine<'_> {
         sequence: &mut Sequence,
         widths: LatentWidths,
         queries: &GpuTensor,
-        rotated_key: &GpuTensor,
+        rope_key: &GpuTensor,
         keys_and_values: &GpuTensor,
     ) -> Result<GpuHeads, Error> {
-        let parts = [queries, rotated_key, keys_and_values];
+        let parts = [queries, rope_key, keys_and_values];
         Ok(GpuHeads::of_latents(
             &self.recorder,
             sequence,
@@ -354,7 +354,7 @@ impl Engine for GpuEngine<'_> {
         Ok(())
     }
 
-    fn turn_heads(
+    fn apply_rope(
         &self,
         sequence: &mut Sequence,
         rotary: usize,
@@ -406,19 +406,19 @@ impl Engine for GpuEngine<'_> {
         &self,
         sequence: &mut Sequence,
         x: &GpuTensor,
-        share: &Share,
+        assignment: &ExpertAssignment,
     ) -> Result<GpuTensor, Error> {
-        Ok(rows::gather(&self.recorder, sequence, x, share))
+        Ok(rows::gather(&self.recorder, sequence, x, assignment))
     }
 
     fn scatter(
         &self,
         sequence: &mut Sequence,
         y: &GpuTensor,
-        share: &Share,
+        assignment: &ExpertAssignment,
         sum: &mut GpuTensor,
     ) -> Result<(), Error> {
-        rows::scatter(&self.recorder, sequence, y, share, sum);
+        rows::scatter(&self.recorder, sequence, y, assignment, sum);
         Ok(())
     }
 
@@ -452,7 +452,7 @@ impl Engine for GpuEngine<'_> {
 
     fn partial_losses(
         &self,
-        head: &HeadPart,
+        head: &LmHeadPart,
         hidden: &[GpuTensor],
         next: &[&[u32]],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
@@ -461,7 +461,7 @@ impl Engine for GpuEngine<'_> {
         rows.partial_losses(head.first, hidden, next)
     }
 
-    fn logits(&self, head: &HeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
+    fn logits(&self, head: &LmHeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {
         let shape = (self.embedding_size, self.logit_soft_cap);
         HeadRows::new(&self.recorder, head, shape).logits(hidden)
     }

@@ -5,29 +5,29 @@ use super::recorder::Recorder;
 use crate::device::recorder::Sequence;
 use crate::device::storage::filled;
 use crate::forward::kernels::RowsParams;
-use crate::model::Share;
+use crate::model::ExpertAssignment;
 
-/// The rows of `x` that a share names, each times its weight.
+/// The rows of `x` that an expert assignment names, each times its weight.
 pub(super) fn gather(
     recorder: &Recorder<'_>,
     sequence: &mut Sequence,
     x: &GpuTensor,
-    share: &Share,
+    assignment: &ExpertAssignment,
 ) -> GpuTensor {
-    let rows = recorder.activations(share.tokens.len(), x.features);
-    dispatch(recorder, sequence, "gather", [x, &rows], share);
+    let rows = recorder.activations(assignment.tokens.len(), x.features);
+    dispatch(recorder, sequence, "gather", [x, &rows], assignment);
     rows
 }
 
-/// Adds rows, each times its weight, to those of `sum` that a share names.
+/// Adds rows, each times its weight, to those of `sum` that a assignment names.
 pub(super) fn scatter(
     recorder: &Recorder<'_>,
     sequence: &mut Sequence,
     rows: &GpuTensor,
-    share: &Share,
+    assignment: &ExpertAssignment,
     sum: &GpuTensor,
 ) {
-    dispatch(recorder, sequence, "scatter", [rows, sum], share);
+    dispatch(recorder, sequence, "scatter", [rows, sum], assignment);
 }
 
 fn dispatch(
@@ -35,9 +35,9 @@ fn dispatch(
     sequence: &mut Sequence,
     entry_point: &'static str,
     [x, y]: [&GpuTensor; 2],
-    share: &Share,
+    assignment: &ExpertAssignment,
 ) {
-    let places = share.tokens.iter().zip(&share.weights);
+    let places = assignment.tokens.iter().zip(&assignment.weights);
     let places: Vec<[u32; 2]> = places
         .map(|(&token, weight)| [token, weight.to_bits()])
         .collect();
@@ -46,6 +46,6 @@ fn dispatch(
         features: x.features as u32,
     };
     let buffers = [(1, &places), (2, &x.buffer), (3, &y.buffer)];
-    let groups = (x.features.div_ceil(256), share.tokens.len());
+    let groups = (x.features.div_ceil(256), assignment.tokens.len());
     recorder.dispatch(sequence, entry_point, &params, &buffers, groups, 1);
 }

@@ -11,7 +11,7 @@ use crate::device::adapter::context::Context;
 use crate::device::product::{self, Destination, Operand, Weights};
 use crate::device::recorder::Sequence;
 use crate::device::storage::buffer;
-use crate::forward::engine::HeadPart;
+use crate::forward::engine::LmHeadPart;
 use crate::forward::error::Error;
 use crate::forward::kernels::SiteNormsParams;
 use crate::forward::statistics::{Statistic, numbers};
@@ -144,7 +144,7 @@ impl<'a> Observations<'a> {
         let signs = signs.entry(features).or_insert_with(|| {
             let omega = omega(features, rank);
             let column = |k: usize| omega.iter().skip(k).step_by(rank).copied();
-            let transposed = HeadPart {
+            let transposed = LmHeadPart {
                 first: 0,
                 rows: (0..rank).flat_map(column).collect(),
                 bias: None,

@@ -5,7 +5,7 @@ use wgpu::BufferUsages as Usage;
 use crate::device::adapter::context::Context;
 use crate::device::storage::filled;
 use crate::dtype::Dtype;
-use crate::forward::engine::HeadPart;
+use crate::forward::engine::LmHeadPart;
 use crate::forward::error::Error;
 use crate::forward::kernels::HeadsParams;
 use crate::forward::weights::WeightReader;
@@ -132,7 +132,7 @@ impl GpuMatrix {
     }
 
     /// Rows of the head that are in f32 already.
-    pub(super) fn of_head(context: &Context, part: &HeadPart, in_features: usize) -> Self {
+    pub(super) fn of_head(context: &Context, part: &LmHeadPart, in_features: usize) -> Self {
         let rows = &part.rows;
         let largest = usize::try_from(context.largest_buffer() / 4).unwrap_or(usize::MAX);
         let rows_bound = (largest / in_features).max(1);

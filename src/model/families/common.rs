@@ -40,7 +40,7 @@ pub(super) fn heads(
 }
 
 /// Refuses a `head_dim` that is not `hidden_size / num_attention_heads`, for a family of which only the rotary embedding
-/// reads it: transformers then turns other features than there are.
+/// reads it: transformers then rotates other features than there are.
 pub(super) fn only_usual_heads(config: &Config<'_>, usual: usize) -> Result<(), Error> {
     match config.size_or("head_dim", Some(usual))? {
         features if features == usual => Ok(()),
@@ -65,10 +65,10 @@ pub(super) struct Parts {
     pub(super) blocks: Vec<DecoderBlock>,
     pub(super) final_norm: NormTensors,
     /// The tensor of the head.
-    pub(super) head: String,
+    pub(super) lm_head: String,
 }
 
-/// These parts and nothing besides: the embedding is not scaled or normalised, no head turns, and the logits are what the
+/// These parts and nothing besides: the embedding is not scaled or normalised, there is no rope, and the logits are what the
 /// head gives.
 pub(super) fn plain(files: &ModelFiles<'_>, parts: Parts) -> Result<Architecture, Error> {
     Ok(Architecture {
@@ -87,8 +87,8 @@ pub(super) fn plain(files: &ModelFiles<'_>, parts: Parts) -> Result<Architecture
         block_prefix: parts.block_prefix,
         blocks: parts.blocks,
         final_norm: parts.final_norm,
-        head: parts.head,
-        head_bias: None,
+        lm_head: parts.lm_head,
+        lm_head_bias: None,
         logit_scale: 1.0,
         logit_soft_cap: None,
     })

@@ -27,8 +27,8 @@ pub(super) fn deepseek(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let epsilon = config.needed_number("rms_norm_eps")?;
     let widths = LatentWidths {
         heads: config.size("num_attention_heads")?,
-        rotated: config.size("qk_rope_head_dim")?,
-        plain: config.size("qk_nope_head_dim")?,
+        rope: config.size("qk_rope_head_dim")?,
+        nope: config.size("qk_nope_head_dim")?,
         value: config.size("v_head_dim")?,
     };
     let key_heads = config.size_or("num_key_value_heads", Some(widths.heads))?;
@@ -43,9 +43,9 @@ pub(super) fn deepseek(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     }
     let rank = config.size("kv_lora_rank")?;
     let query_rank = config.size_if_any("q_lora_rank")?;
-    common::only_usual_heads(config, widths.rotated)?;
+    common::only_usual_heads(config, widths.rope)?;
     let bias = config.flag("attention_bias")?;
-    let features = widths.rotated + widths.plain;
+    let features = widths.rope + widths.nope;
     let scale = (features as f64).powf(-0.5) * attention_scale(config)?;
 
     let sizes = ExpertSizes::read(
@@ -69,11 +69,11 @@ pub(super) fn deepseek(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             Linear::of_its_own(format!("{module}.weight"), bias, shape)
         };
         // One tensor, the narrow vector before the key.
-        let both = [rank, widths.rotated];
-        let [compression, rotated_key] = linear(
+        let both = [rank, widths.rope];
+        let [compression, rope_key] = linear(
             "self_attn.kv_a_proj_with_mqa",
             bias,
-            [rank + widths.rotated, hidden_size],
+            [rank + widths.rope, hidden_size],
         )
         .split(both);
         let queries = widths.heads * features;
@@ -89,12 +89,12 @@ pub(super) fn deepseek(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             widths,
             query,
             compression,
-            rotated_key,
+            rope_key,
             compression_norm: norm(module("self_attn.kv_a_layernorm"), rank, LATENT_EPSILON),
             expansion: linear(
                 "self_attn.kv_b_proj",
                 false,
-                [widths.heads * (widths.plain + widths.value), rank],
+                [widths.heads * (widths.nope + widths.value), rank],
             ),
         };
         let mlp = if index < dense {
@@ -134,13 +134,13 @@ pub(super) fn deepseek(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             true => Pairing::Interleaved,
             false => Pairing::Halves,
         },
-        ..RotaryDefaults::of(widths.rotated)
+        ..RotaryDefaults::of(widths.rope)
     };
     let parts = common::Parts {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
         final_norm: norm(format!("{prefix}norm"), hidden_size, epsilon),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

@@ -12,12 +12,12 @@ use crate::model::feed_forward::FeedForward;
 use crate::model::rotary::{Pairing, Rotary, RotaryDefaults};
 use crate::model::tensors::{HeadFactors, NormKind, NormTensors, Vector};
 
-/// Command R and R7B (Cohere 1 and 2): one LayerNorm for both halves of a block, and pairs of neighbours turn.
+/// Command R and R7B (Cohere 1 and 2): one LayerNorm for both halves of a block, and rope on adjacent pairs.
 pub(super) fn cohere(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
     let first = files.model_type == "cohere";
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         pairing: Pairing::Interleaved,
         ..RotaryDefaults::of(heads.features)
     };
@@ -28,7 +28,7 @@ pub(super) fn cohere(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         mlp_norm: None,
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     if first {
         if config.flag("use_qk_norm")? {
@@ -51,11 +51,11 @@ pub(super) fn cohere(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     Ok(architecture)
 }
 
-/// ERNIE 4.5, dense: a Llama of whose heads neighbours turn together.
+/// ERNIE 4.5, dense: a Llama with rope on adjacent pairs.
 pub(super) fn ernie4_5(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         pairing: Pairing::Interleaved,
         ..RotaryDefaults::of(heads.features)
     };
@@ -64,7 +64,7 @@ pub(super) fn ernie4_5(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         projection_bias: bias,
         output_bias: bias,
         mlp_bias: bias,
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     ernie.describe(files)
 }
@@ -101,11 +101,11 @@ pub(super) fn exaone4(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     exaone.describe(files)
 }
 
-/// Hunyuan, dense: a Llama with norms of each head after it turned.
+/// Hunyuan, dense: a Llama with norms of each head after rope.
 pub(super) fn hunyuan(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         alpha: true,
         ..RotaryDefaults::of(heads.features)
     };
@@ -118,7 +118,7 @@ pub(super) fn hunyuan(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         }),
         projection_bias: attention_bias,
         output_bias: attention_bias,
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     hunyuan.describe(files)
 }
@@ -140,7 +140,7 @@ pub(super) fn smollm3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let blocks = files.blocks()?;
     let interval = config.size("no_rope_layer_interval")?;
-    // A list, for all its name, of the blocks that do turn.
+    // A list, for all its name, of the blocks that have rope.
     let turns: Vec<bool> = match config.get("no_rope_layers") {
         None => (0..blocks)
             .map(|block| (block + 1) % interval != 0)
@@ -161,7 +161,7 @@ pub(super) fn smollm3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let sliding = common::sliding(config, blocks, |block| window.is_some() && !turns[block])?;
     let attention_bias = config.flag("attention_bias")?;
     let heads = common::grouped_heads(config)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         ..RotaryDefaults::of(heads.features)
     };
     let position = |turns: &bool| match turns {
@@ -174,7 +174,7 @@ pub(super) fn smollm3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         mlp_bias: config.flag("mlp_bias")?,
         windows: common::windows_of(&sliding, window)?,
         positions: turns.iter().map(position).collect(),
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     smollm.describe(files)
 }
@@ -198,17 +198,17 @@ pub(super) fn starcoder2(files: &ModelFiles<'_>) -> Result<Architecture, Error> 
     starcoder.describe(files)
 }
 
-/// StableLM 2: a Llama with LayerNorms, of whose heads a part turns; the halves of a block may be parallel.
+/// StableLM 2: a Llama with LayerNorms, with rope on a part of each head; the halves of a block may be parallel.
 pub(super) fn stablelm(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
     common::only_usual_heads(config, config.size("hidden_size")? / heads.queries)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
     let parallel = config.flag("use_parallel_residual")?;
-    let plain = LlamaLike::turning(files, turning)?;
+    let plain = LlamaLike::with_rope(files, rope)?;
     let stablelm = LlamaLike {
         order: match parallel {
             true => BlockOrder::Parallel,
@@ -291,23 +291,23 @@ pub(super) fn apertus(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     Ok(architecture)
 }
 
-/// Helium: a Llama of whose heads neighbours turn together.
+/// Helium: a Llama with rope on adjacent pairs.
 pub(super) fn helium(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         pairing: Pairing::Interleaved,
         ..RotaryDefaults::of(heads.features)
     };
     let helium = LlamaLike {
         projection_bias: config.flag("attention_bias")?,
         mlp_bias: config.flag("mlp_bias")?,
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     helium.describe(files)
 }
 
-/// Persimmon: one interleaved projection, norms in each head, half of each head turns, squared ReLU, biases everywhere.
+/// Persimmon: one interleaved projection, norms in each head, rope on half of each head, squared ReLU, biases everywhere.
 pub(super) fn persimmon(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
@@ -361,7 +361,7 @@ pub(super) fn persimmon(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layernorm"), hidden_size),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

@@ -108,7 +108,7 @@ pub(super) fn falcon(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}h."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}ln_f")),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

@@ -8,11 +8,11 @@ use crate::model::error::Error;
 use crate::model::family::ModelFiles;
 use crate::model::rotary::{Pairing, RotaryDefaults};
 
-/// GLM 4 (glm, glm4): gate and up in one tensor, half of each head turns, by neighbours; glm4 has norms around the halves.
+/// GLM 4 (glm, glm4): gate and up in one tensor, rope on half of each head, by neighbours; glm4 has norms around the halves.
 pub(super) fn glm(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         fraction_key: Some("partial_rotary_factor"),
         pairing: Pairing::Interleaved,
         ..RotaryDefaults::of(heads.features)
@@ -23,12 +23,12 @@ pub(super) fn glm(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         mlp_post_norm: surrounded.then_some("post_mlp_layernorm"),
         projection_bias: config.flag("attention_bias")?,
         mlp: MlpModules::GatedInOne("mlp.gate_up_proj", "mlp.down_proj"),
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     glm.describe(files)
 }
 
-/// GLM 4.5: experts as DeepSeek 3 has them, and the attention of a Llama of which half of each head turns.
+/// GLM 4.5: experts as DeepSeek 3 has them, and the attention of a Llama of which rope on half of each head.
 pub(super) fn glm4_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
@@ -43,7 +43,7 @@ pub(super) fn glm4_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let glm = LlamaLike {
         projection_bias: config.flag("attention_bias")?,
         head_norms,
-        ..LlamaLike::turning(files, half)?
+        ..LlamaLike::with_rope(files, half)?
     };
     let mut architecture = glm.describe(files)?;
     let activation = common::activation(config)?;

@@ -101,7 +101,7 @@ impl Variant {
             block_prefix: format!("{prefix}h."),
             blocks: (0..files.blocks()?).map(block).collect(),
             final_norm: norm(format!("{prefix}ln_f")),
-            head: files.head(&["lm_head"], &embedding),
+            lm_head: files.lm_head(&["lm_head"], &embedding),
             embedding,
         };
         Ok(Architecture {
@@ -200,12 +200,12 @@ fn like_gptj(files: &ModelFiles<'_>, projections: ReadProjections) -> Result<Arc
         block_prefix: format!("{prefix}h."),
         blocks: (0..files.blocks()?).map(block).collect::<Result<_, _>>()?,
         final_norm: norm(format!("{prefix}ln_f")),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {
         rotaries: vec![Rotary::fixed(turned, heads.features, Pairing::Interleaved)?],
-        head_bias: Some("lm_head.bias".to_owned()),
+        lm_head_bias: Some("lm_head.bias".to_owned()),
         ..common::plain(files, parts)?
     })
 }
@@ -257,7 +257,7 @@ pub(super) fn gpt_neo(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}h."),
         blocks: (0..blocks).map(block).collect(),
         final_norm: norm(format!("{prefix}ln_f")),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {
@@ -307,7 +307,7 @@ fn slides(config: &Config<'_>, blocks: usize) -> Result<Vec<bool>, Error> {
     }
 }
 
-/// GPT-NeoX (Pythia): LayerNorms, one interleaved projection, part of each head turns, the halves of a block in parallel.
+/// GPT-NeoX (Pythia): LayerNorms, one interleaved projection, rope on a part of each head, the halves of a block in parallel.
 pub(super) fn gpt_neox(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let hidden_size = config.size("hidden_size")?;
@@ -359,7 +359,7 @@ pub(super) fn gpt_neox(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layer_norm")),
         // Newer versions of transformers write the second name.
-        head: files.head(&["embed_out", "lm_head"], &embedding),
+        lm_head: files.lm_head(&["embed_out", "lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {

@@ -9,7 +9,7 @@ use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::experts::{Router, Scores};
 use crate::model::family::ModelFiles;
-use crate::model::recurrence::{Cell, Convolution, Recurrence, ShortConvolution};
+use crate::model::recurrence::{Convolution, Recurrence, ShortConvolution, Ssm};
 use crate::model::tensors::{NormKind, Vector};
 
 pub(super) fn lfm2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
@@ -109,7 +109,7 @@ fn convolution(files: &ModelFiles<'_>, module: &str) -> Result<Recurrence, Error
         [3 * hidden_size, hidden_size],
     );
     let [gate_before, gate_after, values] = all.split([hidden_size; 3]);
-    let cell = Cell::ShortConvolution(ShortConvolution {
+    let ssm = Ssm::ShortConvolution(ShortConvolution {
         gate_before,
         gate_after,
         values,
@@ -124,7 +124,7 @@ fn convolution(files: &ModelFiles<'_>, module: &str) -> Result<Recurrence, Error
     });
     let output = format!("{module}.out_proj");
     Ok(Recurrence {
-        cell,
+        ssm,
         output: common::linear(output, bias, [hidden_size, hidden_size]),
     })
 }

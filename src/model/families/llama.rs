@@ -59,7 +59,7 @@ pub(super) fn llama4(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             "feed_forward.down_proj",
         ),
         positions: rotates.iter().map(position).collect(),
-        ..LlamaLike::turning(files, neighbours)?
+        ..LlamaLike::with_rope(files, neighbours)?
     };
     let mut architecture = llama.describe_with(files, config.size("intermediate_size_mlp")?)?;
 
@@ -101,7 +101,7 @@ pub(super) fn llama4(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     Ok(architecture)
 }
 
-/// The blocks whose heads turn: all but those that `no_rope_layers` marks with 0, or every fourth.
+/// The blocks with rope: all but those that `no_rope_layers` marks with 0, or every fourth.
 fn rotates(files: &ModelFiles<'_>, blocks: usize) -> Result<Vec<bool>, Error> {
     let config = &files.config;
     let key = "no_rope_layers";

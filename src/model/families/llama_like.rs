@@ -95,13 +95,13 @@ pub(super) struct LlamaLike {
     pub(super) final_norm: &'static str,
     /// The window of each block.
     pub(super) windows: Vec<Option<usize>>,
-    /// The ways in which heads turn.
+    /// The ropes.
     pub(super) rotaries: Vec<Rotary>,
     /// Which of them each block takes.
     pub(super) positions: Vec<Position>,
 }
 
-/// Norms of each head, before it turns.
+/// Norms of each head, before rope.
 pub(super) fn norms_of_each_head(names: [&'static str; 2]) -> Option<HeadNorms<&'static str>> {
     Some(HeadNorms {
         norms: names,
@@ -114,15 +114,18 @@ impl LlamaLike {
     /// Llama itself: no biases, no norms of heads, and every token in sight.
     pub(super) fn plain(files: &ModelFiles<'_>) -> Result<Self, Error> {
         let heads = common::grouped_heads(&files.config)?;
-        Self::turning(files, RotaryDefaults::of(heads.features))
+        Self::with_rope(files, RotaryDefaults::of(heads.features))
     }
 
     /// The same with another rotary embedding.
-    pub(super) fn turning(files: &ModelFiles<'_>, defaults: RotaryDefaults) -> Result<Self, Error> {
+    pub(super) fn with_rope(
+        files: &ModelFiles<'_>,
+        defaults: RotaryDefaults,
+    ) -> Result<Self, Error> {
         Self::with_rotaries(files, vec![Rotary::read(&files.config, defaults)?])
     }
 
-    /// The same whose heads turn in these ways, where all blocks take the first unless the family says otherwise.
+    /// The same with these ropes, where all blocks take the first unless the family says otherwise.
     pub(super) fn with_rotaries(
         files: &ModelFiles<'_>,
         rotaries: Vec<Rotary>,
@@ -176,7 +179,7 @@ impl LlamaLike {
             final_norm: self
                 .norm
                 .norm(&format!("{prefix}{}", self.final_norm), hidden_size),
-            head: files.head(&["lm_head", "language_model.lm_head"], &embedding),
+            lm_head: files.lm_head(&["lm_head", "language_model.lm_head"], &embedding),
             embedding,
         };
         Ok(Architecture {

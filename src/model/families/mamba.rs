@@ -63,7 +63,7 @@ pub(super) fn mamba(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: common::rms_norm(&format!("{prefix}norm_f"), hidden_size, epsilon),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     common::plain(files, parts)
@@ -208,7 +208,7 @@ fn every(
     Ok(move |block| block % length == first)
 }
 
-/// Bamba: Mamba 2 in most blocks, attention of whose heads half turns in the others.
+/// Bamba: Mamba 2 in most blocks, attention with rope on half of each head in the others.
 pub(super) fn bamba(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let bias = config.flag("attention_bias")?;
@@ -228,7 +228,7 @@ pub(super) fn bamba(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         ),
         mlp_bias: config.flag("mlp_bias")?,
         final_norm: "final_layernorm",
-        ..LlamaLike::turning(files, half)?
+        ..LlamaLike::with_rope(files, half)?
     };
     let mut architecture = bamba.describe(files)?;
 

@@ -21,11 +21,11 @@ use crate::model::rotary::RotaryDefaults;
 use crate::model::tensors::{Linear, NormKind, NormTensors, Vector};
 use crate::untrusted::shown;
 
-/// Nemotron 4 and Minitron: LayerNorms by one plus their weight, squared ReLU without a gate, half of each head turns.
+/// Nemotron 4 and Minitron: LayerNorms by one plus their weight, squared ReLU without a gate, rope on half of each head.
 pub(super) fn nemotron(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let heads = common::grouped_heads(config)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
@@ -40,7 +40,7 @@ pub(super) fn nemotron(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         output_bias: attention_bias,
         mlp: MlpModules::Plain("mlp.up_proj", "mlp.down_proj"),
         mlp_bias: config.flag("mlp_bias")?,
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     nemotron.describe(files)
 }
@@ -110,7 +110,7 @@ pub(super) fn nemotron_h(files: &ModelFiles<'_>) -> Result<Architecture, Error> 
             .map(block)
             .collect::<Result<_, _>>()?,
         final_norm: common::rms_norm(&format!("{prefix}norm_f"), hidden_size, epsilon),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     common::plain(files, parts)

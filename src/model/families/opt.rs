@@ -76,7 +76,7 @@ pub(super) fn opt(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             false => format!("{prefix}final_layer_norm"),
             true => format!("{prefix}layers.{}.final_layer_norm", blocks - 1),
         }),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     let projection = |name: &str, shape| common::linear(format!("{prefix}{name}"), false, shape);

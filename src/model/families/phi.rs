@@ -13,7 +13,7 @@ use crate::model::rotary::{self, Rotary, RotaryDefaults};
 use crate::model::tensors::NormKind;
 use crate::untrusted::shown;
 
-/// Phi 1, 1.5 and 2: both halves of a block read one normalised input, part of each head turns, biases everywhere, on the
+/// Phi 1, 1.5 and 2: both halves of a block read one normalised input, rope on a part of each head, biases everywhere, on the
 /// head too.
 pub(super) fn phi(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
@@ -69,12 +69,12 @@ pub(super) fn phi(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..files.blocks()?).map(block).collect(),
         final_norm: norm(format!("{prefix}final_layernorm"), hidden_size),
-        head: files.head(&["lm_head"], &embedding),
+        lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,
     };
     Ok(Architecture {
         rotaries: vec![Rotary::read(config, defaults)?],
-        head_bias: Some("lm_head.bias".to_owned()),
+        lm_head_bias: Some("lm_head.bias".to_owned()),
         ..common::plain(files, parts)?
     })
 }
@@ -82,7 +82,7 @@ pub(super) fn phi(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 /// Phi 3, 3.5 and 4: a Llama whose projections are one tensor, and gate and up another.
 pub(super) fn phi3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let heads = common::grouped_heads(&files.config)?;
-    let turning = RotaryDefaults {
+    let rope = RotaryDefaults {
         fraction_key: Some("partial_rotary_factor"),
         longrope: &["longrope", "su", "yarn"],
         ..RotaryDefaults::of(heads.features)
@@ -91,7 +91,7 @@ pub(super) fn phi3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         fused_projections: Some("self_attn.qkv_proj"),
         mlp: MlpModules::GatedInOne("mlp.gate_up_proj", "mlp.down_proj"),
         windows: vec![common::window(&files.config)?; files.blocks()?],
-        ..LlamaLike::turning(files, turning)?
+        ..LlamaLike::with_rope(files, rope)?
     };
     phi.describe(files)
 }
@@ -113,7 +113,7 @@ pub(super) fn phimoe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     };
     let mut architecture = phi.describe(files)?;
     if config.flag("lm_head_bias")? {
-        architecture.head_bias = Some("lm_head.bias".to_owned());
+        architecture.lm_head_bias = Some("lm_head.bias".to_owned());
     }
     let scaling = rotary::parameters(config)?;
     let kind = scaling.as_ref().map_or(Ok("default"), rotary::kind)?;

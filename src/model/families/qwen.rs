@@ -8,7 +8,7 @@ use crate::model::attention::Projections;
 use crate::model::error::Error;
 use crate::model::experts::{Router, SharedExpert};
 use crate::model::family::ModelFiles;
-use crate::model::recurrence::{Cell, Convolution, Decay, DeltaNet, DeltaSizes, Recurrence};
+use crate::model::recurrence::{Convolution, Decay, DeltaNet, DeltaSizes, Recurrence, Ssm};
 use crate::model::rotary::RotaryDefaults;
 use crate::model::tensors::{Linear, NormKind, Vector};
 
@@ -127,7 +127,7 @@ pub(super) fn qwen3_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 }
 
 /// Qwen 3 Next and 3.5: gated delta nets in most blocks, gated attention in the others, with experts or without. Of those
-/// that know pictures, too, the text's half, whose heads turn as one without pictures does.
+/// that know pictures, too, the text's half, whose rope is that of one without pictures.
 pub(super) fn qwen3_next(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let blocks = files.blocks()?;
@@ -138,7 +138,7 @@ pub(super) fn qwen3_next(files: &ModelFiles<'_>) -> Result<Architecture, Error> 
     };
     let bias = config.flag("attention_bias")?;
     let epsilon = config.needed_number("rms_norm_eps")?;
-    let turning = LlamaLike::turning(files, quarter)?;
+    let rope = LlamaLike::with_rope(files, quarter)?;
     let qwen = LlamaLike {
         norm: NormStyle {
             offset: 1.0,
@@ -147,7 +147,7 @@ pub(super) fn qwen3_next(files: &ModelFiles<'_>) -> Result<Architecture, Error> 
         head_norms: norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
         projection_bias: bias,
         output_bias: bias,
-        ..turning
+        ..rope
     };
     // Where there are experts, no block may have the width that is said of dense ones, or say none.
     let width = config.size_or("intermediate_size", Some(1))?;
@@ -207,28 +207,28 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
     let name = |name: &str| format!("{module}.{name}");
     let linear = |of: &str, rows| common::linear(name(of), false, [rows, hidden_size]);
     let all_values = sizes.key_heads * value;
-    let (convolved, gate, write, time_step);
+    let (convolved, gate, beta, time_step);
     if files.model_type == "qwen3_next" {
         // By key head.
         let all = linear("in_proj_qkvz", sizes.key_heads * group);
         let part = |first, run| all.runs([first, run, group]);
-        let choices = linear("in_proj_ba", 2 * sizes.value_heads);
+        let x_proj = linear("in_proj_ba", 2 * sizes.value_heads);
         convolved = [part(0, key), part(key, key), part(2 * key, value)];
         gate = part(2 * key + value, value);
-        write = choices.runs([0, served, 2 * served]);
-        time_step = choices.runs([served, served, 2 * served]);
+        beta = x_proj.runs([0, served, 2 * served]);
+        time_step = x_proj.runs([served, served, 2 * served]);
     } else {
         let keys = sizes.key_heads * key;
         let all = linear("in_proj_qkv", 2 * keys + all_values);
         convolved = all.split([keys, keys, all_values]);
         gate = linear("in_proj_z", all_values);
-        write = linear("in_proj_b", sizes.value_heads);
+        beta = linear("in_proj_b", sizes.value_heads);
         time_step = linear("in_proj_a", sizes.value_heads);
     }
     let channels = sizes.key_heads * (2 * key + value);
     let width = config.size("linear_conv_kernel_dim")?;
     let list = |of: &str| Vector::list(name(of), sizes.value_heads);
-    let cell = Cell::DeltaNet(Box::new(DeltaNet {
+    let ssm = Ssm::DeltaNet(Box::new(DeltaNet {
         activation: common::activation(config)?,
         convolved,
         gate,
@@ -240,7 +240,7 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
             bias: None,
             width,
         },
-        write,
+        beta,
         time_step,
         decay: Decay {
             log: list("A_log"),
@@ -251,7 +251,7 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
         norm: common::rms_norm(&name("norm"), sizes.value_features, epsilon),
     }));
     Ok(Recurrence {
-        cell,
+        ssm,
         output: common::linear(name("out_proj"), false, [hidden_size, all_values]),
     })
 }

@@ -5,7 +5,7 @@ use crate::model::activation::Activation;
 use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::recurrence::{
-    Cell, Convolution, Decay, GatedNorm, Recurrence, SelectiveScan, StateSizes, StateSpace,
+    Convolution, Decay, GatedNorm, Recurrence, SelectiveScan, Ssm, StateSizes, StateSpace,
 };
 use crate::model::tensors::{HeadFactors, NormTensors, Vector};
 use crate::untrusted::shown;
@@ -38,13 +38,13 @@ impl Mamba {
         let linear = |name, bias, shape| common::linear(format!("{module}.{name}"), bias, shape);
         let bias = self.projection_bias;
         let [values, gate] = linear("in_proj", bias, [2 * inner, hidden_size]).split([inner; 2]);
-        let choices = linear("x_proj", false, [rank + 2 * states, inner]);
-        let cell = Cell::SelectiveScan(Box::new(SelectiveScan {
+        let x_proj = linear("x_proj", false, [rank + 2 * states, inner]);
+        let ssm = Ssm::SelectiveScan(Box::new(SelectiveScan {
             activation: self.activation,
             values,
             gate,
             convolution: convolution(module, inner, self.width, self.convolution_bias),
-            choices: choices.split([rank, states, states]),
+            x_proj: x_proj.split([rank, states, states]),
             norms,
             time_step: linear("dt_proj", true, [inner, rank]),
             decay: Decay {
@@ -59,7 +59,7 @@ impl Mamba {
             states,
         }));
         let output = linear("out_proj", bias, [hidden_size, inner]);
-        Recurrence { cell, output }
+        Recurrence { ssm, output }
     }
 }
 
@@ -145,7 +145,7 @@ impl Mamba2 {
         });
         let list = |name: &str| Vector::list(format!("{module}.{name}"), heads);
         let channels = inner + 2 * both;
-        let cell = Cell::StateSpace(Box::new(StateSpace {
+        let ssm = Ssm::StateSpace(Box::new(StateSpace {
             activation: self.activation,
             gate: gate.times(of_gate),
             convolved: [values.times(of_values), b.times(of_b), c.times(of_c)],
@@ -161,7 +161,7 @@ impl Mamba2 {
             norm,
         }));
         let output = linear("out_proj", self.output_bias, [self.hidden_size, inner]);
-        Recurrence { cell, output }
+        Recurrence { ssm, output }
     }
 }
 

@@ -13,9 +13,9 @@ fn check(selection: Selection, original: &[f32], output: &[f32]) -> Result<Count
 const HALF: Selection = Selection::Exact { sparsity: 0.5 };
 
 #[test]
-fn a_mended_weight_is_another_one_and_never_out_of_zero_nor_without_bound() {
+fn a_compensated_weight_is_another_one_and_never_out_of_zero_nor_without_bound() {
     let check = |original: &[f32], output: &[f32]| {
-        let asked = (HALF, Survivors::Mended);
+        let asked = (HALF, Survivors::Compensated);
         check_row(Dtype::F32, asked, &row(original), &row(output))
     };
     let original = [1.0, 2.0, 3.0, 4.0];

@@ -25,7 +25,7 @@ pub(super) fn table(runs: &[Run]) -> String {
         (
             "kept weights",
             all(&|run| match &run.compensation {
-                Some(compensation) => format!("corrected (rank {})", compensation.rank),
+                Some(compensation) => format!("compensated (rank {})", compensation.rank),
                 None => "unchanged".to_owned(),
             }),
         ),

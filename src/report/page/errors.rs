@@ -22,7 +22,7 @@ pub(super) fn output(run: &Run) -> Option<String> {
     )
 }
 
-/// The part of the output error that mending took away.
+/// The part of the output error that compensation took away.
 pub(super) fn got_back(run: &Run) -> Option<String> {
     let of = |totals: &RunTotals| totals.output_error_left.map(|left| 1.0 - left);
     map(

@@ -80,7 +80,7 @@ pub fn page(runs: &[Run], sweeps: &[SweepReport]) -> String {
     );
     picture(
         "What compensation got back",
-        "The weights that stay were corrected for those that went; the number says which percentage of the output's error that took \
+        "The weights that stay were compensated for those that went; the number says which percentage of the output's error that took \
          away again.",
         &errors::got_back,
     );

@@ -43,12 +43,12 @@ pub(super) fn caption(index: usize, run: &Run) -> String {
         (None, Some(sparsity)) => format!("{} %", percent(sparsity)),
         _ => selection.rule.clone(),
     };
-    let mended = if run.compensation.is_some() {
+    let compensated = if run.compensation.is_some() {
         ", compensated"
     } else {
         ""
     };
-    format!("{}. {} {how}{mended}", index + 1, run.score)
+    format!("{}. {} {how}{compensated}", index + 1, run.score)
 }
 
 /// Perplexity before and after, with its standard error.
@@ -138,7 +138,7 @@ fn list(run: &Run) -> String {
         facts.push((
             "kept weights",
             format!(
-                "corrected for what went (rank {}, ridge {})",
+                "compensated (rank {}, ridge {})",
                 compensation.rank, compensation.ridge
             ),
         ));

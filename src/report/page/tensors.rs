@@ -8,7 +8,7 @@ const MOST: usize = 1500;
 
 pub(super) fn table(run: &Run) -> Option<String> {
     let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), percent);
-    let mended = run
+    let compensated = run
         .tensors
         .iter()
         .any(|tensor| tensor.totals.output_error_left.is_some());
@@ -21,7 +21,7 @@ pub(super) fn table(run: &Run) -> Option<String> {
             escape(&tensor.dtype),
             shape.join(" x ")
         );
-        let columns = if mended { 5 } else { 4 };
+        let columns = if compensated { 5 } else { 4 };
         rows += &match &tensor.copied_because {
             Some(reason) => format!(
                 "<td colspan=\"{columns}\">copied: {}</td></tr>\n",
@@ -35,7 +35,7 @@ pub(super) fn table(run: &Run) -> Option<String> {
                     optional(totals.squared_error),
                     optional(totals.output_error),
                 ];
-                if mended {
+                if compensated {
                     cells.push(optional(totals.output_error_left));
                 }
                 let cells = cells
@@ -56,7 +56,7 @@ pub(super) fn table(run: &Run) -> Option<String> {
         "squared error, %",
         "output error, %",
     ];
-    if mended {
+    if compensated {
         heads.push("of that left, %");
     }
     let heads: String = (heads.iter())

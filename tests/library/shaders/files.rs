@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use swiftprune_wgpu::internals::{FORWARD_KERNELS, FUSED, MEND, PASSES, PRODUCT, Shader};
+use swiftprune_wgpu::internals::{COMPENSATE, FORWARD_KERNELS, FUSED, PASSES, PRODUCT, Shader};
 
 use super::shaders;
 
@@ -14,7 +14,7 @@ fn shaders_and_folders() -> impl Iterator<Item = (&'static Shader, &'static str)
     let forward = FORWARD_KERNELS
         .iter()
         .map(|kernel| (&kernel.shader, "forward"));
-    let shared = [&PRODUCT, &MEND].map(|kernel| (&kernel.shader, "kernels"));
+    let shared = [&PRODUCT, &COMPENSATE].map(|kernel| (&kernel.shader, "kernels"));
     alone.chain(fused).chain(forward).chain(shared)
 }
 

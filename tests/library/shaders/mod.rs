@@ -11,7 +11,7 @@ mod rows;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Expression, Module};
 use swiftprune_wgpu::internals::{
-    FORWARD_KERNELS, FUSED, Kernel, MEND, PASSES, PRODUCT, SENTINEL, Shader,
+    COMPENSATE, FORWARD_KERNELS, FUSED, Kernel, PASSES, PRODUCT, SENTINEL, Shader,
 };
 
 /// The module, valid without a single optional capability.
@@ -23,9 +23,9 @@ fn parse(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-/// Every kernel: those of the forward pass, the product, mending.
+/// Every kernel: those of the forward pass, the product, compensation.
 fn kernels() -> impl Iterator<Item = &'static Kernel> {
-    FORWARD_KERNELS.iter().chain([&PRODUCT, &MEND])
+    FORWARD_KERNELS.iter().chain([&PRODUCT, &COMPENSATE])
 }
 
 /// Every shader: those of the passes, alone and joined, the kernels, the one that counts submissions.

@@ -1,7 +1,5 @@
 //! A run that is stopped or killed.
 
-use std::fs;
-
 use crate::place::{is_ignored, kill, names, prune, staged, start, stderr, under_way, wait_until};
 
 #[test]

@@ -246,7 +246,7 @@ fn parts_of_other_options_norms_versions_or_inputs_are_refused_by_what_differs()
     place.edit(&format!("out.parts/{SECOND}"));
     place.refused_as(&["merge", "out"], 1, &[SECOND, "its SHA-256 is not"]);
     place.edit(&format!("out.parts/{SECOND}"));
-    // Whose time of change differs, but not their bytes.
+    // Whose mtime differs, but not their bytes.
     place.done(&["merge", "out"]);
     place.done(&place.prune("single", &NONE));
     assert_eq!(tree(&place.path("single")), tree(&place.path("out")));

@@ -216,7 +216,7 @@ fn turns() -> Vec<Case> {
         } else {
             "rotary embedding of halves"
         };
-        Case::new("turn_heads", what)
+        Case::new("apply_rope", what)
             .with(1, &turns)
             .changes(4, &x, expected)
             .run(&params, (place.heads, place.tokens))
@@ -447,11 +447,11 @@ fn log_sum_exps() -> Vec<Case> {
         let mut expected = Vec::new();
         for (logits, &next) in logits.chunks_exact(rows).zip(&next) {
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let shares = logits.iter().map(|&x| f64::from(x - largest).exp());
+            let assignments = logits.iter().map(|&x| f64::from(x - largest).exp());
             let target = next.checked_sub(first).map(|row| row as usize);
             let target = target.and_then(|row| logits.get(row)).copied();
             let target = f64::from(target.unwrap_or(0.0));
-            expected.extend([f64::from(largest), shares.sum(), target]);
+            expected.extend([f64::from(largest), assignments.sum(), target]);
         }
         let params = LogSumExpParams {
             rows: rows as u32,

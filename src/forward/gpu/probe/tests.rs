@@ -179,7 +179,7 @@ fn an_entry_point_or_an_option_without_a_case_is_noticed() {
         ("with a soft cap", "attention: soft_cap"),
         ("with sinks", "attention: has_sinks"),
         ("with ALiBi in bf16", "attention: alibi"),
-        ("of neighbours", "turn_heads: interleaved"),
+        ("of neighbours", "apply_rope: interleaved"),
         ("LayerNorm of heads", "normalise_heads: centred"),
         ("Mish", "plain: activation"),
     ] {

@@ -213,15 +213,15 @@ fn found(
         is_near && key / params.chunk as usize == query / params.chunk as usize
     };
     let seen: Vec<usize> = (0..=query).filter(sees).collect();
-    let shares: Vec<f64> = seen.iter().map(|&key| score(key).exp()).collect();
+    let assignments: Vec<f64> = seen.iter().map(|&key| score(key).exp()).collect();
     let sink = if params.has_sinks == 1 {
         f64::from(sinks[head]).exp()
     } else {
         0.0
     };
-    let total = sink + shares.iter().sum::<f64>();
+    let total = sink + assignments.iter().sum::<f64>();
     let mut sums = vec![0.0; params.value_dim as usize];
-    for (&key, share) in seen.iter().zip(&shares) {
+    for (&key, assignment) in seen.iter().zip(&assignments) {
         let value = lies(
             key,
             params.first_value,
@@ -230,7 +230,7 @@ fn found(
             params.value_dim,
         );
         for (sum, &value) in sums.iter_mut().zip(value) {
-            *sum += share / total * f64::from(value);
+            *sum += assignment / total * f64::from(value);
         }
     }
     sums

@@ -1,10 +1,10 @@
-//! What matrices are mended with: made once an input, for all the weights that read it.
+//! What matrices are compensated with: made once an input, for all the weights that read it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::error::Error;
-use crate::compensation::{Compensation, Hessian, Mender};
+use crate::compensation::{Compensation, Compensator, Hessian};
 use crate::plan::Plan;
 use crate::targets::Target;
 
@@ -19,29 +19,29 @@ pub(super) const fn memory(in_features: usize, rank: usize) -> u64 {
 
 /// What an input gives.
 #[derive(Debug)]
-pub(super) struct InputMender {
+pub(super) struct InputCompensator {
     /// Column factors of the score with the inverse Hessian.
     pub(super) column_factors: Option<Vec<f32>>,
-    pub(super) mender: Arc<Mender>,
+    pub(super) compensator: Arc<Compensator>,
 }
 
 /// `None` where the input has no Hessian that can be used.
-type Made = Arc<OnceLock<Result<Option<Arc<InputMender>>, String>>>;
+type Made = Arc<OnceLock<Result<Option<Arc<InputCompensator>>, String>>>;
 
-/// The menders of a run.
+/// The compensators of a run.
 #[derive(Debug, Default)]
-pub(super) struct Menders {
+pub(super) struct Compensators {
     recent: Mutex<VecDeque<(u64, Made)>>,
 }
 
-impl Menders {
-    /// That of one matrix; `None` where it cannot be mended.
+impl Compensators {
+    /// That of one matrix; `None` where it cannot be compensated.
     pub(super) fn of(
         &self,
         plan: &Plan,
         compensation: Compensation,
         (tensor, target, expert): (&str, &Target, usize),
-    ) -> Result<Option<Arc<InputMender>>, Error> {
+    ) -> Result<Option<Arc<InputCompensator>>, Error> {
         let Some(sketch) = plan.sketch_place(tensor, target, expert) else {
             return Ok(None);
         };
@@ -63,14 +63,14 @@ impl Menders {
             let hessian = hessian.map_err(|error| error.to_string())?;
             Ok(hessian.and_then(|hessian| make(&hessian, compensation)))
         };
-        made.get_or_init(make).clone().map_err(Error::Mending)
+        made.get_or_init(make).clone().map_err(Error::Compensating)
     }
 }
 
-fn make(hessian: &Hessian, compensation: Compensation) -> Option<Arc<InputMender>> {
-    let mender = Mender::new(hessian, compensation)?;
-    Some(Arc::new(InputMender {
+fn make(hessian: &Hessian, compensation: Compensation) -> Option<Arc<InputCompensator>> {
+    let compensator = Compensator::new(hessian, compensation)?;
+    Some(Arc::new(InputCompensator {
         column_factors: hessian.column_factors(),
-        mender: Arc::new(mender),
+        compensator: Arc::new(compensator),
     }))
 }

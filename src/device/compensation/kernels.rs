@@ -1,17 +1,17 @@
-//! The kernels of mending, and how their numbers lie.
+//! The kernels of compensation, and how their numbers lie.
 
 use crate::shader::{Kernel, kernel, params};
 
 params!(
-    /// Rows to mend.
-    MendParams { in_features: u32, plane: u32, mask_words: u32 }
+    /// Rows to compensate.
+    CompensateParams { in_features: u32, plane: u32, mask_words: u32 }
 );
 
 /// The kernels, in the order in which they run.
-pub static MEND: Kernel = kernel!(
-    "kernels" / "mend",
-    MendParams,
-    "what lies between the products of mending rows",
+pub static COMPENSATE: Kernel = kernel!(
+    "kernels" / "compensate",
+    CompensateParams,
+    "what lies between the products of compensation rows",
     [
         "prune_values": 256, [0, 1, 3];
         "input_error": 256, [0, 1, 2];

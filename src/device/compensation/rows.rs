@@ -1,4 +1,4 @@
-//! Rows mended on an adapter: the steps of `compensation/mend.rs` as kernels, on all rows of a chunk at once.
+//! Rows compensated on an adapter: the steps of `compensation/compensate.rs` as kernels, on all rows of a chunk at once.
 //!
 //! A step is two thin products and one dispatch with a workgroup a row. What the steps leave for each other stays on the device:
 //! weights go there, and values, errors and the mask come back.
@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use wgpu::BufferUsages as Usage;
 
-use super::kernels::{MEND, MendParams, PLANES, PRODUCT_PLANE, SUMS, VALUES_PLANE, WEIGHTS_PLANE};
-use crate::compensation::{MendedRows, Mender, Product};
+use super::kernels::{
+    COMPENSATE, CompensateParams, PLANES, PRODUCT_PLANE, SUMS, VALUES_PLANE, WEIGHTS_PLANE,
+};
+use crate::compensation::{CompensatedRows, Compensator, Product};
 use crate::device::error::Error;
 use crate::device::gpu::Gpu;
 use crate::device::gpu::dispatches::Work;
@@ -25,19 +27,19 @@ use crate::passes::params::Binding;
 use crate::recipe::{Factors, Recipe, Rows};
 use crate::selection::Selection;
 
-/// Weights that are mended together at most; each takes [`PLANES`] floats on the device.
+/// Weights that are compensated together at most; each takes [`PLANES`] floats on the device.
 const CHUNK_WEIGHTS: usize = 4 << 20;
 
 /// Inputs whose Hessians stay on the device: weights that read the same one follow each other closely in a file.
 const RECENT: usize = 2;
 
-/// Mends rows on an adapter.
-pub(crate) struct RowMender<'a> {
+/// Compensates rows on an adapter.
+pub(crate) struct RowCompensator<'a> {
     gpu: &'a Gpu,
     recorder: Recorder<'a>,
     rows: Option<RowBuffers>,
     /// The latest first.
-    recent: Vec<(Arc<Mender>, HessianBuffers)>,
+    recent: Vec<(Arc<Compensator>, HessianBuffers)>,
 }
 
 /// What belongs to the rows of a chunk. They only ever grow.
@@ -74,7 +76,7 @@ struct Recording<'r, 'a> {
     shape: [usize; 2],
 }
 
-/// Rows of so many weights that can be mended together, with a sketch of this rank.
+/// Rows of so many weights that can be compensated together, with a sketch of this rank.
 pub(crate) fn chunk_rows(gpu: &Gpu, in_features: usize, rank: usize) -> usize {
     let context = gpu.context();
     let largest = usize::try_from(context.largest_buffer() / 4).unwrap_or(usize::MAX);
@@ -89,10 +91,10 @@ pub(crate) fn host_memory(gpu: &Gpu, in_features: usize, rank: usize) -> u64 {
     5 * 4 * chunk_rows(gpu, in_features, rank) as u64 * in_features as u64
 }
 
-impl<'a> RowMender<'a> {
+impl<'a> RowCompensator<'a> {
     /// For an adapter whose kernels have been tried (`probe.rs`).
     pub(crate) fn new(gpu: &'a Gpu) -> Self {
-        let shaders = [&MEND.shader, &PRODUCT.shader, &GROUPS];
+        let shaders = [&COMPENSATE.shader, &PRODUCT.shader, &GROUPS];
         Self {
             gpu,
             recorder: Recorder::new(gpu.context(), shaders),
@@ -101,27 +103,31 @@ impl<'a> RowMender<'a> {
         }
     }
 
-    /// Whether it can mend rows that are selected so, with a Hessian of that size: where values choose the mask, that is a
+    /// Whether it can compensate rows that are selected so, with a Hessian of that size: where values choose the mask, that is a
     /// pattern, and a sketch has to fit a buffer.
-    pub(crate) fn can_mend(&self, mender: &Mender, selection: &Selection) -> bool {
-        let is_known = mender.inverse().is_none() || matches!(selection, Selection::Pattern(_));
-        let bytes = 4 * mender.product().vectors.len() as u64;
+    pub(crate) fn can_compensate(&self, compensator: &Compensator, selection: &Selection) -> bool {
+        let is_known =
+            compensator.inverse().is_none() || matches!(selection, Selection::Pattern(_));
+        let bytes = 4 * compensator.product().vectors.len() as u64;
         is_known && bytes <= self.gpu.context().largest_buffer()
     }
 
-    /// As [`Mender::mend`], for as many rows as [`chunk_rows`] says.
-    pub(crate) fn mend(
+    /// As [`Compensator::compensate`], for as many rows as [`chunk_rows`] says.
+    pub(crate) fn compensate(
         &mut self,
-        mender: &Arc<Mender>,
+        compensator: &Arc<Compensator>,
         selection: Selection,
         weights: &[f32],
         mask: &mut Mask,
-    ) -> Result<MendedRows, Error> {
-        let scaled = mender.scaled(weights);
+    ) -> Result<CompensatedRows, Error> {
+        let scaled = compensator.scaled(weights);
         let in_features = mask.in_features;
-        self.upload_hessian(mender)?;
+        self.upload_hessian(compensator)?;
         let Some((_, hessian)) = self.recent.first() else {
-            return Err(self.gpu.context().failed("nothing to mend with".to_owned()));
+            return Err(self
+                .gpu
+                .context()
+                .failed("nothing to compensate with".to_owned()));
         };
         let sizes = [
             scaled.len(),
@@ -149,9 +155,9 @@ impl<'a> RowMender<'a> {
             };
             chunk.prune_values();
             if let Some(inverse) = &hessian.inverse {
-                chunk.choose(mender, hessian, inverse, &choice);
+                chunk.choose(compensator, hessian, inverse, &choice);
             }
-            chunk.descend(mender.options().steps, &hessian.product);
+            chunk.descend(compensator.options().steps, &hessian.product);
         })?;
         let count = scaled.len();
         let values_at = VALUES_PLANE * count;
@@ -164,8 +170,8 @@ impl<'a> RowMender<'a> {
             return Err(self.gpu.context().failed("buffers are missing".to_owned()));
         };
         mask.words.copy_from_slice(words);
-        self.mended(
-            mender,
+        self.compensated(
+            compensator,
             bytemuck::cast_slice(values),
             bytemuck::cast_slice(sums),
             mask,
@@ -173,13 +179,13 @@ impl<'a> RowMender<'a> {
     }
 
     /// What came back, held against the mask.
-    fn mended(
+    fn compensated(
         &self,
-        mender: &Mender,
+        compensator: &Compensator,
         values: &[f32],
         sums: &[f32],
         mask: &Mask,
-    ) -> Result<MendedRows, Error> {
+    ) -> Result<CompensatedRows, Error> {
         let mut values = values.to_vec();
         for (row, values) in values.chunks_exact_mut(mask.in_features.max(1)).enumerate() {
             let pruned = (0..mask.in_features).filter(|&column| mask.prunes(row, column));
@@ -191,22 +197,26 @@ impl<'a> RowMender<'a> {
                 values[column] = 0.0;
             }
         }
-        mender.unscale(&mut values);
+        compensator.unscale(&mut values);
         let of_rows = |place: usize| sums.iter().skip(place).step_by(SUMS).map(|&x| f64::from(x));
-        let before = if mender.inverse().is_some() { 0 } else { 1 };
-        Ok(MendedRows {
+        let before = if compensator.inverse().is_some() {
+            0
+        } else {
+            1
+        };
+        Ok(CompensatedRows {
             values,
             before: of_rows(before).collect(),
             after: of_rows(2).map(|left| left.max(0.0)).collect(),
         })
     }
 
-    /// Has the Hessian of a mender on the device, first among the recent ones.
-    fn upload_hessian(&mut self, mender: &Arc<Mender>) -> Result<(), Error> {
+    /// Has the Hessian of a compensator on the device, first among the recent ones.
+    fn upload_hessian(&mut self, compensator: &Arc<Compensator>) -> Result<(), Error> {
         let found = self
             .recent
             .iter()
-            .position(|(known, _)| Arc::ptr_eq(known, mender));
+            .position(|(known, _)| Arc::ptr_eq(known, compensator));
         if let Some(found) = found {
             self.recent.swap(0, found);
             return Ok(());
@@ -220,16 +230,16 @@ impl<'a> RowMender<'a> {
             sign: product.sign,
         };
         let uploaded = HessianBuffers {
-            product: upload(mender.product()),
-            inverse: mender.inverse().map(upload),
+            product: upload(compensator.product()),
+            inverse: compensator.inverse().map(upload),
             ones: filled(
                 context,
                 "ones",
-                &vec![1.0_f32; mender.product().diagonal.len()],
+                &vec![1.0_f32; compensator.product().diagonal.len()],
             ),
         };
         context.check()?;
-        self.recent.insert(0, (Arc::clone(mender), uploaded));
+        self.recent.insert(0, (Arc::clone(compensator), uploaded));
         self.recent.truncate(RECENT);
         Ok(())
     }
@@ -265,12 +275,12 @@ impl Recording<'_, '_> {
     /// One kernel, with a workgroup a row; `diagonal` is that of what is multiplied with next.
     fn of_rows(&mut self, entry_point: &'static str, diagonal: Option<&wgpu::Buffer>) {
         let [rows, in_features] = self.shape;
-        let params = MendParams {
+        let params = CompensateParams {
             in_features: in_features as u32,
             plane: (rows * in_features) as u32,
             mask_words: Mask::words_per_row(in_features) as u32,
         };
-        let bindings = MEND
+        let bindings = COMPENSATE
             .shader
             .entry_points
             .iter()
@@ -328,7 +338,7 @@ impl Recording<'_, '_> {
     /// Alternating directions: the mask, and values to go on from.
     fn choose(
         &mut self,
-        mender: &Mender,
+        compensator: &Compensator,
         hessian: &HessianBuffers,
         inverse: &ProductBuffers,
         choice: &Work,
@@ -338,7 +348,7 @@ impl Recording<'_, '_> {
         self.multiply(&hessian.product);
         self.of_rows("row_errors", None);
         self.of_rows("begin_directions", None);
-        for _ in 0..mender.options().mask_steps {
+        for _ in 0..compensator.options().mask_steps {
             self.of_rows("input_directions", Some(&inverse.diagonal));
             self.multiply(inverse);
             self.of_rows("score_directions", None);

@@ -1,4 +1,4 @@
-//! The rows of a matrix, mended: the weights that stay make up for those that went.
+//! The rows of a matrix, compensated: the weights that stay make up for those that went.
 //!
 //! For each row `w`, over the columns `K` that are kept, `v` minimises the output error `(v - w)^T H (v - w)` with `v` zero off
 //! `K`. Columns are scaled by the square root of the diagonal of `H`, which then has ones there; conjugate gradients on all rows
@@ -21,9 +21,9 @@ use crate::mask::Mask;
 use crate::products::Error;
 use crate::simd::widest;
 
-/// What a whole matrix's rows are mended with.
+/// What a whole matrix's rows are compensated with.
 #[derive(Debug)]
-pub(crate) struct Mender {
+pub(crate) struct Compensator {
     options: Compensation,
     /// Square roots of the diagonal of `H`, `[in_features]`.
     scale: Vec<f32>,
@@ -32,9 +32,9 @@ pub(crate) struct Mender {
     inverse: Option<Product>,
 }
 
-/// Some rows, mended.
+/// Some rows, compensated.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct MendedRows {
+pub(crate) struct CompensatedRows {
     /// `[rows, in_features]`, zero where pruned.
     pub(crate) values: Vec<f32>,
     /// The output error of each row, in the units of `H`, if it were only pruned.
@@ -43,7 +43,7 @@ pub(crate) struct MendedRows {
     pub(crate) after: Vec<f64>,
 }
 
-impl MendedRows {
+impl CompensatedRows {
     /// Puts the rows that come next behind these.
     pub(crate) fn extend(&mut self, next: Self) {
         self.values.extend(next.values);
@@ -52,7 +52,7 @@ impl MendedRows {
     }
 }
 
-impl Mender {
+impl Compensator {
     /// For matrices with this `H`; `None` where it cannot be inverted.
     pub(crate) fn new(hessian: &Hessian, options: Compensation) -> Option<Self> {
         let roots: Vec<f64> = hessian.whole_diagonal().iter().map(|h| h.sqrt()).collect();
@@ -69,14 +69,14 @@ impl Mender {
         })
     }
 
-    /// Mends `weights`, `[rows, in_features]` and finite, of which those go that `mask` says. `choose` makes the mask of rows
+    /// Compensates `weights`, `[rows, in_features]` and finite, of which `mask` says which go. `choose` makes the mask of rows
     /// with such scores; what is zero already is never filled.
-    pub(crate) fn mend<E: From<Error>>(
+    pub(crate) fn compensate<E: From<Error>>(
         &self,
         weights: &[f32],
         mask: &mut Mask,
         choose: &mut dyn FnMut(&[f32]) -> Result<Mask, E>,
-    ) -> Result<MendedRows, E> {
+    ) -> Result<CompensatedRows, E> {
         let scaled = self.scaled(weights);
         let mut kept = kept(&scaled, mask);
         let mut values = pruned(&scaled, &kept);
@@ -90,7 +90,7 @@ impl Mender {
         let [start, after] = self.descend(&scaled, &kept, &mut values, &mut thin)?;
         let before = pruned_alone.unwrap_or(start);
         self.unscale(&mut values);
-        Ok(MendedRows {
+        Ok(CompensatedRows {
             values,
             before,
             after,
@@ -112,7 +112,7 @@ impl Mender {
         self.inverse.as_ref()
     }
 
-    /// Weights by the root of their column's `H`, as rows are mended.
+    /// Weights by the root of their column's `H`, as rows are compensated.
     pub(crate) fn scaled(&self, weights: &[f32]) -> Vec<f32> {
         let mut scaled = weights.to_vec();
         for row in scaled.chunks_exact_mut(self.scale.len()) {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::device::adapter::adapters;
 use crate::device::adapter::faults::{Fault, Faults};
-use crate::device::mending::MEND;
+use crate::device::compensation::COMPENSATE;
 use crate::device::product::PRODUCT;
 use crate::fixtures::WeightMatrix;
 
@@ -17,14 +17,14 @@ fn every_adapter(fault: Option<Fault>) -> Vec<(String, Gpu)> {
     adapters(true).into_iter().map(open).collect()
 }
 
-fn mender(selection: Selection, steps: usize) -> Arc<Mender> {
+fn compensator(selection: Selection, steps: usize) -> Arc<Compensator> {
     let options = Compensation {
         rank: RANK,
         steps,
         ..Compensation::new(&selection)
     };
     let (_, hessian) = example();
-    Arc::new(Mender::new(&hessian.unwrap(), options).unwrap())
+    Arc::new(Compensator::new(&hessian.unwrap(), options).unwrap())
 }
 
 const HALF: Selection = Selection::Exact { sparsity: 0.5 };
@@ -39,27 +39,27 @@ fn many_rows() -> Vec<f32> {
     bytemuck::pod_collect_to_vec(rows.view().bytes)
 }
 
-fn mend_here(
-    mender: &Mender,
+fn compensate_here(
+    compensator: &Compensator,
     selection: Selection,
     weights: &[f32],
     mask: &mut Mask,
-) -> MendedRows {
+) -> CompensatedRows {
     let mut choose =
         |values: &[f32]| -> Result<Mask, products::Error> { Ok(mask_of(values, selection)) };
-    mender.mend(weights, mask, &mut choose).unwrap()
+    compensator.compensate(weights, mask, &mut choose).unwrap()
 }
 
 #[test]
-fn every_adapter_here_mends_as_the_host_does() {
+fn every_adapter_here_compensates_as_the_host_does() {
     for (name, gpu) in every_adapter(None) {
         assert_eq!(kernels(&gpu).unwrap(), Ok(()), "{name}");
     }
 }
 
 #[test]
-fn an_adapter_that_ignores_the_barriers_of_a_kernel_does_not_mend() {
-    for shader in [&MEND.shader, &PRODUCT.shader] {
+fn an_adapter_that_ignores_the_barriers_of_a_kernel_does_not_compensate() {
+    for shader in [&COMPENSATE.shader, &PRODUCT.shader] {
         for (name, gpu) in every_adapter(Some(Fault::WithoutBarriers(shader.name))) {
             let found = kernels(&gpu);
             assert!(!matches!(found, Ok(Ok(()))), "{} on {name}", shader.name);
@@ -71,9 +71,9 @@ fn an_adapter_that_ignores_the_barriers_of_a_kernel_does_not_mend() {
 #[test]
 fn the_rows_that_are_tried_have_no_near_ties() {
     let (weights, _) = example();
-    let mender = mender(pattern(), 8);
+    let compensator = compensator(pattern(), 8);
     let mut expected = mask_of(&weights, pattern());
-    mend_here(&mender, pattern(), &weights, &mut expected);
+    compensate_here(&compensator, pattern(), &weights, &mut expected);
     for seed in 0..20 {
         let mut random = Random::new(seed);
         let mut blurred = weights.clone();
@@ -81,28 +81,28 @@ fn the_rows_that_are_tried_have_no_near_ties() {
             *weight *= 1.0 + 1e-5 * (random.below(2001) as f32 / 1000.0 - 1.0);
         }
         let mut mask = mask_of(&weights, pattern());
-        mend_here(&mender, pattern(), &blurred, &mut mask);
+        compensate_here(&compensator, pattern(), &blurred, &mut mask);
         assert!(mask == expected, "seed {seed}");
     }
 }
 
 #[test]
-fn many_rows_are_mended_as_the_host_does_and_with_another_input_they_are_not() {
+fn many_rows_are_compensated_as_the_host_does_and_with_another_input_they_are_not() {
     let weights = many_rows();
     for selection in [HALF, pattern()] {
-        let mender = mender(selection, 8);
+        let compensator = compensator(selection, 8);
         let mut here = mask_of(&weights, selection);
-        let expected = mend_here(&mender, selection, &weights, &mut here);
+        let expected = compensate_here(&compensator, selection, &weights, &mut here);
         // An input whose columns come in another order.
         let mut other = weights.clone();
         other
             .chunks_exact_mut(IN_FEATURES)
             .for_each(|row| row.rotate_left(1));
         for (name, gpu) in every_adapter(None) {
-            let mut row_mender = RowMender::new(&gpu);
+            let mut row_compensator = RowCompensator::new(&gpu);
             let mut there = mask_of(&weights, selection);
-            let got = row_mender
-                .mend(&mender, selection, &weights, &mut there)
+            let got = row_compensator
+                .compensate(&compensator, selection, &weights, &mut there)
                 .unwrap();
             let words = here.words.iter().zip(&there.words);
             let differing: u32 = words.map(|(a, b)| (a ^ b).count_ones()).sum();
@@ -114,13 +114,13 @@ fn many_rows_are_mended_as_the_host_does_and_with_another_input_they_are_not() {
                 let share = f64::from(differing) / weights.len() as f64;
                 println!("{name}: {share} of the mask differs");
                 assert!(share < 1e-3, "{name}: {share}");
-                let sum = |rows: &MendedRows| rows.after.iter().sum::<f64>();
+                let sum = |rows: &CompensatedRows| rows.after.iter().sum::<f64>();
                 let ratio = sum(&got) / sum(&expected);
                 assert!((0.999..1.001).contains(&ratio), "{name}: {ratio}");
             }
             let mut wrong = mask_of(&other, selection);
-            let got = row_mender
-                .mend(&mender, selection, &other, &mut wrong)
+            let got = row_compensator
+                .compensate(&compensator, selection, &other, &mut wrong)
                 .unwrap();
             assert!(difference(&expected, &got).is_some(), "{name}");
         }
@@ -144,8 +144,12 @@ fn an_adapter_tells_the_errors_that_its_rows_have_in_f64() {
         for selection in [HALF, pattern()] {
             let mut mask = mask_of(&weights, selection);
             let first = mask.clone();
-            let got =
-                RowMender::new(&gpu).mend(&mender(selection, 8), selection, &weights, &mut mask);
+            let got = RowCompensator::new(&gpu).compensate(
+                &compensator(selection, 8),
+                selection,
+                &weights,
+                &mut mask,
+            );
             let got = got.unwrap();
             let rows = weights
                 .chunks_exact(IN_FEATURES)
@@ -189,15 +193,19 @@ fn an_adapter_tells_the_errors_that_its_rows_have_in_f64() {
 fn the_same_adapter_gives_the_same_bits_again_and_in_other_chunks() {
     let weights = many_rows();
     for (name, gpu) in every_adapter(None) {
-        let mut row_mender = RowMender::new(&gpu);
-        let mender = mender(pattern(), 8);
+        let mut row_compensator = RowCompensator::new(&gpu);
+        let compensator = compensator(pattern(), 8);
         let mut bits = |first: usize, last: usize| -> Vec<u32> {
             let weights = &weights[first * IN_FEATURES..last * IN_FEATURES];
             let mut mask = mask_of(weights, pattern());
-            let mended = row_mender
-                .mend(&mender, pattern(), weights, &mut mask)
+            let compensated = row_compensator
+                .compensate(&compensator, pattern(), weights, &mut mask)
                 .unwrap();
-            mended.values.iter().map(|value| value.to_bits()).collect()
+            compensated
+                .values
+                .iter()
+                .map(|value| value.to_bits())
+                .collect()
         };
         let all = bits(0, 131);
         assert!(all == bits(0, 131), "{name}");

@@ -1,10 +1,10 @@
-//! The kernels of mending, tried on a few rows before an adapter mends any: a driver may translate one wrongly, or leave out a
+//! The kernels of compensation, tried on a few rows before an adapter compensates any: a driver may translate one wrongly, or leave out a
 //! barrier, and values that are a little wrong would look like any others.
 
 use std::sync::Arc;
 
-use super::rows::RowMender;
-use crate::compensation::{Compensation, Hessian, MendedRows, Mender};
+use super::rows::RowCompensator;
+use crate::compensation::{CompensatedRows, Compensation, Compensator, Hessian};
 use crate::device::error::Error;
 use crate::device::{cpu, gpu::Gpu};
 use crate::dtype::Dtype;
@@ -26,11 +26,11 @@ pub(super) const TOLERANCE: f64 = 1e-3;
 /// Tries the kernels on an adapter, once; what differs from the host's results is an error.
 pub(crate) fn check(gpu: &Gpu) -> Result<(), Error> {
     let context = gpu.context();
-    let checked = match context.mending_check.get() {
+    let checked = match context.compensation_check.get() {
         Some(checked) => checked,
         None => {
             let found = kernels(gpu)?;
-            context.mending_check.get_or_init(|| found)
+            context.compensation_check.get_or_init(|| found)
         }
     };
     checked.clone().map_err(|reason| Error::Unfit {
@@ -39,7 +39,7 @@ pub(crate) fn check(gpu: &Gpu) -> Result<(), Error> {
     })
 }
 
-/// Mends a few rows there and here, by both ways to a mask.
+/// Compensates a few rows there and here, by both ways to a mask.
 pub(super) fn kernels(gpu: &Gpu) -> Result<Result<(), String>, Error> {
     let failed = |error: products::Error| gpu.context().failed(error.to_string());
     let half = Selection::Exact { sparsity: 0.5 };
@@ -50,32 +50,37 @@ pub(super) fn kernels(gpu: &Gpu) -> Result<Result<(), String>, Error> {
             ..Compensation::new(&selection)
         };
         let (weights, hessian) = example();
-        let mender = hessian.and_then(|hessian| Mender::new(&hessian, options));
-        let Some(mender) = mender else {
+        let compensator = hessian.and_then(|hessian| Compensator::new(&hessian, options));
+        let Some(compensator) = compensator else {
             return Ok(Err("there is nothing to try it on".to_owned()));
         };
-        let mender = Arc::new(mender);
+        let compensator = Arc::new(compensator);
         let choose = |values: &[f32]| mask_of(values, selection);
         let (mut here, mut there) = (choose(&weights), choose(&weights));
-        let expected = mender.mend(&weights, &mut here, &mut |values: &[f32]| {
+        let expected = compensator.compensate(&weights, &mut here, &mut |values: &[f32]| {
             Ok(choose(values))
         });
         let expected = expected.map_err(failed)?;
-        let got = RowMender::new(gpu).mend(&mender, selection, &weights, &mut there)?;
+        let got =
+            RowCompensator::new(gpu).compensate(&compensator, selection, &weights, &mut there)?;
         if here != there {
             return Ok(Err("it chooses another mask".to_owned()));
         }
         if let Some(what) = difference(&expected, &got) {
-            return Ok(Err(format!("its {what} of mended rows is wrong")));
+            return Ok(Err(format!("its {what} of compensated rows is wrong")));
         }
     }
     Ok(Ok(()))
 }
 
 /// What differs, if anything does.
-pub(super) fn difference(expected: &MendedRows, got: &MendedRows) -> Option<&'static str> {
-    let values =
-        |rows: &MendedRows| -> Vec<f64> { rows.values.iter().map(|&x| f64::from(x)).collect() };
+pub(super) fn difference(
+    expected: &CompensatedRows,
+    got: &CompensatedRows,
+) -> Option<&'static str> {
+    let values = |rows: &CompensatedRows| -> Vec<f64> {
+        rows.values.iter().map(|&x| f64::from(x)).collect()
+    };
     if is_off(&values(expected), &values(got)) {
         return Some("value");
     }

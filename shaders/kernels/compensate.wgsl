@@ -1,14 +1,14 @@
-// Rows of a matrix, mended: what lies between the products with H. A workgroup is a row, and each lane keeps to its columns.
+// Rows of a matrix, compensated: what lies between the products with H. A workgroup is a row, and each lane keeps to its columns.
 //
 // The numbers of all rows are planes of one buffer, [rows, in_features] each: what is multiplied, its product, the values, the
 // residual, the weights. A product with H = D + U U^T begins with D times the input here; product.wgsl adds the rest. sums holds
 // four numbers a row.
 //
-// Twin: src/compensation/mend.rs, in f32 to the last bits but not beyond.
+// Twin: src/compensation/compensate.rs, in f32 to the last bits but not beyond.
 //
 // Needs: shared/reduce
 
-struct Mend {
+struct Compensate {
     in_features: u32,
     // Weights of all rows: from one plane to the next.
     plane: u32,
@@ -16,7 +16,7 @@ struct Mend {
     mask_words: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Mend;
+@group(0) @binding(0) var<uniform> params: Compensate;
 @group(0) @binding(1) var<storage, read_write> planes: array<f32>;
 // D, of H or of the inverse.
 @group(0) @binding(2) var<storage, read> diagonal: array<f32>;

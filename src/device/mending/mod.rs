@@ -1,9 +1,0 @@
-//! Rows mended on an adapter: the kernels, what they do with the rows of a chunk, and how they are tried first.
-
-mod kernels;
-mod probe;
-mod rows;
-
-pub use kernels::MEND;
-pub(crate) use probe::check;
-pub(crate) use rows::{RowMender, chunk_rows, host_memory};
