@@ -42,9 +42,10 @@ pub const TARGETS: [Target; 13] = [
 /// The repository's directory, wherever this is compiled.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    match here.ends_with("fuzz") {
-        true => here.join(".."),
-        false => here.to_path_buf(),
+    if here.ends_with("fuzz") {
+        here.join("..")
+    } else {
+        here.to_path_buf()
     }
 }
 

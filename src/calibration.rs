@@ -375,9 +375,10 @@ pub(crate) fn check_window(context: usize, of_text: usize, prefix: &Prefix) -> R
     if context >= wanted {
         return Ok(());
     }
-    let why = match prefix.is_empty() {
-        true => "as the first is not predicted".to_owned(),
-        false => format!("as each begins with {prefix}, which the tokenizer puts before a text"),
+    let why = if prefix.is_empty() {
+        "as the first is not predicted".to_owned()
+    } else {
+        format!("as each begins with {prefix}, which the tokenizer puts before a text")
     };
     Err(Error::ShortWindow {
         context,

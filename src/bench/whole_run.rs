@@ -50,9 +50,10 @@ pub(super) fn measure(
             "whole run: on a software adapter the CPU runs the model, and few blocks are measured";
         record.left_out.push(why.to_owned());
     }
-    let (blocks, size) = match is_quick {
-        true => (QUICK_BLOCKS, QUICK_PRODUCT_SIZE),
-        false => (BLOCKS, PRODUCT_SIZE),
+    let (blocks, size) = if is_quick {
+        (QUICK_BLOCKS, QUICK_PRODUCT_SIZE)
+    } else {
+        (BLOCKS, PRODUCT_SIZE)
     };
     let shape = Shape::smollm2(blocks);
     let of = format!("whole run of {blocks} blocks of SmolLM2-135M, bf16, 50 % ewma, compensated");

@@ -198,9 +198,10 @@ fn remove_one(path: &Path) -> bool {
     if file.try_lock().is_err() || !is_still_there(&file, path) {
         return false;
     }
-    let removed = match meta.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
+    let removed = if meta.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
     };
     match removed {
         Ok(()) => {

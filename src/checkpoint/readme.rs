@@ -132,9 +132,10 @@ fn quoted(value: &str) -> String {
         .chars()
         .next()
         .is_some_and(|c| c.is_ascii_alphabetic());
-    match starts && value.chars().all(is_plain) {
-        true => value.to_owned(),
-        false => serde_json::Value::from(value).to_string(),
+    if starts && value.chars().all(is_plain) {
+        value.to_owned()
+    } else {
+        serde_json::Value::from(value).to_string()
     }
 }
 

@@ -59,9 +59,10 @@ impl Said {
                 .iter()
                 .map(|outlier| format!("{:.1}x", outlier / s.median))
                 .collect();
-            match outliers.is_empty() {
-                true => format!("{spread:.0} %"),
-                false => format!("{spread:.0} %, also {}", outliers.join(" ")),
+            if outliers.is_empty() {
+                format!("{spread:.0} %")
+            } else {
+                format!("{spread:.0} %, also {}", outliers.join(" "))
             }
         });
         let [bytes, operations, tokens, weights] =
@@ -164,9 +165,12 @@ pub(super) fn submit_text(record: &Record) -> String {
         let cases = record.cases.iter().filter(is_compared);
         let rows = cases.map(|case| {
             let said = Said::new(record, case);
-            let of = |share: String, what: &str| match share.is_empty() {
-                true => share,
-                false => format!("{share} of {what}"),
+            let of = |share: String, what: &str| {
+                if share.is_empty() {
+                    share
+                } else {
+                    format!("{share} of {what}")
+                }
             };
             vec![
                 format!("  {}", said.what),

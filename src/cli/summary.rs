@@ -119,9 +119,10 @@ pub(super) fn closing(report: &Report) -> String {
         report.seconds,
         report.bytes as f64 / 1e9 / report.seconds,
         report.device,
-        match report.device_failures.is_empty() {
-            true => "",
-            false => " and, after it failed, the CPU",
+        if report.device_failures.is_empty() {
+            ""
+        } else {
+            " and, after it failed, the CPU"
         }
     )
 }

@@ -111,9 +111,10 @@ fn request(args: &Sweep) -> anyhow::Result<SweepRequest> {
             ewma: Ewma::default(),
         },
     };
-    let sparsities = match args.sparsity.is_empty() && args.pattern.is_empty() {
-        true => &SPARSITIES[..],
-        false => &args.sparsity,
+    let sparsities = if args.sparsity.is_empty() && args.pattern.is_empty() {
+        &SPARSITIES[..]
+    } else {
+        &args.sparsity
     };
     let patterns = args
         .pattern

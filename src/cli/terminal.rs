@@ -99,9 +99,10 @@ fn folded(text: &str, width: usize) -> String {
             .word_splitter(textwrap::WordSplitter::NoHyphenation)
             .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
             .subsequent_indent(&indent);
-        match textwrap::core::display_width(line) > width {
-            true => textwrap::fill(line, options),
-            false => line.to_owned(),
+        if textwrap::core::display_width(line) > width {
+            textwrap::fill(line, options)
+        } else {
+            line.to_owned()
         }
     };
     let lines: Vec<String> = text.split('\n').map(fold).collect();

@@ -26,14 +26,16 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     let drafts = drafts.collect::<Result<Vec<Draft>, _>>()?;
     let known = known(args);
     let is_said = known.number || known.tensors || known.compensation;
-    let by_options = match is_said || drafts.is_empty() {
-        true => Some(by_options(args, &original, reports.first())?),
-        false => None,
+    let by_options = if is_said || drafts.is_empty() {
+        Some(by_options(args, &original, reports.first())?)
+    } else {
+        None
     };
     let draft = by_options.as_ref().unwrap_or_else(|| &drafts[0]);
-    let survivors = match args.compensated || (!is_said && reports.iter().any(|r| r.compensated)) {
-        true => Survivors::Compensated,
-        false => Survivors::Unchanged,
+    let survivors = if args.compensated || (!is_said && reports.iter().any(|r| r.compensated)) {
+        Survivors::Compensated
+    } else {
+        Survivors::Unchanged
     };
     let bar = ByteBar::new("verifying", draft.bytes_total(), terminal);
     let threads = args.threads.map_or_else(
@@ -57,9 +59,10 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
     if let Some(report) = reports.first() {
         let (request, on_its_word) = report.on_its_word(&verified, known);
         let path = shown_path(&report.path);
-        let taken = match known.number {
-            true => format!("{path} says that {request} was asked for, as the options do"),
-            false => format!("what was asked for is taken from {path}: {request}"),
+        let taken = if known.number {
+            format!("{path} says that {request} was asked for, as the options do")
+        } else {
+            format!("what was asked for is taken from {path}: {request}")
         };
         let score = shown(&report.score);
         writeln!(

@@ -254,9 +254,12 @@ mod tests {
         let mut matrix = products(&half, &half, size, Part::All);
         (0..size).for_each(|i| matrix[i * size + i] += 1.0);
         let factor = Triangle::of(matrix.clone(), size).unwrap();
-        let l = |row: usize, column: usize| match column <= row {
-            true => factor.values[row * size + column],
-            false => 0.0,
+        let l = |row: usize, column: usize| {
+            if column <= row {
+                factor.values[row * size + column]
+            } else {
+                0.0
+            }
         };
         for row in 0..size {
             for column in 0..=row {

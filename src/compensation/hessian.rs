@@ -69,9 +69,10 @@ impl Hessian {
             let mut pairs = directions.chunks_exact(*rank).zip(norms);
             pairs.all(|(u, &n)| dot(u, u) <= 1.01 * f64::from(n) / mean + 0.01)
         };
-        let (rank, directions) = match rank < in_features {
-            true => of_rank(rank)?,
-            false => (1..=rank).rev().filter_map(of_rank).find(is_sound)?,
+        let (rank, directions) = if rank < in_features {
+            of_rank(rank)?
+        } else {
+            (1..=rank).rev().filter_map(of_rank).find(is_sound)?
         };
         let diagonal: Vec<f64> = (directions.chunks_exact(rank).zip(norms))
             .map(|(u, &n)| (f64::from(n) / mean - dot(u, u)).max(FLOOR) + ridge)

@@ -42,9 +42,10 @@ pub(super) fn add<E: Engine>(
             continue;
         }
         // The weights are for what goes in or for what comes out.
-        let [before, after] = match experts.weighs_input {
-            true => [assignment.clone(), assignment.unweighted()],
-            false => [assignment.unweighted(), assignment.clone()],
+        let [before, after] = if experts.weighs_input {
+            [assignment.clone(), assignment.unweighted()]
+        } else {
+            [assignment.unweighted(), assignment.clone()]
         };
         let own = engine.gather(sequence, x, &before)?;
         engine.observe(sequence, &own)?;

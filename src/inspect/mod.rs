@@ -366,9 +366,10 @@ impl Work<'_> {
         let mut buffer: Vec<u64> = Vec::new();
         let mut scratch = Scratch::default();
         while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let counted = match stop.is_requested() {
-                true => Err(Error::Stopped),
-                false => self.count(piece, &mut buffer, &mut scratch),
+            let counted = if stop.is_requested() {
+                Err(Error::Stopped)
+            } else {
+                self.count(piece, &mut buffer, &mut scratch)
             };
             match counted {
                 Ok(bytes) => progress(bytes),

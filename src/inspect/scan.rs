@@ -155,10 +155,10 @@ fn magnitude(dtype: StoredDtype, bytes: &[u8]) -> f64 {
         wide[..bytes.len()].copy_from_slice(bytes);
         let value = u64::from_le_bytes(wide);
         let shift = 64 - 8 * bytes.len() as u32;
-        match signed {
-            // Shifted up and down again, so that the sign is spread.
-            true => (((value << shift) as i64) >> shift).unsigned_abs() as f64,
-            false => value as f64,
+        if signed {
+            (((value << shift) as i64) >> shift).unsigned_abs() as f64
+        } else {
+            value as f64
         }
     };
     let byte = bytes.first().copied().unwrap_or(0);

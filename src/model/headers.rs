@@ -75,9 +75,10 @@ impl<'a> Headers<'a> {
 
     /// Checks that a tensor is there.
     pub(super) fn require(&self, name: &str) -> Result<(), Error> {
-        match self.has(name) {
-            true => Ok(()),
-            false => Err(self.wrong(name, "is missing".to_owned())),
+        if self.has(name) {
+            Ok(())
+        } else {
+            Err(self.wrong(name, "is missing".to_owned()))
         }
     }
 

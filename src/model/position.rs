@@ -53,12 +53,11 @@ impl Alibi {
         let whole = heads.next_power_of_two();
         let slope = |k: usize| (-8.0 * k as f64 / whole as f64).exp2() as f32;
         let all: Vec<f32> = (1..=whole).map(slope).collect();
-        let slopes = match whole == heads {
-            true => all,
-            false => {
-                let (even, odd) = (all.iter().skip(1).step_by(2), all.iter().step_by(2));
-                even.chain(odd).take(heads).copied().collect()
-            }
+        let slopes = if whole == heads {
+            all
+        } else {
+            let (even, odd) = (all.iter().skip(1).step_by(2), all.iter().step_by(2));
+            even.chain(odd).take(heads).copied().collect()
         };
         Ok(Self {
             slopes,

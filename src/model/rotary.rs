@@ -273,9 +273,12 @@ impl Rotary {
             Some(factor) => factor,
             None => config.size("max_position_embeddings")? as f64 / trained,
         };
-        let mscale = |by: f64| match factor > 1.0 {
-            true => 0.1 * by * factor.ln() + 1.0,
-            false => 1.0,
+        let mscale = |by: f64| {
+            if factor > 1.0 {
+                0.1 * by * factor.ln() + 1.0
+            } else {
+                1.0
+            }
         };
         let by = |key| scaling.get(key).and_then(serde_json::Value::as_f64);
         let given = (by("mscale"), by("mscale_all_dim"));
@@ -310,9 +313,10 @@ impl Rotary {
         let trained = trained_context(config, scaling)?;
         let longest = config.size("max_position_embeddings")? as f64;
         let factor = scaling.number_or("factor", longest / trained)?;
-        let usual = match factor > 1.0 {
-            true => (1.0 + factor.ln() / trained.ln()).sqrt(),
-            false => 1.0,
+        let usual = if factor > 1.0 {
+            (1.0 + factor.ln() / trained.ln()).sqrt()
+        } else {
+            1.0
         };
         self.amplitude = scaling.number_or("attention_factor", usual)?;
         let slowed = |key: &str| -> Result<Vec<f64>, Error> {

@@ -204,9 +204,10 @@ impl Linear {
 
     /// How many features from this one on are stored side by side.
     pub(crate) fn side_by_side(&self, feature: usize) -> usize {
-        match self.feature_run == self.feature_step {
-            true => self.out_features - feature,
-            false => self.feature_run - feature % self.feature_run,
+        if self.feature_run == self.feature_step {
+            self.out_features - feature
+        } else {
+            self.feature_run - feature % self.feature_run
         }
     }
 

@@ -67,9 +67,10 @@ impl Draft {
             });
         }
         let tensors = decide(&checkpoint, &options)?;
-        let left_dense = match options.targets.has_include() {
-            true => Vec::new(),
-            false => LeftDense::of(&tensors),
+        let left_dense = if options.targets.has_include() {
+            Vec::new()
+        } else {
+            LeftDense::of(&tensors)
         };
         let mut draft = Self {
             checkpoint,

@@ -62,9 +62,10 @@ impl StandIns {
                     missing.push((input, tensor, expert, tokens));
                 }
                 if let Lookup::Measured(own) = own {
-                    let own = match about_mean {
-                        true => norms.about_mean(&tensor.name, of_several, target.in_features)?,
-                        false => Some(own.to_vec()),
+                    let own = if about_mean {
+                        norms.about_mean(&tensor.name, of_several, target.in_features)?
+                    } else {
+                        Some(own.to_vec())
                     };
                     let own = own.unwrap_or_default();
                     let sum = sums.entry(input).or_default();

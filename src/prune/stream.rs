@@ -194,9 +194,10 @@ impl Matrix<'_> {
     /// Rows that go together.
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let rows = self.target.out_features;
-        let step = match self.place.is_transposed() {
-            true => rows,
-            false => CHUNK_BYTES / self.place.row_bytes().max(1),
+        let step = if self.place.is_transposed() {
+            rows
+        } else {
+            CHUNK_BYTES / self.place.row_bytes().max(1)
         };
         let step = step.max(1);
         (0..rows)
@@ -369,7 +370,7 @@ mod tests {
         let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out.safetensors");
-        let checkpoint = Checkpoint::open(&path).unwrap();
+        let checkpoint = Checkpoint::open(path).unwrap();
         let plan = Plan::new(checkpoint, options.clone(), None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         prune(&plan, &cpu, output, &|_| ()).unwrap();

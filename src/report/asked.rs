@@ -198,12 +198,13 @@ fn claim(tensor: &Value) -> Option<TensorClaim> {
         shape: (tensor["shape"].as_array()?.iter())
             .map(Value::as_u64)
             .collect::<Option<_>>()?,
-        pruned: match is_copied {
-            true => None,
-            false => Some(Claim {
+        pruned: if is_copied {
+            None
+        } else {
+            Some(Claim {
                 weights: counts(tensor)?[1],
                 asked: tensor.get("asked").and_then(Value::as_f64),
-            }),
+            })
         },
     })
 }

@@ -21,9 +21,10 @@ pub(super) fn add_details(report: &mut Report, plan: &Plan) -> Result<(), Detail
     let output = Checkpoint::open_path(&report.output).map_err(Details::Checkpoint)?;
     let samples = prune::samples(plan, &output, &Stop::new()).map_err(Details::Prune)?;
     let shard = &plan.checkpoint().shards[0].path;
-    let dir = match report.output.is_dir() {
-        true => Some(report.output.as_path()),
-        false => report.output.parent(),
+    let dir = if report.output.is_dir() {
+        Some(report.output.as_path())
+    } else {
+        report.output.parent()
     };
     let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
     let copy = plain_copy(shard, dir.unwrap_or(Path::new("."))).map_err(Details::Copy)?;

@@ -151,9 +151,10 @@ fn model_of(run: &RunRecord, request: &MergeRequest) -> Result<Checkpoint, Error
     };
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
     let directory = Checkpoint::open_path(above.unwrap_or(Path::new(".")))?;
-    match same_file(directory.source.weights().path(), path) {
-        true => Ok(directory),
-        false => Err(parts::Error::SingleFile { path: path.clone() }.into()),
+    if same_file(directory.source.weights().path(), path) {
+        Ok(directory)
+    } else {
+        Err(parts::Error::SingleFile { path: path.clone() }.into())
     }
 }
 

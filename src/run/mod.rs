@@ -128,13 +128,12 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     if request.options.compensation.is_some() {
         devices.prepare_compensation()?;
     }
-    let evaluation = match request.evaluate {
-        true => {
-            let text = Text::held_out();
-            let windows = Windows::new(draft.checkpoint(), &text, request.context, None);
-            Some((text, windows.map_err(Error::Evaluation)?))
-        }
-        false => None,
+    let evaluation = if request.evaluate {
+        let text = Text::held_out();
+        let windows = Windows::new(draft.checkpoint(), &text, request.context, None);
+        Some((text, windows.map_err(Error::Evaluation)?))
+    } else {
+        None
     };
     Ok(Prepared {
         request,
@@ -303,17 +302,14 @@ impl Prepared {
             .overwrite(request.overwrite)
             .sync(request.sync);
         // A run that keeps its shards stages each by itself.
-        let (output, parts) = match keeps_shards(&request, draft.checkpoint()) {
-            true => {
-                let parts = shards::directory(draft.checkpoint(), &path, request.overwrite, tell)?;
-                shards::check_settings(&parts, &draft)?;
-                (None, Some(parts))
-            }
-            false => {
-                shards::finish_removal(&parts::Directory::of_output(&path), &path, tell)?;
-                let output = Output::create(draft.checkpoint(), &path, &options)?;
-                (Some(output), None)
-            }
+        let (output, parts) = if keeps_shards(&request, draft.checkpoint()) {
+            let parts = shards::directory(draft.checkpoint(), &path, request.overwrite, tell)?;
+            shards::check_settings(&parts, &draft)?;
+            (None, Some(parts))
+        } else {
+            shards::finish_removal(&parts::Directory::of_output(&path), &path, tell)?;
+            let output = Output::create(draft.checkpoint(), &path, &options)?;
+            (Some(output), None)
         };
 
         let failures = Failures::default();
@@ -341,9 +337,10 @@ impl Prepared {
                                 check();
                             };
                             devices.run_forward(
-                                |device| match request.sequential {
-                                    false => calibration.run(draft.checkpoint(), device, &progress),
-                                    true => {
+                                |device| {
+                                    if !request.sequential {
+                                        calibration.run(draft.checkpoint(), device, &progress)
+                                    } else {
                                         let on = (device, devices.threads(), &request.stop);
                                         sequential::run(calibration, &draft, on, &progress, &broken)
                                     }

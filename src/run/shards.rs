@@ -33,12 +33,13 @@ pub(super) fn check_part(checkpoint: &Checkpoint, part: Part) -> Result<(), part
         });
     }
     let shards = checkpoint.shards.len();
-    match part.of() > shards {
-        true => Err(parts::Error::TooManyParts {
+    if part.of() > shards {
+        Err(parts::Error::TooManyParts {
             parts: part.of(),
             shards,
-        }),
-        false => Ok(()),
+        })
+    } else {
+        Ok(())
     }
 }
 
@@ -85,12 +86,13 @@ pub(super) fn exists(
     directory: &Directory,
 ) -> parts::Error {
     let is_there = matches!(error, checkpoint::Error::OutputExists { .. });
-    match is_there && directory.run().is_ok_and(|run| run.is_some()) {
-        true => parts::Error::OutputExists {
+    if is_there && directory.run().is_ok_and(|run| run.is_some()) {
+        parts::Error::OutputExists {
             output: output.to_path_buf(),
             directory: directory.path().to_path_buf(),
-        },
-        false => error.into(),
+        }
+    } else {
+        error.into()
     }
 }
 
@@ -104,13 +106,14 @@ pub(super) fn check_settings(directory: &Directory, draft: &Draft) -> Result<(),
     };
     let ours = Settings::of(draft, there.settings.norms_sha256.clone());
     let differences = there.settings.differences(&ours);
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(parts::Error::OtherSettings {
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(parts::Error::OtherSettings {
             path: directory.run_path(),
             differences,
         }
-        .into()),
+        .into())
     }
 }
 
@@ -280,9 +283,10 @@ pub(super) fn calibrated_meanwhile(
 
 /// How blocks are calibrated, in words.
 fn order(is_sequential: bool) -> String {
-    let order = match is_sequential {
-        true => "sequential",
-        false => "all at once",
+    let order = if is_sequential {
+        "sequential"
+    } else {
+        "all at once"
     };
     order.to_owned()
 }

@@ -36,9 +36,10 @@ pub(super) fn cells(request: &SweepRequest) -> Result<Vec<Options>, Error> {
             }
         }
     }
-    match cells.is_empty() {
-        true => Err(Error::NothingToDo),
-        false => Ok(cells),
+    if cells.is_empty() {
+        Err(Error::NothingToDo)
+    } else {
+        Ok(cells)
     }
 }
 

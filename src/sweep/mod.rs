@@ -190,9 +190,10 @@ impl PreparedSweep {
         let missing: Vec<bool> = of_cells.iter().map(is_missing).collect();
         let mut measuring = Measuring::new(&self.inputs, warnings, tell);
         let dense = measuring.dense(&mut state, &keys.of_dense())?;
-        let norms = match missing.contains(&true) {
-            true => measuring.norms()?,
-            false => None,
+        let norms = if missing.contains(&true) {
+            measuring.norms()?
+        } else {
+            None
         };
         let mut left = TimeLeft::default();
         let mut cells: Vec<SweepCell> = Vec::with_capacity(of_cells.len());

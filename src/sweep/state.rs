@@ -70,9 +70,10 @@ impl State {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(failed("read")(error.to_string())),
         };
-        let bytes = match lock.is_some() {
-            true => untrusted::read(path, MAX_STATE).map_err(|e| failed("read")(e.to_string()))?,
-            false => Vec::new(),
+        let bytes = if lock.is_some() {
+            untrusted::read(path, MAX_STATE).map_err(|e| failed("read")(e.to_string()))?
+        } else {
+            Vec::new()
         };
         drop(lock);
         for line in bytes.split(|&byte| byte == b'\n') {

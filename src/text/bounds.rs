@@ -203,13 +203,16 @@ fn steps(normalizer: &NormalizerWrapper) -> Result<Vec<&NormalizerWrapper>> {
 /// Runs the normalizers one by one over a text, none before it is clear how long its result will be.
 fn check_growth(steps: &[&NormalizerWrapper], text: &str) -> Result<()> {
     let most = text.len().saturating_mul(GROWTH) + MORE;
-    let bounded = |len: usize| match len <= most {
-        true => Ok(()),
-        false => Err(format!(
-            "its normalizer makes a text more than {GROWTH} times as long, {} bytes of {} or more",
-            len,
-            text.len()
-        )),
+    let bounded = |len: usize| {
+        if len <= most {
+            Ok(())
+        } else {
+            Err(format!(
+                "its normalizer makes a text more than {GROWTH} times as long, {} bytes of {} or more",
+                len,
+                text.len()
+            ))
+        }
     };
     let mut text = text.to_owned();
     for step in steps {

@@ -303,9 +303,12 @@ fn near_zero(weights: &[f64]) -> f64 {
 /// The order key `o` of every weight.
 fn order_keys(weights: &[f64], cols: usize, score: Score, norms: Option<&[f32]>) -> Vec<i128> {
     let rows = weights.len() / cols;
-    let square = |w: f64| match w.is_finite() {
-        true => (w.abs().min(256.0).powi(2) * 2f64.powi(60)).floor() as i128,
-        false => 0,
+    let square = |w: f64| {
+        if w.is_finite() {
+            (w.abs().min(256.0).powi(2) * 2f64.powi(60)).floor() as i128
+        } else {
+            0
+        }
     };
     let (mut cols_sums, mut rows_sums) = (vec![0_i128; cols], vec![0_i128; rows]);
     for (index, &w) in weights.iter().enumerate() {

@@ -124,12 +124,11 @@ fn flags(command: &str) -> Vec<Flag> {
     let help = String::from_utf8(help.stdout).unwrap();
     let mut flags = Vec::new();
     for (name, takes_value) in flag_names(&help) {
-        match takes_value {
-            true => {
-                let values = samples(command, &name).iter();
-                flags.extend(values.map(|value| Flag::new(&name, value)));
-            }
-            false => flags.push(Flag { name, value: None }),
+        if takes_value {
+            let values = samples(command, &name).iter();
+            flags.extend(values.map(|value| Flag::new(&name, value)));
+        } else {
+            flags.push(Flag { name, value: None })
         }
     }
     flags

@@ -314,7 +314,8 @@ fn a_report_is_believed_only_where_the_files_say_the_same() {
     refused("the sparsity of all that is pruned is 0.75", &|report| {
         report["prunable"]["sparsity"] = json!(0.75);
     });
-    for (key, lie) in [("asked", 0.25)] {
+    {
+        let (key, lie) = ("asked", 0.25);
         refused(
             &format!("the {key} of all that is pruned is {lie}"),
             &|report| {

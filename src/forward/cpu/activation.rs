@@ -25,9 +25,12 @@ pub(super) fn apply(
         Activation::GeluTanh => in_place::change(&mut x, exp::gelu_tanh),
         Activation::Xielu => {
             let [above, slope, below, edge] = of.numbers;
-            each(&mut x, |x: f32| match x > 0.0 {
-                true => above * x * x + slope * x,
-                false => (x.min(edge).exp_m1() - x) * below + slope * x,
+            each(&mut x, |x: f32| {
+                if x > 0.0 {
+                    above * x * x + slope * x
+                } else {
+                    (x.min(edge).exp_m1() - x) * below + slope * x
+                }
             });
         }
         activation => each(&mut x, elementwise(activation)),

@@ -16,12 +16,13 @@ impl Activations {
     /// # Errors
     /// No whole number of rows.
     pub(super) fn new(values: Vec<f32>, features: usize) -> Result<Self, Error> {
-        match values.len().is_multiple_of(features.max(1)) {
-            true => Ok(Self { values, features }),
-            false => Err(Error::Engine(format!(
+        if values.len().is_multiple_of(features.max(1)) {
+            Ok(Self { values, features })
+        } else {
+            Err(Error::Engine(format!(
                 "{} activations are no rows of {features}",
                 values.len()
-            ))),
+            )))
         }
     }
 
@@ -58,11 +59,12 @@ impl Activations {
             [self.tokens(), self.features],
             [other.tokens(), other.features],
         );
-        match own == others {
-            true => Ok((&mut self.values, &other.values)),
-            false => Err(Error::Engine(format!(
+        if own == others {
+            Ok((&mut self.values, &other.values))
+        } else {
+            Err(Error::Engine(format!(
                 "activations of {own:?} and {others:?} do not go together"
-            ))),
+            )))
         }
     }
 

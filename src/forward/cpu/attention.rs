@@ -315,9 +315,10 @@ impl CausalSoftmax<'_> {
         let rounded = |x: f32| bf16::from_f32(x).to_f32();
         let far = |token: usize| rounded(rounded(slope) * rounded(token as f32));
         for (key, score) in (first..).zip(scores) {
-            let bias = match alibi.in_bf16 {
-                true => far(key) - far(query),
-                false => -slope * (query - key) as f32,
+            let bias = if alibi.in_bf16 {
+                far(key) - far(query)
+            } else {
+                -slope * (query - key) as f32
             };
             *score = *score * self.scale + bias * alibi.factor;
         }

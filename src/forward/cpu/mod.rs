@@ -72,9 +72,10 @@ impl<'a> CpuEngine<'a> {
 
     /// The statistics that are taken of a sequence.
     fn taken(&self, sequence: &CpuSequence) -> &[Statistic] {
-        match sequence.observes {
-            true => self.statistics,
-            false => &[],
+        if sequence.observes {
+            self.statistics
+        } else {
+            &[]
         }
     }
 

@@ -146,9 +146,10 @@ pub(super) fn activation_at(config: &Config<'_>, key: &str) -> Result<Activation
 
 /// Refuses a setting that is not what it usually is.
 pub(super) fn only(config: &Config<'_>, key: &str, usual: bool) -> Result<(), Error> {
-    match config.flag_or(key, usual)? == usual {
-        true => Ok(()),
-        false => Err(Error::Unsupported(format!("{key} {}", !usual))),
+    if config.flag_or(key, usual)? == usual {
+        Ok(())
+    } else {
+        Err(Error::Unsupported(format!("{key} {}", !usual)))
     }
 }
 
@@ -222,9 +223,10 @@ pub(super) fn windows_of(
 /// The window of each block where `use_sliding_window` may turn it on: in the blocks that `layer_types` names, or from
 /// `max_window_layers` on.
 pub(super) fn windows(config: &Config<'_>, blocks: usize) -> Result<Vec<Option<usize>>, Error> {
-    let window = match config.flag("use_sliding_window")? {
-        true => window(config)?,
-        false => None,
+    let window = if config.flag("use_sliding_window")? {
+        window(config)?
+    } else {
+        None
     };
     let first = count(config, "max_window_layers")?;
     let sliding = sliding(config, blocks, |block| window.is_some() && block >= first)?;
@@ -243,9 +245,10 @@ pub(super) fn count(config: &Config<'_>, key: &str) -> Result<usize, Error> {
 
 /// Refuses a switch that is on and that nobody wrote the code for.
 pub(super) fn refuse(config: &Config<'_>, switch: &str) -> Result<(), Error> {
-    match config.flag(switch)? {
-        true => Err(Error::Unsupported(format!("a model with {switch}"))),
-        false => Ok(()),
+    if config.flag(switch)? {
+        Err(Error::Unsupported(format!("a model with {switch}")))
+    } else {
+        Ok(())
     }
 }
 

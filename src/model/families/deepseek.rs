@@ -130,9 +130,10 @@ pub(super) fn deepseek(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     };
     let embedding = format!("{prefix}embed_tokens.weight");
     let defaults = RotaryDefaults {
-        pairing: match second || config.flag("rope_interleave")? {
-            true => Pairing::Interleaved,
-            false => Pairing::Halves,
+        pairing: if second || config.flag("rope_interleave")? {
+            Pairing::Interleaved
+        } else {
+            Pairing::Halves
         },
         ..RotaryDefaults::of(widths.rope)
     };

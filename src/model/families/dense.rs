@@ -84,9 +84,12 @@ pub(super) fn exaone4(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         None => 1,
     };
     let sliding = common::sliding(config, blocks, |block| (block + 1) % period != 0)?;
-    let position = |slides: &bool| match window.is_none() || *slides {
-        true => Position::Rotary(0),
-        false => Position::None,
+    let position = |slides: &bool| {
+        if window.is_none() || *slides {
+            Position::Rotary(0)
+        } else {
+            Position::None
+        }
     };
     let exaone = LlamaLike {
         attention_norm: None,
@@ -154,9 +157,10 @@ pub(super) fn smollm3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             list.iter().map(|turns| turns.as_u64() != Some(0)).collect()
         }
     };
-    let window = match config.flag("use_sliding_window")? {
-        true => common::window(config)?,
-        false => None,
+    let window = if config.flag("use_sliding_window")? {
+        common::window(config)?
+    } else {
+        None
     };
     let sliding = common::sliding(config, blocks, |block| window.is_some() && !turns[block])?;
     let attention_bias = config.flag("attention_bias")?;
@@ -210,9 +214,10 @@ pub(super) fn stablelm(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let parallel = config.flag("use_parallel_residual")?;
     let plain = LlamaLike::with_rope(files, rope)?;
     let stablelm = LlamaLike {
-        order: match parallel {
-            true => BlockOrder::Parallel,
-            false => BlockOrder::Sequential,
+        order: if parallel {
+            BlockOrder::Parallel
+        } else {
+            BlockOrder::Sequential
         },
         norm: NormStyle {
             biased: true,
@@ -273,9 +278,10 @@ pub(super) fn apertus(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         let stored = |name: &str| {
             let number = number(name);
             let shape = files.headers.shape(&number.tensor)?;
-            Some(match shape.is_empty() {
-                true => number.scalar(),
-                false => number,
+            Some(if shape.is_empty() {
+                number.scalar()
+            } else {
+                number
             })
         };
         let Some(FeedForward::Dense(mlp)) = &mut block.mlp else {

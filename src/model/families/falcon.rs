@@ -64,20 +64,17 @@ pub(super) fn falcon(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let epsilon = config.needed_number("layer_norm_epsilon")?;
     let bias = config.flag("bias")?;
     let norms = FalconNorms::read(config, newer)?;
-    let (alibi, rotaries, position) = match config.flag("alibi")? {
-        true => {
-            // The biases are added before the scores are scaled.
-            let alibi = Alibi {
-                factor: common::usual_scale(heads),
-                in_bf16: true,
-                ..Alibi::of_paper(heads.queries)?
-            };
-            (Some(alibi), Vec::new(), Position::Alibi)
-        }
-        false => {
-            let rotary = Rotary::read(config, RotaryDefaults::of(heads.features))?;
-            (None, vec![rotary], Position::Rotary(0))
-        }
+    let (alibi, rotaries, position) = if config.flag("alibi")? {
+        // The biases are added before the scores are scaled.
+        let alibi = Alibi {
+            factor: common::usual_scale(heads),
+            in_bf16: true,
+            ..Alibi::of_paper(heads.queries)?
+        };
+        (Some(alibi), Vec::new(), Position::Alibi)
+    } else {
+        let rotary = Rotary::read(config, RotaryDefaults::of(heads.features))?;
+        (None, vec![rotary], Position::Rotary(0))
     };
 
     let prefix = files.prefix("transformer.", "word_embeddings");

@@ -36,9 +36,10 @@ pub(super) fn glm4_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         fraction_key: Some("partial_rotary_factor"),
         ..RotaryDefaults::of(heads.features)
     };
-    let head_norms = match config.flag("use_qk_norm")? {
-        true => norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"]),
-        false => None,
+    let head_norms = if config.flag("use_qk_norm")? {
+        norms_of_each_head(["self_attn.q_norm", "self_attn.k_norm"])
+    } else {
+        None
     };
     let glm = LlamaLike {
         projection_bias: config.flag("attention_bias")?,

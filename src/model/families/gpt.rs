@@ -76,9 +76,10 @@ impl Variant {
             let divisor = if self.scaled_by_block { index + 1 } else { 1 };
             let rows = queries + 2 * heads.keys * heads.features;
             let all = linear("attn.c_attn", [rows, hidden_size]);
-            let projections = match self.interleaved {
-                true => Projections::Interleaved(all),
-                false => Projections::one_after_the_other(all, heads),
+            let projections = if self.interleaved {
+                Projections::Interleaved(all)
+            } else {
+                Projections::one_after_the_other(all, heads)
             };
             let output = linear("attn.c_proj", [hidden_size, queries]);
             let attention = SelfAttention {
@@ -301,9 +302,10 @@ fn slides(config: &Config<'_>, blocks: usize) -> Result<Vec<bool>, Error> {
             }
         }
     }
-    match slides.len() == blocks {
-        true => Ok(slides),
-        false => Err(wrong()),
+    if slides.len() == blocks {
+        Ok(slides)
+    } else {
+        Err(wrong())
     }
 }
 
@@ -318,9 +320,10 @@ pub(super) fn gpt_neox(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let activation = common::activation(config)?;
     let epsilon = config.needed_number("layer_norm_eps")?;
     let attention_bias = config.flag("attention_bias")?;
-    let order = match config.flag("use_parallel_residual")? {
-        true => BlockOrder::Parallel,
-        false => BlockOrder::Sequential,
+    let order = if config.flag("use_parallel_residual")? {
+        BlockOrder::Parallel
+    } else {
+        BlockOrder::Sequential
     };
 
     let prefix = files.prefix("gpt_neox.", "embed_in");

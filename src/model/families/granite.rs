@@ -101,12 +101,11 @@ pub(super) fn granitemoehybrid(files: &ModelFiles<'_>) -> Result<Architecture, E
     let attends = common::attending(config, "layer_types", blocks, types)?;
     let attends = attends.unwrap_or_else(|| vec![false; blocks]);
     let hidden_size = architecture.hidden_size;
-    let mamba = match attends.contains(&false) {
-        true => {
-            let channels = config.size("mamba_expand")? * hidden_size;
-            Some(Mamba2::of_hybrid(config, channels)?)
-        }
-        false => None,
+    let mamba = if attends.contains(&false) {
+        let channels = config.size("mamba_expand")? * hidden_size;
+        Some(Mamba2::of_hybrid(config, channels)?)
+    } else {
+        None
     };
     let scale = config.needed_number("attention_multiplier")? as f32;
     let residual_scale = config.needed_number("residual_multiplier")? as f32;

@@ -63,12 +63,13 @@ pub(super) fn llama4(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     };
     let mut architecture = llama.describe_with(files, config.size("intermediate_size_mlp")?)?;
 
-    let temperature = match config.flag("attn_temperature_tuning")? {
-        true => Some(QueryTemperature {
+    let temperature = if config.flag("attn_temperature_tuning")? {
+        Some(QueryTemperature {
             strength: config.needed_number("attn_scale")? as f32,
             period: config.size("floor_scale")?,
-        }),
-        false => None,
+        })
+    } else {
+        None
     };
     let epsilon = config.needed_number("rms_norm_eps")?;
     let normed = config.flag("use_qk_norm")?;

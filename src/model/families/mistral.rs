@@ -44,9 +44,10 @@ pub(super) fn mixtral(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
         |block| {
             // As Mixtral was published, and as transformers 5 has it in memory.
             let fused = format!("{block}mlp");
-            let module = match files.headers.has(&format!("{fused}.gate.weight")) {
-                true => fused,
-                false => format!("{block}block_sparse_moe"),
+            let module = if files.headers.has(&format!("{fused}.gate.weight")) {
+                fused
+            } else {
+                format!("{block}block_sparse_moe")
             };
             let router = sizes.router(config, format!("{module}.gate.weight"))?;
             let experts = sizes.of_block(files, &module, ["w1", "w3", "w2"])?;

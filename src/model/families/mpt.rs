@@ -31,9 +31,10 @@ pub(super) fn mpt(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     // A number that may be missing; MPT writes 0 where it means that.
     let number = |key| -> Result<Option<f32>, Error> {
         let value = attention_config.get(key);
-        let number = match value.is_some_and(|value| value.as_f64() == Some(0.0)) {
-            true => None,
-            false => attention_config.number(key)?,
+        let number = if value.is_some_and(|value| value.as_f64() == Some(0.0)) {
+            None
+        } else {
+            attention_config.number(key)?
         };
         Ok(number.map(|number| number as f32))
     };
@@ -188,11 +189,12 @@ fn check_base(config: &Config<'_>) -> Result<(), Error> {
         Some(counts) => counts,
         None => config.needed_number("rope_theta")?,
     };
-    match published == counts {
-        true => Ok(()),
-        false => Err(Error::Config(format!(
+    if published == counts {
+        Ok(())
+    } else {
+        Err(Error::Config(format!(
             "attn_config has a rope_theta of {published}, and transformers takes {counts}: rope_parameters says it for both"
-        ))),
+        )))
     }
 }
 

@@ -67,9 +67,10 @@ pub(super) fn nemotron_h(files: &ModelFiles<'_>) -> Result<Architecture, Error> 
     let mamba = mamba_mixer(config, hidden_size, epsilon)?;
 
     let prefix = files.prefix("model.", "embeddings");
-    let prefix = match files.headers.has(&format!("{prefix}embeddings.weight")) {
-        true => prefix,
-        false => "backbone.".to_owned(),
+    let prefix = if files.headers.has(&format!("{prefix}embeddings.weight")) {
+        prefix
+    } else {
+        "backbone.".to_owned()
     };
     let block = |(index, kind): (usize, &Kind)| -> Result<DecoderBlock, Error> {
         let module = format!("{prefix}layers.{index}.mixer");
@@ -149,12 +150,13 @@ fn kinds(files: &ModelFiles<'_>) -> Result<Vec<Kind>, Error> {
     };
     // Each has tensors of its own.
     let tensors = files.headers.len();
-    match kinds.len() <= tensors {
-        true => Ok(kinds),
-        false => Err(Error::Config(format!(
+    if kinds.len() <= tensors {
+        Ok(kinds)
+    } else {
+        Err(Error::Config(format!(
             "there are {} blocks, and the checkpoint has only {tensors} tensors",
             kinds.len()
-        ))),
+        )))
     }
 }
 

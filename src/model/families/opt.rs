@@ -59,22 +59,24 @@ pub(super) fn opt(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
             (of_block(index, names.0), attention),
             (Some(of_block(index, names.1)), mlp),
         );
-        match norms_after {
-            false => plain,
-            true => DecoderBlock {
+        if !norms_after {
+            plain
+        } else {
+            DecoderBlock {
                 adds_to_normed: true,
                 mixer_norm: index.checked_sub(1).map(|before| of_block(before, second)),
                 ..plain
-            },
+            }
         }
     };
     let embedding = format!("{prefix}embed_tokens.weight");
     let parts = common::Parts {
         block_prefix: format!("{prefix}layers."),
         blocks: (0..blocks).map(block).collect(),
-        final_norm: norm(match norms_after {
-            false => format!("{prefix}final_layer_norm"),
-            true => format!("{prefix}layers.{}.final_layer_norm", blocks - 1),
+        final_norm: norm(if !norms_after {
+            format!("{prefix}final_layer_norm")
+        } else {
+            format!("{prefix}layers.{}.final_layer_norm", blocks - 1)
         }),
         lm_head: files.lm_head(&["lm_head"], &embedding),
         embedding,

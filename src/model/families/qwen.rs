@@ -38,9 +38,10 @@ pub(super) fn qwen3(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 /// Qwen 1.5 and 2 with experts: one more for every token, behind a gate.
 pub(super) fn qwen2_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
-    let window = match config.flag("use_sliding_window")? {
-        true => common::window(config)?,
-        false => None,
+    let window = if config.flag("use_sliding_window")? {
+        common::window(config)?
+    } else {
+        None
     };
     let end = common::count(config, "max_window_layers")?;
     let slides = |block: usize| window.is_some() && block.is_multiple_of(2) && block < end;
@@ -95,9 +96,10 @@ pub(super) fn put_experts(
 pub(super) fn qwen3_moe(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
     let config = &files.config;
     let attention_bias = config.flag("attention_bias")?;
-    let window = match config.flag("use_sliding_window")? {
-        true => common::window(config)?,
-        false => None,
+    let window = if config.flag("use_sliding_window")? {
+        common::window(config)?
+    } else {
+        None
     };
     let qwen = LlamaLike {
         projection_bias: attention_bias,

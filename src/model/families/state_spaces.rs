@@ -168,11 +168,12 @@ impl Mamba2 {
 /// Refuses groups that heads and channels cannot be shared out to.
 pub(super) fn check_groups(sizes: StateSizes) -> Result<(), Error> {
     let StateSizes { heads, groups, .. } = sizes;
-    match heads.is_multiple_of(groups) {
-        true => Ok(()),
-        false => Err(Error::Config(format!(
+    if heads.is_multiple_of(groups) {
+        Ok(())
+    } else {
+        Err(Error::Config(format!(
             "{heads} heads of a state space cannot be shared out to {groups} groups"
-        ))),
+        )))
     }
 }
 

@@ -227,9 +227,12 @@ pub fn parse(json: &[u8]) -> Result<Document, PageError> {
         |error: serde_json::Error| PageError::NoReport(shown(&error.to_string()).to_string());
     // Not as a tree of values, which takes thirty times the length of the file.
     let versions: Versions = serde_json::from_slice(json).map_err(refused)?;
-    let newer = |found, known| match found > u64::from(known) {
-        true => Err(PageError::Newer { found, known }),
-        false => Ok(()),
+    let newer = |found, known| {
+        if found > u64::from(known) {
+            Err(PageError::Newer { found, known })
+        } else {
+            Ok(())
+        }
     };
     if let Some(found) = versions.sweep_schema_version {
         newer(found, SWEEP_SCHEMA_VERSION)?;

@@ -134,8 +134,9 @@ fn outliers(inputs: &[RunInput]) -> String {
             )
         })
         .collect();
-    match lines.is_empty() {
-        true => all,
-        false => format!("{all}<ul>{lines}</ul>\n"),
+    if lines.is_empty() {
+        all
+    } else {
+        format!("{all}<ul>{lines}</ul>\n")
     }
 }

@@ -55,12 +55,13 @@ pub(super) fn time(run: &Run) -> Option<String> {
         .filter(|(_, time)| **time > 0.0)
         .map(|(stage, time)| format!("{} {}", escape(stage), seconds(*time)))
         .collect();
-    let stages = match stages.is_empty() {
-        true => String::new(),
-        false => format!(
+    let stages = if stages.is_empty() {
+        String::new()
+    } else {
+        format!(
             "<p>Pruning by stage, summed over threads, which work at the same time: {}.</p>\n",
             stages.join(", ")
-        ),
+        )
     };
     Some(scroll("Time by part of the run", &table) + &note + &stages)
 }

@@ -351,9 +351,10 @@ fn a_sequence_longer_than_the_table_of_positions_is_refused() {
 /// Sequences for a case: longer than a tile of any kernel, and no multiple of one.
 fn long_sequences(name: &str) -> [Vec<u32>; 3] {
     // Learned positions end.
-    let longest = match runs_beyond_its_context(name) {
-        true => 150,
-        false => 64,
+    let longest = if runs_beyond_its_context(name) {
+        150
+    } else {
+        64
     };
     [longest, 33, 1].map(|len| (0..len).map(|i| (i * i * 7 + 3) % 80).collect())
 }

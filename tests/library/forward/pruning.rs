@@ -68,9 +68,10 @@ fn every_output_neuron_of_every_layer_loses_its_weakest_inputs() {
                 let (mut zeros, mut largest, mut smallest) = (0, 0.0_f32, f32::INFINITY);
                 for (input, norm) in norms[expert * inputs..][..inputs].iter().enumerate() {
                     let at = expert * neurons * inputs
-                        + match in_out {
-                            true => input * neurons + of_expert,
-                            false => of_expert * inputs + input,
+                        + if in_out {
+                            input * neurons + of_expert
+                        } else {
+                            of_expert * inputs + input
                         };
                     let score = before[at].abs() * norm.sqrt();
                     if after[at] == 0.0 {

@@ -39,9 +39,10 @@ struct Seen {
 
 fn survive(kills: u32, is_sharded: bool, over_an_old_one: bool, seen: &mut Seen) {
     let dir = tempfile::tempdir().unwrap();
-    let model = match is_sharded {
-        true => sharded_example(dir.path()),
-        false => example(dir.path(), |_, _| {}),
+    let model = if is_sharded {
+        sharded_example(dir.path())
+    } else {
+        example(dir.path(), |_, _| {})
     };
     let input = tree(&model);
     let out = dir.path().join("out");
@@ -82,9 +83,10 @@ fn survive(kills: u32, is_sharded: bool, over_an_old_one: bool, seen: &mut Seen)
             left == new || over_an_old_one && left == old,
             "a damaged output"
         );
-        match left == new {
-            true => seen.with_the_new_one += 1,
-            false => seen.with_the_old_one += 1,
+        if left == new {
+            seen.with_the_new_one += 1
+        } else {
+            seen.with_the_old_one += 1
         }
     }
     assert!(start(dir.path(), "0.5").wait().unwrap().success());
