@@ -11,7 +11,7 @@ use crate::model::{self, Architecture};
 use crate::norms::{self, Coverage, Format, Norms, Provenance, Sketches};
 use crate::text;
 
-pub use crate::forward::{Error as ForwardError, Progress};
+pub use crate::forward::{Error as ForwardError, Progress, Watch, unwatched};
 pub use crate::model::Error as ModelError;
 pub use crate::text::{
     Error as TextError, MAX_TEXT, Prefix, TOKENIZER_THREAD, Text, windows_of, windows_said,
@@ -80,6 +80,12 @@ impl Error {
             Self::Context { .. } | Self::ShortWindow { .. } | Self::FewTokens { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
+    }
+
+    /// Whether nothing failed: whoever watched the forward pass did not let it go on.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self, Self::Forward(ForwardError::Stopped))
     }
 }
 
@@ -195,7 +201,7 @@ impl Calibration {
         &self,
         checkpoint: &Checkpoint,
         device: &Device,
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
     ) -> Result<Norms, Error> {
         let mut all = self.nothing_yet(checkpoint, device)?;
         let mut take = |of_site| all.take(of_site);
@@ -214,13 +220,13 @@ impl Calibration {
     ///
     /// # Errors
     /// [`Error::Forward`], and what `prune` gives.
-    pub(crate) fn run_on_pruned(
+    pub(crate) fn run_on_pruned<E: From<Error> + From<ForwardError>>(
         &self,
         checkpoint: &Checkpoint,
         device: &Device,
-        progress: &dyn Fn(Progress),
-        prune: &mut dyn FnMut(Norms, GoOn<'_>) -> Result<(), Error>,
-    ) -> Result<Norms, Error> {
+        progress: &Watch<'_>,
+        prune: &mut dyn FnMut(Norms, GoOn<'_>) -> Result<(), E>,
+    ) -> Result<Norms, E> {
         let mut all = self.nothing_yet(checkpoint, device)?;
         all.norms
             .source
@@ -244,7 +250,7 @@ impl Calibration {
             progress,
             &mut take,
         )?;
-        all.norms()
+        Ok(all.norms()?)
     }
 
     fn windows(&self) -> Vec<&[u32]> {

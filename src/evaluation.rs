@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::calibration::{Error, check_window, context_of};
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceInfo};
-use crate::forward::{Forward, Progress, WeightOverlay};
+use crate::forward::{Forward, Watch, WeightOverlay};
 use crate::model::Architecture;
 use crate::text::{self, Prefix, Text};
 
@@ -126,7 +126,7 @@ impl Windows {
         &self,
         checkpoint: &Checkpoint,
         device: &Device,
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
     ) -> Result<Evaluation, Error> {
         self.run_with(checkpoint, None, device, progress)
     }
@@ -137,7 +137,7 @@ impl Windows {
         checkpoint: &Checkpoint,
         overlay: Option<&dyn WeightOverlay>,
         device: &Device,
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
     ) -> Result<Evaluation, Error> {
         let architecture = Architecture::of(checkpoint)?;
         architecture.check_lm_head(checkpoint)?;

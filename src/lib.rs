@@ -100,6 +100,8 @@ mod targets;
 #[cfg(feature = "native")]
 mod text;
 pub mod untrusted;
+#[cfg(feature = "native")]
+mod workers;
 
 pub use dtype::{Dtype, StoredDtype};
 

@@ -11,7 +11,7 @@ use super::synthetic::{Shape, VOCABULARY};
 use super::temporary::TemporaryModel;
 use crate::checkpoint::{Output, OutputOptions};
 use crate::device::{Device, DeviceKind};
-use crate::forward::Forward;
+use crate::forward::{Forward, unwatched};
 use crate::model::Architecture;
 use crate::norms::Norms;
 use crate::plan::{Options, Plan};
@@ -122,7 +122,7 @@ impl TemporaryModel {
         let mut wall = Vec::new();
         for round in 0..=options.samples.min(3) {
             let start = Instant::now();
-            Forward::new(&checkpoint, &architecture, device).statistics(&sequences, &|_| ())?;
+            Forward::new(&checkpoint, &architecture, device).statistics(&sequences, &unwatched)?;
             if round > 0 {
                 wall.push(start.elapsed().as_secs_f64());
             }

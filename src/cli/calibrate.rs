@@ -59,7 +59,7 @@ pub(super) fn run(args: &Calibrate, terminal: Terminal) -> anyhow::Result<()> {
     let pass = Pass::new("calibrating", terminal);
     let start = Instant::now();
     let norms = devices.run_forward(
-        |device| calibration.run(&checkpoint, device, &|at| pass.at(at)),
+        |device| calibration.run(&checkpoint, device, &|at| pass.watch(at)),
         |error| {
             terminal.warn(format_args!(
                 "{error}. The CPU runs the model, from the start"

@@ -79,7 +79,7 @@ fn measure(
 ) -> anyhow::Result<Evaluation> {
     let pass = Pass::new("evaluating", terminal);
     let evaluation = devices.run_forward(
-        |device| windows.run(checkpoint, device, &|at| pass.at(at)),
+        |device| windows.run(checkpoint, device, &|at| pass.watch(at)),
         |error| {
             terminal.warn(format_args!(
                 "{error}. The CPU runs the model, from the start"

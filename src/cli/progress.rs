@@ -1,5 +1,6 @@
 //! LiveProgress on stderr: one live line on a terminal, a line for each tensor when piped.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,6 +44,12 @@ impl Pass {
             what,
             start: Instant::now(),
         }
+    }
+
+    /// Shows how far a forward pass is, which goes on.
+    pub(super) fn watch(&self, progress: calibration::Progress) -> ControlFlow<()> {
+        self.at(progress);
+        ControlFlow::Continue(())
     }
 
     pub(super) fn at(&self, progress: calibration::Progress) {

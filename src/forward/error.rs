@@ -11,6 +11,9 @@ use crate::untrusted::{shown, shown_path};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Whoever watched it did not let it go on.
+    #[error("stopped")]
+    Stopped,
     /// A file could not be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),

@@ -40,7 +40,7 @@ pub use hidden::HIDDEN_BYTES;
 use hidden::longest;
 pub(crate) use peak::PeakProduct;
 use progress::Meter;
-pub use progress::Progress;
+pub use progress::{Progress, Watch, unwatched};
 pub(crate) use sequential::{GoOn, TakeBlock};
 pub use site_statistics::SiteStatistics;
 use statistics::{Statistic, StatisticSums};
@@ -55,6 +55,20 @@ pub struct Forward<'a> {
     device: &'a Device,
     means: bool,
     overlay: Option<&'a dyn WeightOverlay>,
+}
+
+/// Why a pass ended early that hands on what it observes.
+enum Ended<X> {
+    /// It failed itself.
+    Forward(Error),
+    /// Whoever was handed it ended it.
+    Taken(X),
+}
+
+impl<X> From<Error> for Ended<X> {
+    fn from(error: Error) -> Self {
+        Self::Forward(error)
+    }
 }
 
 /// What the forward pass comes to.
@@ -122,7 +136,7 @@ impl<'a> Forward<'a> {
     pub fn statistics(
         &self,
         sequences: &[&[u32]],
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
     ) -> Result<Vec<SiteStatistics>, Error> {
         let mut all = Vec::new();
         let mut take = |of_site| -> Result<(), Error> {
@@ -136,13 +150,14 @@ impl<'a> Forward<'a> {
     /// Has all sequences go through all blocks, to see whether their inputs are finite.
     fn observed(&self, sequences: &[&[u32]]) -> Result<(), Error> {
         let statistics = [Statistic::ColumnNorms, Statistic::Tokens];
-        with_engine!(self, sequences, &statistics, |engine| self.sums_on(
-            &engine,
-            &statistics,
-            sequences,
-            &|_| {},
-            &mut |_| Ok(())
-        ))
+        with_engine!(self, sequences, &statistics, |engine| self
+            .sums_on::<_, Error>(
+                &engine,
+                &statistics,
+                sequences,
+                &unwatched,
+                &mut |_| Ok(())
+            ))
     }
 
     /// The same, with sketches of so many columns where a rank is given; each is handed to `take` as soon as its block is done
@@ -154,30 +169,36 @@ impl<'a> Forward<'a> {
         &self,
         sequences: &[&[u32]],
         sketch_rank: Option<usize>,
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
         take: &mut dyn FnMut(SiteStatistics) -> Result<(), E>,
     ) -> Result<(), E> {
         let statistics = self.taken(sketch_rank);
-        let mut failed = None;
         let mut take_all = |of_block: Vec<SiteStatistics>| {
             let result = of_block.into_iter().try_for_each(&mut *take);
-            // The pass knows its own errors only.
-            result.map_err(|error| {
-                failed = Some(error);
-                Error::Engine("what was observed could not be kept".to_owned())
-            })
+            result.map_err(Ended::Taken)
         };
-        let result = with_engine!(self, sequences, &statistics, |engine| self.sums_on(
-            &engine,
-            &statistics,
-            sequences,
-            progress,
-            &mut take_all
-        ));
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(result.map_err(|error| self.explained(error, sequences))?),
-        }
+        let pass = || -> Result<(), Ended<E>> {
+            with_engine!(self, sequences, &statistics, |engine| self.sums_on(
+                &engine,
+                &statistics,
+                sequences,
+                progress,
+                &mut take_all
+            ))
+        };
+        self.ended(pass, sequences)
+    }
+
+    /// Runs a pass that hands on what it observes, and explains its errors.
+    fn ended<X: From<Error>>(
+        &self,
+        pass: impl FnOnce() -> Result<(), Ended<X>>,
+        sequences: &[&[u32]],
+    ) -> Result<(), X> {
+        pass().map_err(|ended| match ended {
+            Ended::Forward(error) => self.explained(error, sequences).into(),
+            Ended::Taken(error) => error,
+        })
     }
 
     /// The statistics of each block's inputs once the blocks before it have the weights that `take` makes of them: it is handed
@@ -189,36 +210,31 @@ impl<'a> Forward<'a> {
         &self,
         sequences: &[&[u32]],
         sketch_rank: Option<usize>,
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
         take: TakeBlock<'_, E>,
     ) -> Result<(), E> {
         let statistics = self.taken(sketch_rank);
         let tokens = sequences.iter().map(|s| s.len()).sum();
         sequential::check(tokens, self.architecture.hidden_size)?;
-        let mut failed = None;
         let mut take_all = |of_block: Vec<SiteStatistics>, go_on: GoOn<'_>| {
-            take(of_block, go_on).map_err(|error| {
-                failed = Some(error);
-                Error::Engine("a block could not be pruned".to_owned())
+            take(of_block, go_on).map_err(Ended::Taken)
+        };
+        let pass = || -> Result<(), Ended<E>> {
+            with_engine!(self, sequences, &statistics, |engine| {
+                let files = WeightReader::open(self.checkpoint, None)?;
+                let hidden = self.embed(&engine, &files, sequences)?;
+                let model = (self.checkpoint, self.architecture);
+                sequential::run(
+                    &engine,
+                    model,
+                    &statistics,
+                    (sequences, hidden),
+                    progress,
+                    &mut take_all,
+                )
             })
         };
-        let result = with_engine!(self, sequences, &statistics, |engine| {
-            let files = WeightReader::open(self.checkpoint, None)?;
-            let hidden = self.embed(&engine, &files, sequences)?;
-            let model = (self.checkpoint, self.architecture);
-            sequential::run(
-                &engine,
-                model,
-                &statistics,
-                (sequences, hidden),
-                progress,
-                &mut take_all,
-            )
-        });
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(result.map_err(|error| self.explained(error, sequences))?),
-        }
+        self.ended(pass, sequences)
     }
 
     /// What is observed of every input.
@@ -236,7 +252,7 @@ impl<'a> Forward<'a> {
     pub fn losses(
         &self,
         sequences: &[&[u32]],
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let losses = with_engine!(self, sequences, &[], |engine| self
             .losses_on(&engine, sequences, progress));
@@ -281,14 +297,14 @@ impl<'a> Forward<'a> {
         }
     }
 
-    fn sums_on<E: Engine>(
+    fn sums_on<E: Engine, X: From<Error>>(
         &self,
         engine: &E,
         statistics: &[Statistic],
         sequences: &[&[u32]],
-        progress: &dyn Fn(Progress),
-        take: &mut dyn FnMut(Vec<SiteStatistics>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        progress: &Watch<'_>,
+        take: &mut dyn FnMut(Vec<SiteStatistics>) -> Result<(), X>,
+    ) -> Result<(), X> {
         let blocks = self.architecture.blocks();
         let weights = WeightReader::open(self.checkpoint, self.overlay)?;
         let mut sums = StatisticSums::new(self.architecture);
@@ -318,14 +334,20 @@ impl<'a> Forward<'a> {
         &self,
         engine: &E,
         sequences: &[&[u32]],
-        progress: &dyn Fn(Progress),
+        progress: &Watch<'_>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let architecture = self.architecture;
         let weights = WeightReader::open(self.checkpoint, self.overlay)?;
         let mut meter = Meter::new(sequences, architecture.blocks() + 1, progress);
         let mut losses = Vec::new();
         for group in self.groups(sequences) {
-            let hidden = self.blocks(engine, &weights, group, &mut |_| Ok(()), &mut meter)?;
+            let hidden = self.blocks(
+                engine,
+                &weights,
+                group,
+                &mut |_| Ok::<_, Error>(()),
+                &mut meter,
+            )?;
             losses.extend(loss::losses(
                 engine,
                 &weights,
@@ -334,7 +356,7 @@ impl<'a> Forward<'a> {
                 longest(group),
                 hidden,
             )?);
-            meter.step(group.iter().map(|sequence| sequence.len()).sum());
+            meter.step(group.iter().map(|sequence| sequence.len()).sum())?;
         }
         Ok(losses)
     }
@@ -342,8 +364,14 @@ impl<'a> Forward<'a> {
     fn logits_on<E: Engine>(&self, engine: &E, sequence: &[u32]) -> Result<Vec<f32>, Error> {
         let architecture = self.architecture;
         let weights = WeightReader::open(self.checkpoint, self.overlay)?;
-        let mut meter = Meter::new(&[sequence], architecture.blocks(), &|_| {});
-        let hidden = self.blocks(engine, &weights, &[sequence], &mut |_| Ok(()), &mut meter)?;
+        let mut meter = Meter::new(&[sequence], architecture.blocks(), &unwatched);
+        let hidden = self.blocks(
+            engine,
+            &weights,
+            &[sequence],
+            &mut |_| Ok::<_, Error>(()),
+            &mut meter,
+        )?;
         let hidden = loss::finished(engine, &weights, architecture, hidden)?;
         let head = loss::lm_head_part(&weights, architecture, 0, architecture.vocab_size)?;
         engine.logits(&head, &hidden[0])
@@ -411,14 +439,14 @@ impl<'a> Forward<'a> {
     }
 
     /// Some sequences through the embedding and all blocks; gives their hidden states. `see` gets what comes by.
-    fn blocks<E: Engine>(
+    fn blocks<E: Engine, X: From<Error>>(
         &self,
         engine: &E,
         weights: &WeightReader<'_>,
         sequences: &[&[u32]],
-        see: &mut dyn FnMut(Seen<'_>) -> Result<(), Error>,
+        see: &mut dyn FnMut(Seen<'_>) -> Result<(), X>,
         meter: &mut Meter<'_>,
-    ) -> Result<Vec<E::Tensor>, Error> {
+    ) -> Result<Vec<E::Tensor>, X> {
         let architecture = self.architecture;
         let mut hidden = self.embed(engine, weights, sequences)?;
         let in_flight = engine.in_flight(longest(sequences));
@@ -436,7 +464,7 @@ impl<'a> Forward<'a> {
                 for observed in engine.run(&block, hidden, block::pass(true))? {
                     see(Seen::Numbers(index, &observed))?;
                 }
-                meter.step(sequences.iter().map(|s| s.len()).sum());
+                meter.step(sequences.iter().map(|s| s.len()).sum())?;
             }
             see(Seen::Block(index))?;
         }

@@ -7,7 +7,7 @@ use super::block;
 use super::engine::Engine;
 use super::error::Error;
 use super::hidden::{HIDDEN_BYTES, longest};
-use super::progress::{Meter, Progress};
+use super::progress::{Meter, Watch};
 use super::site_statistics::SiteStatistics;
 use super::statistics::{Statistic, StatisticSums};
 use super::weights::{WeightOverlay, WeightReader};
@@ -36,14 +36,14 @@ pub(super) fn check(tokens: usize, hidden_size: usize) -> Result<(), Error> {
 }
 
 /// Hands the statistics of each block to `take`, which has the sequences go on before the next one is observed.
-pub(super) fn run<E: Engine>(
+pub(super) fn run<E: Engine, X: From<Error>>(
     engine: &E,
     (checkpoint, architecture): (&Checkpoint, &Architecture),
     statistics: &[Statistic],
     (sequences, mut hidden): (&[&[u32]], Vec<E::Tensor>),
-    progress: &dyn Fn(Progress),
-    take: TakeBlock<'_, Error>,
-) -> Result<(), Error> {
+    progress: &Watch<'_>,
+    take: TakeBlock<'_, X>,
+) -> Result<(), X> {
     let blocks = &architecture.blocks;
     let files = WeightReader::open(checkpoint, None)?;
     let in_flight = engine.in_flight(longest(sequences));
@@ -63,7 +63,7 @@ pub(super) fn run<E: Engine>(
             for observed in engine.run(&dense, &mut copies, block::pass(true))? {
                 sums.add(index, &observed);
             }
-            meter.step(tokens(sequences));
+            meter.step(tokens(sequences))?;
         }
         drop(dense);
         let of_block = SiteStatistics::of_block(architecture, index, statistics, sums.take(index))?;
@@ -76,7 +76,7 @@ pub(super) fn run<E: Engine>(
             let chunks = hidden.chunks_mut(in_flight);
             for (hidden, sequences) in chunks.zip(sequences.chunks(in_flight)) {
                 engine.run(&pruned, hidden, block::pass(false))?;
-                meter.step(tokens(sequences));
+                meter.step(tokens(sequences))?;
             }
             Ok(())
         };

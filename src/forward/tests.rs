@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
+use super::unwatched;
 use super::{Error, Forward, WeightOverlay};
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, DeviceChoice, devices};
@@ -126,7 +127,7 @@ fn joined_and_transposed_tensors_give_what_the_plain_ones_do() {
     for device in every_device() {
         let run = |architecture| {
             let forward = Forward::new(&checkpoint, architecture, &device);
-            let statistics = forward.statistics(&[&tokens], &|_| {}).unwrap();
+            let statistics = forward.statistics(&[&tokens], &unwatched).unwrap();
             let norms: Vec<_> = statistics.into_iter().map(|s| s.column_norms).collect();
             (forward.logits(&tokens).unwrap(), norms)
         };
@@ -172,7 +173,7 @@ fn block_by_block(forward: &Forward<'_>, overlay: &dyn WeightOverlay) -> Vec<Vec
     let sequences = sequences();
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     forward
-        .statistics_on_pruned::<Error>(&sequences, Some(4), &|_| {}, take)
+        .statistics_on_pruned::<Error>(&sequences, Some(4), &unwatched, take)
         .unwrap();
     all
 }
@@ -200,7 +201,7 @@ fn families() -> Vec<PathBuf> {
 fn at_once(forward: &Forward<'_>) -> Vec<Vec<f32>> {
     let sequences = sequences();
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let statistics = forward.statistics(&sequences, &|_| {}).unwrap();
+    let statistics = forward.statistics(&sequences, &unwatched).unwrap();
     statistics
         .into_iter()
         .map(|site| site.column_norms)
@@ -271,8 +272,8 @@ fn a_weight_that_is_no_number_is_named_and_so_is_the_block_where_numbers_are_too
             let overlay = Filled(down, number);
             let forward = Forward::new(&checkpoint, &architecture, &device);
             let forward = forward.with_overlay(Some(&overlay));
-            let losses = forward.losses(&sequences, &|_| {}).unwrap_err();
-            let statistics = forward.statistics(&sequences, &|_| {}).unwrap_err();
+            let losses = forward.losses(&sequences, &unwatched).unwrap_err();
+            let statistics = forward.statistics(&sequences, &unwatched).unwrap_err();
             [losses, statistics]
         };
         for number in [f32::INFINITY, f32::NAN] {

@@ -9,7 +9,6 @@ mod scan;
 mod statistics;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -24,6 +23,7 @@ use crate::plan::{Draft, NameFilter, NormsSource, Options, Selection};
 use crate::stop::Stop;
 use crate::targets::{self, Decision};
 use crate::text::Text;
+use crate::workers::{Panicked, share_out};
 use pieces::{Piece, cut, groups_of, rows_of};
 use scan::{Groups, Scratch, is_counted, scan};
 use statistics::Sums;
@@ -159,9 +159,18 @@ pub enum Error {
     /// A glob matches no tensor.
     #[error("no tensor of the model matches `{}`", crate::untrusted::shown(_0))]
     GlobMatchesNothing(String),
+    /// A thread panicked, which is a bug.
+    #[error("a thread panicked: {0}; this is a bug, please report it")]
+    Panicked(String),
     /// It was asked to stop.
     #[error("stopped before all was read")]
     Stopped,
+}
+
+impl From<Panicked> for Error {
+    fn from(Panicked(message): Panicked) -> Self {
+        Self::Panicked(message)
+    }
 }
 
 impl Error {
@@ -170,7 +179,7 @@ impl Error {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::GlobMatchesNothing(_) => Kind::Usage,
-            Self::Checkpoint(_) | Self::Stopped => Kind::Failed,
+            Self::Checkpoint(_) | Self::Panicked(_) | Self::Stopped => Kind::Failed,
         }
     }
 }
@@ -251,9 +260,7 @@ impl Inspector {
             reader: Reader::open(&self.checkpoint)?,
             pieces: Vec::new(),
             groups: Vec::new(),
-            next: AtomicUsize::new(0),
             sums: Vec::new(),
-            failure: Mutex::new(None),
         };
         for (at, &index) in self.chosen.iter().enumerate() {
             let (shard, tensor) = tensors[index];
@@ -272,19 +279,22 @@ impl Inspector {
                 );
             }
         }
-        std::thread::scope(|scope| {
-            for _ in 0..threads.max(1) {
-                scope.spawn(|| work.thread(progress, stop));
-            }
-        });
+        let pieces = std::mem::take(&mut work.pieces);
+        let counted = share_out(
+            threads,
+            &pieces,
+            || Ok((Vec::new(), Scratch::default())),
+            |(buffer, scratch), piece| {
+                if stop.is_requested() {
+                    return Err(Error::Stopped);
+                }
+                progress(work.count(piece, buffer, scratch)?);
+                Ok(())
+            },
+            drop,
+        );
         work.reader.check_unchanged()?;
-        if let Some(error) = work
-            .failure
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
-            return Err(error);
-        }
+        counted?;
         let (mut prunable, mut all) = (Totals::default(), Totals::default());
         let mut rows = Vec::with_capacity(self.chosen.len());
         for ((&index, sums), groups) in self.chosen.iter().zip(work.sums).zip(work.groups) {
@@ -356,34 +366,10 @@ struct Work<'a> {
     reader: Reader<'a>,
     pieces: Vec<Piece>,
     groups: Vec<Groups>,
-    next: AtomicUsize,
     sums: Vec<Mutex<Sums>>,
-    failure: Mutex<Option<Error>>,
 }
 
 impl Work<'_> {
-    fn thread(&self, progress: &(dyn Fn(u64) + Sync), stop: &Stop) {
-        let mut buffer: Vec<u64> = Vec::new();
-        let mut scratch = Scratch::default();
-        while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let counted = if stop.is_requested() {
-                Err(Error::Stopped)
-            } else {
-                self.count(piece, &mut buffer, &mut scratch)
-            };
-            match counted {
-                Ok(bytes) => progress(bytes),
-                Err(error) => {
-                    let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    failure.get_or_insert(error);
-                    // The others find no more work.
-                    self.next.store(self.pieces.len(), Ordering::Relaxed);
-                    return;
-                }
-            }
-        }
-    }
-
     fn count(
         &self,
         piece: &Piece,

@@ -4,7 +4,6 @@
 //! device prunes, and counts add up alike in any order: so the shares, and the output, are the same everywhere. Memory is a
 //! chunk and a table of counts for each thread, and a table for each block that is under way, a few megabytes in all.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::chunk::Chunk;
@@ -16,6 +15,7 @@ use crate::checkpoint::Reader;
 use crate::dtype::{Weight, with_weights};
 use crate::plan::{self, BlockScores, Draft, NormsSource, ScoreCounts};
 use crate::stop::Stop;
+use crate::workers::share_out;
 
 /// Counts the scores of every block of [`Draft::blocks`], in their order: `|w| sqrt(n_j)`, of the draft's norms. Matrices without
 /// norms are left out.
@@ -42,6 +42,7 @@ pub fn block_scores(
             .for_each(|&tensor| block_of[tensor] = Some(index));
     }
     let mut left = vec![0; draft.blocks().len()];
+    // A block, a matrix of it, rows of that.
     let mut work = Vec::new();
     for piece in pieces {
         if let Piece::Prune { matrix, rows } = piece
@@ -55,8 +56,6 @@ pub fn block_scores(
         draft,
         reader: Reader::open(draft.checkpoint())?,
         matrices,
-        work,
-        next: AtomicUsize::new(0),
         blocks: left
             .into_iter()
             .map(|left| {
@@ -66,22 +65,22 @@ pub fn block_scores(
                 })
             })
             .collect(),
-        failure: Mutex::new(None),
         progress,
         stop,
     };
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| counting.run());
-        }
-    });
-    if let Some(error) = counting
-        .failure
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-    {
-        return Err(error);
-    }
+    share_out(
+        threads,
+        &work,
+        || Ok(Scratch::new()),
+        |scratch, (block, matrix, rows)| {
+            if *block != scratch.block || scratch.weights >= MOST_WEIGHTS {
+                counting.hand_over(scratch);
+                scratch.block = *block;
+            }
+            counting.count(*matrix, rows.clone(), scratch)
+        },
+        |mut scratch| counting.hand_over(&mut scratch),
+    )?;
     let of_block = |block: Mutex<Block>| {
         block
             .into_inner()
@@ -106,11 +105,7 @@ struct Counting<'a> {
     draft: &'a Draft,
     reader: Reader<'a>,
     matrices: Vec<Matrix<'a>>,
-    /// A block, a matrix of it, rows of that.
-    work: Vec<(usize, usize, std::ops::Range<usize>)>,
-    next: AtomicUsize,
     blocks: Vec<Mutex<Block>>,
-    failure: Mutex<Option<Error>>,
     progress: &'a (dyn Fn(u64) + Sync),
     stop: &'a Stop,
 }
@@ -132,9 +127,9 @@ struct Scratch {
 /// Weights that a thread counts before it hands over: far from what 32 bits hold.
 const MOST_WEIGHTS: usize = 1 << 30;
 
-impl Counting<'_> {
-    fn run(&self) {
-        let mut scratch = Scratch {
+impl Scratch {
+    fn new() -> Self {
+        Self {
             chunk: Chunk::default(),
             counted: vec![0; ScoreCounts::SIZES + 1],
             block: 0,
@@ -142,24 +137,11 @@ impl Counting<'_> {
             weights: 0,
             matrix: usize::MAX,
             factors: None,
-        };
-        while let Some((block, matrix, rows)) =
-            self.work.get(self.next.fetch_add(1, Ordering::Relaxed))
-        {
-            if *block != scratch.block || scratch.weights >= MOST_WEIGHTS {
-                self.hand_over(&mut scratch);
-                scratch.block = *block;
-            }
-            if let Err(error) = self.count(*matrix, rows.clone(), &mut scratch) {
-                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert(error);
-                self.next.store(self.work.len(), Ordering::Relaxed);
-                return;
-            }
         }
-        self.hand_over(&mut scratch);
     }
+}
 
+impl Counting<'_> {
     fn count(
         &self,
         index: usize,

@@ -2,8 +2,9 @@
 //! cache; one thread at a time writes what there is to write.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use rayon::ThreadPool;
 
 use super::chunk::Chunk;
 use super::clocks::Stage;
@@ -19,6 +20,7 @@ use crate::device::cpu;
 use crate::passes::fused::Scratch;
 use crate::plan::Plan;
 use crate::recipe::Rows;
+use crate::workers::share_out;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -53,10 +55,9 @@ enum Write<'a> {
     },
 }
 
-/// What the threads share: the next piece, the one who writes, and chunks to be used again.
+/// What the threads share: the one who writes, and chunks to be used again.
 struct Shared<'a> {
     job: &'a Job<'a>,
-    next: AtomicUsize,
     writer: SingleWriter<Write<'a>>,
     free: Mutex<Vec<Chunk>>,
 }
@@ -65,42 +66,44 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
     let threads = threads.clamp(1, job.pieces.len().max(1));
     let shared = Shared {
         job,
-        next: AtomicUsize::new(0),
         writer: SingleWriter::new(WAITING_CHUNKS * (threads - 1)),
         free: Mutex::default(),
     };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut scratch = Scratch::default();
-                let work = || {
-                    while !job.is_stopped()
-                        && let Some(piece) =
-                            job.pieces.get(shared.next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        if let Err(error) = shared.one(piece, &mut scratch) {
-                            job.fail(error);
-                        }
-                    }
-                };
-                if let Err(error) = on_one_core(job.plan, work) {
-                    job.fail(error);
-                }
-            });
-        }
-    });
+    let done = share_out(
+        threads,
+        &job.pieces,
+        || Ok((one_core(job.plan)?, Scratch::default())),
+        |(core, scratch), piece| {
+            let _guard = job.gives_up_at_panic();
+            if job.is_stopped() {
+                return Ok(());
+            }
+            let done = on(core.as_ref(), || shared.one(piece, scratch));
+            // Others must not wait for the sums that this one would have made.
+            done.inspect_err(|_| job.give_up())
+        },
+        drop,
+    );
+    if let Err(error) = done {
+        job.fail(error);
+    }
 }
 
-/// Does a thread's work; in a run that compensates, on a core of its own, so that its products stay there.
-pub(super) fn on_one_core<R: Send>(
-    plan: &Plan,
-    work: impl FnOnce() -> R + Send,
-) -> Result<R, Error> {
+/// A core of its own for a thread of a run that compensates, so that its products stay there.
+pub(super) fn one_core(plan: &Plan) -> Result<Option<ThreadPool>, Error> {
     if plan.options().compensation.is_none() {
-        return Ok(work());
+        return Ok(None);
     }
     let core = cores::one().map_err(|error| Error::Compensating(error.to_string()))?;
-    Ok(core.install(work))
+    Ok(Some(core))
+}
+
+/// Does some work, on a core of its own where there is one.
+pub(super) fn on<R: Send>(core: Option<&ThreadPool>, work: impl FnOnce() -> R + Send) -> R {
+    match core {
+        Some(core) => core.install(work),
+        None => work(),
+    }
 }
 
 impl<'a> Shared<'a> {

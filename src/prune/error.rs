@@ -5,6 +5,8 @@ use std::ops::Range;
 use crate::checkpoint;
 use crate::error::Kind;
 use crate::untrusted::{shown, shown_path};
+#[cfg(feature = "native")]
+use crate::workers::Panicked;
 use crate::{device, plan};
 
 /// Why a run was given up; the output did not appear.
@@ -40,6 +42,12 @@ pub enum Error {
         /// What the library for products says.
         String,
     ),
+    /// A thread panicked, which is a bug.
+    #[error("a thread panicked: {0}; this is a bug, please report it")]
+    Panicked(
+        /// What it said.
+        String,
+    ),
     /// A target holds NaN or infinity.
     #[error(
         "{}: tensor {} contains NaN or infinity ({count} in rows {}..{}). The checkpoint is damaged, or was saved after \
@@ -70,6 +78,13 @@ pub enum Error {
         /// Zeros there are.
         got: u64,
     },
+}
+
+#[cfg(feature = "native")]
+impl From<Panicked> for Error {
+    fn from(Panicked(message): Panicked) -> Self {
+        Self::Panicked(message)
+    }
 }
 
 impl Error {

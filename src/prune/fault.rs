@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::checkpoint::{self, CompanionDifferences};
 use crate::error::Kind;
 use crate::untrusted::{shown, shown_path};
+use crate::workers::Panicked;
 
 /// Why an output could not be verified.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,12 @@ pub enum VerifyError {
     /// The output cannot be opened as the original was: a header or its index is damaged, a file has no place in it.
     #[error(transparent)]
     Damaged(checkpoint::Error),
+    /// A thread panicked, which is a bug.
+    #[error("a thread panicked: {0}; this is a bug, please report it")]
+    Panicked(
+        /// What it said.
+        String,
+    ),
     /// It was asked to stop before all was compared.
     #[error("stopped before all was compared")]
     Stopped,
@@ -27,6 +34,12 @@ pub enum VerifyError {
         /// What is wrong.
         fault: Fault,
     },
+}
+
+impl From<Panicked> for VerifyError {
+    fn from(Panicked(message): Panicked) -> Self {
+        Self::Panicked(message)
+    }
 }
 
 impl VerifyError {
@@ -47,7 +60,7 @@ impl VerifyError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Fault { .. } | Self::Damaged(_) => Kind::NotMet,
-            Self::Checkpoint(_) | Self::Stopped => Kind::Failed,
+            Self::Checkpoint(_) | Self::Panicked(_) | Self::Stopped => Kind::Failed,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::shared_recipe::MatrixRecipe;
 use crate::device::gpu::{self, CHUNKS_IN_FLIGHT, Gpu};
 use crate::mask::Mask;
 use crate::recipe::Rows;
+use crate::workers::message;
 
 /// Chunks that wait between two stages.
 const WAITING: usize = 2;
@@ -76,20 +77,28 @@ pub(super) fn run(job: &Job<'_>, gpu: &Gpu) {
     let to_reader_again = to_reader.clone();
     std::thread::scope(|scope| {
         // A stage that fails drops its ends of the channels, and so ends the others.
-        scope.spawn(|| settle(job, copies(job)));
-        scope.spawn(move || settle(job, read(job, &to_device, &used)));
-        scope.spawn(move || settle(job, prune(job, gpu, &from_device, &to_writer)));
-        scope.spawn(move || settle(job, write(job, &from_pruner, &to_reader)));
-        settle(
-            job,
-            decide(job, gpu, &from_reader, &to_pruner, &to_reader_again),
-        );
-        drop((from_reader, to_pruner, to_reader_again));
+        let stages = [
+            scope.spawn(|| settle(job, || copies(job))),
+            scope.spawn(move || settle(job, || read(job, &to_device, &used))),
+            scope.spawn(move || settle(job, || prune(job, gpu, &from_device, &to_writer))),
+            scope.spawn(move || settle(job, || write(job, &from_pruner, &to_reader))),
+            scope.spawn(move || {
+                settle(job, || {
+                    decide(job, gpu, &from_reader, &to_pruner, &to_reader_again)
+                })
+            }),
+        ];
+        for stage in stages {
+            if let Err(panic) = stage.join() {
+                job.fail(Error::Panicked(message(&*panic)));
+            }
+        }
     });
 }
 
-fn settle(job: &Job<'_>, result: Result<(), Error>) {
-    if let Err(error) = result {
+fn settle(job: &Job<'_>, stage: impl FnOnce() -> Result<(), Error>) {
+    let _guard = job.gives_up_at_panic();
+    if let Err(error) = stage() {
         job.fail(error);
     }
 }

@@ -44,6 +44,16 @@ pub(super) struct Job<'a> {
     pub(super) clocks: Clocks,
 }
 
+struct GivesUpAtPanic<'j, 'a>(&'j Job<'a>);
+
+impl Drop for GivesUpAtPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.give_up();
+        }
+    }
+}
+
 /// What a job that succeeded leaves.
 pub(super) struct JobResult {
     pub(super) counts: Vec<Option<Counts>>,
@@ -224,10 +234,20 @@ impl<'a> Job<'a> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(error);
+        self.give_up();
+    }
+
+    /// Stops every thread, those too that wait for sums.
+    pub(super) fn give_up(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         for matrix in &self.matrices {
             matrix.recipe.abandon();
         }
+    }
+
+    /// Gives the job up if the thread that has it panics: the others would wait for ever.
+    pub(super) fn gives_up_at_panic(&self) -> impl Drop + '_ {
+        GivesUpAtPanic(self)
     }
 
     pub(super) fn read(
@@ -300,7 +320,7 @@ mod tests {
     use super::super::prune_until;
     use super::*;
     use crate::checkpoint::{Checkpoint, OutputOptions};
-    use crate::device::{Device, DeviceChoice};
+    use crate::device::{Device, DeviceChoice, devices};
     use crate::error::Kind;
     use crate::plan::Options;
     use crate::selection::Selection;
@@ -345,6 +365,49 @@ mod tests {
             "{error}"
         );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_panic_ends_the_run_with_an_error_on_every_device_and_leaves_nothing() {
+        let mut choices = vec![DeviceChoice::Cpu];
+        let adapters = devices();
+        choices.extend((adapters.iter().filter_map(|info| info.index)).map(DeviceChoice::Index));
+        for choice in choices {
+            for threads in [1, 3] {
+                let dir = tempfile::tempdir().unwrap();
+                let out = dir.path().join("out");
+                let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
+                let options = Options::new(Selection::Exact { sparsity: 0.5 });
+                let plan = Plan::new(checkpoint, options, None).unwrap();
+                let device = Device::open(&choice).unwrap().with_threads(Some(threads));
+                let output =
+                    Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
+                let panic = |event: PruneEvent<'_>| {
+                    assert!(!matches!(event, PruneEvent::Tensor { .. }), "while telling");
+                };
+                let ended = prune_until(&plan, &device, output, &panic, &Stop::new());
+                let error = ended.unwrap_err();
+                let says = matches!(&error, Error::Panicked(message) if message == "while telling");
+                assert!(says, "{choice:?}: {error}");
+                assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_sums_does_not_wait_for_one_that_panicked() {
+        with_job(|job| {
+            let (job, matrix) = (&job, &job.matrices[0]);
+            std::thread::scope(|scope| {
+                let waits = scope.spawn(move || job.recipe(matrix, 1).map(|made| made.is_none()));
+                let panics = scope.spawn(move || {
+                    let _guard = job.gives_up_at_panic();
+                    panic!("before the sums are there");
+                });
+                assert!(panics.join().is_err());
+                assert!(matches!(waits.join(), Ok(Ok(true))));
+            });
+        });
     }
 
     #[test]

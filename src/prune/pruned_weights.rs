@@ -6,14 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::check;
 use super::chunk::Chunk;
 use super::compensate;
 use super::compensators::Compensators;
-use super::cpu::{chunk_rows, on_one_core};
+use super::cpu::{chunk_rows, on, one_core};
 use super::error::Error;
 use super::matrix::Matrix;
 use super::pieces;
@@ -26,6 +25,7 @@ use crate::forward::{self, WeightOverlay};
 use crate::plan::Plan;
 use crate::recipe::{Rows, WeightStatistics};
 use crate::stop::Stop;
+use crate::workers::share_out;
 
 /// Matrices that are kept: queries, keys and values in one tensor, or gate and up, are read one after the other.
 const RECENT: usize = 2;
@@ -190,39 +190,25 @@ impl<'a> PrunedWeights<'a> {
         step: usize,
         work: impl Fn(Range<usize>, &mut Chunk) -> Result<T, Error> + Sync,
     ) -> Result<Vec<(usize, T)>, Error> {
-        let chunks = rows.div_ceil(step);
-        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let run = || -> Result<(), Error> {
-            let mut chunk = Chunk::default();
-            on_one_core(self.plan, || {
-                loop {
-                    let first = next.fetch_add(1, Ordering::Relaxed) * step;
-                    if first >= rows || self.stop.is_requested() {
-                        return Ok(());
-                    }
-                    let range = first..(first + step).min(rows);
-                    let result = work(range, &mut chunk)?;
-                    lock(&done).push((first, result));
+        let firsts: Vec<usize> = (0..rows).step_by(step).collect();
+        let done = share_out(
+            self.threads.min(firsts.len()),
+            &firsts,
+            || Ok((one_core(self.plan)?, Chunk::default(), Vec::new())),
+            |(core, chunk, done), &first| {
+                if self.stop.is_requested() {
+                    return Err(Error::Stopped {
+                        pruned: 0,
+                        tensors: self.plan.pruned().count(),
+                    });
                 }
-            })?
-        };
-        let threads = self.threads.min(chunks.max(1));
-        let results: Vec<Result<(), Error>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                let joined: Result<_, Box<dyn std::any::Any + Send>> = thread.join();
-                joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(join).collect()
-        });
-        results.into_iter().collect::<Result<(), Error>>()?;
-        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if done.len() < chunks {
-            return Err(Error::Stopped {
-                pruned: 0,
-                tensors: self.plan.pruned().count(),
-            });
-        }
+                let rows = first..(first + step).min(rows);
+                done.push((first, on(core.as_ref(), || work(rows, chunk))?));
+                Ok(())
+            },
+            |(_, _, done)| done,
+        )?;
+        let mut done: Vec<_> = done.into_iter().flatten().collect();
         done.sort_by_key(|&(first, _)| first);
         Ok(done)
     }

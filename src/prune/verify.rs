@@ -7,8 +7,6 @@
 //! chunks a thread. The first fault in the order of the bytes is reported, whichever thread finds one first.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -23,6 +21,7 @@ use crate::dtype::{Dtype, Weight, with_weights};
 use crate::plan::{Draft, Options};
 use crate::selection::Selection;
 use crate::stop::Stop;
+use crate::workers::share_out;
 
 /// Magnitude bits of an infinity; those of a NaN are above.
 const NON_FINITE: u32 = f32::INFINITY.to_bits();
@@ -135,29 +134,21 @@ pub fn verify_until(
         survivors,
         readers,
         matrices,
-        pieces: pieces.into_iter().flat_map(in_chunks).collect(),
-        next: AtomicUsize::new(0),
-        first: Mutex::new(None),
         stop,
     };
-    let of_threads = std::thread::scope(|scope| {
-        let spawn = |_| scope.spawn(|| work.run(progress));
-        let threads: Vec<_> = (0..threads.max(1)).map(spawn).collect();
-        threads
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(found) => found,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect::<Vec<Verified>>()
-    });
-    if let Some((_, error)) = work
-        .first
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-    {
-        return Err(error);
-    }
+    let pieces: Vec<Piece> = pieces.into_iter().flat_map(in_chunks).collect();
+    let of_threads = share_out(
+        threads,
+        &pieces,
+        || Ok((Verified::default(), [Chunk::default(), Chunk::default()])),
+        |(found, chunks), piece| {
+            let before = found.bytes;
+            let result = work.compare(piece, chunks, found);
+            progress(found.bytes - before);
+            result
+        },
+        |(found, _)| found,
+    )?;
     verified.tensors.resize(draft.tensors().len(), None);
     for found in of_threads {
         verified.bytes += found.bytes;
@@ -243,45 +234,24 @@ struct Verification<'a> {
     /// Of the original, and of the output.
     readers: [Reader<'a>; 2],
     matrices: Vec<Matrix<'a>>,
-    pieces: Vec<Piece>,
-    next: AtomicUsize,
-    /// The first fault so far, in the order of the pieces.
-    first: Mutex<Option<(usize, VerifyError)>>,
     stop: &'a Stop,
 }
 
 impl Verification<'_> {
-    fn run(&self, progress: &(dyn Fn(u64) + Sync)) -> Verified {
-        let mut found = Verified::default();
-        let mut chunks = [Chunk::default(), Chunk::default()];
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = self.pieces.get(index) else {
-                return found;
-            };
-            let before = found.bytes;
-            let result = match piece {
-                _ if self.stop.is_requested() => Err(VerifyError::Stopped),
-                Piece::Copy { shard, span } => self.copied(*shard, span, &mut chunks, &mut found),
-                Piece::Prune { matrix, rows } => self.pruned(
-                    &self.matrices[*matrix],
-                    rows.clone(),
-                    &mut chunks,
-                    &mut found,
-                ),
-                // The sums of a score are no part of an output.
-                Piece::Sums { .. } => Ok(()),
-            };
-            progress(found.bytes - before);
-            if let Err(error) = result {
-                let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-                if first.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
-                    *first = Some((index, error));
-                }
-                // Pieces before this one are in the hands of the other threads; those behind it no longer matter.
-                self.next.store(self.pieces.len(), Ordering::Relaxed);
-                return found;
+    fn compare(
+        &self,
+        piece: &Piece,
+        chunks: &mut [Chunk; 2],
+        found: &mut Verified,
+    ) -> Result<(), VerifyError> {
+        match piece {
+            _ if self.stop.is_requested() => Err(VerifyError::Stopped),
+            Piece::Copy { shard, span } => self.copied(*shard, span, chunks, found),
+            Piece::Prune { matrix, rows } => {
+                self.pruned(&self.matrices[*matrix], rows.clone(), chunks, found)
             }
+            // The sums of a score are no part of an output.
+            Piece::Sums { .. } => Ok(()),
         }
     }
 

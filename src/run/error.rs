@@ -122,6 +122,18 @@ pub enum Error {
     },
 }
 
+impl From<calibration::Error> for Error {
+    fn from(error: calibration::Error) -> Self {
+        Self::Calibration(error)
+    }
+}
+
+impl From<calibration::ForwardError> for Error {
+    fn from(error: calibration::ForwardError) -> Self {
+        Self::Calibration(error.into())
+    }
+}
+
 impl Error {
     /// Whether nothing went wrong but that the run was asked to stop.
     #[must_use]

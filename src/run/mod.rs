@@ -32,7 +32,6 @@ mod phases;
 mod request;
 mod sequential;
 mod shards;
-mod stoppable;
 #[cfg(test)]
 mod tests;
 
@@ -64,8 +63,6 @@ use failures::Failures;
 use phase_seconds::Phases;
 use phases::{allocated, checksums, timed};
 use shards::{Finished, Keeper, NormsFile};
-pub(crate) use stoppable::stoppable;
-
 /// Prepares and runs.
 ///
 /// # Errors
@@ -328,33 +325,33 @@ impl Prepared {
                 draft.measured(norms)?
             }
             (Some(calibration), None) => {
-                let broken = sequential::Broken::default();
                 let measure = || {
                     timed(Phase::Calibrate, tell, || {
-                        let measured = stoppable(&request.stop, |check| {
-                            let progress = |at| {
-                                tell(Event::Forward(at));
-                                check();
-                            };
-                            devices.run_forward(
-                                |device| {
-                                    if !request.sequential {
-                                        calibration.run(draft.checkpoint(), device, &progress)
-                                    } else {
-                                        let on = (device, devices.threads(), &request.stop);
-                                        sequential::run(calibration, &draft, on, &progress, &broken)
-                                    }
-                                },
-                                |error| failures.add(Phase::Calibrate, error, tell),
-                            )
-                        })
-                        .ok_or(Error::Stopped {
-                            phase: Phase::Calibrate,
-                            output: None,
-                        })?;
-                        match broken.into_inner() {
-                            Some(error) => Err(error),
-                            None => measured.map_err(Error::Calibration),
+                        let watch = |at| {
+                            tell(Event::Forward(at));
+                            request.stop.flow()
+                        };
+                        let measured = devices.run_forward(
+                            |device| {
+                                if !request.sequential {
+                                    let norms = calibration.run(draft.checkpoint(), device, &watch);
+                                    return norms.map(Ok);
+                                }
+                                let on = (device, devices.threads(), &request.stop);
+                                match sequential::run(calibration, &draft, on, &watch) {
+                                    Err(Error::Calibration(error)) => Err(error),
+                                    done => Ok(done),
+                                }
+                            },
+                            |error| failures.add(Phase::Calibrate, error, tell),
+                        );
+                        match measured {
+                            Ok(done) => done,
+                            Err(error) if error.is_stopped() => Err(Error::Stopped {
+                                phase: Phase::Calibrate,
+                                output: None,
+                            }),
+                            Err(error) => Err(Error::Calibration(error)),
                         }
                     })
                 };
@@ -489,21 +486,24 @@ fn evaluate(
     pruned.config.clone_from(&plan.checkpoint().config);
     let measure = |phase, checkpoint| {
         timed(phase, tell, || {
-            stoppable(stop, |check| {
-                let progress = |at| {
-                    tell(Event::Forward(at));
-                    check();
-                };
-                devices.run_forward(
-                    |device| windows.run(checkpoint, device, &progress),
-                    |error| failures.add(phase, error, tell),
-                )
+            let watch = |at| {
+                tell(Event::Forward(at));
+                stop.flow()
+            };
+            let measured = devices.run_forward(
+                |device| windows.run(checkpoint, device, &watch),
+                |error| failures.add(phase, error, tell),
+            );
+            measured.map_err(|error| {
+                if error.is_stopped() {
+                    Error::Stopped {
+                        phase,
+                        output: Some(report.output.clone()),
+                    }
+                } else {
+                    Error::Evaluation(error)
+                }
             })
-            .ok_or_else(|| Error::Stopped {
-                phase,
-                output: Some(report.output.clone()),
-            })?
-            .map_err(Error::Evaluation)
         })
     };
     let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use super::{DevicePair, Event, NormsRequest, Phase, Prepared, Request, Stop, prepare};
 use crate::calibration::Calibration;
+use crate::calibration::unwatched;
 use crate::checkpoint::Checkpoint;
 use crate::checksum;
 use crate::compensation::Compensation;
@@ -105,7 +106,7 @@ fn sketches(place: &Path) -> NormsRequest {
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 96, Some(48));
     let calibration = calibration.unwrap().with_sketch(Some(32));
     let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
-    let norms = calibration.run(&checkpoint, &cpu, &|_| ()).unwrap();
+    let norms = calibration.run(&checkpoint, &cpu, &unwatched).unwrap();
     norms.write(&path).unwrap();
     NormsRequest::Read(path)
 }

@@ -12,12 +12,12 @@ use super::state::State;
 use crate::calibration;
 use crate::device::{self, Device};
 use crate::evaluation::Evaluation;
-use crate::forward::Progress;
+use crate::forward::Watch;
 use crate::norms::Norms;
 use crate::plan::{BlockScores, Draft, NormsSource, Options, Plan};
 use crate::prune::{self, PrunedWeights};
 use crate::report::{Quality, SweepCell, sparser};
-use crate::run::{self, stoppable};
+use crate::run;
 
 /// The work of one sweep.
 pub(super) struct Measuring<'a> {
@@ -180,7 +180,7 @@ impl<'a> Measuring<'a> {
     /// Runs the model, until somebody asks to stop.
     fn forward<T>(
         &self,
-        work: impl Fn(&Device, &dyn Fn(Progress)) -> Result<T, calibration::Error>,
+        work: impl Fn(&Device, &Watch<'_>) -> Result<T, calibration::Error>,
     ) -> Result<Result<T, calibration::Error>, Error> {
         let tell = self.tell;
         let failed = |error: &device::Error| {
@@ -188,14 +188,15 @@ impl<'a> Measuring<'a> {
             let what = format!("{error}. The CPU runs the model, from the start, and goes on");
             tell(SweepEvent::DeviceFailed(&what));
         };
-        let done = stoppable(&self.inputs.request.stop, |check| {
-            let progress = |at| {
-                tell(SweepEvent::Forward(at));
-                check();
-            };
-            (self.inputs.devices).run_forward(|device| work(device, &progress), failed)
-        });
-        done.ok_or_else(|| self.stopped())
+        let watch = |at| {
+            tell(SweepEvent::Forward(at));
+            self.inputs.request.stop.flow()
+        };
+        let done = (self.inputs.devices).run_forward(|device| work(device, &watch), failed);
+        match done {
+            Err(error) if error.is_stopped() => Err(self.stopped()),
+            done => Ok(done),
+        }
     }
 
     fn stopped(&self) -> Error {

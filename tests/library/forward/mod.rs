@@ -12,6 +12,7 @@ use safetensors::tensor::TensorView;
 use swiftprune_wgpu::calibration::Calibration;
 use swiftprune_wgpu::calibration::ModelError as Error;
 use swiftprune_wgpu::calibration::Text;
+use swiftprune_wgpu::calibration::unwatched;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Config};
 use swiftprune_wgpu::device::{Device, DeviceChoice, devices};
 use swiftprune_wgpu::evaluation::Windows;
@@ -119,7 +120,7 @@ fn measured(
 ) -> (BTreeMap<String, Vec<f32>>, BTreeMap<String, Vec<f32>>) {
     let all: u64 = sequences.iter().map(|sequence| sequence.len() as u64).sum();
     let (mut norms, mut counts) = (BTreeMap::new(), BTreeMap::new());
-    for of_site in forward.statistics(sequences, &|_| {}).unwrap() {
+    for of_site in forward.statistics(sequences, &unwatched).unwrap() {
         assert_eq!(of_site.column_norms.len(), of_site.site.in_features);
         for weight in of_site.site.readers {
             let of_weight: &mut Vec<f32> = norms.entry(weight.clone()).or_default();
@@ -271,7 +272,7 @@ fn losses_are_those_of_the_logits() {
             let architecture = Architecture::of(&checkpoint).unwrap();
             let forward = Forward::new(&checkpoint, &architecture, device);
             let losses = forward
-                .losses(&[&golden.tokens, &golden.tokens[..1]], &|_| {})
+                .losses(&[&golden.tokens, &golden.tokens[..1]], &unwatched)
                 .unwrap();
             let rows = golden.logits.chunks(architecture.vocab_size);
             let expected: Vec<f32> = rows
@@ -342,8 +343,8 @@ fn a_sequence_longer_than_the_table_of_positions_is_refused() {
     let architecture = Architecture::of(&checkpoint).unwrap();
     let device = cpu(1);
     let forward = Forward::new(&checkpoint, &architecture, &device);
-    assert!(forward.losses(&[&[1; 64]], &|_| {}).is_ok());
-    let error = forward.losses(&[&[1; 65]], &|_| {}).unwrap_err();
+    assert!(forward.losses(&[&[1; 64]], &unwatched).is_ok());
+    let error = forward.losses(&[&[1; 65]], &unwatched).unwrap_err();
     let says = "a sequence of 65 tokens is longer than the 64 positions";
     assert!(error.to_string().contains(says), "{error}");
 }
@@ -367,7 +368,7 @@ fn an_adapter_measures_what_the_cpu_does_on_sequences_longer_than_a_tile() {
         let forward = Forward::new(&checkpoint, &architecture, device);
         let texts = long_sequences(name);
         let sequences: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let losses = forward.losses(&sequences, &|_| {}).unwrap();
+        let losses = forward.losses(&sequences, &unwatched).unwrap();
         (column_norms(&forward, &sequences), losses.concat())
     };
     let expected: Vec<_> = (cases().into_iter())
@@ -421,7 +422,8 @@ fn the_mean_of_one_token_is_the_root_of_its_norm_and_that_of_a_text_is_the_mean_
         let tokens = &golden(name).tokens[..6];
         on_every_device(|device| {
             let forward = Forward::new(&checkpoint, &architecture, device).with_means(true);
-            let statistics = |sequences: &[&[u32]]| forward.statistics(sequences, &|_| {}).unwrap();
+            let statistics =
+                |sequences: &[&[u32]]| forward.statistics(sequences, &unwatched).unwrap();
             let (mut sums, mut counts) = (BTreeMap::new(), BTreeMap::new());
             for token in tokens {
                 for of_site in statistics(&[std::slice::from_ref(token)]) {
@@ -448,7 +450,7 @@ fn the_mean_of_one_token_is_the_root_of_its_norm_and_that_of_a_text_is_the_mean_
             }
             // Not asked for, they are not there.
             let without = Forward::new(&checkpoint, &architecture, device);
-            let without = without.statistics(&[tokens], &|_| {}).unwrap();
+            let without = without.statistics(&[tokens], &unwatched).unwrap();
             assert!(without.iter().all(|of_site| of_site.means.is_none()));
         });
     }

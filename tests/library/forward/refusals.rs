@@ -252,7 +252,7 @@ fn a_token_beyond_the_embedding_is_refused() {
     let device = cpu(1);
     let forward = Forward::new(&checkpoint, &architecture, &device);
     let error = forward
-        .statistics(&[&[1, 80]], &|_| {})
+        .statistics(&[&[1, 80]], &unwatched)
         .unwrap_err()
         .to_string();
     assert!(
@@ -270,12 +270,12 @@ fn weights_that_are_not_finite_are_refused_by_name() {
     let device = cpu(1);
     let forward = Forward::new(&checkpoint, &architecture, &device);
     let error = forward
-        .statistics(&[&[1, 2, 3]], &|_| {})
+        .statistics(&[&[1, 2, 3]], &unwatched)
         .unwrap_err()
         .to_string();
     assert!(
         error.contains("model.layers.1.mlp.up_proj.weight holds NaN"),
         "{error}"
     );
-    assert!(forward.losses(&[&[1, 2, 3]], &|_| {}).is_err());
+    assert!(forward.losses(&[&[1, 2, 3]], &unwatched).is_err());
 }

@@ -3,7 +3,7 @@
 use swiftprune_wgpu::calibration::ForwardError;
 use swiftprune_wgpu::internals::{Architecture, Forward, SiteStatistics};
 
-use super::{cpu, difference, folder, golden, on_every_device, open};
+use super::{cpu, difference, folder, golden, on_every_device, open, unwatched};
 
 /// Of a model's sites, at this rank.
 fn sketches(forward: &Forward<'_>, tokens: &[u32], rank: usize) -> Vec<(String, Vec<f32>)> {
@@ -15,7 +15,7 @@ fn sketches(forward: &Forward<'_>, tokens: &[u32], rank: usize) -> Vec<(String, 
         Ok::<_, ForwardError>(())
     };
     forward
-        .statistics_by_block(&[tokens], Some(rank), &|_| {}, &mut take)
+        .statistics_by_block(&[tokens], Some(rank), &unwatched, &mut take)
         .unwrap();
     all
 }

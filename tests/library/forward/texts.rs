@@ -1,5 +1,8 @@
 //! Texts, their tokens and windows, through a whole model.
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
 use super::*;
 
 fn example() -> PathBuf {
@@ -17,16 +20,40 @@ fn a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused() {
     fs::copy(tokenizer, dir.path().join("tokenizer.json")).unwrap();
     let checkpoint = open(dir.path());
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 100, None).unwrap();
-    let error = calibration.run(&checkpoint, &cpu(1), &|_| {}).unwrap_err();
+    let error = calibration
+        .run(&checkpoint, &cpu(1), &unwatched)
+        .unwrap_err();
     let says = "tokenizer.json belongs to another model than the weights";
     assert!(error.to_string().contains(says), "{error}");
+}
+
+#[test]
+fn a_pass_that_is_not_let_on_stops_at_the_next_block() {
+    let checkpoint = open(&example());
+    let calibration = Calibration::new(&checkpoint, Text::calibration(), 64, None).unwrap();
+    let (all, told) = (Cell::new(0), Cell::new(0));
+    let norms = calibration.run(&checkpoint, &cpu(1), &|_| {
+        all.set(all.get() + 1);
+        ControlFlow::Continue(())
+    });
+    assert!(norms.is_ok() && all.get() > 2, "{}", all.get());
+    let stopped = calibration.run(&checkpoint, &cpu(1), &|_| {
+        told.set(told.get() + 1);
+        if told.get() == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(stopped.unwrap_err().is_stopped());
+    assert_eq!(told.get(), 2);
 }
 
 #[test]
 fn norms_say_what_they_were_measured_on() {
     let checkpoint = open(&example());
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 700, Some(300)).unwrap();
-    let norms = calibration.run(&checkpoint, &cpu(2), &|_| {}).unwrap();
+    let norms = calibration.run(&checkpoint, &cpu(2), &unwatched).unwrap();
     let path = tempfile::tempdir().unwrap();
     let path = path.path().join("norms.safetensors");
     norms.write(&path).unwrap();
@@ -49,7 +76,7 @@ fn norms_say_what_they_were_measured_on() {
 fn a_text_longer_than_the_context_goes_in_windows_and_a_shorter_one_is_one() {
     let checkpoint = open(&example());
     let run = |text: &Text, context, tokens| {
-        Windows::new(&checkpoint, text, context, tokens)?.run(&checkpoint, &cpu(2), &|_| {})
+        Windows::new(&checkpoint, text, context, tokens)?.run(&checkpoint, &cpu(2), &unwatched)
     };
     let long = run(&Text::held_out(), Some(64), Some(200)).unwrap();
     assert_eq!((long.losses.len(), long.tokens()), (3, 3 * 63));
@@ -66,7 +93,7 @@ fn threads_do_not_change_what_a_model_is_surprised_by() {
     let run = |threads| {
         let text = Text::held_out();
         let windows = Windows::new(&checkpoint, &text, Some(128), Some(512)).unwrap();
-        windows.run(&checkpoint, &cpu(threads), &|_| {}).unwrap()
+        windows.run(&checkpoint, &cpu(threads), &unwatched).unwrap()
     };
     let difference = run(1).difference(&run(3)).unwrap();
     assert!(difference.mean.abs() < 1e-5, "{difference:?}");
@@ -77,7 +104,7 @@ fn the_example_is_as_surprised_by_its_held_out_text_as_when_it_was_made() {
     let checkpoint = open(&example());
     let text = Text::read(&example().join("heldout.txt")).unwrap();
     let windows = Windows::new(&checkpoint, &text, Some(256), None).unwrap();
-    let evaluation = windows.run(&checkpoint, &cpu(2), &|_| {}).unwrap();
+    let evaluation = windows.run(&checkpoint, &cpu(2), &unwatched).unwrap();
     // Its README says 33.8, measured in Python when it was trained.
     assert!(
         (evaluation.perplexity() - 33.8).abs() < 0.1,
@@ -133,13 +160,13 @@ fn every_window_begins_with_the_tokenizers_prefix_which_predicts_and_is_not_pred
         let architecture = Architecture::of(&checkpoint).unwrap();
         let device = cpu(1);
         let forward = Forward::new(&checkpoint, &architecture, &device);
-        let losses = forward.losses(&windows, &|_| {}).unwrap();
+        let losses = forward.losses(&windows, &unwatched).unwrap();
         // The forward pass gives the loss of all tokens but the first.
         let of_text = |window: &Vec<f32>| window[prefix.len().max(1) - 1..].to_vec();
         let wanted: Vec<Vec<f32>> = losses.iter().map(of_text).collect();
 
         let found = Windows::new(&checkpoint, &Text::held_out(), Some(48), Some(3 * 48)).unwrap();
-        let found = found.run(&checkpoint, &device, &|_| {}).unwrap();
+        let found = found.run(&checkpoint, &device, &unwatched).unwrap();
         assert_eq!(found.losses, wanted, "{names:?}");
         assert_eq!(found.prefix.ids(), prefix);
     }
@@ -151,7 +178,7 @@ fn a_perplexity_with_a_prefix_is_that_of_transformers() {
     let checkpoint = open(dir.path());
     let text = Text::read(&example().join("heldout.txt")).unwrap();
     let windows = Windows::new(&checkpoint, &text, Some(128), Some(1024)).unwrap();
-    let found = windows.run(&checkpoint, &cpu(2), &|_| {}).unwrap();
+    let found = windows.run(&checkpoint, &cpu(2), &unwatched).unwrap();
     // transformers 5.24 in f32: `<s>` and 127 tokens of the text, eight times.
     let wanted = 28.500_657_92;
     let off = (found.perplexity() / wanted - 1.0).abs();
@@ -166,7 +193,7 @@ fn norms_are_of_windows_that_begin_with_the_prefix_and_say_so() {
     let calibration = Calibration::new(&checkpoint, Text::calibration(), 90, Some(40)).unwrap();
     // Two whole windows, and one of ten tokens.
     assert_eq!(calibration.tokens(), 90);
-    let norms = calibration.run(&checkpoint, &cpu(1), &|_| {}).unwrap();
+    let norms = calibration.run(&checkpoint, &cpu(1), &unwatched).unwrap();
     assert_eq!(norms.source.metadata["prefix"], "`<s>` (0)");
 
     let mut windows = windows_by_hand(&[0], &Text::calibration(), 40, 3);
@@ -175,7 +202,7 @@ fn norms_are_of_windows_that_begin_with_the_prefix_and_say_so() {
     let architecture = Architecture::of(&checkpoint).unwrap();
     let device = cpu(1);
     let forward = Forward::new(&checkpoint, &architecture, &device);
-    for of_site in forward.statistics(&windows, &|_| {}).unwrap() {
+    for of_site in forward.statistics(&windows, &unwatched).unwrap() {
         let weight = &of_site.site.readers[0];
         let in_features = of_site.column_norms.len();
         let found = norms.get(weight, None, in_features).unwrap();
