@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Writes the tables of scores in docs/quality.md anew, from what `sweep` measured: benches/quality/scores.csv.
+# Writes the tables of scores in docs/quality.md anew, from what `sweep` measured: benches/quality/scores.csv and gemma.csv.
 #
 # usage: benches/quality.sh [--check]      (--check: exit code 1 if the page is not what the file makes)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A row for each score, a column for each rule: table COMPENSATED(0|1)
+# A row for each score, a column for each rule, empty where nothing was measured: table FILE COMPENSATED(0|1)
 table() {
-    awk -F, -v compensated="$1" '
+    awk -F, -v compensated="$2" '
         function percent(rule) { return (rule ~ /:/) ? rule : sprintf("%.0f %%", 100 * rule) }
         function figure(x) { return sprintf((x < 100) ? "%.2f" : (x < 1000) ? "%.1f" : "%.0f", x) }
         { sub(/\r$/, "") }
@@ -25,16 +25,21 @@ table() {
             print head; print line
             for (r = 1; r <= rows; r++) {
                 line = "| `" scores[r] "` |"
-                for (c = 1; c <= places; c++) line = line " " figure(perplexity[scores[r], rules[c]]) " |"
+                for (c = 1; c <= places; c++) {
+                    measured = (scores[r], rules[c]) in perplexity
+                    line = line " " (measured ? figure(perplexity[scores[r], rules[c]]) : "") " |"
+                }
                 print line
             }
-        }' benches/quality/scores.csv
+        }' "benches/quality/$1.csv"
 }
 
 tables=$(mktemp -d)
 trap 'rm -rf "$tables"' EXIT
-table 0 >"$tables/alone"
-table 1 >"$tables/compensated"
+table scores 0 >"$tables/alone"
+table scores 1 >"$tables/compensated"
+table gemma 0 >"$tables/gemma-alone"
+table gemma 1 >"$tables/gemma-compensated"
 # Each table lies between a line that names it and the next empty line.
 awk -v tables="$tables" '
     skipping && /^$/ { skipping = 0 }

@@ -81,7 +81,7 @@ fn several_files_without_an_index_are_refused_and_listed() {
     let dir = directory_with(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let message = problem(locate_in(dir.path()));
     assert!(
-        message.contains("part-0.safetensors, part-1") && message.contains("and 2 more"),
+        message.contains("part-0.safetensors, part-1") && message.contains("and 6 more"),
         "{message}"
     );
 }
