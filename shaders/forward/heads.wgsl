@@ -25,7 +25,7 @@ struct Heads {
 
 @group(0) @binding(0) var<uniform> params: Heads;
 // Cosine and sine, per position, then per pair.
-@group(0) @binding(1) var<storage, read> turns: array<vec2<f32>>;
+@group(0) @binding(1) var<storage, read> rotations: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> x: array<f32>;
@@ -67,12 +67,12 @@ fn normalise_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
 fn apply_rope(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = start(group);
     for (var i = lane; i < params.pairs; i += LANES) {
-        let turn = turns[group.y * params.pairs + i];
+        let rotation = rotations[group.y * params.pairs + i];
         let at = first + select(i, 2u * i, params.interleaved == 1u);
         let other = at + select(params.pairs, 1u, params.interleaved == 1u);
         let a = x[at];
         let b = x[other];
-        x[at] = a * turn.x - b * turn.y;
-        x[other] = b * turn.x + a * turn.y;
+        x[at] = a * rotation.x - b * rotation.y;
+        x[other] = b * rotation.x + a * rotation.y;
     }
 }

@@ -45,8 +45,8 @@ impl<T> RopeTables<T> {
     pub(super) fn new(rotary: &Rotary, tokens: usize, table: impl Fn(&[[f32; 2]]) -> T) -> Self {
         let tables = rotary.by_length(tokens).map(|(longest, frequencies)| {
             let longest = longest.min(tokens);
-            let turns = Rotary::cosines_and_sines(frequencies, rotary.amplitude, longest);
-            (longest, table(&turns))
+            let rotations = Rotary::cosines_and_sines(frequencies, rotary.amplitude, longest);
+            (longest, table(&rotations))
         });
         Self {
             pairing: rotary.pairing,

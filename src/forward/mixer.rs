@@ -6,7 +6,7 @@ use super::latent;
 use super::recurrence;
 use crate::model::{Activation, MixerKind, Position, Projections};
 
-/// The input of a mixer's last layer, which is the attention output where it is attention. This, and what its first layers read, are observed.
+/// The input of a mixer's last layer: of attention, the attention output. It is observed, as is what the first layers read.
 pub(super) fn output<E: Engine>(
     engine: &E,
     sequence: &mut E::Sequence,

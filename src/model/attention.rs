@@ -69,7 +69,7 @@ pub(crate) struct HeadCounts {
 /// How queries and keys know their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
-    /// They do not: the hidden state has it.
+    /// Not at all (nope): the hidden state has it from an embedding, or nothing has.
     None,
     /// Rope, in the way of this index in the architecture's list.
     Rotary(usize),
@@ -118,9 +118,9 @@ pub(crate) struct SelfAttention<L, N, V = Vector> {
     pub(crate) temperature: Option<QueryTemperature>,
     /// Of each query head, the score of a key that every query sees and that has no value.
     pub(crate) sinks: Option<V>,
-    /// The output gate: to the logits of what the attention output is multiplied by.
+    /// The output gate: the attention output is multiplied by the sigmoid of what it gives.
     pub(crate) gate: Option<L>,
-    /// From what the heads found back to the residual stream.
+    /// From the attention output back to the residual stream.
     pub(crate) output: L,
 }
 

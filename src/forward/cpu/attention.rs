@@ -25,22 +25,25 @@ pub(super) struct RopeTable {
 }
 
 impl RopeTable {
-    pub(super) fn new(turns: &[[f32; 2]]) -> Self {
-        let (cosines, sines) = turns.iter().map(|&[cosine, sine]| (cosine, sine)).unzip();
+    pub(super) fn new(rotations: &[[f32; 2]]) -> Self {
+        let (cosines, sines) = rotations
+            .iter()
+            .map(|&[cosine, sine]| (cosine, sine))
+            .unzip();
         Self { cosines, sines }
     }
 }
 
 impl RopeTables<RopeTable> {
     /// Rotates the first features of every head by the position of its token.
-    fn turn(&self, x: &mut Activations, head: usize) -> Result<(), Error> {
+    fn apply_rope(&self, x: &mut Activations, head: usize) -> Result<(), Error> {
         let (tokens, features) = (x.tokens(), x.features());
-        let turns = self.of(tokens, head)?;
+        let rotations = self.of(tokens, head)?;
         let pairs = self.pairs;
         let rows = x.values_mut().par_chunks_mut(features.max(1));
         rows.enumerate().for_each(|(token, row)| {
             let table = token * pairs..(token + 1) * pairs;
-            let angles = (&turns.cosines[table.clone()], &turns.sines[table]);
+            let angles = (&rotations.cosines[table.clone()], &rotations.sines[table]);
             widest(
                 #[inline(always)]
                 || {
@@ -57,7 +60,7 @@ impl RopeTables<RopeTable> {
 #[inline(always)]
 fn rotate_head(pairing: Pairing, head: &mut [f32], (cosines, sines): (&[f32], &[f32])) {
     let angles = cosines.iter().zip(sines);
-    let turn = |a: &mut f32, b: &mut f32, (cosine, sine): (&f32, &f32)| {
+    let rotate = |a: &mut f32, b: &mut f32, (cosine, sine): (&f32, &f32)| {
         (*a, *b) = (*a * cosine - *b * sine, *a * sine + *b * cosine);
     };
     match pairing {
@@ -66,12 +69,12 @@ fn rotate_head(pairing: Pairing, head: &mut [f32], (cosines, sines): (&[f32], &[
             let pairs = first.iter_mut().zip(second);
             pairs
                 .zip(angles)
-                .for_each(|((a, b), angle)| turn(a, b, angle));
+                .for_each(|((a, b), angle)| rotate(a, b, angle));
         }
         Pairing::Interleaved => {
             let (pairs, _) = head.as_chunks_mut::<2>();
             let pairs = pairs.iter_mut().zip(angles);
-            pairs.for_each(|([a, b], angle)| turn(a, b, angle));
+            pairs.for_each(|([a, b], angle)| rotate(a, b, angle));
         }
     }
 }
@@ -122,7 +125,7 @@ impl CpuHeads {
         })
     }
 
-    /// The heads out of what latent projections made: of each, now first what turns.
+    /// The heads out of what latent projections made: of each, now first what rotations.
     pub(super) fn of_latents(
         widths: LatentWidths,
         queries: &Activations,
@@ -193,9 +196,9 @@ impl CpuHeads {
     }
 
     /// Applies rope to queries and keys by their position.
-    pub(super) fn turn(&mut self, table: &RopeTables<RopeTable>) -> Result<(), Error> {
-        table.turn(&mut self.queries, self.counts.features)?;
-        table.turn(&mut self.keys, self.counts.features)
+    pub(super) fn apply_rope(&mut self, table: &RopeTables<RopeTable>) -> Result<(), Error> {
+        table.apply_rope(&mut self.queries, self.counts.features)?;
+        table.apply_rope(&mut self.keys, self.counts.features)
     }
 
     /// Causal attention, `[tokens, query heads * features of a value]`. `alibi` is for heads that know their place by it.

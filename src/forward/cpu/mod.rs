@@ -42,7 +42,7 @@ pub(super) struct CpuEngine<'a> {
     statistics: &'a [Statistic],
     cores: Cores,
     /// Of each of the architecture's rotary embeddings.
-    turns: Vec<RopeTables<RopeTable>>,
+    ropes: Vec<RopeTables<RopeTable>>,
 }
 
 /// What a sequence has shown in a block so far.
@@ -64,7 +64,7 @@ impl<'a> CpuEngine<'a> {
             architecture,
             statistics,
             cores: Cores::new(threads)?,
-            turns: rotaries
+            ropes: rotaries
                 .map(|rotary| RopeTables::new(rotary, context, RopeTable::new))
                 .collect(),
         })
@@ -289,7 +289,7 @@ impl Engine for CpuEngine<'_> {
         rotary: usize,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
-        heads.turn(&self.turns[rotary])
+        heads.apply_rope(&self.ropes[rotary])
     }
 
     fn attend(

@@ -38,9 +38,9 @@ pub(super) fn scan(scan: &Scan, inputs: &[&[f32]]) -> Vec<f32> {
             .into_par_iter()
             .map(|head| state_space(scan, sizes, head, [x, time_step, b, c]))
             .collect(),
-        (ScanSizes::DeltaNet(sizes), [q, k, v, time_step, write]) => (0..sizes.value_heads)
+        (ScanSizes::DeltaNet(sizes), [q, k, v, time_step, beta]) => (0..sizes.value_heads)
             .into_par_iter()
-            .map(|head| delta_net(scan, sizes, head, [q, k, v, time_step, write]))
+            .map(|head| delta_net(scan, sizes, head, [q, k, v, time_step, beta]))
             .collect(),
         _ => unreachable!("the wiring gives a scan its inputs"),
     };
@@ -110,7 +110,7 @@ fn delta_net(
     scan: &Scan,
     sizes: DeltaSizes,
     head: usize,
-    [q, k, v, time_step, write]: [&[f32]; 5],
+    [q, k, v, time_step, beta]: [&[f32]; 5],
 ) -> Vec<f32> {
     let DeltaSizes {
         key_heads,
@@ -130,7 +130,7 @@ fn delta_net(
         let v = &v[(token * value_heads + head) * value_features..][..value_features];
         let dt = step(scan, head, time_step[token * value_heads + head]);
         let faded = (scan.decays[head] * dt).exp();
-        let write = 1.0 / (1.0 + (-write[token * value_heads + head]).exp());
+        let beta = 1.0 / (1.0 + (-beta[token * value_heads + head]).exp());
         let mut remembered = vec![0.0_f32; value_features];
         for (row, k) in kept.chunks_exact_mut(value_features).zip(&k) {
             for (kept, remembered) in row.iter_mut().zip(&mut remembered) {
@@ -143,7 +143,7 @@ fn delta_net(
         for ((row, k), q) in kept.chunks_exact_mut(value_features).zip(&k).zip(&q) {
             let news = v.iter().zip(&remembered);
             for ((kept, (v, remembered)), sum) in row.iter_mut().zip(news).zip(&mut sums) {
-                *kept += k * (v - remembered) * write;
+                *kept += k * (v - remembered) * beta;
                 *sum += *kept * (q * scale);
             }
         }

@@ -95,7 +95,7 @@ impl GpuHeads {
         }
     }
 
-    /// The heads out of what latent projections made: of each, now first what turns.
+    /// The heads out of what latent projections made: of each, now first what rotations.
     pub(super) fn of_latents(
         recorder: &Recorder<'_>,
         sequence: &mut Sequence,
@@ -203,20 +203,20 @@ impl GpuHeads {
     }
 
     /// Applies rope to queries and keys by their position.
-    pub(super) fn turn(
+    pub(super) fn apply_rope(
         &self,
         recorder: &Recorder<'_>,
         sequence: &mut Sequence,
         by: &RopeBuffers,
     ) -> Result<(), Error> {
-        let turns = by.of(self.all.tokens, self.counts.features)?;
+        let rotations = by.of(self.all.tokens, self.counts.features)?;
         for (first, count) in self.queries_and_keys() {
             let params = HeadsParams {
                 pairs: by.pairs as u32,
                 interleaved: u32::from(by.pairing == Pairing::Interleaved),
                 ..self.params(first)
             };
-            let buffers = [(1, turns), (4, &self.all.buffer)];
+            let buffers = [(1, rotations), (4, &self.all.buffer)];
             let groups = (count, self.all.tokens);
             let steps = by.pairs.div_ceil(64);
             recorder.dispatch(sequence, "apply_rope", &params, &buffers, groups, steps);

@@ -46,7 +46,7 @@ pub(super) struct GpuEngine<'a> {
     recorder: Recorder<'a>,
     observations: Observations<'a>,
     /// Of each of the architecture's rotary embeddings.
-    turns: Vec<RopeBuffers>,
+    ropes: Vec<RopeBuffers>,
     alibi: Option<AlibiBuffer>,
 }
 
@@ -66,9 +66,11 @@ impl<'a> GpuEngine<'a> {
             logit_soft_cap: architecture.logit_soft_cap,
             recorder: Recorder::new(context, tokens),
             observations: Observations::new(context, architecture, statistics, IN_FLIGHT)?,
-            turns: rotaries
+            ropes: rotaries
                 .map(|rotary| {
-                    RopeBuffers::new(rotary, tokens, |turns| filled(context, "turns", turns))
+                    RopeBuffers::new(rotary, tokens, |rotations| {
+                        filled(context, "rope", rotations)
+                    })
                 })
                 .collect(),
             alibi: architecture
@@ -360,7 +362,7 @@ impl Engine for GpuEngine<'_> {
         rotary: usize,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
-        heads.turn(&self.recorder, sequence, &self.turns[rotary])
+        heads.apply_rope(&self.recorder, sequence, &self.ropes[rotary])
     }
 
     fn attend(

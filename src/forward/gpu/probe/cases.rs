@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
     all.extend(norms());
     all.extend(site_norms());
     all.extend(norms_of_heads());
-    all.extend(turns());
+    all.extend(rope());
     all.extend(copies());
     all.extend(attention::cases());
     all.extend(scans::cases());
@@ -189,18 +189,18 @@ fn norms_of_heads() -> Vec<Case> {
         .into()
 }
 
-fn turns() -> Vec<Case> {
+fn rope() -> Vec<Case> {
     // Some features stay.
     let of = |(place, pairs, is_interleaved): (&HeadsPlace, usize, bool)| {
         let x = values(9, place.tokens * place.width);
-        let turns = values(10, place.tokens * pairs * 2);
+        let rotations = values(10, place.tokens * pairs * 2);
         let mut expected = doubles(&x);
         for (token, head) in (0..place.tokens).flat_map(|t| (0..place.heads).map(move |h| (t, h))) {
             for pair in 0..pairs {
                 let at = place.at(token, head) + if is_interleaved { 2 * pair } else { pair };
                 let other = at + if is_interleaved { 1 } else { pairs };
-                let turn = 2 * (token * pairs + pair);
-                let (cos, sin) = (f64::from(turns[turn]), f64::from(turns[turn + 1]));
+                let at = 2 * (token * pairs + pair);
+                let (cos, sin) = (f64::from(rotations[at]), f64::from(rotations[at + 1]));
                 let (a, b) = (expected[at], expected[other]);
                 expected[at] = a * cos - b * sin;
                 expected[other] = b * cos + a * sin;
@@ -217,7 +217,7 @@ fn turns() -> Vec<Case> {
             "rotary embedding of halves"
         };
         Case::new("apply_rope", what)
-            .with(1, &turns)
+            .with(1, &rotations)
             .changes(4, &x, expected)
             .run(&params, (place.heads, place.tokens))
     };
