@@ -45,7 +45,8 @@ fn a_pass_that_is_not_let_on_stops_at_the_next_block() {
             ControlFlow::Continue(())
         }
     });
-    assert!(stopped.unwrap_err().is_stopped());
+    let error = stopped.unwrap_err();
+    assert!(error.is_stopped(), "{error}");
     assert_eq!(told.get(), 2);
 }
 

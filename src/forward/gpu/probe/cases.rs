@@ -199,8 +199,8 @@ fn rope() -> Vec<Case> {
             for pair in 0..pairs {
                 let at = place.at(token, head) + if is_interleaved { 2 * pair } else { pair };
                 let other = at + if is_interleaved { 1 } else { pairs };
-                let at = 2 * (token * pairs + pair);
-                let (cos, sin) = (f64::from(rotations[at]), f64::from(rotations[at + 1]));
+                let rotation = &rotations[2 * (token * pairs + pair)..];
+                let (cos, sin) = (f64::from(rotation[0]), f64::from(rotation[1]));
                 let (a, b) = (expected[at], expected[other]);
                 expected[at] = a * cos - b * sin;
                 expected[other] = b * cos + a * sin;
