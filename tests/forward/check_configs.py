@@ -116,10 +116,11 @@ def entry(config_class, model_class, name, keys):
         else:
             own["rope_theta"] = theta
         usual = config_class().rope_parameters
-        # Those that a class sets itself, of which no key beside them replaces one.
+        # Those that a class sets itself, with the base where one beside them does not replace it.
         kind = usual.get("rope_type")
         if kind not in (None, "default"):
-            own["rope_parameters"] = dict(usual)
+            replaced = config_class(rope_theta=1234.5).rope_parameters.get("rope_theta") == 1234.5
+            own["rope_parameters"] = {key: value for key, value in usual.items() if key != "rope_theta" or not replaced}
         if "partial_rotary_factor" in usual and "rotary_pct" not in also:
             own["partial_rotary_factor"] = usual["partial_rotary_factor"]
     deaf = DEAF.get(name, set())
