@@ -54,31 +54,24 @@ impl Cores {
         let tasks = Mutex::new(tasks.into_iter().enumerate());
         let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
         let has_failed = AtomicBool::new(false);
-        let one_core = || {
-            let mut done = Vec::new();
+        let done = Mutex::new(Vec::with_capacity(count));
+        let one_core = &|| {
             while !has_failed.load(Ordering::Relaxed)
                 && let Some((index, task)) = next()
             {
                 let result = work(task);
                 has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 done.push((index, result));
             }
-            done
         };
-        let mut all = std::thread::scope(|scope| {
-            let one_core = &one_core;
-            let core = |pool| scope.spawn(move || ThreadPool::install(pool, one_core));
-            let threads: Vec<_> = self.alone.iter().map(core).collect();
-            let mut all = Vec::with_capacity(count);
-            for thread in threads {
-                all.extend(
-                    thread
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                );
+        // The threads of the one pool do nothing but wait for those of the others.
+        self.together.scope(|scope| {
+            for core in &self.alone {
+                scope.spawn(|_| core.install(one_core));
             }
-            all
         });
+        let mut all = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         all.sort_by_key(|&(index, _)| index);
         all.into_iter().map(|(_, result)| result).collect()
     }

@@ -3,6 +3,8 @@
 //! Each number of a product is summed in one order, whatever the threads. They share a product out where it is asked for in
 //! a pool of several; `cores.rs` has the pools.
 
+use std::sync::Arc;
+
 use rten_gemm::{
     BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, GemmResult, PackedBMatrix,
 };
@@ -12,7 +14,8 @@ pub(crate) use rten_gemm::GemmError as Error;
 pub(crate) use rten_tensor::Matrix;
 
 /// A matrix that rows are multiplied with, laid out once in the way that the kernel reads it.
-pub(crate) struct Packed(PackedBMatrix<f32>);
+#[derive(Clone)]
+pub(crate) struct Packed(Arc<PackedBMatrix<f32>>);
 
 impl std::fmt::Debug for Packed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,7 +37,7 @@ pub(crate) struct With<'a> {
 impl Packed {
     /// Of a matrix, or of the transpose of one.
     pub(crate) fn new(matrix: Matrix<'_>) -> Self {
-        Self(kernel().prepack_b(matrix))
+        Self(Arc::new(kernel().prepack_b(matrix)))
     }
 
     /// Numbers that a row has before it is multiplied.
@@ -73,7 +76,7 @@ impl Packed {
             bias: with.bias.map(BiasVector::Row),
             ..GemmOptions::default()
         };
-        let (x, matrix) = (GemmInputA::Unpacked(x), GemmInputB::Packed(&self.0));
+        let (x, matrix) = (GemmInputA::Unpacked(x), GemmInputB::Packed(&*self.0));
         kernel().gemm(into, x, matrix, options)
     }
 }

@@ -7,14 +7,22 @@
 // lane + 16 ... of what its query has found.
 
 struct Attention {
-    tokens: u32,
+    // Rows of successive tokens of one window; the first, and where that stands in the window.
+    rows: u32,
+    row: u32,
+    position: u32,
+    // The key of the token at a position is in row key_row + position % capacity.
+    key_row: u32,
+    capacity: u32,
     head_dim: u32,
     // Features of a value, which may be others than those of queries and keys.
     value_dim: u32,
     query_heads: u32,
     // Query heads to a key head.
     group_size: u32,
+    // From one token's queries to the next one's, and from its keys and values.
     token_stride: u32,
+    key_token_stride: u32,
     query_stride: u32,
     key_stride: u32,
     value_stride: u32,
@@ -43,12 +51,11 @@ struct Attention {
 }
 
 @group(0) @binding(0) var<uniform> params: Attention;
-@group(0) @binding(1) var<storage, read> heads: array<f32>;
+@group(0) @binding(1) var<storage, read> queries: array<f32>;
 @group(0) @binding(2) var<storage, read_write> found: array<f32>;
-// Of each query head, the score of the key that every query sees and that has no value.
-@group(0) @binding(3) var<storage, read> sinks: array<f32>;
-// Of each query head, if there are biases.
-@group(0) @binding(4) var<storage, read> slopes: array<f32>;
+// Of each query head: the score of the key that every query sees and that has no value, or the slope of its biases.
+@group(0) @binding(3) var<storage, read> of_heads: array<f32>;
+@group(0) @binding(4) var<storage, read> keys_and_values: array<f32>;
 
 const ALIBI_NONE: u32 = 0u;
 const ALIBI_OF_DISTANCE: u32 = 1u;
@@ -67,10 +74,20 @@ var<workgroup> query_tile: array<f32, 272>;
 var<workgroup> key_tile: array<f32, 272>;
 var<workgroup> shares: array<f32, 272>;
 
-fn load(index: u32, token: u32, feature: u32, features: u32) -> f32 {
+fn load_query(first: u32, row: u32, feature: u32) -> f32 {
     var value = 0.0;
-    if token < params.tokens && feature < features {
-        value = heads[index + token * params.token_stride + feature];
+    if row < params.rows && feature < params.head_dim {
+        value = queries[first + (params.row + row) * params.token_stride + feature];
+    }
+    return value;
+}
+
+// A feature of the key or the value of the token at a position.
+fn load(first: u32, position: u32, feature: u32, features: u32) -> f32 {
+    var value = 0.0;
+    if position < params.position + params.rows && feature < features {
+        let row = params.key_row + position % params.capacity;
+        value = keys_and_values[first + row * params.key_token_stride + feature];
     }
     return value;
 }
@@ -86,9 +103,9 @@ fn biased(score: f32, head: u32, query: u32, key: u32) -> f32 {
     // Of ALIBI_NONE.
     var sum = score;
     if params.alibi == ALIBI_OF_DISTANCE {
-        sum = score - slopes[head] * f32(query - key) * params.alibi_factor;
+        sum = score - of_heads[head] * f32(query - key) * params.alibi_factor;
     } else if params.alibi == ALIBI_IN_BF16 {
-        let slope = as_bf16(slopes[head]);
+        let slope = as_bf16(of_heads[head]);
         let bias = as_bf16(slope * as_bf16(f32(key))) - as_bf16(slope * as_bf16(f32(query)));
         sum = score + bias * params.alibi_factor;
     }
@@ -111,8 +128,8 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
     let group = id.xy + vec2<u32>(params.first_group_x, params.first_group_y);
     let lane = index % TILE;
     let row = index / TILE;
-    let queries = group.x * TILE;
-    let query = queries + row;
+    let first_position = params.position + group.x * TILE;
+    let query = first_position + row;
     let key_head = group.y / params.group_size;
     let first_query = params.first_query + group.y * params.query_stride;
     let first_key = params.first_key + key_head * params.key_stride;
@@ -124,18 +141,18 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
     var largest = NOTHING;
     var total = 0.0;
     if params.has_sinks == 1u {
-        largest = sinks[group.y];
+        largest = of_heads[group.y];
         total = 1.0;
     }
     // From the first key that the first query sees to the last that the last query sees.
-    let behind = min(queries, params.window - 1u);
-    let first = max(queries - behind, queries / params.chunk * params.chunk);
-    let last = min(queries + TILE, params.tokens);
+    let behind = min(first_position, params.window - 1u);
+    let first = max(first_position - behind, first_position / params.chunk * params.chunk);
+    let last = min(first_position + TILE, params.position + params.rows);
     let scale = params.scale * (1.0 + params.temperature * log(1.0 + f32((query + 1u) / params.temperature_period)));
     for (var keys = first / TILE * TILE; keys < last; keys += TILE) {
         var score = 0.0;
         for (var slice = 0u; slice < params.head_dim; slice += TILE) {
-            query_tile[row * STRIDE + lane] = load(first_query, query, slice + lane, params.head_dim);
+            query_tile[row * STRIDE + lane] = load_query(first_query, group.x * TILE + row, slice + lane);
             key_tile[row * STRIDE + lane] = load(first_key, keys + row, slice + lane, params.head_dim);
             workgroupBarrier();
             for (var i = 0u; i < TILE; i += 1u) {
@@ -176,7 +193,7 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
             workgroupBarrier();
         }
     }
-    if query >= params.tokens {
+    if group.x * TILE + row >= params.rows {
         return;
     }
     let features = params.value_dim;
@@ -184,7 +201,7 @@ fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_ind
         let feature = slice * TILE + lane;
         if feature < features {
             // found is [tokens, heads * value_dim].
-            found[(query * params.query_heads + group.y) * features + feature] = sums[slice] / total;
+            found[((params.row + group.x * TILE + row) * params.query_heads + group.y) * features + feature] = sums[slice] / total;
         }
     }
 }

@@ -9,10 +9,13 @@
 // Needs: shared/softplus, shared/four
 
 struct DeltaNet {
-    tokens: u32,
-    // Those of this dispatch: from the first to the one before the end.
+    // The rows of this dispatch's tokens: from the first to the one before the end.
     first: u32,
     end: u32,
+    // 1: the state is that of the tokens before.
+    resumes: u32,
+    // 1: it is needed for those after them.
+    goes_on: u32,
     key_heads: u32,
     // Each key head serves some, one after the other.
     value_heads: u32,
@@ -49,7 +52,7 @@ fn delta_net(@builtin(global_invocation_id) id: vec3<u32>) {
     let scale = 1.0 / sqrt(f32(params.key_features));
     // This feature's column of the state.
     var kept: array<vec4<f32>, KEPT>;
-    if params.first > 0u {
+    if params.resumes == 1u {
         for (var i = 0u; i < features; i += 4u) {
             kept[i / 4u] = state[i / 4u * values + id.x];
         }
@@ -83,7 +86,7 @@ fn delta_net(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         y[token * values + id.x] = sum * of_q;
     }
-    if params.end < params.tokens {
+    if params.goes_on == 1u {
         for (var i = 0u; i < features; i += 4u) {
             state[i / 4u * values + id.x] = kept[i / 4u];
         }

@@ -21,6 +21,8 @@ struct Heads {
     // From the factors of a head to those of the next; 0 where they have the same.
     weight_stride: u32,
     epsilon: f32,
+    // Where the first of the tokens stands in its window.
+    position: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Heads;
@@ -67,7 +69,7 @@ fn normalise_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
 fn apply_rope(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = start(group);
     for (var i = lane; i < params.pairs; i += LANES) {
-        let rotation = rotations[group.y * params.pairs + i];
+        let rotation = rotations[(params.position + group.y) * params.pairs + i];
         let at = first + select(i, 2u * i, params.interleaved == 1u);
         let other = at + select(params.pairs, 1u, params.interleaved == 1u);
         let a = x[at];

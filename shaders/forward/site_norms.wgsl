@@ -1,7 +1,9 @@
-// Column norms of one sequence's activations at one site, norms[j] = sum_t x[t, j]^2, or their sums, without the square. A
+// Column norms of one window's activations at one site, norms[j] = sum_t x[t, j]^2, or their sums, without the square. A
 // workgroup makes 64 columns, 4 invocations a column.
 
 struct SiteNorms {
+    // The first of the window's rows.
+    row: u32,
     tokens: u32,
     features: u32,
     // Where the site's norms begin.
@@ -25,7 +27,7 @@ fn site_norms(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     var sum = 0.0;
     if column < params.features {
         for (var token = lane / COLUMNS; token < params.tokens; token += PARTS) {
-            let value = x[token * params.features + column];
+            let value = x[(params.row + token) * params.features + column];
             sum += select(value, value * value, params.squared != 0u);
         }
     }

@@ -2,16 +2,19 @@
 //
 //   h[n] = exp(decay[n] dt) h[n] + dt B[n] x;  y = sum_n C[n] h[n] + skip x
 //
-// for each channel and token. An invocation a channel, which goes from token to token. A long sequence is several dispatches,
+// for each channel and token. An invocation a channel, which goes from token to token. A long window is several dispatches,
 // which hand h on.
 //
 // Needs: shared/softplus, shared/four
 
 struct StateSpace {
-    tokens: u32,
-    // Those of this dispatch: from the first to the one before the end.
+    // The rows of this dispatch's tokens: from the first to the one before the end.
     first: u32,
     end: u32,
+    // 1: the state is that of the tokens before.
+    resumes: u32,
+    // 1: it is needed for those after them.
+    goes_on: u32,
     heads: u32,
     // Channels of a head.
     features: u32,
@@ -57,7 +60,7 @@ fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
     let skip = numbers[params.heads * params.decays + params.heads + head];
     let states = min(params.states, 4u * KEPT);
     var kept: array<vec4<f32>, KEPT>;
-    if params.first > 0u {
+    if params.resumes == 1u {
         for (var n = 0u; n < states; n += 4u) {
             kept[n / 4u] = state[n / 4u * channels + channel];
         }
@@ -81,7 +84,7 @@ fn state_space(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         y[token * channels + channel] = sum + skip * x;
     }
-    if params.end < params.tokens {
+    if params.goes_on == 1u {
         for (var n = 0u; n < states; n += 4u) {
             state[n / 4u * channels + channel] = kept[n / 4u];
         }

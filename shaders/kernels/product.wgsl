@@ -12,7 +12,8 @@ struct Product {
     // Columns of y in this piece of w.
     columns: u32,
     dtype: u32,
-    // From one row of x to the next, and from one term.
+    // Where the first element of x lies, and how far it is from one row to the next, and from one term.
+    x_first: u32,
     x_row: u32,
     x_term: u32,
     // The same of w, whose rows are y's columns.
@@ -69,7 +70,7 @@ fn weight(column: u32, term: u32) -> f32 {
 fn input(row: u32, term: u32) -> f32 {
     var value = 0.0;
     if row < params.rows && term < params.terms {
-        value = x[row * params.x_row + term * params.x_term];
+        value = x[params.x_first + row * params.x_row + term * params.x_term];
     }
     return value;
 }

@@ -1,6 +1,6 @@
 //! The tiled matrix product, which the forward pass, sketches and compensation share.
 
-use super::recorder::{Groups, Recorder, Sequence};
+use super::recorder::{Groups, Recorder, Recording};
 use crate::dtype::Dtype;
 use crate::shader::{Kernel, kernel, params};
 
@@ -11,6 +11,7 @@ params!(
         terms: u32,
         columns: u32,
         dtype: u32,
+        x_first: u32,
         x_row: u32,
         x_term: u32,
         w_row: u32,
@@ -42,6 +43,7 @@ const TILE: usize = 64;
 #[derive(Clone, Copy)]
 pub(crate) struct Operand<'b> {
     buffer: &'b wgpu::Buffer,
+    first: usize,
     row: usize,
     term: usize,
 }
@@ -51,6 +53,7 @@ impl<'b> Operand<'b> {
     pub(crate) fn by_rows(buffer: &'b wgpu::Buffer, terms: usize) -> Self {
         Self {
             buffer,
+            first: 0,
             row: terms,
             term: 1,
         }
@@ -60,9 +63,15 @@ impl<'b> Operand<'b> {
     pub(crate) fn by_terms(buffer: &'b wgpu::Buffer, rows: usize) -> Self {
         Self {
             buffer,
+            first: 0,
             row: 1,
             term: rows,
         }
+    }
+
+    /// The same from this element of the buffer on.
+    pub(crate) fn from(self, first: usize) -> Self {
+        Self { first, ..self }
     }
 }
 
@@ -105,7 +114,7 @@ pub(crate) struct Destination<'b> {
 /// `scale (x W^T + bias)`, of `[rows, terms]` and `[columns, terms]`.
 pub(crate) fn product(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     (x, [rows, terms]): (Operand<'_>, [usize; 2]),
     weights: &Weights<'_>,
     to: Destination<'_>,
@@ -115,6 +124,7 @@ pub(crate) fn product(
         terms: terms as u32,
         columns: weights.columns as u32,
         dtype: weights.dtype as u32,
+        x_first: x.first as u32,
         x_row: x.row as u32,
         x_term: x.term as u32,
         w_row: weights.operand.row as u32,
@@ -137,5 +147,5 @@ pub(crate) fn product(
     ];
     let tiles = [weights.columns.div_ceil(TILE), rows.div_ceil(TILE)];
     let work = (TILE * TILE) as u64 * terms as u64;
-    recorder.dispatch_in_parts(sequence, "product", params, &buffers, tiles, work);
+    recorder.dispatch_in_parts(recording, "product", params, &buffers, tiles, work);
 }

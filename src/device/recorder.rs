@@ -1,10 +1,9 @@
 //! From kernels to submissions: what is dispatched one after the other becomes one submission, or several where one would take
 //! the device too long (`adapter/pace.rs`).
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use wgpu::BufferUsages as Usage;
 
@@ -16,20 +15,21 @@ use super::storage::buffer;
 use crate::shader::Shader;
 
 /// Kernels on their way to the device.
-pub(crate) struct Sequence {
-    /// It is there but for a moment in [`Recorder::values`].
-    recording: Option<Recording>,
+#[derive(Default)]
+pub(crate) struct Recording {
+    /// They are there but for a moment in [`Recorder::values`].
+    commands: Option<Commands>,
 }
 
 /// Commands that are being written down.
-struct Recording {
+struct Commands {
     pass: wgpu::ComputePass<'static>,
     encoder: wgpu::CommandEncoder,
     /// The work so far. It is all of one kind, so that how long it takes says something of that kind.
     work: WorkSize,
 }
 
-impl Recording {
+impl Commands {
     fn begin(context: &Context) -> Self {
         let mut encoder = context.device.create_command_encoder(&Default::default());
         let pass = encoder.begin_compute_pass(&Default::default());
@@ -80,7 +80,7 @@ pub(crate) struct Recorder<'a> {
     pub(crate) nothing: wgpu::Buffer,
     shaders: Vec<&'static Shader>,
     /// Uniform blocks by their bytes; the same few serve every block of the model.
-    uniforms: RefCell<HashMap<Vec<u8>, wgpu::Buffer>>,
+    uniforms: Mutex<HashMap<Vec<u8>, wgpu::Buffer>>,
 }
 
 impl<'a> Recorder<'a> {
@@ -94,7 +94,7 @@ impl<'a> Recorder<'a> {
             // The largest element that a kernel binds.
             nothing: buffer(context, "nothing", 16, Usage::STORAGE),
             shaders: shaders.into_iter().collect(),
-            uniforms: RefCell::default(),
+            uniforms: Mutex::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Recorder<'a> {
     /// through, one after the other: the work is booked by them.
     pub(crate) fn dispatch<B: bytemuck::Pod>(
         &self,
-        sequence: &mut Sequence,
+        recording: &mut Recording,
         entry_point: &'static str,
         params: &B,
         buffers: &[(u32, &wgpu::Buffer)],
@@ -113,14 +113,14 @@ impl<'a> Recorder<'a> {
         let work = WORK_OF_STEP * steps * groups.0 as u64 * groups.1 as u64;
         let params = bytemuck::bytes_of(params);
         let work = (PRODUCTS, work);
-        self.record(sequence, entry_point, params, buffers, groups, work);
+        self.record(recording, entry_point, params, buffers, groups, work);
     }
 
     /// The same for a kernel that does much, in as many dispatches and submissions as it takes: `work_of_group` are the
     /// multiplications of a workgroup, and `params` tells the kernel which groups are its.
     pub(crate) fn dispatch_in_parts<B: bytemuck::Pod>(
         &self,
-        sequence: &mut Sequence,
+        recording: &mut Recording,
         entry_point: &'static str,
         params: impl Fn(Groups) -> B,
         buffers: &[(u32, &wgpu::Buffer)],
@@ -135,7 +135,7 @@ impl<'a> Recorder<'a> {
             let work = (PRODUCTS, work_of_group * x as u64 * y as u64);
             let params = params(part);
             let params = bytemuck::bytes_of(&params);
-            self.record(sequence, entry_point, params, buffers, (x, y), work);
+            self.record(recording, entry_point, params, buffers, (x, y), work);
         }
     }
 
@@ -143,7 +143,7 @@ impl<'a> Recorder<'a> {
     /// work of another kind.
     pub(crate) fn record(
         &self,
-        sequence: &mut Sequence,
+        recording: &mut Recording,
         entry_point: &'static str,
         params: &[u8],
         buffers: &[(u32, &wgpu::Buffer)],
@@ -151,33 +151,33 @@ impl<'a> Recorder<'a> {
         (kind, work): WorkSize,
     ) {
         let limit = self.context.submission_limit(kind);
-        let is_full = |recording: &mut Recording| {
-            let (before, done) = recording.work;
+        let is_full = |commands: &mut Commands| {
+            let (before, done) = commands.work;
             done > 0 && (before != kind || done.saturating_add(work) > limit)
         };
-        if let Some(recording) = sequence.recording.take_if(is_full) {
-            let (before, done) = recording.work;
-            let submission = recording.submit(self.context);
+        if let Some(commands) = recording.commands.take_if(is_full) {
+            let (before, done) = commands.work;
+            let submission = commands.submit(self.context);
             // Until the device's speed is known, each submission that is near the bound tells more of it. What goes wrong is
             // told by `submit`.
             let tells = done >= self.context.submission_limit(before) / 2;
             if tells && !self.context.is_pace_settled(before) {
                 let _ = self.context.wait(self.context.map(submission, &[]));
             }
-            sequence.recording = Some(Recording::begin(self.context));
+            recording.commands = Some(Commands::begin(self.context));
         }
         let pipeline = self.pipeline(entry_point);
         let uniform = self.uniform(params);
         let mut all = vec![(0, &uniform)];
         all.extend(buffers);
         let group = self.context.bind(&pipeline, entry_point, &all);
-        let Some(recording) = &mut sequence.recording else {
+        let Some(commands) = &mut recording.commands else {
             return;
         };
-        recording.work = (kind, recording.work.1 + work);
-        recording.pass.set_pipeline(&pipeline);
-        recording.pass.set_bind_group(0, &group, &[]);
-        recording.pass.dispatch_workgroups(x as u32, y as u32, 1);
+        commands.work = (kind, commands.work.1 + work);
+        commands.pass.set_pipeline(&pipeline);
+        commands.pass.set_bind_group(0, &group, &[]);
+        commands.pass.dispatch_workgroups(x as u32, y as u32, 1);
     }
 
     /// The kernel with this entry point, compiled if it is not.
@@ -198,7 +198,7 @@ impl<'a> Recorder<'a> {
 
     /// A uniform block of these bytes.
     fn uniform(&self, bytes: &[u8]) -> wgpu::Buffer {
-        let mut uniforms = self.uniforms.borrow_mut();
+        let mut uniforms = self.uniforms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = uniforms.get(bytes) {
             return found.clone();
         }
@@ -214,9 +214,9 @@ impl<'a> Recorder<'a> {
     }
 
     /// Submits what `record` dispatches.
-    pub(crate) fn submit(&self, record: impl FnOnce(&mut Sequence)) -> Result<Submission, Error> {
-        self.try_submit(|sequence| {
-            record(sequence);
+    pub(crate) fn submit(&self, record: impl FnOnce(&mut Recording)) -> Result<Submission, Error> {
+        self.try_submit(|recording| {
+            record(recording);
             Ok(())
         })
     }
@@ -224,16 +224,16 @@ impl<'a> Recorder<'a> {
     /// The same for what may fail.
     pub(crate) fn try_submit<E: From<Error>>(
         &self,
-        record: impl FnOnce(&mut Sequence) -> Result<(), E>,
+        record: impl FnOnce(&mut Recording) -> Result<(), E>,
     ) -> Result<Submission, E> {
         let _turn = self.context.turn();
-        let mut sequence = Sequence {
-            recording: Some(Recording::begin(self.context)),
+        let mut recording = Recording {
+            commands: Some(Commands::begin(self.context)),
         };
-        record(&mut sequence)?;
-        let recording = sequence.recording.take();
-        let recording = recording.unwrap_or_else(|| Recording::begin(self.context));
-        let submission = recording.submit(self.context);
+        record(&mut recording)?;
+        let commands = recording.commands.take();
+        let commands = commands.unwrap_or_else(|| Commands::begin(self.context));
+        let submission = commands.submit(self.context);
         self.context.check()?;
         Ok(submission)
     }
@@ -242,31 +242,16 @@ impl<'a> Recorder<'a> {
     /// recording.
     pub(crate) fn values(
         &self,
-        sequence: &mut Sequence,
+        recording: &mut Recording,
         from: &wgpu::Buffer,
         count: usize,
     ) -> Result<Vec<f32>, Error> {
-        if let Some(recording) = sequence.recording.take() {
-            recording.submit(self.context);
+        if let Some(commands) = recording.commands.take() {
+            commands.submit(self.context);
         }
         let values = self.download_in_turn(from, count);
-        sequence.recording = Some(Recording::begin(self.context));
+        recording.commands = Some(Commands::begin(self.context));
         values
-    }
-
-    /// Copies floats from one buffer's start to another's, behind everything submitted so far.
-    pub(crate) fn copy(
-        &self,
-        from: &wgpu::Buffer,
-        to: &wgpu::Buffer,
-        count: usize,
-    ) -> Result<(), Error> {
-        let _turn = self.context.turn();
-        let device = &self.context.device;
-        let mut encoder = device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(from, 0, to, 0, 4 * count as u64);
-        self.context.submit(encoder, None);
-        self.context.check()
     }
 
     /// Waits until a submission is done.

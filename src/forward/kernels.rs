@@ -21,6 +21,7 @@ params!(
         centred: u32,
         weight_stride: u32,
         epsilon: f32,
+        position: u32,
     }
 );
 params!(
@@ -38,12 +39,17 @@ params!(
 params!(
     /// Where queries, keys and values lie.
     AttentionParams {
-        tokens: u32,
+        rows: u32,
+        row: u32,
+        position: u32,
+        key_row: u32,
+        capacity: u32,
         head_dim: u32,
         value_dim: u32,
         query_heads: u32,
         group_size: u32,
         token_stride: u32,
+        key_token_stride: u32,
         query_stride: u32,
         key_stride: u32,
         value_stride: u32,
@@ -81,14 +87,15 @@ params!(
 );
 params!(
     /// Channels to convolve.
-    ConvolutionParams { channels: u32, width: u32, biased: u32 }
+    ConvolutionParams { channels: u32, width: u32, biased: u32, row: u32, rows: u32, before: u32 }
 );
 params!(
     /// Heads of a state space.
     StateSpaceParams {
-        tokens: u32,
         first: u32,
         end: u32,
+        resumes: u32,
+        goes_on: u32,
         heads: u32,
         features: u32,
         groups: u32,
@@ -101,9 +108,10 @@ params!(
 params!(
     /// Heads of a delta net.
     DeltaNetParams {
-        tokens: u32,
         first: u32,
         end: u32,
+        resumes: u32,
+        goes_on: u32,
         key_heads: u32,
         value_heads: u32,
         key_features: u32,
@@ -114,7 +122,7 @@ params!(
 );
 params!(
     /// Activations to sum, and where.
-    SiteNormsParams { tokens: u32, features: u32, first: u32, squared: u32 }
+    SiteNormsParams { row: u32, tokens: u32, features: u32, first: u32, squared: u32 }
 );
 params!(
     /// Rows to take out of a hidden state, or to add to one.
@@ -163,7 +171,7 @@ pub static KERNELS: &[Kernel] = &[
         "forward" / "convolution",
         ConvolutionParams,
         "causal convolution of each channel",
-        ["convolution": 64, [0, 1, 2, 3]]
+        ["convolution": 64, [0, 1, 2, 3, 4]; "tail": 64, [0, 1, 3, 4]]
     ),
     kernel!(
         "forward" / "state_space",

@@ -1,5 +1,7 @@
 //! The head: the losses of tokens, from logits that are made for a piece of the vocabulary at a time.
 
+use super::batch::Batch;
+use super::block::each_chunk;
 use super::engine::{Engine, LmHeadPart, PartialLoss};
 use super::error::Error;
 use super::weights::WeightReader;
@@ -66,74 +68,87 @@ pub(super) fn lm_head_part(
     })
 }
 
-/// What the head reads of hidden states: their norm, on the way back to the width of the embedding where that is another.
-pub(super) fn finished<E: Engine>(
+/// Makes what the head reads of hidden states: their norm, on the way back to the width of the embedding where that is another.
+pub(super) fn finish<E: Engine>(
     engine: &E,
     weights: &WeightReader<'_>,
     architecture: &Architecture,
-    mut hidden: Vec<E::Tensor>,
-) -> Result<Vec<E::Tensor>, Error> {
+    batches: &mut [Batch<'_, E::Tensor>],
+) -> Result<(), Error> {
     let norm = engine.load_norm(weights, &architecture.final_norm)?;
-    for hidden in &mut hidden {
-        *hidden = engine.normalise(&norm, hidden)?;
-    }
-    if let Some([_, outwards]) = &architecture.embedding_projections {
-        let projection = engine.load_matrix(weights, outwards)?;
-        for hidden in &mut hidden {
-            let tokens = engine.tokens(hidden)?;
-            let sum = engine.embed(vec![0.0; tokens * outwards.out_features], tokens)?;
-            *hidden = engine.project(&projection, hidden, sum)?;
-        }
-    }
-    Ok(hidden)
+    let projection = architecture.embedding_projections.as_ref();
+    let projection = projection
+        .map(|[_, outwards]| engine.load_matrix(weights, outwards))
+        .transpose()?;
+    each_chunk(engine, batches, |step, x| {
+        let normed = engine.norm(step, &norm, x)?;
+        *x = match &projection {
+            Some(projection) => engine.product(step, projection, &normed)?,
+            None => normed,
+        };
+        Ok(())
+    })
 }
 
-/// The losses of some sequences, at most of `context` tokens each, from their hidden states: of every token but the first.
+/// The losses of some windows, from their hidden states after the last block: of every token but the first of each.
 pub(super) fn losses<E: Engine>(
     engine: &E,
     weights: &WeightReader<'_>,
     architecture: &Architecture,
-    sequences: &[&[u32]],
-    context: usize,
-    hidden: Vec<E::Tensor>,
+    mut batches: Vec<Batch<'_, E::Tensor>>,
 ) -> Result<Vec<Vec<f32>>, Error> {
     let Architecture {
         embedding_size,
         vocab_size,
         ..
     } = *architecture;
-    let hidden = finished(engine, weights, architecture, hidden)?;
-    let next: Vec<&[u32]> = sequences
-        .iter()
-        .map(|sequence| &sequence[1.min(sequence.len())..])
+    finish(engine, weights, architecture, &mut batches)?;
+    let chunks: Vec<(&E::Tensor, Vec<u32>)> = (batches.iter())
+        .flat_map(|batch| {
+            batch
+                .chunks
+                .iter()
+                .map(|chunk| (&chunk.x, batch.next_tokens(chunk)))
+        })
         .collect();
-    let mut sums: Vec<Vec<LogSumExp>> = next
+    let chunks: Vec<(&E::Tensor, &[u32])> = chunks
         .iter()
-        .map(|next| vec![LogSumExp::default(); next.len()])
+        .map(|(x, next)| (*x, next.as_slice()))
         .collect();
-    let in_flight = engine.in_flight(context);
-    let piece = (HEAD_BYTES / (4 * embedding_size.max(context * in_flight))).max(1);
+    let mut sums: Vec<Vec<LogSumExp>> = chunks
+        .iter()
+        .map(|(_, next)| vec![LogSumExp::default(); next.len()])
+        .collect();
+    let rows = chunks.iter().map(|(_, next)| next.len()).max().unwrap_or(0);
+    let in_flight = engine.in_flight(rows);
+    let piece = (HEAD_BYTES / (4 * embedding_size.max(rows * in_flight))).max(1);
     let head = &architecture.lm_head;
     for first in (0..vocab_size).step_by(piece) {
         let rows = first..(first + piece).min(vocab_size);
         let part = lm_head_part(weights, architecture, first, rows.len())?;
-        let chunks = hidden
-            .chunks(in_flight)
-            .zip(next.chunks(in_flight))
-            .zip(sums.chunks_mut(in_flight));
-        for ((hidden, next), sums) in chunks {
-            let partials = engine.partial_losses(&part, hidden, next)?;
-            for ((partials, next), sums) in partials.iter().zip(next).zip(sums) {
+        for (chunks, sums) in chunks.chunks(in_flight).zip(sums.chunks_mut(in_flight)) {
+            let partials = engine.partial_losses(&part, chunks)?;
+            for ((partials, (_, next)), sums) in partials.iter().zip(chunks).zip(sums) {
                 for ((partial, next), sum) in partials.iter().zip(*next).zip(sums) {
                     sum.add(partial, rows.contains(&(*next as usize)));
                 }
             }
         }
     }
-    let losses: Vec<Vec<f32>> = sums
-        .iter()
-        .map(|sums| sums.iter().map(LogSumExp::loss).collect())
-        .collect();
+    // By window again.
+    let mut sums = sums.into_iter();
+    let mut losses = Vec::new();
+    for batch in &batches {
+        let mut own = vec![Vec::new(); batch.windows.len()];
+        for (chunk, sums) in batch.chunks.iter().zip(&mut sums) {
+            for (span, own) in chunk.spans.iter().zip(&mut own) {
+                let last = usize::from(!span.goes_on());
+                let scored = span.row..span.end().saturating_sub(last).max(span.row);
+                own.extend(sums[scored].iter().map(LogSumExp::loss));
+            }
+        }
+        losses.extend(own);
+    }
     if losses.iter().flatten().any(|loss| !loss.is_finite()) {
         return Err(Error::NotFinite { at: head.clone() });
     }

@@ -1,30 +1,27 @@
 //! The forward pass: statistics of a model's activations, and its losses, one decoder block in memory at a time.
 //!
-//! All sequences go through a block before the next one is read, so that a model larger than memory works: what is held
-//! is a block in f32, and the hidden states of the sequences, [`HIDDEN_BYTES`] of them at a time. The head is read in
+//! All windows go through a block before the next one is read, so that a model larger than memory works: what is held
+//! is a block in f32, and the hidden states of as many windows as there is room for. The head is read in
 //! pieces of the vocabulary, whose log-sum-exps are merged.
 //!
 //! The trait `Engine` is what a device has to do; `cpu` does it with loops and the library for products, `gpu` with kernels of
-//! its own. `block.rs` puts a block together from it, `loss.rs` the head.
+//! its own. `block.rs` puts a block together from it, `loss.rs` the head, `batch.rs` how windows become tensors.
 
+mod batch;
 mod block;
 mod cpu;
 mod engine;
 mod error;
-mod experts;
+mod feed_forward;
 mod gpu;
-mod hidden;
 pub(crate) mod kernels;
-mod latent;
 mod loss;
 mod mixer;
-mod mlp;
 mod non_finite;
 mod peak;
 mod progress;
 mod recurrence;
 mod sequential;
-mod site_statistics;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -32,18 +29,17 @@ mod weights;
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Backend, Device};
-use crate::model::Architecture;
+use crate::model::{Architecture, InputKind};
 
+use batch::{Batch, Cut, Span, longest, rows_of};
 use engine::Engine;
 pub use error::Error;
-pub use hidden::HIDDEN_BYTES;
-use hidden::longest;
 pub(crate) use peak::PeakProduct;
 use progress::Meter;
 pub use progress::{Progress, Watch, unwatched};
 pub(crate) use sequential::{GoOn, TakeBlock};
-pub use site_statistics::SiteStatistics;
-use statistics::{Statistic, StatisticSums};
+pub use statistics::SiteStatistics;
+use statistics::{BlockSums, Wanted};
 pub(crate) use weights::WeightOverlay;
 use weights::WeightReader;
 
@@ -55,6 +51,8 @@ pub struct Forward<'a> {
     device: &'a Device,
     means: bool,
     overlay: Option<&'a dyn WeightOverlay>,
+    /// Tokens of a window that go through a block at once; what the device has room for if there is none.
+    chunk: Option<usize>,
 }
 
 /// Why a pass ended early that hands on what it observes.
@@ -71,28 +69,27 @@ impl<X> From<Error> for Ended<X> {
     }
 }
 
-/// What the forward pass comes to.
-enum Seen<'a> {
-    /// One sequence has shown these numbers in a block.
-    Numbers(usize, &'a [f32]),
-    /// All sequences of a group have been through a block.
-    Block(usize),
+/// What a pass observes, and who is told of a block that all windows have been through.
+struct Observer<'o, X> {
+    /// By block.
+    sums: &'o mut [BlockSums],
+    done: &'o mut dyn FnMut(usize, &mut BlockSums) -> Result<(), X>,
 }
 
-/// Calls `$work` with the engine of the device, which takes `$statistics` of every layer's input.
+/// Calls `$work` with the engine of the device, which takes what is `$wanted` of every layer's input.
 macro_rules! with_engine {
-    ($self:ident, $sequences:expr, $statistics:expr, |$engine:ident| $work:expr) => {{
+    ($self:ident, $windows:expr, $wanted:expr, |$engine:ident| $work:expr) => {{
         let architecture = $self.architecture;
-        let context = $self.check($sequences)?;
+        let context = $self.check($windows)?;
         match $self.device.backend() {
             Backend::Cpu(cpu) => {
                 let threads = cpu.threads();
-                let $engine = cpu::CpuEngine::new(architecture, context, $statistics, threads)?;
+                let $engine = cpu::CpuEngine::new(architecture, context, $wanted, threads)?;
                 $work
             }
             Backend::Gpu(gpu) => {
                 let adapter = gpu.context();
-                let $engine = gpu::GpuEngine::new(architecture, context, $statistics, adapter)?;
+                let $engine = gpu::GpuEngine::new(architecture, context, $wanted, adapter)?;
                 $work
             }
         }
@@ -113,6 +110,7 @@ impl<'a> Forward<'a> {
             device,
             means: false,
             overlay: None,
+            chunk: None,
         }
     }
 
@@ -128,14 +126,23 @@ impl<'a> Forward<'a> {
         Self { overlay, ..self }
     }
 
-    /// The statistics of every linear layer's input, summed over all tokens of all sequences, in the order of
+    /// The same, with at most so many tokens of a window through a block at once.
+    #[must_use]
+    pub const fn in_chunks(self, tokens: usize) -> Self {
+        Self {
+            chunk: Some(tokens),
+            ..self
+        }
+    }
+
+    /// The statistics of every linear layer's input, summed over all tokens of all windows, in the order of
     /// [`Architecture::sites`].
     ///
     /// # Errors
     /// Every variant of [`Error`].
     pub fn statistics(
         &self,
-        sequences: &[&[u32]],
+        windows: &[&[u32]],
         progress: &Watch<'_>,
     ) -> Result<Vec<SiteStatistics>, Error> {
         let mut all = Vec::new();
@@ -143,21 +150,20 @@ impl<'a> Forward<'a> {
             all.push(of_site);
             Ok(())
         };
-        self.statistics_by_block(sequences, None, progress, &mut take)?;
+        self.statistics_by_block(windows, None, progress, &mut take)?;
         Ok(all)
     }
 
-    /// Has all sequences go through all blocks, to see whether their inputs are finite.
-    fn observed(&self, sequences: &[&[u32]]) -> Result<(), Error> {
-        let statistics = [Statistic::ColumnNorms, Statistic::Tokens];
-        with_engine!(self, sequences, &statistics, |engine| self
-            .sums_on::<_, Error>(
-                &engine,
-                &statistics,
-                sequences,
-                &unwatched,
-                &mut |_| Ok(())
-            ))
+    /// Has all windows go through all blocks, to see whether their inputs are finite.
+    fn observed(&self, windows: &[&[u32]]) -> Result<(), Error> {
+        let wanted = Wanted::default();
+        with_engine!(self, windows, wanted, |engine| self.sums_on::<_, Error>(
+            &engine,
+            wanted,
+            windows,
+            &unwatched,
+            &mut |_| Ok(())
+        ))
     }
 
     /// The same, with sketches of so many columns where a rank is given; each is handed to `take` as soon as its block is done
@@ -167,128 +173,117 @@ impl<'a> Forward<'a> {
     /// Every variant of [`Error`], and what `take` gives.
     pub fn statistics_by_block<E: From<Error>>(
         &self,
-        sequences: &[&[u32]],
+        windows: &[&[u32]],
         sketch_rank: Option<usize>,
         progress: &Watch<'_>,
         take: &mut dyn FnMut(SiteStatistics) -> Result<(), E>,
     ) -> Result<(), E> {
-        let statistics = self.taken(sketch_rank);
+        let wanted = self.wanted(sketch_rank);
         let mut take_all = |of_block: Vec<SiteStatistics>| {
             let result = of_block.into_iter().try_for_each(&mut *take);
             result.map_err(Ended::Taken)
         };
         let pass = || -> Result<(), Ended<E>> {
-            with_engine!(self, sequences, &statistics, |engine| self.sums_on(
+            with_engine!(self, windows, wanted, |engine| self.sums_on(
                 &engine,
-                &statistics,
-                sequences,
+                wanted,
+                windows,
                 progress,
                 &mut take_all
             ))
         };
-        self.ended(pass, sequences)
+        self.ended(pass, windows)
     }
 
     /// Runs a pass that hands on what it observes, and explains its errors.
     fn ended<X: From<Error>>(
         &self,
         pass: impl FnOnce() -> Result<(), Ended<X>>,
-        sequences: &[&[u32]],
+        windows: &[&[u32]],
     ) -> Result<(), X> {
         pass().map_err(|ended| match ended {
-            Ended::Forward(error) => self.explained(error, sequences).into(),
+            Ended::Forward(error) => self.explained(error, windows).into(),
             Ended::Taken(error) => error,
         })
     }
 
     /// The statistics of each block's inputs once the blocks before it have the weights that `take` makes of them: it is handed
-    /// what was observed of a block, and has the sequences go on through that block with other weights. See `sequential.rs`.
+    /// what was observed of a block, and has the windows go on through that block with other weights. See `sequential.rs`.
     ///
     /// # Errors
     /// Every variant of [`Error`], and what `take` gives.
     pub(crate) fn statistics_on_pruned<E: From<Error>>(
         &self,
-        sequences: &[&[u32]],
+        windows: &[&[u32]],
         sketch_rank: Option<usize>,
         progress: &Watch<'_>,
         take: TakeBlock<'_, E>,
     ) -> Result<(), E> {
-        let statistics = self.taken(sketch_rank);
-        let tokens = sequences.iter().map(|s| s.len()).sum();
-        sequential::check(tokens, self.architecture.hidden_size)?;
+        let wanted = self.wanted(sketch_rank);
         let mut take_all = |of_block: Vec<SiteStatistics>, go_on: GoOn<'_>| {
             take(of_block, go_on).map_err(Ended::Taken)
         };
         let pass = || -> Result<(), Ended<E>> {
-            with_engine!(self, sequences, &statistics, |engine| {
+            with_engine!(self, windows, wanted, |engine| {
+                let hidden_size = self.architecture.hidden_size;
+                sequential::check(tokens_of(windows), hidden_size, engine.hidden_room())?;
                 let files = WeightReader::open(self.checkpoint, None)?;
-                let hidden = self.embed(&engine, &files, sequences)?;
+                let batches = self.embed(&engine, &files, windows)?;
                 let model = (self.checkpoint, self.architecture);
-                sequential::run(
-                    &engine,
-                    model,
-                    &statistics,
-                    (sequences, hidden),
-                    progress,
-                    &mut take_all,
-                )
+                sequential::run(&engine, model, wanted, batches, progress, &mut take_all)
             })
         };
-        self.ended(pass, sequences)
+        self.ended(pass, windows)
     }
 
     /// What is observed of every input.
-    fn taken(&self, sketch_rank: Option<usize>) -> Vec<Statistic> {
-        let mut statistics = vec![Statistic::ColumnNorms, Statistic::Tokens];
-        statistics.extend(self.means.then_some(Statistic::ColumnSums));
-        statistics.extend(sketch_rank.map(Statistic::Sketch));
-        statistics
+    fn wanted(&self, sketch_rank: Option<usize>) -> Wanted {
+        Wanted {
+            sums: self.means,
+            sketch_rank,
+        }
     }
 
-    /// The loss of every token but the first of each sequence, in nats.
+    /// The loss of every token but the first of each window, in nats.
     ///
     /// # Errors
     /// Every variant of [`Error`].
-    pub fn losses(
-        &self,
-        sequences: &[&[u32]],
-        progress: &Watch<'_>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        let losses = with_engine!(self, sequences, &[], |engine| self
-            .losses_on(&engine, sequences, progress));
-        losses.map_err(|error| self.explained(error, sequences))
+    pub fn losses(&self, windows: &[&[u32]], progress: &Watch<'_>) -> Result<Vec<Vec<f32>>, Error> {
+        let losses = with_engine!(self, windows, Wanted::default(), |engine| self
+            .losses_on(&engine, windows, progress));
+        losses.map_err(|error| self.explained(error, windows))
     }
 
-    /// The logits of one sequence, `[tokens, vocab_size]`: for tests, as they are large.
+    /// The logits of one window, `[tokens, vocab_size]`: for tests, as they are large.
     ///
     /// # Errors
     /// Every variant of [`Error`].
-    pub fn logits(&self, sequence: &[u32]) -> Result<Vec<f32>, Error> {
-        with_engine!(self, &[sequence], &[], |engine| self
-            .logits_on(&engine, sequence))
+    pub fn logits(&self, window: &[u32]) -> Result<Vec<f32>, Error> {
+        with_engine!(self, &[window], Wanted::default(), |engine| self
+            .logits_on(&engine, window))
     }
 
-    /// The longest sequence, if every token and every position has a row in its embedding.
-    fn check(&self, sequences: &[&[u32]]) -> Result<usize, Error> {
+    /// The longest window, if every token and every position has a row in its embedding.
+    fn check(&self, windows: &[&[u32]]) -> Result<usize, Error> {
         if let Some(embedding) = &self.architecture.position_embedding
-            && longest(sequences) > embedding.positions
+            && longest(windows) > embedding.positions
         {
             return Err(Error::NoPosition {
-                tokens: longest(sequences),
+                tokens: longest(windows),
                 positions: embedding.positions,
             });
         }
         let vocab_size = self.architecture.vocab_size;
-        let tokens = sequences.iter().copied().flatten();
+        let tokens = windows.iter().copied().flatten();
         match tokens.max() {
             Some(&token) if token as usize >= vocab_size => {
                 Err(Error::TokenOutOfRange { token, vocab_size })
             }
-            _ => self.check_length(longest(sequences)),
+            _ => self.check_length(longest(windows)),
         }
     }
 
-    /// The length of the longest sequence, if every rope is known up to there.
+    /// The length of the longest window, if every rope is known up to there.
     fn check_length(&self, tokens: usize) -> Result<usize, Error> {
         let mut limits = self.architecture.rotaries.iter().filter_map(|r| r.longest);
         match limits.find(|longest| tokens > *longest) {
@@ -300,32 +295,30 @@ impl<'a> Forward<'a> {
     fn sums_on<E: Engine, X: From<Error>>(
         &self,
         engine: &E,
-        statistics: &[Statistic],
-        sequences: &[&[u32]],
+        wanted: Wanted,
+        windows: &[&[u32]],
         progress: &Watch<'_>,
         take: &mut dyn FnMut(Vec<SiteStatistics>) -> Result<(), X>,
     ) -> Result<(), X> {
-        let blocks = self.architecture.blocks();
+        let architecture = self.architecture;
         let weights = WeightReader::open(self.checkpoint, self.overlay)?;
-        let mut sums = StatisticSums::new(self.architecture);
-        let mut meter = Meter::new(sequences, blocks, progress);
-        let groups: Vec<_> = self.groups(sequences).collect();
+        let mut sums = vec![BlockSums::default(); architecture.blocks()];
+        let mut meter = Meter::new(tokens_of(windows), architecture.blocks(), progress);
+        let groups: Vec<_> = self.groups(windows, engine.hidden_room()).collect();
         for (index, group) in groups.iter().enumerate() {
             let is_last = index + 1 == groups.len();
-            let mut see = |seen: Seen<'_>| match seen {
-                Seen::Numbers(block, observed) => {
-                    sums.add(block, observed);
-                    Ok(())
+            let mut done = |block, sums: &mut BlockSums| {
+                if !is_last {
+                    return Ok(());
                 }
-                Seen::Block(block) if is_last => take(SiteStatistics::of_block(
-                    self.architecture,
-                    block,
-                    statistics,
-                    sums.take(block),
-                )?),
-                Seen::Block(_) => Ok(()),
+                let (sites, sums) = (architecture.sites_of(block), std::mem::take(sums));
+                take(SiteStatistics::of_block(sites, wanted, sums)?)
             };
-            self.blocks(engine, &weights, group, &mut see, &mut meter)?;
+            let observer = Observer {
+                sums: &mut sums,
+                done: &mut done,
+            };
+            self.blocks(engine, &weights, group, Some(observer), &mut meter)?;
         }
         Ok(())
     }
@@ -333,143 +326,165 @@ impl<'a> Forward<'a> {
     fn losses_on<E: Engine>(
         &self,
         engine: &E,
-        sequences: &[&[u32]],
+        windows: &[&[u32]],
         progress: &Watch<'_>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let architecture = self.architecture;
         let weights = WeightReader::open(self.checkpoint, self.overlay)?;
-        let mut meter = Meter::new(sequences, architecture.blocks() + 1, progress);
+        let mut meter = Meter::new(tokens_of(windows), architecture.blocks() + 1, progress);
         let mut losses = Vec::new();
-        for group in self.groups(sequences) {
-            let hidden = self.blocks(
-                engine,
-                &weights,
-                group,
-                &mut |_| Ok::<_, Error>(()),
-                &mut meter,
-            )?;
-            losses.extend(loss::losses(
-                engine,
-                &weights,
-                architecture,
-                group,
-                longest(group),
-                hidden,
-            )?);
-            meter.step(group.iter().map(|sequence| sequence.len()).sum())?;
+        for group in self.groups(windows, engine.hidden_room()) {
+            let batches = self.blocks::<_, Error>(engine, &weights, group, None, &mut meter)?;
+            losses.extend(loss::losses(engine, &weights, architecture, batches)?);
+            meter.step(tokens_of(group))?;
         }
         Ok(losses)
     }
 
-    fn logits_on<E: Engine>(&self, engine: &E, sequence: &[u32]) -> Result<Vec<f32>, Error> {
+    fn logits_on<E: Engine>(&self, engine: &E, window: &[u32]) -> Result<Vec<f32>, Error> {
         let architecture = self.architecture;
         let weights = WeightReader::open(self.checkpoint, self.overlay)?;
-        let mut meter = Meter::new(&[sequence], architecture.blocks(), &unwatched);
-        let hidden = self.blocks(
-            engine,
-            &weights,
-            &[sequence],
-            &mut |_| Ok::<_, Error>(()),
-            &mut meter,
-        )?;
-        let hidden = loss::finished(engine, &weights, architecture, hidden)?;
+        let mut meter = Meter::new(window.len(), architecture.blocks(), &unwatched);
+        let windows = [window];
+        let mut batches = self.blocks::<_, Error>(engine, &weights, &windows, None, &mut meter)?;
+        loss::finish(engine, &weights, architecture, &mut batches)?;
         let head = loss::lm_head_part(&weights, architecture, 0, architecture.vocab_size)?;
-        engine.logits(&head, &hidden[0])
+        let mut logits = Vec::new();
+        for chunk in batches.iter().flat_map(|batch| &batch.chunks) {
+            logits.extend(engine.logits(&head, &chunk.x)?);
+        }
+        Ok(logits)
     }
 
-    /// Sequences in groups whose hidden states fit into [`HIDDEN_BYTES`].
-    fn groups<'s>(&self, sequences: &'s [&'s [u32]]) -> impl Iterator<Item = &'s [&'s [u32]]> {
-        let context = longest(sequences).max(1);
+    /// Windows in groups whose hidden states take at most `room` bytes.
+    fn groups<'s>(
+        &self,
+        windows: &'s [&'s [u32]],
+        room: usize,
+    ) -> impl Iterator<Item = &'s [&'s [u32]]> {
+        let context = longest(windows).max(1);
         let bytes = 4 * context * self.architecture.hidden_size;
-        sequences.chunks((HIDDEN_BYTES / bytes).max(1))
+        windows.chunks((room / bytes).max(1))
     }
 
-    /// What the first block reads of some sequences.
-    fn embed<E: Engine>(
+    /// How an engine gets windows of at most so many tokens.
+    fn cut<E: Engine>(&self, engine: &E, window: usize) -> Cut {
+        let cut = engine.cut(window);
+        match self.chunk {
+            Some(tokens) => Cut {
+                tokens: tokens.clamp(1, cut.tokens),
+                ..cut
+            },
+            None => cut,
+        }
+    }
+
+    /// What the first block reads of some windows.
+    fn embed<'w, E: Engine>(
         &self,
         engine: &E,
         weights: &WeightReader<'_>,
-        sequences: &[&[u32]],
-    ) -> Result<Vec<E::Tensor>, Error> {
+        windows: &'w [&'w [u32]],
+    ) -> Result<Vec<Batch<'w, E::Tensor>>, Error> {
         let architecture = self.architecture;
         let positions = architecture.position_embedding.as_ref();
         let positions = positions
-            .map(|table| weights.read_rows(&table.tensor, table.offset, longest(sequences)))
+            .map(|table| weights.read_rows(&table.tensor, table.offset, longest(windows)))
             .transpose()?;
-        let norm = architecture.embedding_norm.as_ref();
-        let norm = norm
-            .map(|norm| engine.load_norm(weights, norm))
-            .transpose()?;
-        let projections = architecture.embedding_projections.as_ref();
-        let projection = projections
-            .map(|[inwards, _]| engine.load_matrix(weights, inwards))
-            .transpose()?;
-        let of_sequence = |sequence: &&[u32]| {
-            let tokens = sequence.len();
-            let mut rows = Vec::with_capacity(tokens * architecture.embedding_size);
-            for &token in *sequence {
+        // Those of the tokens of some spans.
+        let positions_of = |spans: &[Span], features: usize| -> Option<Vec<f32>> {
+            let positions = positions.as_ref()?;
+            let of_span = |span: &Span| {
+                let first = span.position * features;
+                &positions[first..first + span.rows * features]
+            };
+            Some(spans.iter().flat_map(of_span).copied().collect())
+        };
+        let projection = architecture.embedding_projections.as_ref();
+        let tensor = |spans: &[Span], tokens: &[&[u32]]| {
+            let mut rows = Vec::new();
+            for &token in tokens.iter().copied().flatten() {
                 rows.extend(weights.read_rows(&architecture.embedding, token as usize, 1)?);
             }
             if architecture.embedding_scale != 1.0 {
                 let scale = architecture.embedding_scale;
                 rows.iter_mut().for_each(|x: &mut f32| *x *= scale);
             }
-            let hidden = match &projection {
-                None => {
-                    for (x, position) in rows.iter_mut().zip(positions.iter().flatten()) {
-                        *x += position;
-                    }
-                    engine.embed(rows, tokens)?
+            if projection.is_none() {
+                let positions = positions_of(spans, architecture.embedding_size);
+                for (x, position) in rows.iter_mut().zip(positions.iter().flatten()) {
+                    *x += position;
                 }
-                Some(projection) => {
-                    let mut sums = vec![0.0; tokens * architecture.hidden_size];
-                    for (sum, position) in sums.iter_mut().zip(positions.iter().flatten()) {
-                        *sum = *position;
-                    }
-                    let sum = engine.embed(sums, tokens)?;
-                    engine.project(projection, &engine.embed(rows, tokens)?, sum)?
-                }
-            };
-            match &norm {
-                Some(norm) => engine.normalise(norm, &hidden),
-                None => Ok(hidden),
             }
+            engine.embed(rows, spans.iter().map(|span| span.rows).sum())
         };
-        sequences.iter().map(of_sequence).collect()
+        let cut = self.cut(engine, longest(windows));
+        let mut batches = Batch::of(windows, cut, tensor)?;
+        if let Some([inwards, _]) = projection {
+            // Positions are added behind the projection.
+            let projection = engine.load_matrix(weights, inwards)?;
+            let features = architecture.hidden_size;
+            block::each_chunk(engine, &mut batches, |step, x| {
+                let rows = step.spans.iter().map(|span| span.rows).sum();
+                let positions = positions_of(step.spans, features);
+                let positions = positions.unwrap_or_else(|| vec![0.0; rows * features]);
+                let mut sum = engine.embed(positions, rows)?;
+                engine.add_product(step, &projection, x, &mut sum)?;
+                *x = sum;
+                Ok(())
+            })?;
+        }
+        if let Some(norm) = &architecture.embedding_norm {
+            let norm = engine.load_norm(weights, norm)?;
+            block::each_chunk(engine, &mut batches, |step, x| {
+                *x = engine.norm(step, &norm, x)?;
+                Ok(())
+            })?;
+        }
+        Ok(batches)
     }
 
-    /// Some sequences through the embedding and all blocks; gives their hidden states. `see` gets what comes by.
-    fn blocks<E: Engine, X: From<Error>>(
+    /// Some windows through the embedding and all blocks; gives their hidden states.
+    fn blocks<'w, E: Engine, X: From<Error>>(
         &self,
         engine: &E,
         weights: &WeightReader<'_>,
-        sequences: &[&[u32]],
-        see: &mut dyn FnMut(Seen<'_>) -> Result<(), X>,
+        windows: &'w [&'w [u32]],
+        mut observer: Option<Observer<'_, X>>,
         meter: &mut Meter<'_>,
-    ) -> Result<Vec<E::Tensor>, X> {
+    ) -> Result<Vec<Batch<'w, E::Tensor>>, X> {
         let architecture = self.architecture;
-        let mut hidden = self.embed(engine, weights, sequences)?;
-        let in_flight = engine.in_flight(longest(sequences));
+        let mut batches = self.embed(engine, weights, windows)?;
+        let in_flight = engine.in_flight(rows_of(&batches));
         for (index, block) in architecture.blocks.iter().enumerate() {
+            let inputs = block.inputs();
+            let inputs: Vec<InputKind> = inputs.iter().map(|input| input.kind).collect();
+            let inputs = observer.is_some().then_some(inputs.as_slice());
             let block = block::load(engine, weights, block)?;
             // Fetched while this one computes, into the system's memory and not this process's.
             if let Some(next) = architecture.blocks.get(index + 1) {
                 block::will_load(weights, next)?;
             }
-            let chunks = hidden
-                .chunks_mut(in_flight)
-                .zip(sequences.chunks(in_flight));
-            for (hidden, sequences) in chunks {
-                // In the order of the sequences, whatever the order they were done in.
-                for observed in engine.run(&block, hidden, block::pass(true))? {
-                    see(Seen::Numbers(index, &observed))?;
+            for batches in batches.chunks_mut(in_flight) {
+                let observed = block::through(engine, &block, inputs, batches, true)?;
+                if let Some(observer) = &mut observer {
+                    // In the order of the windows, whatever the order they were done in.
+                    let sums = &mut observer.sums[index];
+                    observed.into_iter().for_each(|of_batch| sums.add(of_batch));
                 }
-                meter.step(sequences.iter().map(|s| s.len()).sum())?;
+                meter.step(batches.iter().map(Batch::tokens).sum())?;
             }
-            see(Seen::Block(index))?;
+            if let Some(observer) = &mut observer {
+                (observer.done)(index, &mut observer.sums[index])?;
+            }
         }
-        Ok(hidden)
+        Ok(batches)
     }
+}
+
+/// Tokens of all windows.
+fn tokens_of(windows: &[&[u32]]) -> usize {
+    windows.iter().map(|window| window.len()).sum()
 }
 
 /// Tries on a device what a forward pass needs of it. The CPU needs nothing.

@@ -1,34 +1,34 @@
 //! Why activations are no numbers: the first weight on their way that is none, or the first place where they are none.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::Forward;
+use super::batch::longest;
 use super::error::Error;
 use super::weights::WeightReader;
-use crate::model::NormTensors;
+use crate::model::{Linear, NormTensors, Vector, Visitor};
 
 impl Forward<'_> {
-    /// An error of a pass over `sequences`; where it is that activations are not finite, with the weight that is why. The files
+    /// An error of a pass over `windows`; where it is that activations are not finite, with the weight that is why. The files
     /// are read again for that, and where all their weights are finite, losses are told from which block on there are none.
-    pub(super) fn explained(&self, error: Error, sequences: &[&[u32]]) -> Error {
+    pub(super) fn explained(&self, error: Error, windows: &[&[u32]]) -> Error {
         let Error::NotFinite { at } = error else {
             return error;
         };
-        match self.first_non_finite_weight(sequences) {
+        match self.first_non_finite_weight(windows) {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => return error,
         }
         let is_head = at == self.architecture.lm_head;
-        match is_head.then(|| self.observed(sequences)) {
+        match is_head.then(|| self.observed(windows)) {
             Some(Err(error @ Error::NotFinite { .. })) => error,
             _ => Error::NotFinite { at },
         }
     }
 
     /// The error of the first weight in the order of the pass that is not finite. Of embeddings, the rows count that the
-    /// sequences take.
-    fn first_non_finite_weight(&self, sequences: &[&[u32]]) -> Result<Option<Error>, Error> {
+    /// windows take.
+    fn first_non_finite_weight(&self, windows: &[&[u32]]) -> Result<Option<Error>, Error> {
         let weights = WeightReader::open(self.checkpoint, self.overlay)?;
         let architecture = self.architecture;
         let error = |name: &str| -> Result<Option<Error>, Error> {
@@ -37,7 +37,7 @@ impl Forward<'_> {
                 tensor: name.to_owned(),
             }))
         };
-        let tokens: BTreeSet<u32> = sequences.iter().copied().flatten().copied().collect();
+        let tokens: BTreeSet<u32> = windows.iter().copied().flatten().copied().collect();
         for token in tokens {
             let row = weights.read_rows(&architecture.embedding, token as usize, 1)?;
             if row.iter().any(|x| !x.is_finite()) {
@@ -45,7 +45,7 @@ impl Forward<'_> {
             }
         }
         if let Some(table) = &architecture.position_embedding {
-            let rows = weights.read_rows(&table.tensor, table.offset, super::longest(sequences))?;
+            let rows = weights.read_rows(&table.tensor, table.offset, longest(windows))?;
             if rows.iter().any(|x| !x.is_finite()) {
                 return error(&table.tensor);
             }
@@ -62,40 +62,47 @@ impl Forward<'_> {
     /// The tensors between the embedding and the logits, block by block.
     fn names_in_order(&self) -> Result<Vec<String>, Error> {
         let architecture = self.architecture;
-        let names = RefCell::new(Vec::new());
-        let see = |name: &String| names.borrow_mut().push(name.clone());
-        let see_norm = |norm: &NormTensors| {
-            let of_norm = norm.weight.iter().chain(&norm.bias);
-            names
-                .borrow_mut()
-                .extend(of_norm.flat_map(|name| norm.tensors(name)));
-            Ok::<_, Error>(())
-        };
+        let mut names = Names(Vec::new());
         let projections = architecture.embedding_projections.as_ref();
-        projections
-            .iter()
-            .for_each(|[inwards, _]| see(&inwards.weight));
-        architecture.embedding_norm.iter().try_for_each(see_norm)?;
-        for block in &architecture.blocks {
-            block.try_map(
-                |linear| {
-                    see(&linear.weight);
-                    linear.bias.iter().for_each(see);
-                    Ok::<_, Error>(())
-                },
-                see_norm,
-                |vector| {
-                    see(&vector.tensor);
-                    Ok(())
-                },
-            )?;
+        if let Some([inwards, _]) = projections {
+            names.linear(inwards)?;
         }
-        see_norm(&architecture.final_norm)?;
-        projections
-            .iter()
-            .for_each(|[_, outwards]| see(&outwards.weight));
-        see(&architecture.lm_head);
-        architecture.lm_head_bias.iter().for_each(see);
-        Ok(names.into_inner())
+        if let Some(norm) = &architecture.embedding_norm {
+            names.norm(norm)?;
+        }
+        for block in &architecture.blocks {
+            block.visit(&mut names)?;
+        }
+        names.norm(&architecture.final_norm)?;
+        if let Some([_, outwards]) = projections {
+            names.linear(outwards)?;
+        }
+        names.0.push(architecture.lm_head.clone());
+        names.0.extend(architecture.lm_head_bias.clone());
+        Ok(names.0)
+    }
+}
+
+/// The tensors that it was shown.
+struct Names(Vec<String>);
+
+impl Visitor for Names {
+    type Error = Error;
+
+    fn linear(&mut self, linear: &Linear) -> Result<(), Error> {
+        self.0.push(linear.weight.clone());
+        self.0.extend(linear.bias.clone());
+        Ok(())
+    }
+
+    fn norm(&mut self, norm: &NormTensors) -> Result<(), Error> {
+        let of_norm = norm.weight.iter().chain(&norm.bias);
+        self.0.extend(of_norm.flat_map(|name| norm.tensors(name)));
+        Ok(())
+    }
+
+    fn vector(&mut self, vector: &Vector) -> Result<(), Error> {
+        self.0.push(vector.tensor.clone());
+        Ok(())
     }
 }

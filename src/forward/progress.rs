@@ -31,8 +31,7 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(sequences: &[&[u32]], layers: usize, progress: &'a Watch<'a>) -> Self {
-        let tokens = sequences.iter().map(|s| s.len()).sum::<usize>();
+    pub(super) fn new(tokens: usize, layers: usize, progress: &'a Watch<'a>) -> Self {
         Self {
             done: 0,
             total: tokens * layers,

@@ -221,6 +221,63 @@ fn block_by_block_on_unchanged_blocks_sees_what_one_pass_sees_of_every_family_on
     }
 }
 
+/// Whether numbers are those that were expected, but for the order in which they were summed.
+fn are_close(found: &[f32], expected: &[f32]) -> bool {
+    let largest = expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+    let pairs = found.iter().zip(expected);
+    found.len() == expected.len()
+        && pairs
+            .into_iter()
+            .all(|(a, b)| (a - b).abs() <= 2e-5 * largest)
+}
+
+#[test]
+fn a_window_in_chunks_gives_the_norms_and_losses_of_the_whole_one_of_every_family_on_every_device()
+{
+    let owned = sequences();
+    let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+    for device in every_device() {
+        for family in families() {
+            let checkpoint = Checkpoint::open_path(&family).unwrap();
+            let architecture = Architecture::of(&checkpoint).unwrap();
+            let forward = || Forward::new(&checkpoint, &architecture, &device);
+            let (norms, losses) = (at_once(&forward()), forward().losses(&windows, &unwatched));
+            let losses = losses.unwrap().concat();
+            // Fewer tokens than convolutions look back at, and more; ends that are no multiples of the chunk.
+            for tokens in [1, 7, 16] {
+                let chunks = forward().in_chunks(tokens);
+                let what = format!("{family:?} by {tokens} on {}", device.info());
+                for (found, expected) in at_once(&chunks).iter().zip(&norms) {
+                    assert!(
+                        are_close(found, expected),
+                        "{what}: {found:?}, {expected:?}"
+                    );
+                }
+                let found = chunks.losses(&windows, &unwatched).unwrap().concat();
+                assert!(are_close(&found, &losses), "{what}: {found:?}, {losses:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_that_go_together_lose_what_each_loses_alone_to_the_bit() {
+    let owned = sequences();
+    let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+    for device in every_device() {
+        for family in families() {
+            let checkpoint = Checkpoint::open_path(&family).unwrap();
+            let architecture = Architecture::of(&checkpoint).unwrap();
+            let forward = Forward::new(&checkpoint, &architecture, &device);
+            let together = forward.losses(&windows, &unwatched).unwrap();
+            for (window, together) in windows.iter().zip(&together) {
+                let alone = forward.losses(&[window], &unwatched).unwrap();
+                assert_eq!(alone[0], *together, "{family:?} on {}", device.info());
+            }
+        }
+    }
+}
+
 #[test]
 fn what_a_block_is_pruned_to_shows_in_the_next_one() {
     let checkpoint = Checkpoint::open_path(&original()).unwrap();
@@ -238,8 +295,9 @@ fn what_a_block_is_pruned_to_shows_in_the_next_one() {
 
 #[test]
 fn more_tokens_than_hidden_states_are_held_of_are_refused_with_what_would_fit() {
-    super::sequential::check(1 << 14, 4096).unwrap();
-    let refused = super::sequential::check((1 << 14) + 1, 4096).unwrap_err();
+    let check = |tokens| super::sequential::check(tokens, 4096, 256 << 20);
+    check(1 << 14).unwrap();
+    let refused = check((1 << 14) + 1).unwrap_err();
     assert!(matches!(refused, Error::TooManyTokens { fit: 16_384, .. }));
 }
 

@@ -1,5 +1,8 @@
 //! The nonlinearities of feed-forward parts, and what config.json calls them.
 
+use super::parts::{Loader, Parts};
+use super::tensors::Vector;
+
 /// A nonlinearity. Its number is the one that `shaders/forward/activation.wgsl` knows it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -104,17 +107,21 @@ pub(crate) struct Xielu<V> {
     pub(crate) edge: Option<V>,
 }
 
-impl<V> Xielu<V> {
-    /// The same with something else for each list.
-    pub(super) fn try_map<W, E>(
+impl Xielu<Vector> {
+    /// The same with other parts.
+    pub(super) fn load<L: Loader>(
         &self,
-        vector: &impl Fn(&V) -> Result<W, E>,
-    ) -> Result<Xielu<W>, E> {
+        loader: &mut L,
+    ) -> Result<Xielu<<L::Parts as Parts>::Numbers>, L::Error> {
+        let mut optional = |list: &Option<Vector>| -> Result<_, L::Error> {
+            list.as_ref().map(|list| loader.numbers(list)).transpose()
+        };
+        let (slope, edge) = (optional(&self.slope)?, optional(&self.edge)?);
         Ok(Xielu {
-            above: vector(&self.above)?,
-            below: vector(&self.below)?,
-            slope: self.slope.as_ref().map(vector).transpose()?,
-            edge: self.edge.as_ref().map(vector).transpose()?,
+            above: loader.numbers(&self.above)?,
+            below: loader.numbers(&self.below)?,
+            slope,
+            edge,
         })
     }
 }

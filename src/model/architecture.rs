@@ -75,26 +75,27 @@ impl Architecture {
 
     /// The distinct inputs of the linear layers, block by block, in the order in which the forward pass comes to them.
     pub fn sites(&self) -> impl Iterator<Item = Site> + '_ {
-        let inputs = |(block, data): (usize, &DecoderBlock)| {
-            let inputs = data.inputs().into_iter();
-            let site = inputs.map(move |input| {
-                let mut readers: Vec<String> = Vec::new();
-                for layer in &input.layers {
-                    // Layers that are stored as one tensor are one reader.
-                    if !readers.contains(&layer.weight) {
-                        readers.push(layer.weight.clone());
-                    }
+        (0..self.blocks()).flat_map(|block| self.sites_of(block))
+    }
+
+    /// Those of one block.
+    pub(crate) fn sites_of(&self, block: usize) -> impl Iterator<Item = Site> + '_ {
+        let inputs = self.blocks[block].inputs().into_iter();
+        inputs.map(move |input| {
+            let mut readers: Vec<String> = Vec::new();
+            for layer in &input.layers {
+                // Layers that are stored as one tensor are one reader.
+                if !readers.contains(&layer.weight) {
+                    readers.push(layer.weight.clone());
                 }
-                Site {
-                    block,
-                    in_features: input.layers[0].in_features,
-                    label: input.label,
-                    readers,
-                    expert: input.expert,
-                }
-            });
-            site.collect::<Vec<_>>()
-        };
-        self.blocks.iter().enumerate().flat_map(inputs)
+            }
+            Site {
+                block,
+                in_features: input.layers[0].in_features,
+                expert: input.expert(),
+                label: input.label,
+                readers,
+            }
+        })
     }
 }

@@ -1,22 +1,23 @@
 //! Causal attention as data.
 
 use super::latent::LatentProjections;
-use super::tensors::{Linear, NormTensors, Vector};
+use super::parts::{Loader, Named, Parts};
+use super::tensors::Linear;
 
 /// How queries, keys and values come out of the hidden state.
 #[derive(Clone, Debug)]
-pub(crate) enum Projections<L, N = NormTensors> {
+pub(crate) enum Projections<P: Parts = Named> {
     /// A layer each: queries, keys, values.
-    Separate([L; 3]),
+    Separate([P::Linear; 3]),
     /// One layer, whose output features go head by head: its query, its key, its value.
-    Interleaved(L),
+    Interleaved(P::Linear),
     /// By way of narrow vectors.
-    Latent(Box<LatentProjections<L, N>>),
+    Latent(Box<LatentProjections<P>>),
     /// For each key head three layers: all queries that it serves, its key, its value.
-    Grouped(Vec<L>),
+    Grouped(Vec<P::Linear>),
 }
 
-impl Projections<Linear> {
+impl Projections {
     /// One stored tensor whose output features are all queries, then all keys, then all values.
     pub(super) fn one_after_the_other(all: Linear, heads: HeadCounts) -> Self {
         let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
@@ -43,9 +44,9 @@ impl Projections<Linear> {
     }
 }
 
-impl<L, N> Projections<L, N> {
+impl<P: Parts> Projections<P> {
     /// The layers that read the hidden state.
-    pub(crate) fn layers(&self) -> Vec<&L> {
+    pub(crate) fn layers(&self) -> Vec<&P::Linear> {
         match self {
             Self::Separate(layers) => layers.iter().collect(),
             Self::Interleaved(layer) => vec![layer],
@@ -98,12 +99,12 @@ pub(crate) struct HeadNorms<N> {
 
 /// Causal attention.
 #[derive(Clone, Debug)]
-pub(crate) struct SelfAttention<L, N, V = Vector> {
+pub(crate) struct SelfAttention<P: Parts = Named> {
     pub(crate) heads: HeadCounts,
-    pub(crate) projections: Projections<L, N>,
+    pub(crate) projections: Projections<P>,
     /// The largest that a feature of a query, key or value may be, and its negative the smallest.
     pub(crate) clip: Option<f32>,
-    pub(crate) head_norms: Option<HeadNorms<N>>,
+    pub(crate) head_norms: Option<HeadNorms<P::Norm>>,
     /// How queries and keys know their place.
     pub(crate) position: Position,
     /// What the product of a query and a key is multiplied by.
@@ -117,11 +118,11 @@ pub(crate) struct SelfAttention<L, N, V = Vector> {
     /// How much more sharply later queries choose.
     pub(crate) temperature: Option<QueryTemperature>,
     /// Of each query head, the score of a key that every query sees and that has no value.
-    pub(crate) sinks: Option<V>,
+    pub(crate) sinks: Option<P::Vector>,
     /// The output gate: the attention output is multiplied by the sigmoid of what it gives.
-    pub(crate) gate: Option<L>,
+    pub(crate) gate: Option<P::Linear>,
     /// From the attention output back to the residual stream.
-    pub(crate) output: L,
+    pub(crate) output: P::Linear,
 }
 
 /// How far back queries see.
@@ -154,13 +155,13 @@ impl QueryTemperature {
     }
 }
 
-impl<L, N, V> SelfAttention<L, N, V> {
+impl<P: Parts> SelfAttention<P> {
     /// Attention to all tokens before, in which nothing is clipped, capped or normalised.
     pub(super) fn plain(
         heads: HeadCounts,
-        projections: Projections<L, N>,
+        projections: Projections<P>,
         position: Position,
-        output: L,
+        output: P::Linear,
     ) -> Self {
         Self {
             heads,
@@ -180,7 +181,7 @@ impl<L, N, V> SelfAttention<L, N, V> {
     }
 }
 
-impl<L, N, V> SelfAttention<L, N, V> {
+impl<P: Parts> SelfAttention<P> {
     /// Features of the widest of a head's query, key and value.
     pub(crate) fn widest_head(&self) -> usize {
         match &self.projections {
@@ -196,34 +197,34 @@ impl<L, N, V> SelfAttention<L, N, V> {
             chunk: self.chunk.unwrap_or(usize::MAX),
         }
     }
+}
 
-    /// The same with something else for each layer, norm and list of numbers.
-    pub(super) fn try_map<M, K, W, E>(
+impl SelfAttention {
+    /// The same with other parts.
+    pub(super) fn load<L: Loader>(
         &self,
-        layer: &impl Fn(&L) -> Result<M, E>,
-        norm: &impl Fn(&N) -> Result<K, E>,
-        vector: &impl Fn(&V) -> Result<W, E>,
-    ) -> Result<SelfAttention<M, K, W>, E> {
+        loader: &mut L,
+    ) -> Result<SelfAttention<L::Parts>, L::Error> {
         let projections = match &self.projections {
             Projections::Separate([q, k, v]) => {
-                Projections::Separate([layer(q)?, layer(k)?, layer(v)?])
+                Projections::Separate([loader.linear(q)?, loader.linear(k)?, loader.linear(v)?])
             }
-            Projections::Interleaved(all) => Projections::Interleaved(layer(all)?),
-            Projections::Latent(latent) => {
-                Projections::Latent(Box::new(latent.try_map(layer, norm)?))
-            }
+            Projections::Interleaved(all) => Projections::Interleaved(loader.linear(all)?),
+            Projections::Latent(latent) => Projections::Latent(Box::new(latent.load(loader)?)),
             Projections::Grouped(layers) => {
-                Projections::Grouped(layers.iter().map(layer).collect::<Result<_, _>>()?)
+                let layers = layers.iter().map(|layer| loader.linear(layer));
+                Projections::Grouped(layers.collect::<Result<_, _>>()?)
             }
         };
         let head_norms = match &self.head_norms {
             Some(heads) => Some(HeadNorms {
-                norms: [norm(&heads.norms[0])?, norm(&heads.norms[1])?],
+                norms: [loader.norm(&heads.norms[0])?, loader.norm(&heads.norms[1])?],
                 width: heads.width,
                 after_rotation: heads.after_rotation,
             }),
             None => None,
         };
+        let (sinks, gate) = (self.sinks.as_ref(), self.gate.as_ref());
         Ok(SelfAttention {
             heads: self.heads,
             projections,
@@ -235,9 +236,9 @@ impl<L, N, V> SelfAttention<L, N, V> {
             window: self.window,
             chunk: self.chunk,
             temperature: self.temperature,
-            sinks: self.sinks.as_ref().map(vector).transpose()?,
-            gate: self.gate.as_ref().map(layer).transpose()?,
-            output: layer(&self.output)?,
+            sinks: sinks.map(|sinks| loader.vector(sinks)).transpose()?,
+            gate: gate.map(|gate| loader.linear(gate)).transpose()?,
+            output: loader.linear(&self.output)?,
         })
     }
 }
@@ -248,7 +249,7 @@ mod tests {
     use crate::model::{LatentProjections, LatentQuery, LatentWidths};
 
     /// Attention by latent projections, whose layers and norms do not matter.
-    fn latent(value: usize) -> SelfAttention<(), ()> {
+    fn latent(value: usize) -> SelfAttention<()> {
         let widths = LatentWidths {
             heads: 4,
             rope: 64,

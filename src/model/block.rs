@@ -1,14 +1,12 @@
 //! A decoder block as data: what is computed, in which order, from which tensors.
 //!
-//! The types are generic over what stands for a linear layer, for a norm and for a list of numbers. As read from a model
-//! these are the names of their tensors, [`Linear`], [`NormTensors`] and [`Vector`]; loaded by a device, they are its
-//! weights. Everything else, such as the number of heads, goes along unchanged, so that the code that runs a block reads it
-//! from the same place.
+//! The types are generic over what stands for the parts with weights (`parts.rs`).
 
 use super::attention::{Projections, SelfAttention};
 use super::feed_forward::FeedForward;
+use super::parts::{Loader, Named, Parts, Visit, Visitor};
 use super::recurrence::{Recurrence, Ssm};
-use super::tensors::{Linear, NormTensors, Vector};
+use super::tensors::{Linear, NormTensors};
 
 /// How what mixes tokens and the feed-forward part are joined to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,43 +19,43 @@ pub(crate) enum BlockOrder {
 
 /// Token mixing.
 #[derive(Clone, Debug)]
-pub(crate) struct Mixer<L = Linear, N = NormTensors, V = Vector> {
+pub(crate) struct Mixer<P: Parts = Named> {
     /// What its input is multiplied by.
     pub(crate) input_scale: f32,
-    pub(crate) kind: MixerKind<L, N, V>,
+    pub(crate) kind: MixerKind<P>,
 }
 
 /// The kinds of them.
 #[derive(Clone, Debug)]
-pub(crate) enum MixerKind<L, N, V> {
-    Attention(Box<SelfAttention<L, N, V>>),
-    Recurrence(Box<Recurrence<L, N, V>>),
+pub(crate) enum MixerKind<P: Parts> {
+    Attention(Box<SelfAttention<P>>),
+    Recurrence(Box<Recurrence<P>>),
 }
 
 /// A decoder block.
 #[derive(Clone, Debug)]
-pub(crate) struct DecoderBlock<L = Linear, N = NormTensors, V = Vector> {
+pub(crate) struct DecoderBlock<P: Parts = Named> {
     pub(crate) order: BlockOrder,
     /// Of what the mixers read.
-    pub(crate) mixer_norm: Option<N>,
+    pub(crate) mixer_norm: Option<P::Norm>,
     /// One, or several that read the same and whose outputs are added.
-    pub(crate) mixers: Vec<Mixer<L, N, V>>,
+    pub(crate) mixers: Vec<Mixer<P>>,
     /// Of what a mixer adds to the residual stream.
-    pub(crate) mixer_post_norm: Option<N>,
+    pub(crate) mixer_post_norm: Option<P::Norm>,
     /// Of what the feed-forward part reads.
-    pub(crate) mlp_norm: Option<N>,
+    pub(crate) mlp_norm: Option<P::Norm>,
     /// The feed-forward part, in a block that has one.
-    pub(crate) mlp: Option<FeedForward<L, V>>,
+    pub(crate) mlp: Option<FeedForward<P>>,
     /// Of what the feed-forward part adds to the residual stream.
-    pub(crate) mlp_post_norm: Option<N>,
+    pub(crate) mlp_post_norm: Option<P::Norm>,
     /// What both halves are multiplied by before they are added.
     pub(crate) residual_scale: f32,
     /// Whether each half is added to what it read, normalised, and not to what came into it.
     pub(crate) adds_to_normed: bool,
 }
 
-impl<L, N, V> From<SelfAttention<L, N, V>> for Mixer<L, N, V> {
-    fn from(attention: SelfAttention<L, N, V>) -> Self {
+impl<P: Parts> From<SelfAttention<P>> for Mixer<P> {
+    fn from(attention: SelfAttention<P>) -> Self {
         Self {
             input_scale: 1.0,
             kind: MixerKind::Attention(Box::new(attention)),
@@ -65,8 +63,8 @@ impl<L, N, V> From<SelfAttention<L, N, V>> for Mixer<L, N, V> {
     }
 }
 
-impl<L, N, V> From<Recurrence<L, N, V>> for Mixer<L, N, V> {
-    fn from(recurrence: Recurrence<L, N, V>) -> Self {
+impl<P: Parts> From<Recurrence<P>> for Mixer<P> {
+    fn from(recurrence: Recurrence<P>) -> Self {
         Self {
             input_scale: 1.0,
             kind: MixerKind::Recurrence(Box::new(recurrence)),
@@ -74,9 +72,9 @@ impl<L, N, V> From<Recurrence<L, N, V>> for Mixer<L, N, V> {
     }
 }
 
-impl<L, N, V> Mixer<L, N, V> {
+impl<P: Parts> Mixer<P> {
     /// The layer that leads back to the residual stream.
-    pub(crate) fn output(&self) -> &L {
+    pub(crate) fn output(&self) -> &P::Linear {
         match &self.kind {
             MixerKind::Attention(attention) => &attention.output,
             MixerKind::Recurrence(recurrence) => &recurrence.output,
@@ -84,12 +82,12 @@ impl<L, N, V> Mixer<L, N, V> {
     }
 }
 
-impl<L, N, V> DecoderBlock<L, N, V> {
+impl<P: Parts> DecoderBlock<P> {
     /// A block that normalises what its halves read, and not what they add.
     pub(super) fn plain(
         order: BlockOrder,
-        (mixer_norm, mixer): (N, impl Into<Mixer<L, N, V>>),
-        (mlp_norm, mlp): (Option<N>, FeedForward<L, V>),
+        (mixer_norm, mixer): (P::Norm, impl Into<Mixer<P>>),
+        (mlp_norm, mlp): (Option<P::Norm>, FeedForward<P>),
     ) -> Self {
         Self {
             order,
@@ -105,7 +103,7 @@ impl<L, N, V> DecoderBlock<L, N, V> {
     }
 
     /// The attention there is in it, to be changed.
-    pub(crate) fn attentions_mut(&mut self) -> impl Iterator<Item = &mut SelfAttention<L, N, V>> {
+    pub(crate) fn attentions_mut(&mut self) -> impl Iterator<Item = &mut SelfAttention<P>> {
         let mixers = self.mixers.iter_mut();
         mixers.filter_map(|mixer| match &mut mixer.kind {
             MixerKind::Attention(attention) => Some(&mut **attention),
@@ -117,90 +115,132 @@ impl<L, N, V> DecoderBlock<L, N, V> {
     pub(crate) fn shares_input(&self) -> bool {
         self.order == BlockOrder::Parallel && self.mlp_norm.is_none()
     }
+}
 
-    /// The same block with something else for each layer, norm and list of numbers, in the order in which they are computed.
-    pub(crate) fn try_map<M, K, W, E>(
+impl DecoderBlock {
+    /// The same block with other parts.
+    pub(crate) fn load<L: Loader>(
         &self,
-        layer: impl Fn(&L) -> Result<M, E>,
-        norm: impl Fn(&N) -> Result<K, E>,
-        vector: impl Fn(&V) -> Result<W, E>,
-    ) -> Result<DecoderBlock<M, K, W>, E> {
-        let optional = |of: &Option<N>| of.as_ref().map(&norm).transpose();
-        let mixer = |mixer: &Mixer<L, N, V>| -> Result<Mixer<M, K, W>, E> {
-            Ok(match &mixer.kind {
-                MixerKind::Attention(attention) => Mixer {
-                    input_scale: mixer.input_scale,
-                    ..attention.try_map(&layer, &norm, &vector)?.into()
-                },
-                MixerKind::Recurrence(recurrence) => Mixer {
-                    input_scale: mixer.input_scale,
-                    ..recurrence.try_map(&layer, &norm, &vector)?.into()
+        loader: &mut L,
+    ) -> Result<DecoderBlock<L::Parts>, L::Error> {
+        let mixer_norm = optional(&self.mixer_norm, loader)?;
+        let mixers = self.mixers.iter().map(|mixer| {
+            Ok(Mixer {
+                input_scale: mixer.input_scale,
+                kind: match &mixer.kind {
+                    MixerKind::Attention(of) => MixerKind::Attention(Box::new(of.load(loader)?)),
+                    MixerKind::Recurrence(of) => MixerKind::Recurrence(Box::new(of.load(loader)?)),
                 },
             })
-        };
+        });
         Ok(DecoderBlock {
             order: self.order,
-            mixer_norm: optional(&self.mixer_norm)?,
-            mixers: self.mixers.iter().map(mixer).collect::<Result<_, E>>()?,
-            mixer_post_norm: optional(&self.mixer_post_norm)?,
-            mlp_norm: optional(&self.mlp_norm)?,
-            mlp: match &self.mlp {
-                Some(mlp) => Some(mlp.try_map(&layer, &vector)?),
-                None => None,
-            },
-            mlp_post_norm: optional(&self.mlp_post_norm)?,
+            mixer_norm,
+            mixers: mixers.collect::<Result<_, _>>()?,
+            mixer_post_norm: optional(&self.mixer_post_norm, loader)?,
+            mlp_norm: optional(&self.mlp_norm, loader)?,
+            mlp: self.mlp.as_ref().map(|mlp| mlp.load(loader)).transpose()?,
+            mlp_post_norm: optional(&self.mlp_post_norm, loader)?,
             residual_scale: self.residual_scale,
             adds_to_normed: self.adds_to_normed,
         })
     }
+
+    /// Has a visitor look at all of its tensors, in the order in which a block computes with them.
+    pub(crate) fn visit<V: Visitor>(&self, visitor: &mut V) -> Result<(), V::Error> {
+        self.load(&mut Visit(visitor)).map(|_| ())
+    }
+}
+
+fn optional<L: Loader>(
+    norm: &Option<NormTensors>,
+    loader: &mut L,
+) -> Result<Option<<L::Parts as Parts>::Norm>, L::Error> {
+    norm.as_ref().map(|norm| loader.norm(norm)).transpose()
+}
+
+/// Which of a block's inputs: of a mixer by its number, of an expert by its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputKind {
+    Mixer(usize),
+    QueryLatent(usize),
+    KeyValueLatent(usize),
+    /// Of a selective scan: the time step, B and C.
+    XProj(usize),
+    TimeStep(usize),
+    MixerOutput(usize),
+    Mlp,
+    MlpOutput,
+    SharedExperts,
+    SharedExpertsOutput,
+    Expert(usize),
+    ExpertOutput(usize),
 }
 
 /// What some layers of a block read.
 #[derive(Debug)]
 pub(crate) struct BlockInput<'a> {
+    pub(crate) kind: InputKind,
     /// What it is, in words.
     pub(crate) label: String,
     pub(crate) layers: Vec<&'a Linear>,
-    /// The expert that reads it, which sees only some of the tokens.
-    pub(crate) expert: Option<usize>,
 }
 
 impl<'a> BlockInput<'a> {
-    fn of(label: &str, layers: Vec<&'a Linear>) -> Self {
+    fn new(kind: InputKind, label: &str, layers: Vec<&'a Linear>) -> Self {
         Self {
+            kind,
             label: label.to_owned(),
             layers,
-            expert: None,
+        }
+    }
+
+    /// The expert that reads it, which sees only some of the tokens.
+    pub(crate) fn expert(&self) -> Option<usize> {
+        match self.kind {
+            InputKind::Expert(expert) | InputKind::ExpertOutput(expert) => Some(expert),
+            _ => None,
         }
     }
 }
 
 impl Mixer {
-    /// The distinct inputs of its layers, in the order in which `forward/block.rs` comes to them.
-    fn inputs(&self) -> Vec<BlockInput<'_>> {
+    /// The distinct inputs of the layers of a block's mixer of this number, in the order in which it comes to them.
+    fn inputs(&self, number: usize) -> Vec<BlockInput<'_>> {
         match &self.kind {
             MixerKind::Attention(attention) => {
                 let mut layers = attention.projections.layers();
                 layers.extend(&attention.gate);
-                let mut inputs = vec![BlockInput::of("attention", layers)];
+                let first = BlockInput::new(InputKind::Mixer(number), "attention", layers);
+                let mut inputs = vec![first];
                 if let Projections::Latent(latent) = &attention.projections {
                     if let Some(query) = latent.query.of_latent() {
-                        inputs.push(BlockInput::of("query latent", vec![query]));
+                        let kind = InputKind::QueryLatent(number);
+                        inputs.push(BlockInput::new(kind, "query latent", vec![query]));
                     }
-                    let expansion = vec![&latent.expansion];
-                    inputs.push(BlockInput::of("key and value latent", expansion));
+                    let (kind, label) = (InputKind::KeyValueLatent(number), "key and value latent");
+                    inputs.push(BlockInput::new(kind, label, vec![&latent.expansion]));
                 }
-                inputs.push(BlockInput::of("attention output", vec![&attention.output]));
+                let output = vec![&attention.output];
+                let kind = InputKind::MixerOutput(number);
+                inputs.push(BlockInput::new(kind, "attention output", output));
                 inputs
             }
             MixerKind::Recurrence(recurrence) => {
-                let mut inputs = vec![BlockInput::of("mixer", recurrence.first_layers())];
+                let layers = recurrence.first_layers();
+                let mut inputs = vec![BlockInput::new(InputKind::Mixer(number), "mixer", layers)];
                 if let Ssm::SelectiveScan(ssm) = &recurrence.ssm {
-                    let x_proj = ssm.x_proj.iter().collect();
-                    inputs.push(BlockInput::of("time step, B and C", x_proj));
-                    inputs.push(BlockInput::of("time step", vec![&ssm.time_step]));
+                    let (kind, x_proj) = (InputKind::XProj(number), ssm.x_proj.iter().collect());
+                    inputs.push(BlockInput::new(kind, "time step, B and C", x_proj));
+                    let kind = InputKind::TimeStep(number);
+                    inputs.push(BlockInput::new(kind, "time step", vec![&ssm.time_step]));
                 }
-                inputs.push(BlockInput::of("mixer output", vec![&recurrence.output]));
+                let kind = InputKind::MixerOutput(number);
+                inputs.push(BlockInput::new(
+                    kind,
+                    "mixer output",
+                    vec![&recurrence.output],
+                ));
                 inputs
             }
         }
@@ -219,35 +259,38 @@ impl Mixer {
 }
 
 impl DecoderBlock {
-    /// The distinct inputs of the layers that are pruned, in the order in which `forward/block.rs` comes to them.
+    /// The distinct inputs of the layers that are pruned, in the order in which a block comes to them.
     pub(crate) fn inputs(&self) -> Vec<BlockInput<'_>> {
-        let mut inputs: Vec<_> = self.mixers.iter().flat_map(Mixer::inputs).collect();
-        let shared = self.shares_input();
+        let mixers = self.mixers.iter().enumerate();
+        let mixers = mixers.flat_map(|(number, mixer)| mixer.inputs(number));
+        let mut inputs: Vec<_> = mixers.collect();
+        let mut push = |kind, label: &str, layers| {
+            inputs.push(BlockInput::new(kind, label, layers));
+        };
         match &self.mlp {
             None => {}
+            Some(FeedForward::Dense(mlp)) if self.shares_input() => {
+                push(InputKind::MlpOutput, "mlp output", vec![&mlp.down]);
+                inputs[0].label += " and mlp";
+                inputs[0].layers.extend(mlp.first_layers());
+            }
             Some(FeedForward::Dense(mlp)) => {
-                if shared {
-                    inputs[0].label += " and mlp";
-                    inputs[0].layers.extend(mlp.first_layers());
-                } else {
-                    inputs.push(BlockInput::of("mlp", mlp.first_layers().collect()));
-                }
-                inputs.push(BlockInput::of("mlp output", vec![&mlp.down]));
+                push(InputKind::Mlp, "mlp", mlp.first_layers().collect());
+                push(InputKind::MlpOutput, "mlp output", vec![&mlp.down]);
             }
             Some(FeedForward::Experts(experts)) => {
                 if let Some(shared) = &experts.shared {
                     let layers = shared.mlp.first_layers().collect();
-                    inputs.push(BlockInput::of("shared experts", layers));
-                    let down = vec![&shared.mlp.down];
-                    inputs.push(BlockInput::of("shared experts output", down));
+                    push(InputKind::SharedExperts, "shared experts", layers);
+                    let (kind, down) = (InputKind::SharedExpertsOutput, vec![&shared.mlp.down]);
+                    push(kind, "shared experts output", down);
                 }
                 for (expert, mlp) in experts.experts.iter().enumerate() {
-                    let of_expert = |what: &str, layers| BlockInput {
-                        expert: Some(expert),
-                        ..BlockInput::of(&format!("expert {expert}{what}"), layers)
-                    };
-                    inputs.push(of_expert("", mlp.first_layers().collect()));
-                    inputs.push(of_expert(" output", vec![&mlp.down]));
+                    let label = format!("expert {expert}");
+                    let layers = mlp.first_layers().collect();
+                    push(InputKind::Expert(expert), &label, layers);
+                    let (kind, label) = (InputKind::ExpertOutput(expert), label + " output");
+                    push(kind, &label, vec![&mlp.down]);
                 }
             }
         }

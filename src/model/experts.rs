@@ -7,25 +7,25 @@
 //! The logits come from a device; the choice is the host's ([`Router::route`]), so that it is made in one way everywhere.
 
 use super::mlp::Mlp;
-use super::tensors::Vector;
+use super::parts::{Loader, Named, Parts};
 
 /// Experts, and the router that assignments the tokens out to them.
 #[derive(Clone, Debug)]
-pub(crate) struct Experts<L, V> {
-    pub(crate) router: Router<L, V>,
-    pub(crate) experts: Vec<Mlp<L, V>>,
+pub(crate) struct Experts<P: Parts = Named> {
+    pub(crate) router: Router<P>,
+    pub(crate) experts: Vec<Mlp<P>>,
     /// What every token goes through beside its experts.
-    pub(crate) shared: Option<SharedExpert<L, V>>,
+    pub(crate) shared: Option<SharedExpert<P>>,
     /// Whether an expert's input is multiplied by its weight, and not its output.
     pub(crate) weighs_input: bool,
 }
 
 /// Experts for every token, stored as one.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedExpert<L, V = Vector> {
-    pub(crate) mlp: Mlp<L, V>,
+pub(crate) struct SharedExpert<P: Parts = Named> {
+    pub(crate) mlp: Mlp<P>,
     /// From a token to one number, whose sigmoid the output is multiplied by.
-    pub(crate) gate: Option<L>,
+    pub(crate) gate: Option<P::Linear>,
 }
 
 /// What becomes of the logits of a router.
@@ -52,12 +52,12 @@ pub(crate) struct ExpertGroups {
 
 /// How experts are chosen for a token, and weighed.
 #[derive(Clone, Debug)]
-pub(crate) struct Router<L, V> {
+pub(crate) struct Router<P: Parts = Named> {
     /// From a token to a logit an expert.
-    pub(crate) layer: L,
+    pub(crate) layer: P::Linear,
     pub(crate) scores: Scores,
     /// What is added to the scores for the choice, and not to the weights.
-    pub(crate) correction: Option<V>,
+    pub(crate) correction: Option<P::Numbers>,
     pub(crate) groups: Option<ExpertGroups>,
     /// Experts a token.
     pub(crate) chosen: usize,
@@ -69,35 +69,37 @@ pub(crate) struct Router<L, V> {
     pub(crate) scale: f64,
 }
 
-impl<L, V> Experts<L, V> {
-    /// The same with something else for each layer and list of numbers.
-    pub(super) fn try_map<M, W, E>(
-        &self,
-        layer: &impl Fn(&L) -> Result<M, E>,
-        vector: &impl Fn(&V) -> Result<W, E>,
-    ) -> Result<Experts<M, W>, E> {
+impl Experts {
+    /// The same with other parts.
+    pub(super) fn load<L: Loader>(&self, loader: &mut L) -> Result<Experts<L::Parts>, L::Error> {
         let router = &self.router;
-        let shared = self.shared.as_ref().map(|shared| -> Result<_, E> {
-            Ok(SharedExpert {
-                mlp: shared.mlp.try_map(layer, vector)?,
-                gate: shared.gate.as_ref().map(layer).transpose()?,
-            })
-        });
+        let layer = loader.linear(&router.layer)?;
+        let correction = router.correction.as_ref();
+        let correction = correction.map(|by| loader.numbers(by)).transpose()?;
+        let shared = match &self.shared {
+            None => None,
+            Some(shared) => {
+                let gate = shared.gate.as_ref();
+                Some(SharedExpert {
+                    mlp: shared.mlp.load(loader)?,
+                    gate: gate.map(|gate| loader.linear(gate)).transpose()?,
+                })
+            }
+        };
+        let experts = self.experts.iter().map(|mlp| mlp.load(loader));
         Ok(Experts {
+            experts: experts.collect::<Result<_, _>>()?,
             router: Router {
-                layer: layer(&router.layer)?,
+                layer,
                 scores: router.scores,
-                correction: router.correction.as_ref().map(vector).transpose()?,
+                correction,
                 groups: router.groups,
                 chosen: router.chosen,
                 normalised: router.normalised,
                 sum_offset: router.sum_offset,
                 scale: router.scale,
             },
-            shared: shared.transpose()?,
-            experts: (self.experts.iter())
-                .map(|mlp| mlp.try_map(layer, vector))
-                .collect::<Result<_, E>>()?,
+            shared,
             weighs_input: self.weighs_input,
         })
     }
@@ -135,7 +137,7 @@ impl ExpertAssignment {
     }
 }
 
-impl<L> Router<L, Vec<f32>> {
+impl<P: Parts<Numbers = Vec<f32>>> Router<P> {
     /// ExpertAssignments tokens out to so many experts by their logits, `[tokens, experts]`. Of equal scores the first wins; one that
     /// is no number is the smallest.
     pub(crate) fn route(&self, logits: &[f32], experts: usize) -> Vec<ExpertAssignment> {
@@ -241,7 +243,19 @@ fn largest(mut candidates: Vec<usize>, scores: &[f64], count: usize) -> Vec<usiz
 mod tests {
     use super::*;
 
-    fn router(scores: Scores) -> Router<(), Vec<f32>> {
+    /// A router whose layer does not matter.
+    enum Host {}
+
+    impl Parts for Host {
+        type Linear = ();
+        type Norm = ();
+        type Vector = ();
+        type Numbers = Vec<f32>;
+        type Convolution = ();
+        type Scan = ();
+    }
+
+    fn router(scores: Scores) -> Router<Host> {
         Router {
             layer: (),
             scores,
@@ -254,7 +268,7 @@ mod tests {
         }
     }
 
-    fn weights(router: &Router<(), Vec<f32>>, logits: &[f32]) -> Vec<(usize, f32)> {
+    fn weights(router: &Router<Host>, logits: &[f32]) -> Vec<(usize, f32)> {
         let assignments = router.route(logits, logits.len()).into_iter().enumerate();
         let chosen = assignments.filter(|(_, assignment)| !assignment.tokens.is_empty());
         chosen

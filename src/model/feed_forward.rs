@@ -2,18 +2,18 @@
 
 use super::experts::Experts;
 use super::mlp::Mlp;
-use super::tensors::{Linear, Vector};
+use super::parts::{Loader, Named, Parts};
 
 /// The feed-forward part.
 #[derive(Clone, Debug)]
-pub(crate) enum FeedForward<L, V = Vector> {
+pub(crate) enum FeedForward<P: Parts = Named> {
     /// The same layers for every token.
-    Dense(Mlp<L, V>),
+    Dense(Mlp<P>),
     /// Some of many, chosen for each token.
-    Experts(Box<Experts<L, V>>),
+    Experts(Box<Experts<P>>),
 }
 
-impl FeedForward<Linear> {
+impl FeedForward {
     /// The most features that one of its layers puts out, but for those of the residual stream.
     pub(crate) fn widest(&self) -> usize {
         match self {
@@ -26,20 +26,15 @@ impl FeedForward<Linear> {
             }
         }
     }
-}
 
-impl<L, V> FeedForward<L, V> {
-    /// The same with something else for each layer and list of numbers.
-    pub(super) fn try_map<M, W, E>(
+    /// The same with other parts.
+    pub(super) fn load<L: Loader>(
         &self,
-        layer: &impl Fn(&L) -> Result<M, E>,
-        vector: &impl Fn(&V) -> Result<W, E>,
-    ) -> Result<FeedForward<M, W>, E> {
+        loader: &mut L,
+    ) -> Result<FeedForward<L::Parts>, L::Error> {
         Ok(match self {
-            Self::Dense(mlp) => FeedForward::Dense(mlp.try_map(layer, vector)?),
-            Self::Experts(experts) => {
-                FeedForward::Experts(Box::new(experts.try_map(layer, vector)?))
-            }
+            Self::Dense(mlp) => FeedForward::Dense(mlp.load(loader)?),
+            Self::Experts(experts) => FeedForward::Experts(Box::new(experts.load(loader)?)),
         })
     }
 }

@@ -6,27 +6,33 @@
 //!
 //! Of a query, one part has rope and one has none (nope); so of a key, whose rope part, `r`, all heads share.
 
+use super::parts::{Loader, Named, Parts};
+
 /// From the hidden state to queries, keys and values.
 #[derive(Clone, Debug)]
-pub(crate) struct LatentProjections<L, N> {
+pub(crate) struct LatentProjections<P: Parts = Named> {
     pub(crate) widths: LatentWidths,
-    pub(crate) query: LatentQuery<L, N>,
+    pub(crate) query: LatentQuery<P>,
     /// To the vector that keys and values come from.
-    pub(crate) compression: L,
-    pub(crate) compression_norm: N,
+    pub(crate) compression: P::Linear,
+    pub(crate) compression_norm: P::Norm,
     /// To the rope part of the key.
-    pub(crate) rope_key: L,
+    pub(crate) rope_key: P::Linear,
     /// To each head's key, its nope part, and its value.
-    pub(crate) expansion: L,
+    pub(crate) expansion: P::Linear,
 }
 
 /// Where queries come from; of each head, the nope part first.
 #[derive(Clone, Debug)]
-pub(crate) enum LatentQuery<L, N> {
+pub(crate) enum LatentQuery<P: Parts> {
     /// The hidden state.
-    Direct(L),
+    Direct(P::Linear),
     /// A narrow vector, normalised.
-    Latent { down: L, norm: N, up: L },
+    Latent {
+        down: P::Linear,
+        norm: P::Norm,
+        up: P::Linear,
+    },
 }
 
 /// Features of each head.
@@ -40,9 +46,9 @@ pub(crate) struct LatentWidths {
     pub(crate) value: usize,
 }
 
-impl<L, N> LatentQuery<L, N> {
+impl<P: Parts> LatentQuery<P> {
     /// The layer that reads the narrow vector, if there is one.
-    pub(crate) fn of_latent(&self) -> Option<&L> {
+    pub(crate) fn of_latent(&self) -> Option<&P::Linear> {
         match self {
             Self::Direct(_) => None,
             Self::Latent { up, .. } => Some(up),
@@ -50,37 +56,38 @@ impl<L, N> LatentQuery<L, N> {
     }
 }
 
-impl<L, N> LatentProjections<L, N> {
+impl<P: Parts> LatentProjections<P> {
     /// The layers that read the hidden state.
-    pub(super) fn first_layers(&self) -> Vec<&L> {
+    pub(super) fn first_layers(&self) -> Vec<&P::Linear> {
         let query = match &self.query {
             LatentQuery::Direct(query) => query,
             LatentQuery::Latent { down, .. } => down,
         };
         vec![query, &self.compression, &self.rope_key]
     }
+}
 
-    /// The same with something else for each layer and norm.
-    pub(super) fn try_map<M, K, E>(
+impl LatentProjections {
+    /// The same with other parts.
+    pub(super) fn load<L: Loader>(
         &self,
-        layer: &impl Fn(&L) -> Result<M, E>,
-        norm: &impl Fn(&N) -> Result<K, E>,
-    ) -> Result<LatentProjections<M, K>, E> {
+        loader: &mut L,
+    ) -> Result<LatentProjections<L::Parts>, L::Error> {
         let query = match &self.query {
-            LatentQuery::Direct(query) => LatentQuery::Direct(layer(query)?),
-            LatentQuery::Latent { down, norm: n, up } => LatentQuery::Latent {
-                down: layer(down)?,
-                norm: norm(n)?,
-                up: layer(up)?,
+            LatentQuery::Direct(query) => LatentQuery::Direct(loader.linear(query)?),
+            LatentQuery::Latent { down, norm, up } => LatentQuery::Latent {
+                down: loader.linear(down)?,
+                norm: loader.norm(norm)?,
+                up: loader.linear(up)?,
             },
         };
         Ok(LatentProjections {
             widths: self.widths,
             query,
-            compression: layer(&self.compression)?,
-            compression_norm: norm(&self.compression_norm)?,
-            rope_key: layer(&self.rope_key)?,
-            expansion: layer(&self.expansion)?,
+            compression: loader.linear(&self.compression)?,
+            compression_norm: loader.norm(&self.compression_norm)?,
+            rope_key: loader.linear(&self.rope_key)?,
+            expansion: loader.linear(&self.expansion)?,
         })
     }
 }

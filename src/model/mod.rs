@@ -29,10 +29,12 @@ mod feed_forward;
 mod headers;
 mod latent;
 mod mlp;
+mod parts;
 mod position;
 mod reading;
 mod recurrence;
 mod rotary;
+mod scan;
 mod tensors;
 
 pub(crate) use activation::{Activation, Nonlinearity};
@@ -41,14 +43,16 @@ pub(crate) use attention::{
     HeadCounts, HeadNorms, NormedWidth, Position, Projections, QueryTemperature, Reach,
     SelfAttention,
 };
-pub(crate) use block::{BlockOrder, DecoderBlock, Mixer, MixerKind};
+pub(crate) use block::{BlockOrder, DecoderBlock, InputKind, Mixer, MixerKind};
 pub use error::Error;
 pub(crate) use experts::{ExpertAssignment, Experts};
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use latent::{LatentProjections, LatentQuery, LatentWidths};
 pub(crate) use mlp::Mlp;
+pub(crate) use parts::{Loader, Parts, Visitor};
 pub(crate) use position::Alibi;
 pub(crate) use reading::{check_absent, check_complete};
-pub(crate) use recurrence::{Convolution, DeltaSizes, Scan, ScanSizes, Ssm, StateSizes};
+pub(crate) use recurrence::{Recurrence, Ssm};
 pub(crate) use rotary::{Pairing, Rotary};
-pub(crate) use tensors::{Linear, NormKind, NormTensors};
+pub(crate) use scan::{Convolution, DeltaSizes, Scan, ScanSizes, ScanTensors, StateSizes};
+pub(crate) use tensors::{Linear, NormKind, NormTensors, Vector};

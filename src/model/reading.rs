@@ -10,6 +10,8 @@ use super::error::Error;
 use super::families;
 use super::family::ModelFiles;
 use super::headers::Headers;
+use super::parts::Visitor;
+use super::tensors::{Linear, NormTensors, Vector};
 use crate::checkpoint::{self, Checkpoint, Source};
 use crate::names::grammar::{block, is_beside_the_decoder, stack};
 use crate::names::rules::known;
@@ -224,13 +226,28 @@ fn check(architecture: &Architecture, headers: &Headers<'_>) -> Result<(), Error
     }
     headers.check_norm(&architecture.final_norm)?;
     for block in &architecture.blocks {
-        block.try_map(
-            |linear| headers.check_linear(linear),
-            |norm| headers.check_norm(norm),
-            |vector| headers.check_vector(vector),
-        )?;
+        block.visit(&mut Checks(headers))?;
     }
     Ok(())
+}
+
+/// Holds each tensor against the headers.
+struct Checks<'h>(&'h Headers<'h>);
+
+impl Visitor for Checks<'_> {
+    type Error = Error;
+
+    fn linear(&mut self, linear: &Linear) -> Result<(), Error> {
+        self.0.check_linear(linear)
+    }
+
+    fn norm(&mut self, norm: &NormTensors) -> Result<(), Error> {
+        self.0.check_norm(norm)
+    }
+
+    fn vector(&mut self, vector: &Vector) -> Result<(), Error> {
+        self.0.check_vector(vector)
+    }
 }
 
 /// Checks that no block is left over, but for those that predict further tokens, which the decoder does without.

@@ -18,7 +18,7 @@ use crate::device::error::Error;
 use crate::device::gpu::Gpu;
 use crate::device::gpu::dispatches::Work;
 use crate::device::product::{Destination, Operand, PRODUCT, Weights, product};
-use crate::device::recorder::{Recorder, Sequence};
+use crate::device::recorder::{Recorder, Recording};
 use crate::device::storage::{buffer, filled};
 use crate::dtype::Dtype;
 use crate::mask::Mask;
@@ -69,9 +69,9 @@ struct ProductBuffers {
 }
 
 /// One chunk on its way.
-struct Recording<'r, 'a> {
+struct Chunk<'r, 'a> {
     recorder: &'r Recorder<'a>,
-    sequence: &'r mut Sequence,
+    recording: &'r mut Recording,
     buffers: &'r RowBuffers,
     shape: [usize; 2],
 }
@@ -142,14 +142,14 @@ impl<'a> RowCompensator<'a> {
         };
         let as_stored = Rows::new(Dtype::F32, in_features, bytemuck::cast_slice(&scaled));
         let choice = self.gpu.fused(as_stored, 0, &by_value);
-        self.recorder.submit(|sequence| {
+        self.recorder.submit(|recording| {
             let queue = &self.gpu.context().queue;
             let place = 4 * WEIGHTS_PLANE as u64 * scaled.len() as u64;
             queue.write_buffer(&rows.planes, place, bytemuck::cast_slice(&scaled));
             queue.write_buffer(&rows.mask, 0, bytemuck::cast_slice(&mask.words));
-            let mut chunk = Recording {
+            let mut chunk = Chunk {
                 recorder: &self.recorder,
-                sequence,
+                recording,
                 buffers: rows,
                 shape: [mask.rows, in_features],
             };
@@ -271,7 +271,7 @@ fn grown<'r>(rows: &'r mut Option<RowBuffers>, gpu: &Gpu, sizes: [usize; 4]) -> 
     })
 }
 
-impl Recording<'_, '_> {
+impl Chunk<'_, '_> {
     /// One kernel, with a workgroup a row; `diagonal` is that of what is multiplied with next.
     fn of_rows(&mut self, entry_point: &'static str, diagonal: Option<&wgpu::Buffer>) {
         let [rows, in_features] = self.shape;
@@ -300,8 +300,14 @@ impl Recording<'_, '_> {
         // A lane goes through its part of a row a few times.
         let steps = 4 * in_features.div_ceil(256);
         let groups = (rows, 1);
-        self.recorder
-            .dispatch(self.sequence, entry_point, &params, &buffers, groups, steps);
+        self.recorder.dispatch(
+            self.recording,
+            entry_point,
+            &params,
+            &buffers,
+            groups,
+            steps,
+        );
     }
 
     /// Adds the thin products of the input to where the diagonal's part is already.
@@ -316,7 +322,7 @@ impl Recording<'_, '_> {
             first: 0,
             add: false,
         };
-        product(self.recorder, self.sequence, input, &first, to_thin);
+        product(self.recorder, self.recording, input, &first, to_thin);
         let second = Weights {
             scale: by.sign,
             ..Weights::of_floats(Operand::by_rows(&by.vectors, by.rank), in_features)
@@ -328,7 +334,7 @@ impl Recording<'_, '_> {
             add: true,
         };
         let thin = (Operand::by_rows(thin, by.rank), [rows, by.rank]);
-        product(self.recorder, self.sequence, thin, &second, to_product);
+        product(self.recorder, self.recording, thin, &second, to_product);
     }
 
     fn prune_values(&mut self) {
@@ -367,7 +373,7 @@ impl Recording<'_, '_> {
                 let (name, params) = (entry_point.name, &choice.params);
                 // Eight weights a lane (`passes/eight.wgsl`).
                 self.recorder
-                    .dispatch(self.sequence, name, params, &buffers, groups, 8);
+                    .dispatch(self.recording, name, params, &buffers, groups, 8);
             }
         }
         self.of_rows("end_directions", None);

@@ -1,10 +1,11 @@
 //! What flows through the forward pass on the CPU.
 
+use crate::forward::batch::Span;
 use crate::forward::error::Error;
 use crate::products::{self, Matrix};
 
-/// The activations of one sequence: `[tokens, features]` row-major, in f32.
-#[derive(Clone, Debug)]
+/// Activations: `[tokens, features]` row-major, in f32.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Activations {
     values: Vec<f32>,
     features: usize,
@@ -48,6 +49,26 @@ impl Activations {
 
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
+    }
+
+    /// Those of the rows of a span.
+    pub(super) fn rows(&self, span: Span) -> &[f32] {
+        &self.values[span.row * self.features..span.end() * self.features]
+    }
+
+    pub(super) fn rows_mut(&mut self, span: Span) -> &mut [f32] {
+        &mut self.values[span.row * self.features..span.end() * self.features]
+    }
+
+    /// Takes rows of another one behind its own.
+    pub(super) fn append(&mut self, other: &Self, span: Span) {
+        self.features = other.features;
+        self.values.extend_from_slice(other.rows(span));
+    }
+
+    /// Lets go of its first rows.
+    pub(super) fn forget(&mut self, rows: usize) {
+        self.values.drain(..rows * self.features);
     }
 
     /// The values of another one at the same places.

@@ -6,17 +6,21 @@ use rayon::prelude::*;
 use super::activations::Activations;
 use super::weights::{CpuMatrix, CpuNorm};
 use super::{exp, in_place};
+use crate::forward::batch::Span;
 use crate::forward::engine::RopeTables;
 use crate::forward::error::Error;
 use crate::model::{
-    Alibi, HeadCounts, HeadNorms, LatentWidths, Pairing, Projections, QueryTemperature, Reach,
-    SelfAttention,
+    Alibi, HeadCounts, HeadNorms, LatentWidths, Pairing, Parts, Projections, QueryTemperature,
+    Reach, SelfAttention,
 };
 use crate::products::{Packed, With};
 use crate::simd::widest;
 
 /// Bytes that the attention scores of a chunk of queries may take.
 pub(super) const SCORES_BYTES: usize = 32 << 20;
+
+/// Queries of a chunk, at most.
+pub(super) const QUERIES: usize = 128;
 
 /// Of each token, cosines and sines of its pairs: `[tokens, pairs]` each.
 pub(super) struct RopeTable {
@@ -36,23 +40,26 @@ impl RopeTable {
 
 impl RopeTables<RopeTable> {
     /// Rotates the first features of every head by the position of its token.
-    fn apply_rope(&self, x: &mut Activations, head: usize) -> Result<(), Error> {
-        let (tokens, features) = (x.tokens(), x.features());
-        let rotations = self.of(tokens, head)?;
+    fn apply_rope(&self, x: &mut Activations, head: usize, spans: &[Span]) -> Result<(), Error> {
+        let features = x.features();
         let pairs = self.pairs;
-        let rows = x.values_mut().par_chunks_mut(features.max(1));
-        rows.enumerate().for_each(|(token, row)| {
-            let table = token * pairs..(token + 1) * pairs;
-            let angles = (&rotations.cosines[table.clone()], &rotations.sines[table]);
-            widest(
-                #[inline(always)]
-                || {
-                    for head in row.chunks_exact_mut(head) {
-                        rotate_head(self.pairing, &mut head[..2 * pairs], angles);
-                    }
-                },
-            );
-        });
+        for span in spans {
+            let rotations = self.of(span.window, head)?;
+            let rows = x.rows_mut(*span).par_chunks_mut(features.max(1));
+            rows.enumerate().for_each(|(row, values)| {
+                let position = span.position + row;
+                let table = position * pairs..(position + 1) * pairs;
+                let angles = (&rotations.cosines[table.clone()], &rotations.sines[table]);
+                widest(
+                    #[inline(always)]
+                    || {
+                        for head in values.chunks_exact_mut(head) {
+                            rotate_head(self.pairing, &mut head[..2 * pairs], angles);
+                        }
+                    },
+                );
+            });
+        }
         Ok(())
     }
 }
@@ -79,7 +86,7 @@ fn rotate_head(pairing: Pairing, head: &mut [f32], (cosines, sines): (&[f32], &[
     }
 }
 
-/// Queries, keys and values of one sequence, each `[tokens, heads * features of a head]`.
+/// Queries, keys and values, each `[tokens, heads * features of a head]`.
 pub(crate) struct CpuHeads {
     counts: HeadCounts,
     queries: Activations,
@@ -91,7 +98,7 @@ impl CpuHeads {
     /// The heads of a hidden state.
     pub(super) fn of(
         counts: HeadCounts,
-        projections: &Projections<CpuMatrix, CpuNorm>,
+        projections: &Projections<impl Parts<Linear = CpuMatrix>>,
         x: &Activations,
     ) -> Result<Self, Error> {
         let [queries, keys, values] = match projections {
@@ -196,52 +203,88 @@ impl CpuHeads {
     }
 
     /// Applies rope to queries and keys by their position.
-    pub(super) fn apply_rope(&mut self, table: &RopeTables<RopeTable>) -> Result<(), Error> {
-        table.apply_rope(&mut self.queries, self.counts.features)?;
-        table.apply_rope(&mut self.keys, self.counts.features)
+    pub(super) fn apply_rope(
+        &mut self,
+        table: &RopeTables<RopeTable>,
+        spans: &[Span],
+    ) -> Result<(), Error> {
+        table.apply_rope(&mut self.queries, self.counts.features, spans)?;
+        table.apply_rope(&mut self.keys, self.counts.features, spans)
     }
 
     /// Causal attention, `[tokens, query heads * features of a value]`. `alibi` is for heads that know their place by it.
     pub(super) fn attend(
-        &self,
-        attention: &SelfAttention<CpuMatrix, CpuNorm, Vec<f32>>,
+        mut self,
+        attention: &SelfAttention<impl Parts<Vector = Vec<f32>>>,
         alibi: Option<&Alibi>,
+        spans: &[Span],
+        cache: &mut Vec<KeysAndValues>,
     ) -> Result<Activations, Error> {
-        let keys = self.counts.keys;
-        let of_key = |key| self.attend_by(key, attention, alibi);
-        let found: Vec<_> = (0..keys)
-            .into_par_iter()
-            .map(of_key)
-            .collect::<Result<_, _>>()?;
-        Ok(Activations::concat(&found))
+        cache.resize_with(spans.len(), KeysAndValues::default);
+        let mut found = Activations::default();
+        for (span, seen) in spans.iter().zip(cache) {
+            if spans.len() == 1 && seen.keys.tokens() == 0 {
+                seen.keys = std::mem::take(&mut self.keys);
+                seen.values = std::mem::take(&mut self.values);
+            } else {
+                seen.keys.append(&self.keys, *span);
+                seen.values.append(&self.values, *span);
+            }
+            let of_key = |key| self.attend_by(key, *span, seen, (attention, alibi));
+            let of_keys: Vec<_> = (0..self.counts.keys)
+                .into_par_iter()
+                .map(of_key)
+                .collect::<Result<_, _>>()?;
+            let of_span = Activations::concat(&of_keys);
+            if spans.len() == 1 {
+                found = of_span;
+            } else {
+                let all = Span { row: 0, ..*span };
+                found.append(&of_span, all);
+            }
+            if span.goes_on() {
+                seen.forget_until(attention.reach().first_seen(span.position + span.rows));
+            } else {
+                *seen = KeysAndValues::default();
+            }
+        }
+        Ok(found)
     }
 
     /// The same for the query heads of one key head; a chunk of queries at a time against the keys up to its end.
     fn attend_by(
         &self,
         key: usize,
-        attention: &SelfAttention<CpuMatrix, CpuNorm, Vec<f32>>,
-        alibi: Option<&Alibi>,
+        span: Span,
+        seen: &KeysAndValues,
+        (attention, alibi): (
+            &SelfAttention<impl Parts<Vector = Vec<f32>>>,
+            Option<&Alibi>,
+        ),
     ) -> Result<Activations, Error> {
         let HeadCounts { features, .. } = self.counts;
         let group = self.counts.queries / self.counts.keys;
-        let value_features = self.values.features() / self.counts.keys;
-        let (queries, keys) = (self.queries.matrix()?, self.keys.matrix()?);
-        let values = self.values.matrix()?;
-        let tokens = self.queries.tokens();
-        let chunk = (SCORES_BYTES / (4 * self.counts.queries * tokens.max(1))).clamp(1, 128);
-        let mut found = Activations::zeros(tokens, group * value_features);
+        let value_features = seen.values.features() / self.counts.keys;
+        let (queries, keys) = (self.queries.matrix()?, seen.keys.matrix()?);
+        let values = seen.values.matrix()?;
+        let chunk = SCORES_BYTES / (4 * self.counts.queries * span.window.max(1));
+        let chunk = chunk.clamp(1, QUERIES);
+        let mut found = Activations::zeros(span.rows, group * value_features);
         let (mut scores, mut of_chunk) = (Vec::new(), Vec::new());
-        for first in (0..tokens).step_by(chunk) {
-            let rows = chunk.min(tokens - first);
-            let start = attention.reach().first_seen(first);
-            let seen = first + rows - start;
+        for first in (0..span.rows).step_by(chunk) {
+            let rows = chunk.min(span.rows - first);
+            let position = span.position + first;
+            let start = attention.reach().first_seen(position);
+            let count = position + rows - start;
+            // Among the keys that are kept.
+            let kept = start - seen.start..start - seen.start + count;
             let part = |head: usize, features| head * features..(head + 1) * features;
-            let of_keys = keys.slice((start..start + seen, part(key, features)));
+            let of_keys = keys.slice((kept.clone(), part(key, features)));
             let of_keys = Packed::new(of_keys.transposed());
-            scores.resize(group * rows * seen, 0.0);
-            for (head, scores) in (key * group..).zip(scores.chunks_exact_mut(rows * seen)) {
-                let of_head = queries.slice((first..first + rows, part(head, features)));
+            scores.resize(group * rows * count, 0.0);
+            for (head, scores) in (key * group..).zip(scores.chunks_exact_mut(rows * count)) {
+                let own = span.row + first..span.row + first + rows;
+                let of_head = queries.slice((own, part(head, features)));
                 of_keys.multiply_with(of_head, With::default(), scores)?;
             }
             CausalSoftmax {
@@ -249,25 +292,44 @@ impl CpuHeads {
                 soft_cap: attention.soft_cap,
                 head: key * group,
                 rows,
-                first: first - start,
+                first: position - start,
                 start,
                 reach: attention.reach(),
                 temperature: attention.temperature,
                 sinks: attention.sinks.as_deref(),
                 alibi,
             }
-            .apply(&mut scores, seen);
-            let of_values = values.slice((start..start + seen, part(key, value_features)));
+            .apply(&mut scores, count);
+            let of_values = values.slice((kept, part(key, value_features)));
             Packed::new(of_values).multiply(&scores, &mut of_chunk)?;
             for (head, of_head) in of_chunk.chunks_exact(rows * value_features).enumerate() {
                 let of_rows = of_head.chunks_exact(value_features);
-                for (token, of_row) in (first..).zip(of_rows) {
-                    let place = (token * group + head) * value_features;
+                for (row, of_row) in (first..).zip(of_rows) {
+                    let place = (row * group + head) * value_features;
                     found.values_mut()[place..place + value_features].copy_from_slice(of_row);
                 }
             }
         }
         Ok(found)
+    }
+}
+
+/// Keys and values of the tokens of one window that later ones see.
+#[derive(Debug, Default)]
+pub(crate) struct KeysAndValues {
+    /// The position of the first.
+    start: usize,
+    keys: Activations,
+    values: Activations,
+}
+
+impl KeysAndValues {
+    /// Lets go of those of the tokens before this one, which no query sees any more.
+    fn forget_until(&mut self, position: usize) {
+        let rows = position.saturating_sub(self.start).min(self.keys.tokens());
+        self.keys.forget(rows);
+        self.values.forget(rows);
+        self.start += rows;
     }
 }
 

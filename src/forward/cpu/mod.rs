@@ -10,24 +10,30 @@ mod rows;
 mod scan;
 mod weights;
 
-use super::engine::{
-    BlockPass, Convolved, Engine, LmHeadPart, LoadedAttention, LoadedBlock, PartialLoss, RopeTables,
-};
+use super::batch::{Cut, hidden_room};
+use super::engine::{Engine, LmHeadPart, PartialLoss, RopeTables, Step};
 use super::error::Error;
-use super::statistics::Statistic;
+use super::statistics::{Observation, Wanted};
 use super::weights::WeightReader;
 use crate::cores::Cores;
 use crate::model::{
     Architecture, DecoderBlock, ExpertAssignment, HeadNorms, LatentWidths, Linear, Nonlinearity,
-    NormTensors, Position, Scan,
+    NormTensors, Parts, Position, Scan, SelfAttention,
 };
 use activations::Activations;
-use attention::{CpuHeads, RopeTable};
+use attention::{CpuHeads, KeysAndValues, RopeTable};
 pub(super) use peak::CpuProduct;
+use scan::CpuConvolution;
 use weights::{CpuMatrix, CpuNorm};
 
-/// Bytes that the activations of all sequences in flight may take.
+/// Bytes that the activations of all windows in flight may take.
 const IN_FLIGHT_BYTES: usize = 192 << 20;
+
+/// Bytes that the activations of one may take, which goes through a block in chunks otherwise.
+const WINDOW_BYTES: usize = 1 << 30;
+
+/// A chunk is a multiple of so many tokens: a chunk of the queries of attention.
+const CHUNK: usize = attention::QUERIES;
 
 /// Bytes that the weights may take, as f32, which are loaded at a time, a core a matrix; a larger one is loaded alone.
 const LOADING_BYTES: usize = 256 << 20;
@@ -39,44 +45,42 @@ const SMALL_BLOCK_BYTES: usize = 64 << 20;
 /// This machine's cores.
 pub(super) struct CpuEngine<'a> {
     architecture: &'a Architecture,
-    statistics: &'a [Statistic],
+    wanted: Wanted,
     cores: Cores,
+    hidden_room: usize,
     /// Of each of the architecture's rotary embeddings.
     ropes: Vec<RopeTables<RopeTable>>,
 }
 
-/// What a sequence has shown in a block so far.
-pub(super) struct CpuSequence {
-    observed: Vec<f32>,
-    observes: bool,
-}
-
 impl<'a> CpuEngine<'a> {
-    /// Cores for sequences of at most `context` tokens.
+    /// Cores for windows of at most `context` tokens.
     pub(super) fn new(
         architecture: &'a Architecture,
         context: usize,
-        statistics: &'a [Statistic],
+        wanted: Wanted,
         threads: usize,
     ) -> Result<Self, Error> {
         let rotaries = architecture.rotaries.iter();
         Ok(Self {
             architecture,
-            statistics,
+            wanted,
             cores: Cores::new(threads)?,
+            hidden_room: hidden_room(),
             ropes: rotaries
                 .map(|rotary| RopeTables::new(rotary, context, RopeTable::new))
                 .collect(),
         })
     }
 
-    /// The statistics that are taken of a sequence.
-    fn taken(&self, sequence: &CpuSequence) -> &[Statistic] {
-        if sequence.observes {
-            self.statistics
-        } else {
-            &[]
-        }
+    /// Bytes of what is alive of a token at the widest places of a block, roughly.
+    fn bytes_of_token(&self) -> usize {
+        let features = |block: &DecoderBlock| {
+            let found = block.mixers.iter().map(|mixer| mixer.output().in_features);
+            let found: usize = found.sum();
+            3 * self.architecture.hidden_size + 3 * found + 2 * block.widest()
+        };
+        let widest = self.architecture.blocks.iter().map(features).max();
+        4 * widest.unwrap_or(0)
     }
 
     /// A part of the head as a linear layer.
@@ -86,12 +90,22 @@ impl<'a> CpuEngine<'a> {
     }
 }
 
+impl Parts for CpuEngine<'_> {
+    type Linear = CpuMatrix;
+    type Norm = CpuNorm;
+    type Vector = Vec<f32>;
+    type Numbers = Vec<f32>;
+    type Convolution = CpuConvolution;
+    type Scan = Scan;
+}
+
 impl Engine for CpuEngine<'_> {
     type Tensor = Activations;
     type Heads = CpuHeads;
-    type Matrix = CpuMatrix;
-    type Norm = CpuNorm;
-    type Sequence = CpuSequence;
+    type Recording = Vec<Observation>;
+    type Cache = Vec<KeysAndValues>;
+    type Tail = Vec<Vec<f32>>;
+    type ScanState = Vec<scan::State>;
 
     fn load_matrix(&self, weights: &WeightReader<'_>, linear: &Linear) -> Result<CpuMatrix, Error> {
         let (weight, bias) = (weights.read_matrix(linear)?, weights.read_bias(linear)?);
@@ -129,46 +143,67 @@ impl Engine for CpuEngine<'_> {
         Ok(CpuNorm::new(factors, summands, norm))
     }
 
+    fn load_vector(&self, numbers: Vec<f32>) -> Result<Vec<f32>, Error> {
+        Ok(numbers)
+    }
+
+    fn load_convolution(
+        &self,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+        width: usize,
+    ) -> Result<CpuConvolution, Error> {
+        Ok(CpuConvolution {
+            weight,
+            bias,
+            width,
+        })
+    }
+
+    fn load_scan(&self, scan: Scan) -> Result<Scan, Error> {
+        Ok(scan)
+    }
+
     fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<Activations, Error> {
         let features = rows.len() / tokens.max(1);
         Activations::new(rows, features)
     }
 
-    fn in_flight(&self, context: usize) -> usize {
-        // What is alive at the widest places of a block, roughly.
-        let features = |block: &DecoderBlock| {
-            let found = block.mixers.iter().map(|mixer| mixer.output().in_features);
-            let found: usize = found.sum();
-            3 * self.architecture.hidden_size + 3 * found + 2 * block.widest()
+    fn hidden_room(&self) -> usize {
+        self.hidden_room
+    }
+
+    fn cut(&self, window: usize) -> Cut {
+        // Cores share no products: a window a core.
+        let fit = WINDOW_BYTES / self.bytes_of_token().max(1);
+        let tokens = if window <= fit {
+            window.max(1)
+        } else {
+            (fit / CHUNK * CHUNK).max(CHUNK)
         };
-        let widest = self.architecture.blocks.iter().map(features).max();
-        let activations = 4 * context * widest.unwrap_or(0);
+        Cut { windows: 1, tokens }
+    }
+
+    fn in_flight(&self, rows: usize) -> usize {
+        let activations = rows * self.bytes_of_token();
         (IN_FLIGHT_BYTES / (activations + attention::SCORES_BYTES)).clamp(1, self.cores.count())
     }
 
-    fn run(
+    fn run<T: Send>(
         &self,
-        block: &LoadedBlock<Self>,
-        hidden: &mut [Activations],
-        pass: BlockPass<Self>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        self.cores.each(hidden.iter_mut().collect(), |x| {
-            let mut sequence = CpuSequence {
-                observed: Vec::new(),
-                observes: pass.observes,
-            };
-            (pass.wiring)(self, &mut sequence, block, x)?;
-            Ok(sequence.observed)
+        tasks: Vec<T>,
+        work: impl Fn(&mut Vec<Observation>, T) -> Result<(), Error> + Sync,
+    ) -> Result<Vec<Vec<Observation>>, Error> {
+        self.cores.each(tasks, |task| {
+            let mut observed = Vec::new();
+            work(&mut observed, task)?;
+            Ok(observed)
         })
-    }
-
-    fn copy(&self, x: &Activations) -> Result<Activations, Error> {
-        Ok(x.clone())
     }
 
     fn norm(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         norm: &CpuNorm,
         x: &Activations,
     ) -> Result<Activations, Error> {
@@ -177,7 +212,7 @@ impl Engine for CpuEngine<'_> {
 
     fn product(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         matrix: &CpuMatrix,
         x: &Activations,
     ) -> Result<Activations, Error> {
@@ -186,7 +221,7 @@ impl Engine for CpuEngine<'_> {
 
     fn add_product(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         matrix: &CpuMatrix,
         x: &Activations,
         sum: &mut Activations,
@@ -196,7 +231,7 @@ impl Engine for CpuEngine<'_> {
 
     fn scaled(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         x: &Activations,
         scale: f32,
     ) -> Result<Activations, Error> {
@@ -207,7 +242,7 @@ impl Engine for CpuEngine<'_> {
 
     fn norm_parts(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         norm: &CpuNorm,
         mut x: Activations,
     ) -> Result<Activations, Error> {
@@ -217,26 +252,39 @@ impl Engine for CpuEngine<'_> {
 
     fn convolve(
         &self,
-        _: &mut CpuSequence,
-        convolution: &Convolved<'_>,
+        step: &mut Step<'_, Self>,
+        convolution: &CpuConvolution,
         x: &Activations,
+        tail: &mut Vec<Vec<f32>>,
     ) -> Result<Activations, Error> {
-        Activations::new(scan::convolve(convolution, x.values()), x.features())
+        let mut y = Activations::zeros(x.tokens(), x.features());
+        tail.resize(step.spans.len(), Vec::new());
+        for (span, tail) in step.spans.iter().zip(tail) {
+            let (x, y) = (x.rows(*span), y.rows_mut(*span));
+            convolution.apply(x, y, span.goes_on(), tail);
+        }
+        Ok(y)
     }
 
     fn scan(
         &self,
-        _: &mut CpuSequence,
+        step: &mut Step<'_, Self>,
         scan: &Scan,
         inputs: &[&Activations],
+        state: &mut Vec<scan::State>,
     ) -> Result<Activations, Error> {
-        let values: Vec<&[f32]> = inputs.iter().map(|x| x.values()).collect();
-        Activations::new(scan::scan(scan, &values), scan.sizes.output())
+        let mut y = Activations::zeros(inputs[0].tokens(), scan.sizes.output());
+        state.resize(step.spans.len(), scan::State::default());
+        for (span, state) in step.spans.iter().zip(state) {
+            let inputs: Vec<&[f32]> = inputs.iter().map(|x| x.rows(*span)).collect();
+            scan::scan(scan, &inputs, state, y.rows_mut(*span));
+        }
+        Ok(y)
     }
 
     fn heads_of_latents(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         widths: LatentWidths,
         queries: &Activations,
         rope_key: &Activations,
@@ -247,7 +295,7 @@ impl Engine for CpuEngine<'_> {
 
     fn add_scaled(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         x: &Activations,
         scale: f32,
         sum: &mut Activations,
@@ -257,8 +305,8 @@ impl Engine for CpuEngine<'_> {
 
     fn heads(
         &self,
-        _: &mut CpuSequence,
-        attention: &LoadedAttention<Self>,
+        _: &mut Step<'_, Self>,
+        attention: &SelfAttention<Self>,
         x: &Activations,
     ) -> Result<CpuHeads, Error> {
         CpuHeads::of(attention.heads, &attention.projections, x)
@@ -266,7 +314,7 @@ impl Engine for CpuEngine<'_> {
 
     fn clip_heads(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         clip: f32,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
@@ -276,7 +324,7 @@ impl Engine for CpuEngine<'_> {
 
     fn normalise_heads(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         norms: &HeadNorms<CpuNorm>,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
@@ -285,27 +333,28 @@ impl Engine for CpuEngine<'_> {
 
     fn apply_rope(
         &self,
-        _: &mut CpuSequence,
+        step: &mut Step<'_, Self>,
         rotary: usize,
         heads: &mut CpuHeads,
     ) -> Result<(), Error> {
-        heads.apply_rope(&self.ropes[rotary])
+        heads.apply_rope(&self.ropes[rotary], step.spans)
     }
 
     fn attend(
         &self,
-        _: &mut CpuSequence,
-        attention: &LoadedAttention<Self>,
+        step: &mut Step<'_, Self>,
+        attention: &SelfAttention<Self>,
         heads: CpuHeads,
+        cache: &mut Vec<KeysAndValues>,
     ) -> Result<Activations, Error> {
         let alibi = self.architecture.alibi.as_ref();
         let alibi = alibi.filter(|_| attention.position == Position::Alibi);
-        heads.attend(attention, alibi)
+        heads.attend(attention, alibi, step.spans, cache)
     }
 
     fn activate(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         activation: Nonlinearity,
         x: Activations,
         up: Option<Activations>,
@@ -313,29 +362,33 @@ impl Engine for CpuEngine<'_> {
         activation::apply(activation, x, up)
     }
 
-    fn observe(&self, sequence: &mut CpuSequence, x: &Activations) -> Result<(), Error> {
-        for statistic in self.taken(sequence) {
-            let numbers = statistic.of(x.values(), x.features())?;
-            sequence.observed.extend(numbers);
+    fn observe(
+        &self,
+        observed: &mut Vec<Observation>,
+        input: usize,
+        x: &Activations,
+        rows: &[usize],
+    ) -> Result<(), Error> {
+        let mut first = 0;
+        for (window, rows) in rows.iter().enumerate().filter(|(_, rows)| **rows > 0) {
+            let values = &x.values()[first * x.features()..(first + rows) * x.features()];
+            observed.push(Observation {
+                window,
+                input,
+                sums: self.wanted.of(values, x.features())?,
+            });
+            first += rows;
         }
         Ok(())
     }
 
-    fn observe_nothing(&self, sequence: &mut CpuSequence, reader: &CpuMatrix) -> Result<(), Error> {
-        for statistic in self.taken(sequence) {
-            let nothing = statistic.of(&[], reader.in_features())?;
-            sequence.observed.extend(nothing);
-        }
-        Ok(())
-    }
-
-    fn values(&self, _: &mut CpuSequence, x: &Activations) -> Result<Vec<f32>, Error> {
+    fn values(&self, _: &mut Step<'_, Self>, x: &Activations) -> Result<Vec<f32>, Error> {
         Ok(x.values().to_vec())
     }
 
     fn gather(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         x: &Activations,
         assignment: &ExpertAssignment,
     ) -> Result<Activations, Error> {
@@ -345,7 +398,7 @@ impl Engine for CpuEngine<'_> {
 
     fn scatter(
         &self,
-        _: &mut CpuSequence,
+        _: &mut Step<'_, Self>,
         y: &Activations,
         assignment: &ExpertAssignment,
         sum: &mut Activations,
@@ -354,34 +407,15 @@ impl Engine for CpuEngine<'_> {
         Ok(())
     }
 
-    fn normalise(&self, norm: &CpuNorm, x: &Activations) -> Result<Activations, Error> {
-        self.cores.together(|| norm.apply(x))
-    }
-
-    fn project(
-        &self,
-        matrix: &CpuMatrix,
-        x: &Activations,
-        mut sum: Activations,
-    ) -> Result<Activations, Error> {
-        self.cores.together(|| matrix.add(x, &mut sum))?;
-        Ok(sum)
-    }
-
-    fn tokens(&self, x: &Activations) -> Result<usize, Error> {
-        Ok(x.tokens())
-    }
-
     fn partial_losses(
         &self,
         head: &LmHeadPart,
-        hidden: &[Activations],
-        next: &[&[u32]],
+        hidden: &[(&Activations, &[u32])],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let rows = self.head(head)?;
         let count = head.rows.len() / self.architecture.embedding_size;
         let soft_cap = self.architecture.logit_soft_cap;
-        let of_sequence = |(hidden, next): (&Activations, &&[u32])| {
+        let of_tensor = |&(hidden, next): &(&Activations, &[u32])| {
             let mut logits = rows.apply(hidden)?;
             let tokens = logits.values_mut().chunks_exact_mut(count);
             let of_token = |(logits, &next): (&mut [f32], &u32)| {
@@ -396,10 +430,9 @@ impl Engine for CpuEngine<'_> {
                     target: target.and_then(|row| logits.get(row)).map_or(0.0, |&l| l),
                 }
             };
-            Ok(tokens.zip(*next).map(of_token).collect())
+            Ok(tokens.zip(next).map(of_token).collect())
         };
-        self.cores
-            .each(hidden.iter().zip(next).collect(), of_sequence)
+        self.cores.each(hidden.iter().collect(), of_tensor)
     }
 
     fn logits(&self, head: &LmHeadPart, hidden: &Activations) -> Result<Vec<f32>, Error> {

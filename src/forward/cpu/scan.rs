@@ -1,57 +1,80 @@
-//! Convolutions and recurrences along a sequence on the CPU: one token after the other, in f32.
+//! Convolutions and recurrences along a window on the CPU: one token after the other, in f32.
 
 use rayon::prelude::*;
 
-use crate::forward::engine::Convolved;
 use crate::model::{DeltaSizes, Scan, ScanSizes, StateSizes};
 
-/// Each channel of `x`, `[tokens, channels]`, convolved with those before it.
-pub(super) fn convolve(convolution: &Convolved<'_>, x: &[f32]) -> Vec<f32> {
-    let &Convolved {
-        weight,
-        bias,
-        width,
-    } = convolution;
-    let channels = weight.len() / width;
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(channels)
-        .enumerate()
-        .for_each(|(token, y)| {
+/// A causal convolution of each channel for itself.
+#[derive(Clone, Debug)]
+pub(crate) struct CpuConvolution {
+    /// `[channels, width]`; the last factor is that of the token itself.
+    pub(super) weight: Vec<f32>,
+    /// `[channels]`.
+    pub(super) bias: Option<Vec<f32>>,
+    pub(super) width: usize,
+}
+
+impl CpuConvolution {
+    /// Each channel of `x`, `[tokens, channels]`, convolved with the tokens before it: those of `x`, and those of `tail` before
+    /// them, which is made the end of both if the window `goes_on`.
+    pub(super) fn apply(&self, x: &[f32], y: &mut [f32], goes_on: bool, tail: &mut Vec<f32>) {
+        let channels = self.weight.len() / self.width;
+        let before = tail.len() / channels;
+        let row = |number: usize| match number.checked_sub(before) {
+            Some(own) => &x[own * channels..(own + 1) * channels],
+            None => &tail[number * channels..(number + 1) * channels],
+        };
+        let rows = y.par_chunks_mut(channels).enumerate();
+        rows.for_each(|(token, y)| {
+            let reach = self.width.min(before + token + 1);
             for (channel, y) in y.iter_mut().enumerate() {
-                let weight = &weight[channel * width..(channel + 1) * width];
-                let reach = width.min(token + 1);
-                let mut sum = bias.map_or(0.0, |bias| bias[channel]);
+                let weight = &self.weight[channel * self.width..(channel + 1) * self.width];
+                let mut sum = self.bias.as_ref().map_or(0.0, |bias| bias[channel]);
                 for (back, weight) in weight.iter().rev().take(reach).enumerate() {
-                    sum += weight * x[(token - back) * channels + channel];
+                    sum += weight * row(before + token - back)[channel];
                 }
                 *y = sum;
             }
         });
-    y
+        if goes_on {
+            let seen = before + x.len() / channels;
+            let kept = seen.saturating_sub(self.width - 1)..seen;
+            *tail = kept.flat_map(row).copied().collect();
+        }
+    }
 }
 
+/// What a scan has come to: of each head, what it keeps; nothing before the first token.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State(Vec<Vec<f32>>);
+
 /// What comes out of a scan, `[tokens, features]`, of inputs that are each `[tokens, features]`.
-pub(super) fn scan(scan: &Scan, inputs: &[&[f32]]) -> Vec<f32> {
-    let features = scan.sizes.output();
+pub(super) fn scan(scan: &Scan, inputs: &[&[f32]], state: &mut State, y: &mut [f32]) {
+    let (heads, kept) = match scan.sizes {
+        ScanSizes::StateSpace(sizes) => (sizes.heads, sizes.features * sizes.states),
+        ScanSizes::DeltaNet(sizes) => {
+            let kept = sizes.key_features * sizes.value_features;
+            (sizes.value_heads, kept)
+        }
+    };
+    state.0.resize_with(heads, || vec![0.0; kept]);
+    let states = state.0.par_iter_mut().enumerate();
     let of_heads: Vec<Vec<f32>> = match (scan.sizes, inputs) {
-        (ScanSizes::StateSpace(sizes), [x, time_step, b, c]) => (0..sizes.heads)
-            .into_par_iter()
-            .map(|head| state_space(scan, sizes, head, [x, time_step, b, c]))
+        (ScanSizes::StateSpace(sizes), [x, time_step, b, c]) => states
+            .map(|(head, kept)| state_space(scan, sizes, (head, kept), [x, time_step, b, c]))
             .collect(),
-        (ScanSizes::DeltaNet(sizes), [q, k, v, time_step, beta]) => (0..sizes.value_heads)
-            .into_par_iter()
-            .map(|head| delta_net(scan, sizes, head, [q, k, v, time_step, beta]))
+        (ScanSizes::DeltaNet(sizes), [q, k, v, time_step, beta]) => states
+            .map(|(head, kept)| delta_net(scan, sizes, (head, kept), [q, k, v, time_step, beta]))
             .collect(),
         _ => unreachable!("the wiring gives a scan its inputs"),
     };
-    let of_head = features / of_heads.len();
-    let mut y = vec![0.0; of_heads.iter().map(Vec::len).sum()];
+    let features = scan.sizes.output();
+    let of_head = features / heads;
     for (token, row) in y.chunks_exact_mut(features).enumerate() {
         for (y, head) in row.chunks_exact_mut(of_head).zip(&of_heads) {
             y.copy_from_slice(&head[token * of_head..(token + 1) * of_head]);
         }
     }
-    y
 }
 
 /// `dt` of a head.
@@ -61,11 +84,11 @@ fn step(scan: &Scan, head: usize, time_step: f32) -> f32 {
     softplus.clamp(scan.limits[0], scan.limits[1])
 }
 
-/// One head, `[tokens, features]`.
+/// One head, `[tokens, features]`. It keeps `[features, states]`.
 fn state_space(
     scan: &Scan,
     sizes: StateSizes,
-    head: usize,
+    (head, kept): (usize, &mut [f32]),
     [x, time_step, b, c]: [&[f32]; 4],
 ) -> Vec<f32> {
     let StateSizes {
@@ -78,7 +101,6 @@ fn state_space(
     let decays = &scan.decays[head * of_head..(head + 1) * of_head];
     let group = head / (heads / groups);
     let tokens = time_step.len() / heads;
-    let mut kept = vec![0.0_f32; features * states];
     let mut faded = vec![0.0_f32; states];
     let mut found = Vec::with_capacity(tokens * features);
     for token in 0..tokens {
@@ -105,11 +127,11 @@ fn state_space(
     found
 }
 
-/// One value head, `[tokens, value features]`.
+/// One value head, `[tokens, value features]`. It keeps `[key features, value features]`.
 fn delta_net(
     scan: &Scan,
     sizes: DeltaSizes,
-    head: usize,
+    (head, kept): (usize, &mut [f32]),
     [q, k, v, time_step, beta]: [&[f32]; 5],
 ) -> Vec<f32> {
     let DeltaSizes {
@@ -120,8 +142,6 @@ fn delta_net(
     } = sizes;
     let key_head = head / (value_heads / key_heads);
     let tokens = time_step.len() / value_heads;
-    // By key feature.
-    let mut kept = vec![0.0_f32; key_features * value_features];
     let mut found = Vec::with_capacity(tokens * value_features);
     for token in 0..tokens {
         let at = (token * key_heads + key_head) * key_features;

@@ -8,6 +8,7 @@ use crate::products::{self, Packed, With};
 use crate::simd::widest;
 
 /// A linear layer: `(x W^T + b) scale`.
+#[derive(Clone, Debug)]
 pub(crate) struct CpuMatrix {
     weight: Packed,
     /// Scaled.
@@ -27,10 +28,6 @@ impl CpuMatrix {
         let bias = matrix.bias.iter_mut().flatten();
         bias.for_each(|bias| *bias *= linear.scale);
         Ok(matrix)
-    }
-
-    pub(super) fn in_features(&self) -> usize {
-        self.weight.inner()
     }
 
     /// Rows of the head.
@@ -69,6 +66,7 @@ impl CpuMatrix {
 }
 
 /// A norm's factors and summands.
+#[derive(Clone, Debug)]
 pub(crate) struct CpuNorm {
     kind: NormKind,
     features: usize,

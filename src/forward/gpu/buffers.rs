@@ -1,8 +1,7 @@
 //! Buffers for activations, which are used again and again.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::BufferUsages as Usage;
 
@@ -12,13 +11,13 @@ use crate::device::storage::buffer;
 /// What activations may be used for: everything that any block does with any of them, wherever they came from.
 const USAGE: Usage = Usage::STORAGE.union(Usage::COPY_SRC).union(Usage::COPY_DST);
 
-/// The activations of one sequence, `[tokens, features]`.
+/// Activations, `[tokens, features]`.
 pub(crate) struct GpuTensor {
     pub(super) buffer: wgpu::Buffer,
     pub(super) tokens: usize,
     pub(super) features: usize,
     /// Where the buffer goes when nobody needs it any more.
-    pool: Option<Rc<ActivationPool>>,
+    pool: Option<Arc<ActivationPool>>,
 }
 
 impl GpuTensor {
@@ -42,31 +41,31 @@ impl Drop for GpuTensor {
     }
 }
 
-/// Buffers for the activations of a sequence. One that comes back is handed out again at once, as what a device is told
+/// Buffers for activations. One that comes back is handed out again at once, as what a device is told
 /// happens in that order.
 pub(super) struct ActivationPool {
     /// Tokens that a buffer has room for.
     tokens: usize,
     /// By features.
-    free: RefCell<HashMap<usize, Vec<wgpu::Buffer>>>,
+    free: Mutex<HashMap<usize, Vec<wgpu::Buffer>>>,
 }
 
 impl ActivationPool {
-    pub(super) fn new(tokens: usize) -> Rc<Self> {
-        Rc::new(Self {
+    pub(super) fn new(tokens: usize) -> Arc<Self> {
+        Arc::new(Self {
             tokens,
-            free: RefCell::default(),
+            free: Mutex::default(),
         })
     }
 
     /// Room for `[tokens, features]`, whose contents are left over from before.
     pub(super) fn take(
-        self: &Rc<Self>,
+        self: &Arc<Self>,
         context: &Context,
         tokens: usize,
         features: usize,
     ) -> GpuTensor {
-        let free = self.free.borrow_mut().get_mut(&features).and_then(Vec::pop);
+        let free = self.free().get_mut(&features).and_then(Vec::pop);
         let made = || {
             let bytes = 4 * self.tokens as u64 * features as u64;
             buffer(context, "activations", bytes, USAGE)
@@ -75,12 +74,15 @@ impl ActivationPool {
             buffer: free.unwrap_or_else(made),
             tokens,
             features,
-            pool: Some(Rc::clone(self)),
+            pool: Some(Arc::clone(self)),
         }
     }
 
     fn give_back(&self, features: usize, buffer: wgpu::Buffer) {
-        let mut free = self.free.borrow_mut();
-        free.entry(features).or_default().push(buffer);
+        self.free().entry(features).or_default().push(buffer);
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<wgpu::Buffer>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

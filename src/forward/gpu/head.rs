@@ -7,7 +7,7 @@ use super::layers::{elementwise, product};
 use super::recorder::Recorder;
 use super::weights::GpuMatrix;
 use crate::device::product::Destination;
-use crate::device::recorder::Sequence;
+use crate::device::recorder::Recording;
 use crate::device::storage::{buffer, filled};
 use crate::forward::engine::{LmHeadPart, PartialLoss};
 use crate::forward::error::Error;
@@ -44,42 +44,42 @@ impl<'a> HeadRows<'a> {
         Ok(self.recorder.download(&logits, count)?)
     }
 
-    /// What a loss needs of the logits, for each token that `next` has a successor of; the first of these rows is
+    /// What a loss needs of the logits, for each row by the token that follows it; the first of these rows is
     /// `first_row` of the head.
     pub(super) fn partial_losses(
         &self,
         first_row: usize,
-        hidden: &[GpuTensor],
-        next: &[&[u32]],
+        hidden: &[(&GpuTensor, &[u32])],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let context = self.recorder.context;
         let rows = self.matrix.out_features;
-        let longest = hidden.iter().map(|hidden| hidden.tokens).max().unwrap_or(0);
+        let longest = hidden
+            .iter()
+            .map(|(hidden, _)| hidden.tokens)
+            .max()
+            .unwrap_or(0);
         let bytes = 4 * longest as u64 * rows as u64;
         let logits = buffer(context, "logits", bytes, Usage::STORAGE);
         let mut all = Vec::new();
-        for (hidden, &next) in hidden.iter().zip(next) {
-            let mut targets = next.to_vec();
-            // The last token has no successor.
-            targets.resize(hidden.tokens, u32::MAX);
-            let targets = filled(context, "next", &targets);
+        for (hidden, next) in hidden {
+            let targets = filled(context, "next", next);
             let bytes = 12 * hidden.tokens as u64;
             let sums = buffer(context, "sums", bytes, Usage::STORAGE | Usage::COPY_SRC);
             let params = LogSumExpParams {
                 rows: rows as u32,
                 first: first_row as u32,
             };
-            self.submit(hidden, &logits, |sequence| {
+            self.submit(hidden, &logits, |recording| {
                 let buffers = [(1, &logits), (2, &targets), (3, &sums)];
                 let groups = (hidden.tokens, 1);
                 let steps = 4 * rows.div_ceil(256);
                 self.recorder
-                    .dispatch(sequence, "log_sum_exp", &params, &buffers, groups, steps);
+                    .dispatch(recording, "log_sum_exp", &params, &buffers, groups, steps);
             })?;
             all.push(sums);
         }
-        let sums = all.iter().zip(next);
-        sums.map(|(sums, next)| {
+        let sums = all.iter().zip(hidden);
+        sums.map(|(sums, (_, next))| {
             let words = self.recorder.download(sums, 3 * next.len())?;
             let partial = |of_token: &[f32]| PartialLoss {
                 largest: of_token[0],
@@ -96,21 +96,21 @@ impl<'a> HeadRows<'a> {
         &self,
         hidden: &GpuTensor,
         logits: &wgpu::Buffer,
-        then: impl FnOnce(&mut Sequence),
+        then: impl FnOnce(&mut Recording),
     ) -> Result<(), Error> {
-        self.recorder.submit(|sequence| {
+        self.recorder.submit(|recording| {
             let to = Destination {
                 buffer: logits,
                 stride: self.matrix.out_features,
                 first: 0,
                 add: false,
             };
-            product(self.recorder, sequence, &self.matrix, hidden, to);
+            product(self.recorder, recording, &self.matrix, hidden, to);
             if let Some(cap) = self.soft_cap {
                 let all = (logits, [hidden.tokens, self.matrix.out_features]);
-                elementwise(self.recorder, sequence, "soft_cap", [1.0, cap], None, all);
+                elementwise(self.recorder, recording, "soft_cap", [1.0, cap], None, all);
             }
-            then(sequence);
+            then(recording);
         })?;
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::buffers::GpuTensor;
 use super::recorder::Recorder;
 use super::weights::{GpuMatrix, GpuNorm, GpuNormKind};
 use crate::device::product::{self, Destination, Operand, Weights};
-use crate::device::recorder::Sequence;
+use crate::device::recorder::Recording;
 use crate::forward::kernels::{ActivationParams, ElementwiseParams, HeadsParams, NormParams};
 use crate::model::Nonlinearity;
 
@@ -21,9 +21,20 @@ pub(super) fn all(of: &GpuTensor) -> Destination<'_> {
 /// `x W^T + b` to where it goes.
 pub(super) fn product(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     matrix: &GpuMatrix,
     x: &GpuTensor,
+    to: Destination<'_>,
+) {
+    product_of_rows(recorder, recording, matrix, (x, 0, x.tokens), to);
+}
+
+/// The same for so many rows of `x`, from one on.
+pub(super) fn product_of_rows(
+    recorder: &Recorder<'_>,
+    recording: &mut Recording,
+    matrix: &GpuMatrix,
+    (x, row, rows): (&GpuTensor, usize, usize),
     to: Destination<'_>,
 ) {
     let mut first = 0;
@@ -36,14 +47,14 @@ pub(super) fn product(
             scale: matrix.scale,
         };
         let x = (
-            Operand::by_rows(&x.buffer, matrix.in_features),
-            [x.tokens, matrix.in_features],
+            Operand::by_rows(&x.buffer, matrix.in_features).from(row * matrix.in_features),
+            [rows, matrix.in_features],
         );
         let to = Destination {
             first: to.first + first,
             ..to
         };
-        product::product(recorder, sequence, x, &weights, to);
+        product::product(recorder, recording, x, &weights, to);
         first += piece.features;
     }
 }
@@ -51,11 +62,12 @@ pub(super) fn product(
 /// `x`, normalised, to `y`.
 pub(super) fn norm(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     norm: &GpuNorm,
     x: &GpuTensor,
-    y: &wgpu::Buffer,
+    y: &GpuTensor,
 ) {
+    let y = &y.buffer;
     let params = NormParams {
         features: norm.features as u32,
         epsilon: norm.epsilon,
@@ -65,11 +77,11 @@ pub(super) fn norm(
     match &norm.kind {
         GpuNormKind::Layer { bias } => {
             let buffers = [(1, &x.buffer), (2, &norm.weight), (3, bias), (4, y)];
-            recorder.dispatch(sequence, "layer_norm", &params, &buffers, groups, steps);
+            recorder.dispatch(recording, "layer_norm", &params, &buffers, groups, steps);
         }
         GpuNormKind::Rms => {
             let buffers = [(1, &x.buffer), (2, &norm.weight), (4, y)];
-            recorder.dispatch(sequence, "rms_norm", &params, &buffers, groups, steps);
+            recorder.dispatch(recording, "rms_norm", &params, &buffers, groups, steps);
         }
     }
 }
@@ -77,7 +89,7 @@ pub(super) fn norm(
 /// Normalises, in its place, as many features of `x` as the norm has together, then the next ones.
 pub(super) fn norm_parts(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     norm: &GpuNorm,
     x: &GpuTensor,
 ) {
@@ -92,7 +104,7 @@ pub(super) fn norm_parts(
     let groups = (x.features / norm.features, x.tokens);
     let steps = 3 * norm.features.div_ceil(64);
     recorder.dispatch(
-        sequence,
+        recording,
         "normalise_heads",
         &params,
         &buffers,
@@ -104,7 +116,7 @@ pub(super) fn norm_parts(
 /// Runs one of the kernels of `elementwise.wgsl` over `[tokens, features]` values `y`.
 pub(super) fn elementwise(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     entry_point: &'static str,
     [scale, bound]: [f32; 2],
     x: Option<&wgpu::Buffer>,
@@ -119,13 +131,13 @@ pub(super) fn elementwise(
     let mut buffers = vec![(2, y)];
     buffers.extend(x.map(|x| (1, x)));
     let groups = (features.div_ceil(256), tokens);
-    recorder.dispatch(sequence, entry_point, &params, &buffers, groups, 1);
+    recorder.dispatch(recording, entry_point, &params, &buffers, groups, 1);
 }
 
 /// `act(x)` or `act(x) * up`, in the place of `x`.
 pub(super) fn activate(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     of: Nonlinearity,
     x: &GpuTensor,
     up: Option<&GpuTensor>,
@@ -144,8 +156,8 @@ pub(super) fn activate(
     match up {
         Some(up) => {
             let buffers = [(1, &x.buffer), (2, &up.buffer)];
-            recorder.dispatch(sequence, "gated", &params, &buffers, groups, 1);
+            recorder.dispatch(recording, "gated", &params, &buffers, groups, 1);
         }
-        None => recorder.dispatch(sequence, "plain", &params, &[(1, &x.buffer)], groups, 1),
+        None => recorder.dispatch(recording, "plain", &params, &[(1, &x.buffer)], groups, 1),
     }
 }

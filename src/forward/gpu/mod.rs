@@ -14,61 +14,68 @@ mod scan;
 mod statistics;
 mod weights;
 
-use super::engine::{
-    BlockPass, Convolved, Engine, LmHeadPart, LoadedAttention, LoadedBlock, PartialLoss,
-};
+use super::batch::{Cut, HIDDEN_BYTES};
+use super::engine::{Engine, LmHeadPart, PartialLoss, Step};
 use super::error::Error;
-use super::statistics::Statistic;
+use super::statistics::{Observation, Wanted};
 use super::weights::WeightReader;
 use crate::device::product::Destination;
-use crate::device::recorder::Sequence;
 use crate::device::storage::filled;
 use crate::device::{self, adapter::context::Context};
 use crate::model::{
     Architecture, ExpertAssignment, HeadNorms, LatentWidths, Linear, MixerKind, Nonlinearity,
-    NormTensors, Position, Scan,
+    NormTensors, Parts, Position, Scan, SelfAttention,
 };
 use buffers::GpuTensor;
 use head::HeadRows;
-use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, RopeBuffers};
+use heads::{AlibiBuffer, GpuHeads, MAX_HEAD_FEATURES, RopeBuffers, SpanCache};
 pub(super) use peak::GpuProduct;
 use recorder::Recorder;
-use statistics::Observations;
+use scan::{GpuConvolution, GpuScan};
+use statistics::{GpuRecording, Observations};
 use weights::{GpuMatrix, GpuNorm};
 
-/// Sequences submitted before they are waited for.
-const IN_FLIGHT: usize = 8;
+/// Windows that go through a block as one tensor, at most: a product of few rows leaves a large adapter idle.
+const WINDOWS: usize = 8;
 
-/// An adapter that runs one sequence after the other.
+/// Bytes of the widest activations of these.
+const TENSOR_BYTES: usize = 128 << 20;
+
+/// A chunk of a window is a multiple of so many tokens: the queries of a tile of `attention.wgsl`.
+const CHUNK: usize = 16;
+
+/// An adapter that runs one tensor after the other.
 pub(super) struct GpuEngine<'a> {
     embedding_size: usize,
     logit_soft_cap: Option<f32>,
+    cut: Cut,
     recorder: Recorder<'a>,
-    observations: Observations<'a>,
+    observations: Observations,
     /// Of each of the architecture's rotary embeddings.
     ropes: Vec<RopeBuffers>,
     alibi: Option<AlibiBuffer>,
 }
 
 impl<'a> GpuEngine<'a> {
-    /// An adapter for sequences of at most `tokens` tokens.
+    /// An adapter for windows of at most `window` tokens.
     pub(super) fn new(
         architecture: &Architecture,
-        tokens: usize,
-        statistics: &'a [Statistic],
+        window: usize,
+        wanted: Wanted,
         context: &'a Context,
     ) -> Result<Self, Error> {
-        check_fit(architecture, tokens, statistics, context)?;
+        let cut = cut(architecture, window, wanted, context)?;
         check(context)?;
         let rotaries = architecture.rotaries.iter();
         let engine = Self {
             embedding_size: architecture.embedding_size,
             logit_soft_cap: architecture.logit_soft_cap,
-            recorder: Recorder::new(context, tokens),
-            observations: Observations::new(context, architecture, statistics, IN_FLIGHT)?,
+            cut,
+            recorder: Recorder::new(context, cut.windows * cut.tokens),
+            observations: Observations::new(context, architecture, wanted, cut.windows)?,
             ropes: rotaries
                 .map(|rotary| {
-                    RopeBuffers::new(rotary, tokens, |rotations| {
+                    RopeBuffers::new(rotary, window, |rotations| {
                         filled(context, "rope", rotations)
                     })
                 })
@@ -102,13 +109,13 @@ pub(super) fn check(context: &Context) -> Result<(), device::Error> {
     })
 }
 
-/// Checks that the adapter has room for sequences of so many tokens.
-fn check_fit(
+/// How windows of at most so many tokens become tensors that an adapter has room for.
+fn cut(
     architecture: &Architecture,
-    tokens: usize,
-    statistics: &[Statistic],
+    window: usize,
+    wanted: Wanted,
     context: &Context,
-) -> Result<(), Error> {
+) -> Result<Cut, Error> {
     let unfit = |reason: String| {
         Error::Engine(format!(
             "{reason} (on {}; the CPU has no such limit)",
@@ -138,26 +145,46 @@ fn check_fit(
         }
     }
     // A sketch is made of projections to its rank.
-    let ranks = statistics.iter().map(|statistic| match statistic {
-        Statistic::Sketch(rank) => *rank,
-        _ => 0,
-    });
-    let widest = widest.max(ranks.max().unwrap_or(0));
-    let bytes = 4 * tokens as u64 * widest as u64;
-    if tokens > most || bytes > context.largest_buffer() {
+    let widest = widest.max(wanted.rank());
+    let room = context.largest_buffer();
+    let keys_and_values = architecture.blocks.iter().flat_map(|block| &block.mixers);
+    let kept = keys_and_values.map(|mixer| mixer.widest()).max();
+    let bytes = 4 * window as u64 * kept.unwrap_or(0) as u64;
+    let rows = room / (4 * widest.max(1) as u64);
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX).min(most);
+    if rows < CHUNK || bytes > room {
         return Err(unfit(format!(
-            "sequences of {tokens} tokens are too long: their activations take {bytes} bytes; shorter ones would fit"
+            "windows of {window} tokens are too long: what a block keeps of one takes {bytes} bytes; shorter ones would fit"
         )));
     }
-    Ok(())
+    let rows = rows.min(TENSOR_BYTES / (4 * widest.max(1)));
+    let tokens = if window <= rows {
+        window.max(1)
+    } else {
+        (rows / CHUNK * CHUNK).max(CHUNK)
+    };
+    Ok(Cut {
+        windows: (rows / tokens).clamp(1, WINDOWS),
+        tokens,
+    })
+}
+
+impl Parts for GpuEngine<'_> {
+    type Linear = GpuMatrix;
+    type Norm = GpuNorm;
+    type Vector = wgpu::Buffer;
+    type Numbers = Vec<f32>;
+    type Convolution = GpuConvolution;
+    type Scan = GpuScan;
 }
 
 impl Engine for GpuEngine<'_> {
     type Tensor = GpuTensor;
     type Heads = GpuHeads;
-    type Matrix = GpuMatrix;
-    type Norm = GpuNorm;
-    type Sequence = Sequence;
+    type Recording = GpuRecording;
+    type Cache = Vec<Option<SpanCache>>;
+    type Tail = Vec<Option<wgpu::Buffer>>;
+    type ScanState = Vec<Option<wgpu::Buffer>>;
 
     fn load_matrix(&self, weights: &WeightReader<'_>, linear: &Linear) -> Result<GpuMatrix, Error> {
         GpuMatrix::load(self.recorder.context, weights, linear)
@@ -165,6 +192,29 @@ impl Engine for GpuEngine<'_> {
 
     fn load_norm(&self, weights: &WeightReader<'_>, norm: &NormTensors) -> Result<GpuNorm, Error> {
         GpuNorm::load(self.recorder.context, weights, norm)
+    }
+
+    fn load_vector(&self, numbers: Vec<f32>) -> Result<wgpu::Buffer, Error> {
+        Ok(filled(self.recorder.context, "numbers", &numbers))
+    }
+
+    fn load_convolution(
+        &self,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+        width: usize,
+    ) -> Result<GpuConvolution, Error> {
+        let context = self.recorder.context;
+        Ok(GpuConvolution::new(
+            context,
+            &weight,
+            bias.as_deref(),
+            width,
+        ))
+    }
+
+    fn load_scan(&self, scan: Scan) -> Result<GpuScan, Error> {
+        Ok(GpuScan::new(self.recorder.context, &scan))
     }
 
     fn embed(&self, rows: Vec<f32>, tokens: usize) -> Result<GpuTensor, Error> {
@@ -176,67 +226,69 @@ impl Engine for GpuEngine<'_> {
         Ok(hidden)
     }
 
-    fn in_flight(&self, _context: usize) -> usize {
-        self.observations.sequences
+    // How much memory an adapter has, nobody tells.
+    fn hidden_room(&self) -> usize {
+        HIDDEN_BYTES
     }
 
-    fn run(
+    fn cut(&self, _window: usize) -> Cut {
+        self.cut
+    }
+
+    fn in_flight(&self, _rows: usize) -> usize {
+        1
+    }
+
+    fn run<T: Send>(
         &self,
-        block: &LoadedBlock<Self>,
-        hidden: &mut [GpuTensor],
-        pass: BlockPass<Self>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        self.observations.begin(pass.observes);
-        let mut last = None;
-        let count = hidden.len();
-        for hidden in hidden {
-            let record = |sequence: &mut Sequence| (pass.wiring)(self, sequence, block, hidden);
-            last = Some(self.recorder.try_submit(record)?);
-        }
-        let observed = self.observations.observed();
-        if observed == 0 {
-            last.map_or(Ok(()), |submission| self.recorder.wait(submission))?;
-            return Ok(vec![Vec::new(); count]);
-        }
-        let all = self
-            .recorder
-            .download(&self.observations.numbers, observed)?;
-        let of_sequence = all.chunks_exact(observed / count);
-        Ok(of_sequence.map(<[f32]>::to_vec).collect())
-    }
-
-    fn copy(&self, x: &GpuTensor) -> Result<GpuTensor, Error> {
-        let copy = self.recorder.activations(x.tokens, x.features);
-        let count = x.tokens * x.features;
-        self.recorder.copy(&x.buffer, &copy.buffer, count)?;
-        Ok(copy)
+        tasks: Vec<T>,
+        work: impl Fn(&mut GpuRecording, T) -> Result<(), Error> + Sync,
+    ) -> Result<Vec<Vec<Observation>>, Error> {
+        let run = |task| {
+            let mut recording = GpuRecording::default();
+            let submission = self.recorder.try_submit(|kernels| {
+                recording.kernels = std::mem::take(kernels);
+                let result = work(&mut recording, task);
+                *kernels = std::mem::take(&mut recording.kernels);
+                result
+            })?;
+            self.recorder.wait(submission)?;
+            self.observations.finish(&self.recorder, recording)
+        };
+        tasks.into_iter().map(run).collect()
     }
 
     fn norm(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         norm: &GpuNorm,
         x: &GpuTensor,
     ) -> Result<GpuTensor, Error> {
         let y = self.recorder.activations(x.tokens, x.features);
-        layers::norm(&self.recorder, sequence, norm, x, &y.buffer);
+        layers::norm(&self.recorder, &mut step.recording.kernels, norm, x, &y);
         Ok(y)
     }
 
     fn product(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         matrix: &GpuMatrix,
         x: &GpuTensor,
     ) -> Result<GpuTensor, Error> {
         let y = self.recorder.activations(x.tokens, matrix.out_features);
-        layers::product(&self.recorder, sequence, matrix, x, layers::all(&y));
+        layers::product(
+            &self.recorder,
+            &mut step.recording.kernels,
+            matrix,
+            x,
+            layers::all(&y),
+        );
         Ok(y)
     }
 
     fn add_product(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         matrix: &GpuMatrix,
         x: &GpuTensor,
         sum: &mut GpuTensor,
@@ -245,54 +297,65 @@ impl Engine for GpuEngine<'_> {
             add: true,
             ..layers::all(sum)
         };
-        layers::product(&self.recorder, sequence, matrix, x, to);
+        layers::product(&self.recorder, &mut step.recording.kernels, matrix, x, to);
         Ok(())
     }
 
     fn scaled(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         x: &GpuTensor,
         scale: f32,
     ) -> Result<GpuTensor, Error> {
         let y = self.recorder.activations(x.tokens, x.features);
         let to = (&y.buffer, [y.tokens, y.features]);
         let x = Some(&x.buffer);
-        layers::elementwise(&self.recorder, sequence, "scaled", [scale, 0.0], x, to);
+        layers::elementwise(
+            &self.recorder,
+            &mut step.recording.kernels,
+            "scaled",
+            [scale, 0.0],
+            x,
+            to,
+        );
         Ok(y)
     }
 
     fn norm_parts(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         norm: &GpuNorm,
         x: GpuTensor,
     ) -> Result<GpuTensor, Error> {
-        layers::norm_parts(&self.recorder, sequence, norm, &x);
+        layers::norm_parts(&self.recorder, &mut step.recording.kernels, norm, &x);
         Ok(x)
     }
 
     fn convolve(
         &self,
-        sequence: &mut Sequence,
-        convolution: &Convolved<'_>,
+        step: &mut Step<'_, Self>,
+        convolution: &GpuConvolution,
         x: &GpuTensor,
+        tail: &mut Vec<Option<wgpu::Buffer>>,
     ) -> Result<GpuTensor, Error> {
-        Ok(scan::convolve(&self.recorder, sequence, convolution, x))
+        let kernels = &mut step.recording.kernels;
+        Ok(convolution.apply(&self.recorder, kernels, x, (step.spans, tail)))
     }
 
     fn scan(
         &self,
-        sequence: &mut Sequence,
-        scan: &Scan,
+        step: &mut Step<'_, Self>,
+        scan: &GpuScan,
         inputs: &[&GpuTensor],
+        state: &mut Vec<Option<wgpu::Buffer>>,
     ) -> Result<GpuTensor, Error> {
-        Ok(scan::scan(&self.recorder, sequence, scan, inputs))
+        let kernels = &mut step.recording.kernels;
+        Ok(scan.run(&self.recorder, kernels, inputs, (step.spans, state)))
     }
 
     fn heads_of_latents(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         widths: LatentWidths,
         queries: &GpuTensor,
         rope_key: &GpuTensor,
@@ -301,7 +364,7 @@ impl Engine for GpuEngine<'_> {
         let parts = [queries, rope_key, keys_and_values];
         Ok(GpuHeads::of_latents(
             &self.recorder,
-            sequence,
+            &mut step.recording.kernels,
             widths,
             parts,
         ))
@@ -309,27 +372,34 @@ impl Engine for GpuEngine<'_> {
 
     fn add_scaled(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         x: &GpuTensor,
         scale: f32,
         sum: &mut GpuTensor,
     ) -> Result<(), Error> {
         let to = (&sum.buffer, [sum.tokens, sum.features]);
         let x = Some(&x.buffer);
-        layers::elementwise(&self.recorder, sequence, "add_scaled", [scale, 0.0], x, to);
+        layers::elementwise(
+            &self.recorder,
+            &mut step.recording.kernels,
+            "add_scaled",
+            [scale, 0.0],
+            x,
+            to,
+        );
         Ok(())
     }
 
     fn heads(
         &self,
-        sequence: &mut Sequence,
-        attention: &LoadedAttention<Self>,
+        step: &mut Step<'_, Self>,
+        attention: &SelfAttention<Self>,
         x: &GpuTensor,
     ) -> Result<GpuHeads, Error> {
         let (counts, projections) = (attention.heads, &attention.projections);
         Ok(GpuHeads::of(
             &self.recorder,
-            sequence,
+            &mut step.recording.kernels,
             counts,
             projections,
             x,
@@ -338,129 +408,121 @@ impl Engine for GpuEngine<'_> {
 
     fn clip_heads(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         clip: f32,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
-        heads.clip(&self.recorder, sequence, clip);
+        heads.clip(&self.recorder, &mut step.recording.kernels, clip);
         Ok(())
     }
 
     fn normalise_heads(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         norms: &HeadNorms<GpuNorm>,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
-        heads.normalise(&self.recorder, sequence, norms);
+        heads.normalise(&self.recorder, &mut step.recording.kernels, norms);
         Ok(())
     }
 
     fn apply_rope(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         rotary: usize,
         heads: &mut GpuHeads,
     ) -> Result<(), Error> {
-        heads.apply_rope(&self.recorder, sequence, &self.ropes[rotary])
+        let kernels = &mut step.recording.kernels;
+        heads.apply_rope(&self.recorder, kernels, &self.ropes[rotary], step.spans)
     }
 
     fn attend(
         &self,
-        sequence: &mut Sequence,
-        attention: &LoadedAttention<Self>,
+        step: &mut Step<'_, Self>,
+        attention: &SelfAttention<Self>,
         heads: GpuHeads,
+        cache: &mut Vec<Option<SpanCache>>,
     ) -> Result<GpuTensor, Error> {
         let alibi = self.alibi.as_ref();
         let alibi = alibi.filter(|_| attention.position == Position::Alibi);
-        Ok(heads.attend(&self.recorder, sequence, attention, alibi))
+        let kernels = &mut step.recording.kernels;
+        let spans = (step.spans, cache);
+        heads.attend(&self.recorder, kernels, attention, alibi, spans)
     }
 
     fn activate(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         activation: Nonlinearity,
         x: GpuTensor,
         up: Option<GpuTensor>,
     ) -> Result<GpuTensor, Error> {
-        layers::activate(&self.recorder, sequence, activation, &x, up.as_ref());
+        layers::activate(
+            &self.recorder,
+            &mut step.recording.kernels,
+            activation,
+            &x,
+            up.as_ref(),
+        );
         Ok(x)
     }
 
-    fn observe(&self, sequence: &mut Sequence, x: &GpuTensor) -> Result<(), Error> {
-        self.observations.observe(&self.recorder, sequence, x);
-        Ok(())
+    fn observe(
+        &self,
+        recording: &mut GpuRecording,
+        input: usize,
+        x: &GpuTensor,
+        rows: &[usize],
+    ) -> Result<(), Error> {
+        let observations = &self.observations;
+        observations.observe(&self.recorder, recording, input, x, rows)
     }
 
-    fn observe_nothing(&self, sequence: &mut Sequence, reader: &GpuMatrix) -> Result<(), Error> {
-        let features = reader.in_features;
-        self.observations
-            .observe_nothing(&self.recorder, sequence, features);
-        Ok(())
-    }
-
-    fn values(&self, sequence: &mut Sequence, x: &GpuTensor) -> Result<Vec<f32>, Error> {
+    fn values(&self, step: &mut Step<'_, Self>, x: &GpuTensor) -> Result<Vec<f32>, Error> {
         let count = x.tokens * x.features;
-        Ok(self.recorder.values(sequence, &x.buffer, count)?)
+        let kernels = &mut step.recording.kernels;
+        Ok(self.recorder.values(kernels, &x.buffer, count)?)
     }
 
     fn gather(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         x: &GpuTensor,
         assignment: &ExpertAssignment,
     ) -> Result<GpuTensor, Error> {
-        Ok(rows::gather(&self.recorder, sequence, x, assignment))
+        Ok(rows::gather(
+            &self.recorder,
+            &mut step.recording.kernels,
+            x,
+            assignment,
+        ))
     }
 
     fn scatter(
         &self,
-        sequence: &mut Sequence,
+        step: &mut Step<'_, Self>,
         y: &GpuTensor,
         assignment: &ExpertAssignment,
         sum: &mut GpuTensor,
     ) -> Result<(), Error> {
-        rows::scatter(&self.recorder, sequence, y, assignment, sum);
+        rows::scatter(
+            &self.recorder,
+            &mut step.recording.kernels,
+            y,
+            assignment,
+            sum,
+        );
         Ok(())
-    }
-
-    fn normalise(&self, norm: &GpuNorm, hidden: &GpuTensor) -> Result<GpuTensor, Error> {
-        let finished = GpuTensor::new(self.recorder.context, hidden.tokens, hidden.features);
-        self.recorder.submit(|sequence| {
-            layers::norm(&self.recorder, sequence, norm, hidden, &finished.buffer);
-        })?;
-        Ok(finished)
-    }
-
-    fn project(
-        &self,
-        matrix: &GpuMatrix,
-        x: &GpuTensor,
-        sum: GpuTensor,
-    ) -> Result<GpuTensor, Error> {
-        self.recorder.submit(|sequence| {
-            let to = Destination {
-                add: true,
-                ..layers::all(&sum)
-            };
-            layers::product(&self.recorder, sequence, matrix, x, to);
-        })?;
-        Ok(sum)
-    }
-
-    fn tokens(&self, x: &GpuTensor) -> Result<usize, Error> {
-        Ok(x.tokens)
     }
 
     fn partial_losses(
         &self,
         head: &LmHeadPart,
-        hidden: &[GpuTensor],
-        next: &[&[u32]],
+        hidden: &[(&GpuTensor, &[u32])],
     ) -> Result<Vec<Vec<PartialLoss>>, Error> {
         let shape = (self.embedding_size, self.logit_soft_cap);
         let rows = HeadRows::new(&self.recorder, head, shape);
-        rows.partial_losses(head.first, hidden, next)
+        rows.partial_losses(head.first, hidden)
     }
 
     fn logits(&self, head: &LmHeadPart, hidden: &GpuTensor) -> Result<Vec<f32>, Error> {

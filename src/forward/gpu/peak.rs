@@ -56,10 +56,10 @@ impl<'a> GpuProduct<'a> {
             add: false,
         };
         let start = Instant::now();
-        let submission = self.recorder.submit(|sequence| {
+        let submission = self.recorder.submit(|recording| {
             for _ in 0..repetitions {
                 let x = Operand::by_rows(&self.x, size);
-                product(&self.recorder, sequence, (x, [size, size]), &weights, to);
+                product(&self.recorder, recording, (x, [size, size]), &weights, to);
             }
         })?;
         self.recorder.wait(submission)?;

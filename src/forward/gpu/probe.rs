@@ -55,12 +55,12 @@ fn first_wrong(recorder: &Recorder<'_>, all: &[Case]) -> Result<Option<String>, 
             buffers.map(filled).collect()
         })
         .collect();
-    recorder.submit(|sequence| {
+    recorder.submit(|recording| {
         for (case, buffers) in all.iter().zip(&buffers) {
             let bound: Vec<_> = buffers.iter().map(|(binding, of)| (*binding, of)).collect();
             for (params, groups) in &case.dispatches {
                 let (entry_point, work) = (case.entry_point, (PRODUCTS, WORK));
-                recorder.record(sequence, entry_point, params, &bound, *groups, work);
+                recorder.record(recording, entry_point, params, &bound, *groups, work);
             }
         }
     })?;

@@ -1,7 +1,7 @@
 //! The recorder of a forward pass: that of the device, with room for activations.
 
 use std::ops::Deref;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::buffers::{ActivationPool, GpuTensor};
 use crate::device::adapter::context::Context;
@@ -12,11 +12,11 @@ use crate::forward::kernels::KERNELS;
 /// Records the kernels of a forward pass.
 pub(super) struct Recorder<'a> {
     kernels: recorder::Recorder<'a>,
-    pool: Rc<ActivationPool>,
+    pool: Arc<ActivationPool>,
 }
 
 impl<'a> Recorder<'a> {
-    /// For sequences of at most `tokens` tokens.
+    /// For tensors of at most `tokens` rows.
     pub(super) fn new(context: &'a Context, tokens: usize) -> Self {
         let shaders = KERNELS
             .iter()

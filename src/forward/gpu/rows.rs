@@ -2,7 +2,7 @@
 
 use super::buffers::GpuTensor;
 use super::recorder::Recorder;
-use crate::device::recorder::Sequence;
+use crate::device::recorder::Recording;
 use crate::device::storage::filled;
 use crate::forward::kernels::RowsParams;
 use crate::model::ExpertAssignment;
@@ -10,29 +10,29 @@ use crate::model::ExpertAssignment;
 /// The rows of `x` that an expert assignment names, each times its weight.
 pub(super) fn gather(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     x: &GpuTensor,
     assignment: &ExpertAssignment,
 ) -> GpuTensor {
     let rows = recorder.activations(assignment.tokens.len(), x.features);
-    dispatch(recorder, sequence, "gather", [x, &rows], assignment);
+    dispatch(recorder, recording, "gather", [x, &rows], assignment);
     rows
 }
 
 /// Adds rows, each times its weight, to those of `sum` that a assignment names.
 pub(super) fn scatter(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     rows: &GpuTensor,
     assignment: &ExpertAssignment,
     sum: &GpuTensor,
 ) {
-    dispatch(recorder, sequence, "scatter", [rows, sum], assignment);
+    dispatch(recorder, recording, "scatter", [rows, sum], assignment);
 }
 
 fn dispatch(
     recorder: &Recorder<'_>,
-    sequence: &mut Sequence,
+    recording: &mut Recording,
     entry_point: &'static str,
     [x, y]: [&GpuTensor; 2],
     assignment: &ExpertAssignment,
@@ -47,5 +47,5 @@ fn dispatch(
     };
     let buffers = [(1, &places), (2, &x.buffer), (3, &y.buffer)];
     let groups = (x.features.div_ceil(256), assignment.tokens.len());
-    recorder.dispatch(sequence, entry_point, &params, &buffers, groups, 1);
+    recorder.dispatch(recording, entry_point, &params, &buffers, groups, 1);
 }

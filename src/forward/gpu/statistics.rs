@@ -1,7 +1,9 @@
 //! Statistics of activations on the adapter: each is made where the activations are, and only its numbers come back.
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use wgpu::BufferUsages as Usage;
 
 use super::buffers::GpuTensor;
 use super::layers;
@@ -9,138 +11,174 @@ use super::recorder::Recorder;
 use super::weights::GpuMatrix;
 use crate::device::adapter::context::Context;
 use crate::device::product::{self, Destination, Operand, Weights};
-use crate::device::recorder::Sequence;
+use crate::device::recorder::Recording;
 use crate::device::storage::buffer;
 use crate::forward::engine::LmHeadPart;
 use crate::forward::error::Error;
 use crate::forward::kernels::SiteNormsParams;
-use crate::forward::statistics::{Statistic, numbers};
+use crate::forward::statistics::{Observation, Wanted};
 use crate::model::Architecture;
 use crate::sketch::omega;
 
+/// Bytes of what is observed before it is brought to the host.
+const BYTES: u64 = 64 << 20;
+
 /// The statistics that are wanted, and room for their numbers.
-pub(super) struct Observations<'a> {
-    statistics: &'a [Statistic],
-    pub(super) numbers: wgpu::Buffer,
-    /// Numbers that were observed so far, of the sequences in flight.
-    observed: Cell<usize>,
-    /// Whether statistics are taken of these.
-    observes: Cell<bool>,
-    /// Sequences that there is room for.
-    pub(super) sequences: usize,
+pub(super) struct Observations {
+    wanted: Wanted,
+    numbers: wgpu::Buffer,
+    /// Numbers that there is room for.
+    capacity: usize,
     /// `Omega^T`, `[rank, features]`, by features.
-    signs: RefCell<HashMap<usize, GpuMatrix>>,
+    signs: Mutex<HashMap<usize, GpuMatrix>>,
 }
 
-impl<'a> Observations<'a> {
-    /// Room for what so many sequences show in one block, or fewer where a buffer is not as large.
+/// A task on its way: its dispatches, and what it has observed.
+#[derive(Default)]
+pub(crate) struct GpuRecording {
+    pub(super) kernels: Recording,
+    /// What is on the adapter, in the order of its numbers there.
+    noted: Vec<Noted>,
+    /// Numbers of these.
+    used: usize,
+    /// What is on the host.
+    observed: Vec<Observation>,
+}
+
+/// An observation whose numbers are on the adapter.
+struct Noted {
+    window: usize,
+    input: usize,
+    features: usize,
+    tokens: usize,
+}
+
+impl GpuRecording {
+    /// Takes the numbers of what is noted.
+    fn take(&mut self, wanted: Wanted, numbers: &[f32]) {
+        let mut rest = numbers;
+        for noted in self.noted.drain(..) {
+            let (own, others) = rest.split_at(wanted.numbers(noted.features));
+            rest = others;
+            self.observed.push(Observation {
+                window: noted.window,
+                input: noted.input,
+                sums: wanted.of_numbers(own, noted.features, noted.tokens),
+            });
+        }
+        self.used = 0;
+    }
+}
+
+impl Observations {
+    /// Room for what some windows show in one block, and for one input at least.
     pub(super) fn new(
         context: &Context,
         architecture: &Architecture,
-        statistics: &'a [Statistic],
-        sequences: usize,
+        wanted: Wanted,
+        windows: usize,
     ) -> Result<Self, Error> {
         let blocks = architecture.blocks.iter();
-        let most = blocks.map(|block| numbers(statistics, block)).max();
-        let a_sequence = 4 * most.unwrap_or(0) as u64;
-        let fit = context.largest_buffer().checked_div(a_sequence);
-        let fit = fit.and_then(|fit| usize::try_from(fit).ok());
-        let sequences = sequences.min(fit.unwrap_or(usize::MAX));
-        if sequences == 0 {
+        let most = blocks.clone().map(|block| wanted.of_block(block)).max();
+        let inputs = blocks.flat_map(|block| block.inputs());
+        let input = inputs.map(|input| wanted.numbers(input.layers[0].in_features));
+        let input = 4 * input.max().unwrap_or(0) as u64;
+        let all = 4 * windows as u64 * most.unwrap_or(0) as u64;
+        let bytes = all.min(BYTES).max(input);
+        if bytes > context.largest_buffer() {
             return Err(Error::Engine(format!(
-                "the statistics of a block take {a_sequence} bytes, more than a buffer of {} can have; a sketch of lower rank \
+                "the statistics of an input take {bytes} bytes, more than a buffer of {} can have; a sketch of lower rank \
                  would fit, and the CPU has no such limit",
                 context.info
             )));
         }
-        let bytes = sequences as u64 * a_sequence;
-        let usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST;
         Ok(Self {
-            statistics,
-            numbers: buffer(context, "statistics", bytes, usage),
-            observed: Cell::new(0),
-            observes: Cell::new(true),
-            sequences,
-            signs: RefCell::default(),
+            wanted,
+            numbers: buffer(
+                context,
+                "statistics",
+                bytes,
+                Usage::STORAGE | Usage::COPY_SRC,
+            ),
+            capacity: (bytes / 4) as usize,
+            signs: Mutex::default(),
         })
     }
 
-    /// Begins anew, with the next sequences; whether statistics are taken of them.
-    pub(super) fn begin(&self, observes: bool) {
-        self.observes.set(observes);
-        self.observed.set(0);
-    }
-
-    /// How many numbers were observed since.
-    pub(super) fn observed(&self) -> usize {
-        self.observed.get()
-    }
-
-    /// Takes every statistic of `x`.
-    pub(super) fn observe(&self, recorder: &Recorder<'_>, sequence: &mut Sequence, x: &GpuTensor) {
-        self.observe_rows(recorder, sequence, Some(x), x.features);
-    }
-
-    /// Takes every statistic of no tokens of so many features.
-    pub(super) fn observe_nothing(
+    /// Takes the statistics of `x`, an input with so many rows of each window.
+    pub(super) fn observe(
         &self,
         recorder: &Recorder<'_>,
-        sequence: &mut Sequence,
-        features: usize,
-    ) {
-        self.observe_rows(recorder, sequence, None, features);
-    }
-
-    fn observe_rows(
-        &self,
-        recorder: &Recorder<'_>,
-        sequence: &mut Sequence,
-        x: Option<&GpuTensor>,
-        features: usize,
-    ) {
-        if !self.observes.get() {
-            return;
-        }
-        let tokens = x.map_or(0, |x| x.tokens);
-        let buffer = x.map_or(&recorder.nothing, |x| &x.buffer);
-        for statistic in self.statistics {
-            match statistic {
-                Statistic::ColumnNorms | Statistic::ColumnSums => {
-                    let params = SiteNormsParams {
-                        tokens: tokens as u32,
-                        features: features as u32,
-                        first: self.observed.get() as u32,
-                        squared: u32::from(*statistic == Statistic::ColumnNorms),
-                    };
-                    let buffers = [(1, buffer), (2, &self.numbers)];
-                    let groups = (features.div_ceil(64), 1);
-                    let steps = tokens.div_ceil(4);
-                    recorder.dispatch(sequence, "site_norms", &params, &buffers, groups, steps);
-                }
-                Statistic::Sketch(rank) => self.sketch(recorder, sequence, x, features, *rank),
-                // The host knows it. It is there before anything else of this submission, and its place is nobody else's.
-                Statistic::Tokens => recorder.context.queue.write_buffer(
-                    &self.numbers,
-                    4 * self.observed.get() as u64,
-                    &(tokens as f32).to_ne_bytes(),
-                ),
+        recording: &mut GpuRecording,
+        input: usize,
+        x: &GpuTensor,
+        rows: &[usize],
+    ) -> Result<(), Error> {
+        let features = x.features;
+        let count = self.wanted.numbers(features);
+        let mut row = 0;
+        for (window, &tokens) in rows.iter().enumerate().filter(|(_, rows)| **rows > 0) {
+            if recording.used + count > self.capacity {
+                let used = recording.used;
+                let numbers = recorder.values(&mut recording.kernels, &self.numbers, used)?;
+                recording.take(self.wanted, &numbers);
             }
-            self.observed
-                .set(self.observed.get() + statistic.len(features));
+            let kernels = &mut recording.kernels;
+            let mut first = recording.used;
+            for squared in [true, false] {
+                if !squared && !self.wanted.sums {
+                    continue;
+                }
+                let params = SiteNormsParams {
+                    row: row as u32,
+                    tokens: tokens as u32,
+                    features: features as u32,
+                    first: first as u32,
+                    squared: u32::from(squared),
+                };
+                let buffers = [(1, &x.buffer), (2, &self.numbers)];
+                let groups = (features.div_ceil(64), 1);
+                let steps = tokens.div_ceil(4);
+                recorder.dispatch(kernels, "site_norms", &params, &buffers, groups, steps);
+                first += features;
+            }
+            if let Some(rank) = self.wanted.sketch_rank {
+                self.sketch(recorder, kernels, (x, row, tokens), rank, first);
+            }
+            recording.noted.push(Noted {
+                window,
+                input,
+                features,
+                tokens,
+            });
+            recording.used += count;
+            row += tokens;
         }
+        Ok(())
     }
 
+    /// Brings the rest to the host, once everything submitted so far is done.
+    pub(super) fn finish(
+        &self,
+        recorder: &Recorder<'_>,
+        mut recording: GpuRecording,
+    ) -> Result<Vec<Observation>, Error> {
+        let numbers = recorder.download(&self.numbers, recording.used)?;
+        recording.take(self.wanted, &numbers);
+        Ok(recording.observed)
+    }
+
+    /// The sketch of so many rows of `x`, from one on.
     fn sketch(
         &self,
         recorder: &Recorder<'_>,
-        sequence: &mut Sequence,
-        x: Option<&GpuTensor>,
-        features: usize,
+        kernels: &mut Recording,
+        (x, row, tokens): (&GpuTensor, usize, usize),
         rank: usize,
+        first: usize,
     ) {
-        let mut signs = self.signs.borrow_mut();
+        let features = x.features;
+        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
         let signs = signs.entry(features).or_insert_with(|| {
             let omega = omega(features, rank);
             let column = |k: usize| omega.iter().skip(k).step_by(rank).copied();
@@ -151,23 +189,18 @@ impl<'a> Observations<'a> {
             };
             GpuMatrix::of_head(recorder.context, &transposed, features)
         });
-        let projected = x.map(|x| {
-            let projected = recorder.activations(x.tokens, rank);
-            layers::product(recorder, sequence, signs, x, layers::all(&projected));
-            projected
-        });
+        let projected = recorder.activations(x.tokens, rank);
+        let along = layers::all(&projected);
+        layers::product_of_rows(recorder, kernels, signs, (x, row, tokens), along);
         // X^T times the projections.
-        let tokens = x.map_or(0, |x| x.tokens);
-        let x = x.map_or(&recorder.nothing, |x| &x.buffer);
-        let projected = projected.as_ref().map_or(&recorder.nothing, |p| &p.buffer);
-        let transposed = (Operand::by_terms(x, features), [features, tokens]);
-        let weights = Weights::of_floats(Operand::by_terms(projected, rank), rank);
+        let from = Operand::by_terms(&x.buffer, features).from(row * features);
+        let weights = Weights::of_floats(Operand::by_terms(&projected.buffer, rank), rank);
         let to = Destination {
             buffer: &self.numbers,
             stride: rank,
-            first: self.observed.get(),
+            first,
             add: false,
         };
-        product::product(recorder, sequence, transposed, &weights, to);
+        product::product(recorder, kernels, (from, [features, tokens]), &weights, to);
     }
 }

@@ -15,6 +15,7 @@ use crate::model::{Linear, NormKind, NormTensors};
 const UPLOAD_BYTES: usize = 32 << 20;
 
 /// A linear layer, in pieces that can be bound.
+#[derive(Clone, Debug)]
 pub(crate) struct GpuMatrix {
     pub(super) pieces: Vec<MatrixPiece>,
     pub(super) bias: Option<wgpu::Buffer>,
@@ -26,12 +27,14 @@ pub(crate) struct GpuMatrix {
 }
 
 /// Some output features of a matrix, `[features, in_features]`.
+#[derive(Clone, Debug)]
 pub(super) struct MatrixPiece {
     pub(super) weights: wgpu::Buffer,
     pub(super) features: usize,
 }
 
 /// How a norm normalises. The kernel of a LayerNorm adds a bias in any case.
+#[derive(Clone, Debug)]
 pub(super) enum GpuNormKind {
     Rms,
     Layer {
@@ -41,6 +44,7 @@ pub(super) enum GpuNormKind {
 }
 
 /// A norm's kind and factors.
+#[derive(Clone, Debug)]
 pub(crate) struct GpuNorm {
     pub(super) kind: GpuNormKind,
     pub(super) weight: wgpu::Buffer,

@@ -119,7 +119,7 @@ pub(super) fn linear(module: String, bias: bool, shape: [usize; 2]) -> Linear {
 }
 
 /// `down(act(up(x)))`.
-pub(super) fn ungated(activation: Activation, up: Linear, down: Linear) -> FeedForward<Linear> {
+pub(super) fn ungated(activation: Activation, up: Linear, down: Linear) -> FeedForward {
     FeedForward::Dense(Mlp {
         activation,
         xielu: None,

@@ -172,11 +172,7 @@ fn attention_scale(config: &Config<'_>) -> Result<f64, Error> {
 }
 
 /// The experts of DeepSeek 2: a softmax, and groups judged by their best expert.
-fn of_v2(
-    files: &ModelFiles<'_>,
-    sizes: &ExpertSizes,
-    block: &str,
-) -> Result<FeedForward<Linear>, Error> {
+fn of_v2(files: &ModelFiles<'_>, sizes: &ExpertSizes, block: &str) -> Result<FeedForward, Error> {
     let config = &files.config;
     let module = format!("{block}mlp");
     let router = sizes.router(config, format!("{module}.gate.weight"))?;

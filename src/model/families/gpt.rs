@@ -127,14 +127,10 @@ pub(super) fn gptj(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 }
 
 /// The projections of a block, by what its names begin with.
-type ReadProjections = fn(&str, HeadCounts, usize) -> Result<Projections<Linear>, Error>;
+type ReadProjections = fn(&str, HeadCounts, usize) -> Result<Projections, Error>;
 
 /// A tensor each.
-fn separate(
-    block: &str,
-    heads: HeadCounts,
-    hidden_size: usize,
-) -> Result<Projections<Linear>, Error> {
+fn separate(block: &str, heads: HeadCounts, hidden_size: usize) -> Result<Projections, Error> {
     let shape = [heads.queries * heads.features, hidden_size];
     let names = ["attn.q_proj", "attn.k_proj", "attn.v_proj"];
     let layers = names.map(|name| common::linear(format!("{block}{name}"), false, shape));
@@ -143,11 +139,7 @@ fn separate(
 
 /// One tensor in four quarters, as it was trained on four devices: of a quarter of the heads the queries, the values, the
 /// keys.
-fn in_quarters(
-    block: &str,
-    heads: HeadCounts,
-    hidden_size: usize,
-) -> Result<Projections<Linear>, Error> {
+fn in_quarters(block: &str, heads: HeadCounts, hidden_size: usize) -> Result<Projections, Error> {
     const QUARTERS: usize = 4;
     if !heads.queries.is_multiple_of(QUARTERS) {
         return Err(Error::Config(format!(

@@ -60,11 +60,7 @@ pub(super) fn gpt_oss(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
 
 /// The experts of a module: `[experts, hidden_size, 2 * intermediate_size]`, `[experts, intermediate_size, hidden_size]`, and
 /// their biases.
-fn experts(
-    files: &ModelFiles<'_>,
-    sizes: &ExpertSizes,
-    module: &str,
-) -> Result<Vec<Mlp<Linear>>, Error> {
+fn experts(files: &ModelFiles<'_>, sizes: &ExpertSizes, module: &str) -> Result<Vec<Mlp>, Error> {
     let (hidden, inner, count) = (sizes.hidden_size, sizes.intermediate_size, sizes.count);
     let [gate_up, down] = ["gate_up_proj", "down_proj"].map(|name| format!("{module}.{name}"));
     files.headers.check(&gate_up, &[count, hidden, 2 * inner])?;

@@ -9,7 +9,8 @@ use crate::model::architecture::Architecture;
 use crate::model::error::Error;
 use crate::model::experts::{Router, Scores};
 use crate::model::family::ModelFiles;
-use crate::model::recurrence::{Convolution, Recurrence, ShortConvolution, Ssm};
+use crate::model::recurrence::{Recurrence, ShortConvolution, Ssm};
+use crate::model::scan::Convolution;
 use crate::model::tensors::{NormKind, Vector};
 
 pub(super) fn lfm2(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
@@ -120,6 +121,7 @@ fn convolution(files: &ModelFiles<'_>, module: &str) -> Result<Recurrence, Error
             },
             bias: bias.then(|| Vector::list(format!("{module}.conv.bias"), hidden_size)),
             width,
+            channels: 0..hidden_size,
         },
     });
     let output = format!("{module}.out_proj");

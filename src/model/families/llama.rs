@@ -10,7 +10,7 @@ use crate::model::experts::{Experts, Router, Scores, SharedExpert};
 use crate::model::family::ModelFiles;
 use crate::model::feed_forward::FeedForward;
 use crate::model::rotary::{Pairing, RotaryDefaults};
-use crate::model::tensors::{Linear, NormKind, NormTensors};
+use crate::model::tensors::{NormKind, NormTensors};
 
 /// Llama 1 to 3, and what was trained as one (SmolLM2, TinyLlama, Yi).
 pub(super) fn llama(files: &ModelFiles<'_>) -> Result<Architecture, Error> {
@@ -136,7 +136,7 @@ fn experts(
     files: &ModelFiles<'_>,
     sizes: &ExpertSizes,
     module: &str,
-) -> Result<FeedForward<Linear>, Error> {
+) -> Result<FeedForward, Error> {
     let router = Router {
         scores: Scores::Sigmoid,
         normalised: false,

@@ -11,8 +11,9 @@ use crate::model::config::Config;
 use crate::model::error::Error;
 use crate::model::experts::Router;
 use crate::model::family::ModelFiles;
-use crate::model::recurrence::{Recurrence, StateSizes};
+use crate::model::recurrence::Recurrence;
 use crate::model::rotary::RotaryDefaults;
+use crate::model::scan::StateSizes;
 use crate::model::tensors::NormTensors;
 
 /// Mamba 1 and 2, Falcon Mamba: blocks of one mixer each, and nothing else.

@@ -47,7 +47,7 @@ impl ExpertSizes {
         files: &ModelFiles<'_>,
         module: &str,
         layers: [&str; 3],
-    ) -> Result<Vec<Mlp<Linear>>, Error> {
+    ) -> Result<Vec<Mlp>, Error> {
         let fused = ["gate_up_proj", "down_proj"].map(|name| format!("{module}.experts.{name}"));
         if files.headers.has(&fused[0]) {
             return self.fused(files, [&fused[0], &fused[1]]);
@@ -75,7 +75,7 @@ impl ExpertSizes {
         &self,
         files: &ModelFiles<'_>,
         [gate_up, down]: [&str; 2],
-    ) -> Result<Vec<Mlp<Linear>>, Error> {
+    ) -> Result<Vec<Mlp>, Error> {
         let (hidden, inner, count) = (self.hidden_size, self.intermediate_size, self.count);
         files.headers.check(gate_up, &[count, 2 * inner, hidden])?;
         files.headers.check(down, &[count, hidden, inner])?;
@@ -109,7 +109,7 @@ impl ExpertSizes {
         &self,
         files: &ModelFiles<'_>,
         module: &str,
-    ) -> Result<Vec<Mlp<Linear>>, Error> {
+    ) -> Result<Vec<Mlp>, Error> {
         let (hidden, inner, count) = (self.hidden_size, self.intermediate_size, self.count);
         let [gate_up, down] = ["gate_up_proj", "down_proj"].map(|name| format!("{module}.{name}"));
         files.headers.check(&gate_up, &[count, hidden, 2 * inner])?;
@@ -137,11 +137,7 @@ impl ExpertSizes {
     }
 
     /// A router with a tensor of its own.
-    pub(super) fn router(
-        &self,
-        config: &Config<'_>,
-        weight: String,
-    ) -> Result<Router<Linear, Vector>, Error> {
+    pub(super) fn router(&self, config: &Config<'_>, weight: String) -> Result<Router, Error> {
         let chosen = config.size("num_experts_per_tok")?;
         if chosen > self.count {
             return Err(Error::Config(format!(
@@ -179,7 +175,7 @@ pub(super) fn gated(
     module: &str,
     activation: Activation,
     [intermediate_size, hidden_size]: [usize; 2],
-) -> Mlp<Linear> {
+) -> Mlp {
     let linear = |layer, shape| Linear::of_its_own(format!("{module}.{layer}.weight"), None, shape);
     Mlp {
         activation,
@@ -192,10 +188,10 @@ pub(super) fn gated(
 
 /// Experts as a feed-forward part, without a shared one.
 pub(super) fn feed_forward(
-    router: Router<Linear, Vector>,
-    experts: Vec<Mlp<Linear>>,
-    shared: Option<SharedExpert<Linear>>,
-) -> FeedForward<Linear> {
+    router: Router,
+    experts: Vec<Mlp>,
+    shared: Option<SharedExpert>,
+) -> FeedForward {
     FeedForward::Experts(Box::new(Experts {
         router,
         experts,
@@ -208,7 +204,7 @@ pub(super) fn feed_forward(
 pub(super) fn put(
     architecture: &mut Architecture,
     sparse: impl Fn(usize) -> bool,
-    experts: impl Fn(&str) -> Result<FeedForward<Linear>, Error>,
+    experts: impl Fn(&str) -> Result<FeedForward, Error>,
 ) -> Result<(), Error> {
     for (index, block) in architecture.blocks.iter_mut().enumerate() {
         if sparse(index) {
@@ -271,7 +267,7 @@ pub(super) fn with_correction(
     files: &ModelFiles<'_>,
     sizes: &ExpertSizes,
     block: &str,
-) -> Result<FeedForward<Linear>, Error> {
+) -> Result<FeedForward, Error> {
     let config = &files.config;
     let module = format!("{block}mlp");
     let router = sizes.router(config, format!("{module}.gate.weight"))?;
@@ -299,7 +295,7 @@ pub(super) fn shared_experts(
     files: &ModelFiles<'_>,
     sizes: &ExpertSizes,
     module: &str,
-) -> Result<Option<SharedExpert<Linear>>, Error> {
+) -> Result<Option<SharedExpert>, Error> {
     let count = common::count(&files.config, "n_shared_experts")?;
     if count == 0 {
         return Ok(None);

@@ -205,7 +205,7 @@ fn dbrx_experts(
     config: &Config<'_>,
     hidden_size: usize,
     module: &str,
-) -> Result<FeedForward<Linear>, Error> {
+) -> Result<FeedForward, Error> {
     let inner = config.size("ffn_hidden_size")?;
     let count = config.size("moe_num_experts")?;
     let chosen = config.size("moe_top_k")?;

@@ -16,9 +16,9 @@ use crate::model::experts::{Router, Scores, SharedExpert};
 use crate::model::family::ModelFiles;
 use crate::model::feed_forward::FeedForward;
 use crate::model::mlp::Mlp;
-use crate::model::recurrence::StateSizes;
 use crate::model::rotary::RotaryDefaults;
-use crate::model::tensors::{Linear, NormKind, NormTensors, Vector};
+use crate::model::scan::StateSizes;
+use crate::model::tensors::{NormKind, Vector};
 use crate::untrusted::shown;
 
 /// Nemotron 4 and Minitron: LayerNorms by one plus their weight, squared ReLU without a gate, rope on half of each head.
@@ -185,10 +185,7 @@ fn mamba_mixer(config: &Config<'_>, hidden_size: usize, epsilon: f64) -> Result<
     })
 }
 
-fn attention(
-    config: &Config<'_>,
-    module: &str,
-) -> Result<SelfAttention<Linear, NormTensors>, Error> {
+fn attention(config: &Config<'_>, module: &str) -> Result<SelfAttention, Error> {
     let hidden_size = config.size("hidden_size")?;
     let heads = common::grouped_heads(config)?;
     let [queries, keys] = [heads.queries, heads.keys].map(|count| count * heads.features);
@@ -212,7 +209,7 @@ fn plain_mlp(
     module: &str,
     bias: bool,
     [width, hidden_size]: [usize; 2],
-) -> Mlp<Linear> {
+) -> Mlp {
     let linear = |name, shape| common::linear(format!("{module}.{name}"), bias, shape);
     Mlp {
         activation,
@@ -228,7 +225,7 @@ fn experts(
     files: &ModelFiles<'_>,
     activation: Activation,
     module: &str,
-) -> Result<FeedForward<Linear>, Error> {
+) -> Result<FeedForward, Error> {
     let config = &files.config;
     let sizes = moe::ExpertSizes::read(
         files,

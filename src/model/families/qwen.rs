@@ -8,8 +8,9 @@ use crate::model::attention::Projections;
 use crate::model::error::Error;
 use crate::model::experts::{Router, SharedExpert};
 use crate::model::family::ModelFiles;
-use crate::model::recurrence::{Convolution, Decay, DeltaNet, DeltaSizes, Recurrence, Ssm};
+use crate::model::recurrence::{DeltaNet, Recurrence, Ssm};
 use crate::model::rotary::RotaryDefaults;
+use crate::model::scan::{Convolution, DeltaSizes, ScanSizes, ScanTensors};
 use crate::model::tensors::{Linear, NormKind, Vector};
 
 /// Qwen 2 and 2.5: a Llama with biases on queries, keys and values.
@@ -227,29 +228,34 @@ fn delta_net(files: &ModelFiles<'_>, module: &str, epsilon: f64) -> Result<Recur
         beta = linear("in_proj_b", sizes.value_heads);
         time_step = linear("in_proj_a", sizes.value_heads);
     }
-    let channels = sizes.key_heads * (2 * key + value);
+    let keys = sizes.key_heads * key;
+    let channels = 2 * keys + all_values;
     let width = config.size("linear_conv_kernel_dim")?;
+    let convolution = Convolution {
+        weight: Vector {
+            tensor: name("conv1d.weight"),
+            shape: vec![channels, 1, width],
+        },
+        bias: None,
+        width,
+        channels: 0..channels,
+    };
+    let [of_q, of_k, of_v] = convolution.split([keys, keys, all_values]);
+    let [q, k, v] = convolved;
     let list = |of: &str| Vector::list(name(of), sizes.value_heads);
     let ssm = Ssm::DeltaNet(Box::new(DeltaNet {
         activation: common::activation(config)?,
-        convolved,
+        convolved: [(q, of_q), (k, of_k), (v, of_v)],
         gate,
-        convolution: Convolution {
-            weight: Vector {
-                tensor: name("conv1d.weight"),
-                shape: vec![channels, 1, width],
-            },
-            bias: None,
-            width,
-        },
         beta,
         time_step,
-        decay: Decay {
+        scan: ScanTensors {
+            sizes: ScanSizes::DeltaNet(sizes),
             log: list("A_log"),
             bias: Some(list("dt_bias")),
+            skip: None,
             limits: [0.0, f32::INFINITY],
         },
-        sizes,
         norm: common::rms_norm(&name("norm"), sizes.value_features, epsilon),
     }));
     Ok(Recurrence {

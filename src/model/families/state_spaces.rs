@@ -4,9 +4,8 @@ use super::common;
 use crate::model::activation::Activation;
 use crate::model::config::Config;
 use crate::model::error::Error;
-use crate::model::recurrence::{
-    Convolution, Decay, GatedNorm, Recurrence, SelectiveScan, Ssm, StateSizes, StateSpace,
-};
+use crate::model::recurrence::{GatedNorm, Recurrence, SelectiveScan, Ssm, StateSpace};
+use crate::model::scan::{Convolution, ScanSizes, ScanTensors, StateSizes};
 use crate::model::tensors::{HeadFactors, NormTensors, Vector};
 use crate::untrusted::shown;
 
@@ -47,16 +46,16 @@ impl Mamba {
             x_proj: x_proj.split([rank, states, states]),
             norms,
             time_step: linear("dt_proj", true, [inner, rank]),
-            decay: Decay {
+            scan: ScanTensors {
+                sizes: ScanSizes::of_channels(inner, states),
                 log: Vector {
                     tensor: format!("{module}.A_log"),
                     shape: vec![inner, states],
                 },
                 bias: None,
+                skip: Some(Vector::list(format!("{module}.D"), inner)),
                 limits: [0.0, f32::INFINITY],
             },
-            skip: Vector::list(format!("{module}.D"), inner),
-            states,
         }));
         let output = linear("out_proj", bias, [hidden_size, inner]);
         Recurrence { ssm, output }
@@ -144,20 +143,24 @@ impl Mamba2 {
             before_gate: self.norm_before_gate,
         });
         let list = |name: &str| Vector::list(format!("{module}.{name}"), heads);
-        let channels = inner + 2 * both;
+        let all = convolution(module, inner + 2 * both, self.width, self.convolution_bias);
+        let [of_channels, of_b_channels, of_c_channels] = all.split([inner, both, both]);
         let ssm = Ssm::StateSpace(Box::new(StateSpace {
             activation: self.activation,
             gate: gate.times(of_gate),
-            convolved: [values.times(of_values), b.times(of_b), c.times(of_c)],
-            convolution: convolution(module, channels, self.width, self.convolution_bias),
+            convolved: [
+                (values.times(of_values), of_channels),
+                (b.times(of_b), of_b_channels),
+                (c.times(of_c), of_c_channels),
+            ],
             time_step: time_step.times(of_step),
-            decay: Decay {
+            scan: ScanTensors {
+                sizes: ScanSizes::StateSpace(self.sizes),
                 log: list("A_log"),
                 bias: Some(list("dt_bias")),
+                skip: Some(list("D")),
                 limits: self.limits,
             },
-            skip: list("D"),
-            sizes: self.sizes,
             norm,
         }));
         let output = linear("out_proj", self.output_bias, [self.hidden_size, inner]);
@@ -207,7 +210,7 @@ pub(super) fn limits(config: &Config<'_>) -> Result<[f32; 2], Error> {
 }
 
 /// The convolution of a module.
-fn convolution(module: &str, channels: usize, width: usize, bias: bool) -> Convolution<Vector> {
+fn convolution(module: &str, channels: usize, width: usize, bias: bool) -> Convolution {
     Convolution {
         weight: Vector {
             tensor: format!("{module}.conv1d.weight"),
@@ -215,5 +218,6 @@ fn convolution(module: &str, channels: usize, width: usize, bias: bool) -> Convo
         },
         bias: bias.then(|| Vector::list(format!("{module}.conv1d.bias"), channels)),
         width,
+        channels: 0..channels,
     }
 }

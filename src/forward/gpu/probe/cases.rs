@@ -74,16 +74,18 @@ fn norms() -> Vec<Case> {
 }
 
 fn site_norms() -> Vec<Case> {
-    let of = |(tokens, features, first, squared): (usize, usize, usize, bool)| {
-        let x = values(19, tokens * features);
+    // The rows of one window, and some behind those of another.
+    let of = |([row, tokens], features, first, squared): ([usize; 2], usize, usize, bool)| {
+        let x = values(19, (row + tokens) * features);
         let before = vec![0.5; first + features];
         let mut expected = doubles(&before);
         for column in 0..features {
-            let values = x.iter().skip(column).step_by(features);
+            let values = x[row * features..].iter().skip(column).step_by(features);
             let values = values.map(|&x| f64::from(x));
             expected[first + column] = values.map(|x| if squared { x * x } else { x }).sum();
         }
         let params = SiteNormsParams {
+            row: row as u32,
             tokens: tokens as u32,
             features: features as u32,
             first: first as u32,
@@ -99,7 +101,9 @@ fn site_norms() -> Vec<Case> {
             .changes(2, &before, expected)
             .run(&params, (features.div_ceil(64), 1))
     };
-    [(67, 150, 0, true), (30, 70, 3, false)].map(of).into()
+    [([0, 67], 150, 0, true), ([4, 30], 70, 3, false)]
+        .map(of)
+        .into()
 }
 
 /// Heads of so many features, `stride` apart, from `first` on in the `width` features of each token.
@@ -191,15 +195,15 @@ fn norms_of_heads() -> Vec<Case> {
 
 fn rope() -> Vec<Case> {
     // Some features stay.
-    let of = |(place, pairs, is_interleaved): (&HeadsPlace, usize, bool)| {
+    let of = |(place, pairs, is_interleaved, position): (&HeadsPlace, usize, bool, usize)| {
         let x = values(9, place.tokens * place.width);
-        let rotations = values(10, place.tokens * pairs * 2);
+        let rotations = values(10, (position + place.tokens) * pairs * 2);
         let mut expected = doubles(&x);
         for (token, head) in (0..place.tokens).flat_map(|t| (0..place.heads).map(move |h| (t, h))) {
             for pair in 0..pairs {
                 let at = place.at(token, head) + if is_interleaved { 2 * pair } else { pair };
                 let other = at + if is_interleaved { 1 } else { pairs };
-                let rotation = &rotations[2 * (token * pairs + pair)..];
+                let rotation = &rotations[2 * ((position + token) * pairs + pair)..];
                 let (cos, sin) = (f64::from(rotation[0]), f64::from(rotation[1]));
                 let (a, b) = (expected[at], expected[other]);
                 expected[at] = a * cos - b * sin;
@@ -209,6 +213,7 @@ fn rope() -> Vec<Case> {
         let params = HeadsParams {
             pairs: pairs as u32,
             interleaved: u32::from(is_interleaved),
+            position: position as u32,
             ..place.params()
         };
         let what = if is_interleaved {
@@ -221,7 +226,7 @@ fn rope() -> Vec<Case> {
             .changes(4, &x, expected)
             .run(&params, (place.heads, place.tokens))
     };
-    [(&PLACES[0], 10, false), (&PLACES[1], 33, true)]
+    [(&PLACES[0], 10, false, 0), (&PLACES[1], 33, true, 7)]
         .map(of)
         .into()
 }

@@ -130,7 +130,9 @@ impl Product {
             columns,
             ..
         } = *self;
-        let x = values(1, rows * terms);
+        // Some numbers of something else before those that count.
+        let x_first = if self.by_terms { 5 } else { 0 };
+        let x = values(1, x_first + rows * terms);
         let (stored, w) = self.weights();
         let bias = values(3, columns + 2);
         // From one row to the next, and from one term, of either operand.
@@ -143,7 +145,8 @@ impl Product {
         for row in 0..rows {
             for column in 0..columns {
                 let products = (0..terms).map(|term| {
-                    f64::from(x[row * x_row + term * x_term]) * w[column * w_row + term * w_term]
+                    f64::from(x[x_first + row * x_row + term * x_term])
+                        * w[column * w_row + term * w_term]
                 });
                 let bias = self
                     .bias
@@ -158,6 +161,7 @@ impl Product {
             terms: terms as u32,
             columns: columns as u32,
             dtype: self.dtype as u32,
+            x_first: x_first as u32,
             x_row: x_row as u32,
             x_term: x_term as u32,
             w_row: w_row as u32,

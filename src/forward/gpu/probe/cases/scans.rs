@@ -3,18 +3,46 @@
 use super::super::case::{Case, values};
 use crate::forward::kernels::{ConvolutionParams, DeltaNetParams, StateSpaceParams};
 
-const TOKENS: usize = 9;
+const TOKENS: u32 = 9;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut all = Vec::from([(70, 4, true), (5, 3, false)].map(convolution));
+    let mut all = Vec::new();
+    for of in [
+        // From the beginning of a window, and further on in one.
+        (ConvolutionParams {
+            channels: 70,
+            width: 4,
+            biased: 1,
+            row: 0,
+            rows: 9,
+            before: 0,
+        }),
+        (ConvolutionParams {
+            channels: 5,
+            width: 3,
+            biased: 0,
+            row: 2,
+            rows: 7,
+            before: 2,
+        }),
+        // Fewer tokens than a tail has.
+        (ConvolutionParams {
+            channels: 5,
+            width: 4,
+            biased: 0,
+            row: 1,
+            rows: 1,
+            before: 1,
+        }),
+    ] {
+        all.extend(convolution(of));
+    }
     all.extend([
         // A decay a head, time steps that are cut off, and more channels than a workgroup has.
         state_space(
             "state space of Mamba 2, in parts",
             StateSpaceParams {
-                tokens: TOKENS as u32,
-                first: 0,
-                end: TOKENS as u32,
+                end: TOKENS,
                 heads: 4,
                 features: 20,
                 groups: 2,
@@ -22,6 +50,7 @@ pub(super) fn cases() -> Vec<Case> {
                 decays: 1,
                 least: 0.5,
                 most: 1.0,
+                ..Default::default()
             },
             &[6],
         ),
@@ -29,8 +58,6 @@ pub(super) fn cases() -> Vec<Case> {
         state_space(
             "state space of Mamba 1",
             StateSpaceParams {
-                tokens: 5,
-                first: 0,
                 end: 5,
                 heads: 70,
                 features: 1,
@@ -39,29 +66,27 @@ pub(super) fn cases() -> Vec<Case> {
                 decays: 6,
                 least: 0.0,
                 most: f32::MAX,
+                ..Default::default()
             },
             &[],
         ),
         delta_net(
             "delta net, in parts",
             DeltaNetParams {
-                tokens: TOKENS as u32,
-                first: 0,
-                end: TOKENS as u32,
+                end: TOKENS,
                 key_heads: 2,
                 value_heads: 4,
                 key_features: 10,
                 value_features: 20,
                 least: 0.5,
                 most: 1.0,
+                ..Default::default()
             },
             &[6],
         ),
         delta_net(
             "delta net",
             DeltaNetParams {
-                tokens: 5,
-                first: 0,
                 end: 5,
                 key_heads: 1,
                 value_heads: 1,
@@ -69,6 +94,7 @@ pub(super) fn cases() -> Vec<Case> {
                 value_features: 70,
                 least: 0.0,
                 most: f32::MAX,
+                ..Default::default()
             },
             &[],
         ),
@@ -76,30 +102,51 @@ pub(super) fn cases() -> Vec<Case> {
     all
 }
 
-fn convolution((channels, width, is_biased): (usize, usize, bool)) -> Case {
-    let x = values(21, TOKENS * channels);
+/// A convolution, and the tail that it leaves.
+fn convolution(params: ConvolutionParams) -> [Case; 2] {
+    let [channels, width, row, rows, before] = [
+        params.channels,
+        params.width,
+        params.row,
+        params.rows,
+        params.before,
+    ]
+    .map(|size| size as usize);
+    let x = values(21, (row + rows) * channels);
+    let tail = values(33, 3 * channels);
     let numbers = values(22, channels * (width + 1));
-    let mut expected = Vec::new();
-    for token in 0..TOKENS {
+    // What came in, from the first token of the tail on.
+    let seen = [&tail[..before * channels], &x[row * channels..]].concat();
+    let kept = (before + rows).min(width - 1);
+    let first = vec![0.5; row * channels];
+    let mut expected: Vec<f64> = first.iter().map(|&y| f64::from(y)).collect();
+    for token in before..before + rows {
         for channel in 0..channels {
             let back = (0..width.min(token + 1)).map(|back| {
                 let weight = numbers[channel * width + width - 1 - back];
-                f64::from(weight) * f64::from(x[(token - back) * channels + channel])
+                f64::from(weight) * f64::from(seen[(token - back) * channels + channel])
             });
             let bias = f64::from(numbers[channels * width + channel]);
-            expected.push(back.sum::<f64>() + if is_biased { bias } else { 0.0 });
+            let bias = if params.biased == 1 { bias } else { 0.0 };
+            expected.push(back.sum::<f64>() + bias);
         }
     }
-    let params = ConvolutionParams {
-        channels: channels as u32,
-        width: width as u32,
-        biased: u32::from(is_biased),
-    };
-    Case::new("convolution", "convolution")
-        .with(1, &x)
-        .with(2, &numbers)
-        .writes(3, expected)
-        .run(&params, (channels.div_ceil(64), TOKENS))
+    let room = [first, vec![f32::NAN; rows * channels]].concat();
+    let last = &seen[seen.len() - kept * channels..];
+    let groups = channels.div_ceil(64);
+    [
+        Case::new("convolution", "convolution")
+            .with(1, &x)
+            .with(2, &numbers)
+            .with(4, &tail)
+            .changes(3, &room, expected)
+            .run(&params, (groups, rows)),
+        Case::new("tail", "tail of a convolution")
+            .with(1, &x)
+            .with(4, &tail)
+            .writes(3, last.iter().map(|&x| f64::from(x)).collect())
+            .run(&params, (groups, kept)),
+    ]
 }
 
 /// The first token of each part, and the one behind its last.
@@ -119,7 +166,7 @@ fn decays(count: usize) -> Vec<f32> {
 
 fn state_space(what: &str, params: StateSpaceParams, cuts: &[u32]) -> Case {
     let [tokens, heads, features, groups, states, of_head] = [
-        params.tokens,
+        params.end,
         params.heads,
         params.features,
         params.groups,
@@ -160,10 +207,12 @@ fn state_space(what: &str, params: StateSpaceParams, cuts: &[u32]) -> Case {
         .with(2, &[&decays[..], &others].concat())
         .with(4, &kept)
         .writes(3, expected);
-    for [first, end] in parts(params.tokens, cuts) {
+    for [first, end] in parts(params.end, cuts) {
         let part = StateSpaceParams {
             first,
             end,
+            resumes: u32::from(first > 0),
+            goes_on: u32::from(end < params.end),
             ..params
         };
         case = case.run(&part, (channels.div_ceil(64), 1));
@@ -173,7 +222,7 @@ fn state_space(what: &str, params: StateSpaceParams, cuts: &[u32]) -> Case {
 
 fn delta_net(what: &str, params: DeltaNetParams, cuts: &[u32]) -> Case {
     let [tokens, key_heads, value_heads, key_features, value_features] = [
-        params.tokens,
+        params.end,
         params.key_heads,
         params.value_heads,
         params.key_features,
@@ -220,10 +269,12 @@ fn delta_net(what: &str, params: DeltaNetParams, cuts: &[u32]) -> Case {
         .with(2, &[&decays[..], &bias].concat())
         .with(4, &kept)
         .writes(3, expected);
-    for [first, end] in parts(params.tokens, cuts) {
+    for [first, end] in parts(params.end, cuts) {
         let part = DeltaNetParams {
             first,
             end,
+            resumes: u32::from(first > 0),
+            goes_on: u32::from(end < params.end),
             ..params
         };
         case = case.run(&part, (columns.div_ceil(64), 1));
