@@ -29,25 +29,25 @@ pub enum Error {
     },
     /// The model has learned where only so many tokens stand.
     #[error(
-        "a sequence of {tokens} tokens is longer than the {positions} positions that the model knows"
+        "a window of {tokens} tokens is longer than the {positions} positions that the model knows"
     )]
     NoPosition {
-        /// Tokens of the sequence.
+        /// Tokens of the window.
         tokens: usize,
         /// Rows of the embedding of positions.
         positions: usize,
     },
-    /// A sequence is longer than the model's rotary embedding is known for.
+    /// A window is longer than the model's rotary embedding is known for.
     #[error(
-        "a sequence of {tokens} tokens is too long: the rotary embedding scales dynamically beyond {longest}, which is not supported; shorter ones would fit"
+        "a window of {tokens} tokens is too long: the rotary embedding scales dynamically beyond {longest}, which is not supported; shorter ones would fit"
     )]
     TooLong {
-        /// Tokens of the sequence.
+        /// Tokens of the window.
         tokens: usize,
         /// The most there may be.
         longest: usize,
     },
-    /// Block by block on pruned weights, the hidden states of all sequences are in memory at once.
+    /// Block by block on pruned weights, the hidden states of all windows are in memory at once.
     #[error(
         "{tokens} tokens are too many to calibrate block by block on pruned weights: their hidden states take {bytes} bytes, and \
          at most {limit} are held; at most {fit} tokens would fit"

@@ -16,7 +16,7 @@ enum On<'a> {
 }
 
 impl<'a> PeakProduct<'a> {
-    /// `[size, size]` times `[size, size]`. The CPU's threads share the rows: a core a sequence, as in a forward pass.
+    /// `[size, size]` times `[size, size]`. The CPU's threads share the rows: a core a window, as in a forward pass.
     ///
     /// # Errors
     /// [`Error::Engine`], and what the device says.

@@ -170,15 +170,15 @@ fn block_by_block(forward: &Forward<'_>, overlay: &dyn WeightOverlay) -> Vec<Vec
         all.extend(norms);
         go_on(overlay)
     };
-    let sequences = sequences();
-    let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    let owned = windows();
+    let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
     forward
-        .statistics_on_pruned::<Error>(&sequences, Some(4), &unwatched, take)
+        .statistics_on_pruned::<Error>(&windows, Some(4), &unwatched, take)
         .unwrap();
     all
 }
 
-fn sequences() -> Vec<Vec<u32>> {
+fn windows() -> Vec<Vec<u32>> {
     let tokens = |first: u32, count| (0..count).map(|i| (first + 7 * i) % 80).collect();
     vec![tokens(1, 24), tokens(5, 24), tokens(11, 9)]
 }
@@ -199,9 +199,9 @@ fn families() -> Vec<PathBuf> {
 
 /// Column norms of every site, of all blocks at once.
 fn at_once(forward: &Forward<'_>) -> Vec<Vec<f32>> {
-    let sequences = sequences();
-    let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let statistics = forward.statistics(&sequences, &unwatched).unwrap();
+    let owned = windows();
+    let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+    let statistics = forward.statistics(&windows, &unwatched).unwrap();
     statistics
         .into_iter()
         .map(|site| site.column_norms)
@@ -234,7 +234,7 @@ fn are_close(found: &[f32], expected: &[f32]) -> bool {
 #[test]
 fn a_window_in_chunks_gives_the_norms_and_losses_of_the_whole_one_of_every_family_on_every_device()
 {
-    let owned = sequences();
+    let owned = windows();
     let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
     for device in every_device() {
         for family in families() {
@@ -262,7 +262,7 @@ fn a_window_in_chunks_gives_the_norms_and_losses_of_the_whole_one_of_every_famil
 
 #[test]
 fn windows_that_go_together_lose_what_each_loses_alone_to_the_bit() {
-    let owned = sequences();
+    let owned = windows();
     let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
     for device in every_device() {
         for family in families() {
@@ -322,16 +322,16 @@ fn a_weight_that_is_no_number_is_named_and_so_is_the_block_where_numbers_are_too
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-llama");
     let checkpoint = Checkpoint::open_path(&example).unwrap();
     let architecture = Architecture::of(&checkpoint).unwrap();
-    let owned = sequences();
-    let sequences: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+    let owned = windows();
+    let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
     let down = "model.layers.1.mlp.down_proj.weight";
     for device in every_device() {
         let with = |number| {
             let overlay = Filled(down, number);
             let forward = Forward::new(&checkpoint, &architecture, &device);
             let forward = forward.with_overlay(Some(&overlay));
-            let losses = forward.losses(&sequences, &unwatched).unwrap_err();
-            let statistics = forward.statistics(&sequences, &unwatched).unwrap_err();
+            let losses = forward.losses(&windows, &unwatched).unwrap_err();
+            let statistics = forward.statistics(&windows, &unwatched).unwrap_err();
             [losses, statistics]
         };
         for number in [f32::INFINITY, f32::NAN] {

@@ -1,4 +1,4 @@
-//! Recurrences as data: what runs along a sequence with a state, in the place of attention or beside it.
+//! Recurrences as data: what runs along a window with a state, in the place of attention or beside it.
 //!
 //! ```text
 //! short convolution   y = c * conv(b * x)

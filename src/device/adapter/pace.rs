@@ -14,7 +14,7 @@ pub(crate) const TARGET: Duration = Duration::from_millis(250);
 /// The kind of the work that is mostly products (the forward pass, compensation), in multiplications.
 pub(crate) const PRODUCTS: &str = "products";
 
-/// The kind of the work that goes along a sequence, token by token (`shaders/forward/state_space.wgsl`, `delta_net.wgsl`), in
+/// The kind of the work that goes along a window, token by token (`shaders/forward/state_space.wgsl`, `delta_net.wgsl`), in
 /// multiplications, too. It is a kind of its own as each of its steps waits for the last: a device does far less of it in a
 /// second than it does of products, and how much less is to be found out.
 pub(crate) const SCANS: &str = "scans";

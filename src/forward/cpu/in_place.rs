@@ -1,4 +1,4 @@
-//! Values that change where they lie: on the core that has the sequence, or on all of them where they work on it together.
+//! Values that change where they lie: on the core that has the tensor, or on all of them where they work on it together.
 
 use rayon::prelude::*;
 

@@ -1,6 +1,6 @@
 //! The forward pass on an adapter, in f32, by the kernels of `shaders/forward`.
 //!
-//! Weights go to the device as they are stored. What waits for the device is only what was observed of a few sequences.
+//! Weights go to the device as they are stored. What waits for the device is only what was observed of a few windows.
 
 mod buffers;
 mod head;

@@ -345,7 +345,7 @@ fn a_sequence_longer_than_the_table_of_positions_is_refused() {
     let forward = Forward::new(&checkpoint, &architecture, &device);
     assert!(forward.losses(&[&[1; 64]], &unwatched).is_ok());
     let error = forward.losses(&[&[1; 65]], &unwatched).unwrap_err();
-    let says = "a sequence of 65 tokens is longer than the 64 positions";
+    let says = "a window of 65 tokens is longer than the 64 positions";
     assert!(error.to_string().contains(says), "{error}");
 }
 

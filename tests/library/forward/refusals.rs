@@ -124,7 +124,7 @@ fn a_sequence_beyond_what_dynamic_scaling_was_trained_for_is_refused() {
     assert!(forward.logits(&[1; 20]).is_ok());
     let error = forward.logits(&[1; 21]).unwrap_err().to_string();
     assert!(
-        error.contains("a sequence of 21 tokens is too long"),
+        error.contains("a window of 21 tokens is too long"),
         "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! What goes along a sequence: convolutions, state spaces and delta nets, at once and in parts that hand their state on.
+//! What goes along a window: convolutions, state spaces and delta nets, at once and in parts that hand their state on.
 
 use super::super::case::{Case, values};
 use crate::forward::kernels::{ConvolutionParams, DeltaNetParams, StateSpaceParams};
