@@ -66,6 +66,12 @@ pub struct Score {
     factor: fn(n: f64, total: f64) -> f64,
 }
 
+impl PartialEq for Score {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 /// Every score, the default first.
 pub static SCORES: &[Score] = &[
     Score {

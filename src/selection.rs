@@ -1,7 +1,10 @@
 //! The selection rule: how many weights of a row are pruned, and how they are chosen from their scores.
 
+use serde::{Deserialize, Serialize};
+
 /// How the weights of a row that go are chosen from their scores.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Selection {
     /// Exactly `floor(sparsity * in_features + 0.5)` weights a row, the lowest against the block-wise EWMA.
@@ -9,6 +12,7 @@ pub enum Selection {
         /// Fraction of each row, 0 to 1.
         sparsity: f64,
         /// Block size and gain.
+        #[serde(flatten)]
         ewma: Ewma,
     },
     /// As many, the lowest scores of the row.
@@ -21,6 +25,7 @@ pub enum Selection {
         /// In mean absolute deviations, more than -16 and less than 16.
         lambda: f64,
         /// Block size and gain.
+        #[serde(flatten)]
         ewma: Ewma,
     },
     /// N kept of every M.
@@ -63,10 +68,26 @@ impl Selection {
 }
 
 /// The EWMA's two constants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "EwmaNumbers")]
 pub struct Ewma {
     block_size: usize,
     gain_shift: u32,
+}
+
+/// An [`Ewma`] as it is read, before it is checked.
+#[derive(Deserialize)]
+struct EwmaNumbers {
+    block_size: usize,
+    gain_shift: u32,
+}
+
+impl TryFrom<EwmaNumbers> for Ewma {
+    type Error = &'static str;
+
+    fn try_from(of: EwmaNumbers) -> Result<Self, Self::Error> {
+        Self::new(of.block_size, of.gain_shift).ok_or("no block size and gain that there are")
+    }
 }
 
 impl Ewma {
@@ -108,10 +129,26 @@ impl Default for Ewma {
 }
 
 /// An N:M pattern: N kept of every M columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "PatternNumbers")]
 pub struct Pattern {
     n: u32,
     m: u32,
+}
+
+/// A [`Pattern`] as it is read, before it is checked.
+#[derive(Deserialize)]
+struct PatternNumbers {
+    n: u32,
+    m: u32,
+}
+
+impl TryFrom<PatternNumbers> for Pattern {
+    type Error = &'static str;
+
+    fn try_from(of: PatternNumbers) -> Result<Self, Self::Error> {
+        Self::new(of.n, of.m).ok_or("no pattern that there is")
+    }
 }
 
 impl Pattern {

@@ -164,7 +164,9 @@ fn parse(path: &Path, report: Value) -> Option<Asked> {
         Some("atp") => Allocation::Atp {
             spread: rule["spread"].as_f64()?,
         },
-        Some(_) => Allocation::Given(Arc::new(shares)),
+        Some(_) => Allocation::Given {
+            sparsities: Arc::new(shares),
+        },
     };
     let globs = |key: &str| match report.get(key) {
         None => Some(Vec::new()),
@@ -527,7 +529,7 @@ impl Asked {
             Some(rule) => format!("{request}, shared out by {}", shown(rule)),
             None => request,
         };
-        if let (Some(rule), Allocation::Given(_), false) =
+        if let (Some(rule), Allocation::Given { .. }, false) =
             (&self.rule, &self.allocation, known.number)
         {
             on_word.push(format!(
@@ -621,7 +623,12 @@ mod tests {
         let rule = r#""rule":"exact","sparsity":0.5,"allocation":"owl""#;
         let asked = of(&report(rule, &format!("{COPIED},{PRUNED}"))).unwrap();
         let shares = BTreeMap::from([("b".to_owned(), 0.25)]);
-        assert_eq!(asked.allocation, Allocation::Given(Arc::new(shares)));
+        assert_eq!(
+            asked.allocation,
+            Allocation::Given {
+                sparsities: Arc::new(shares)
+            }
+        );
         let without = report(rule, &PRUNED.replace(r#""asked":0.25,"#, ""));
         assert!(matches!(of(&without), Err(AskedError::NoReport(_))));
     }

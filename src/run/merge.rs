@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use super::card;
+use super::context::RunContext;
+use super::device_pair::DevicePair;
 use super::error::Error;
 use super::event::Event;
-use super::phases::{allocated, checksums};
 use super::request::check_reports;
 use super::shards;
 use crate::checkpoint::{
     self, Checkpoint, Output, OutputOptions, Source, Stamp, keep_apart, same_file,
 };
+use crate::device::DeviceChoice;
 use crate::norms::Norms;
 use crate::parts::{self, Complete, Content, Directory, InputRecord, RunRecord, Settings};
 use crate::plan::{Draft, NormsSource, Plan};
@@ -106,7 +108,10 @@ pub fn merge(request: &MergeRequest, tell: &(dyn Fn(Event<'_>) + Sync)) -> Resul
         Some(path) => Some(ReportFile::create(path, request.overwrite)?),
         None => None,
     };
-    let plan = plan_of(&run, checkpoint, norms, request, tell)?;
+    // It prunes nothing, and takes no adapter.
+    let devices = DevicePair::open(&DeviceChoice::Cpu, request.threads)?;
+    let context = RunContext::new(&devices, &request.stop, tell);
+    let plan = plan_of(&run, checkpoint, norms, request, &context)?;
     let here = RunRecord {
         input: InputRecord::of_all(plan.checkpoint()),
         ..run.clone()
@@ -120,7 +125,7 @@ pub fn merge(request: &MergeRequest, tell: &(dyn Fn(Event<'_>) + Sync)) -> Resul
     let mut report = assemble(&plan, &complete, output, &options)?;
     report.command.clone_from(&request.command);
     if request.checksum {
-        let sums = checksums(&plan, output, &request.stop, tell)?;
+        let sums = context.checksums(&plan, output)?;
         complete.check(output, &sums)?;
         report.sha256 = Some(sums);
     }
@@ -245,13 +250,8 @@ fn plan_of(
     checkpoint: Checkpoint,
     norms: Option<PathBuf>,
     request: &MergeRequest,
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    context: &RunContext<'_>,
 ) -> Result<Plan, Error> {
-    let options = run.settings.options();
-    let options = options.ok_or_else(|| parts::Error::Damaged {
-        path: request.output.clone(),
-        reason: "its options are none that this version has".to_owned(),
-    })?;
     if let (None, Some(norms)) = (&run.settings.norms_sha256, &request.norms) {
         let norms = norms.clone();
         return Err(parts::Error::NormsUnused { norms }.into());
@@ -268,7 +268,7 @@ fn plan_of(
         }
         _ => (NormsSource::None, None),
     };
-    let draft = Draft::new(checkpoint, options, source)?;
+    let draft = Draft::new(checkpoint, run.settings.options(), source)?;
     // Says which of version, norms and options is not the one of the parts.
     let ours = Settings::of(&draft, sum);
     let differences = run.settings.differences(&ours);
@@ -279,10 +279,8 @@ fn plan_of(
         }
         .into());
     }
-    let threads = request.threads;
-    let threads =
-        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    Ok(allocated(draft, threads, &request.stop, tell)?.plan()?)
+    let draft = context.allocated(draft)?;
+    Ok(draft.plan()?)
 }
 
 fn report_error(request: &MergeRequest) -> impl Fn(std::io::Error) -> Error {

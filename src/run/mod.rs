@@ -19,18 +19,14 @@
 //! # }
 //! ```
 
+mod calibrate;
 mod card;
-mod details;
+mod context;
 mod device_pair;
 mod error;
 mod event;
-mod failures;
 mod merge;
-mod part;
-mod phase_seconds;
-mod phases;
 mod request;
-mod sequential;
 mod shards;
 #[cfg(test)]
 mod tests;
@@ -43,26 +39,23 @@ pub(crate) use device_pair::stand_in;
 pub use error::Error;
 pub use event::{Event, Phase};
 pub use merge::{MergeRequest, merge};
-pub use part::PartReport;
 pub use request::{NormsRequest, Request};
+pub use shards::PartReport;
 
 pub use crate::stop::Stop;
 
 use crate::calibration::Calibration;
-use crate::checkpoint::{Checkpoint, Output, OutputOptions, Source, Stamp};
+use crate::checkpoint::{Checkpoint, Output, Stamp};
 use crate::evaluation::{Evaluation, Windows};
 use crate::model;
-use crate::norms::Norms;
-use crate::parts::{self, Part};
-use crate::plan::{Draft, NormsSource, Plan};
+use crate::parts::{self, Directory, Part};
+use crate::plan::{Draft, Plan};
 use crate::prune::{self, Survivors, VerifyError};
 use crate::report::{self, EvaluationReport, Report, ReportFile};
 use crate::text::Text;
-use details::{Details, add_details};
-use failures::Failures;
-use phase_seconds::Phases;
-use phases::{allocated, checksums, timed};
+use context::RunContext;
 use shards::{Finished, Keeper, NormsFile};
+
 /// Prepares and runs.
 ///
 /// # Errors
@@ -102,7 +95,7 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
     // Before a calibration fails for want of it.
     model::check_absent(&checkpoint)?;
     let output = request.output_of(&checkpoint);
-    let parts = parts::Directory::of_output(&output);
+    let parts = Directory::of_output(&output);
     let parts = keeps_shards(&request, &checkpoint).then_some(parts.path());
     request.check_places(&checkpoint, &output, parts)?;
     // Before they are read: what is hashed later must be what was read.
@@ -110,12 +103,12 @@ pub fn prepare(request: Request) -> Result<Prepared, Error> {
         NormsRequest::Read(path) => Stamp::at(path).ok(),
         _ => None,
     };
-    let (norms, calibration) = norms_source(&request, &checkpoint)?;
+    let (norms, calibration) = calibrate::norms_source(&request, &checkpoint)?;
     if calibration.is_none() {
         model::check_complete(&checkpoint).map_err(Error::Incomplete)?;
     }
     if request.sequential {
-        sequential::check(&request, calibration.is_some())?;
+        calibrate::check_sequential(&request, calibration.is_some())?;
     }
     let draft = Draft::new(checkpoint, request.options.clone(), norms)?;
     let mut devices = DevicePair::open(&request.device, request.threads)?;
@@ -147,31 +140,40 @@ fn keeps_shards(request: &Request, checkpoint: &Checkpoint) -> bool {
     request.resume && !shards::is_single_file(checkpoint)
 }
 
-/// Where the norms will come from, and the calibration, if one is to be run.
-fn norms_source(
-    request: &Request,
-    checkpoint: &Checkpoint,
-) -> Result<(NormsSource, Option<Calibration>), Error> {
-    let without = Ok((NormsSource::None, None));
-    let is_unused = !request.options.takes_norms();
-    let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
-    let text = match &request.norms {
-        NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
-        NormsRequest::WeightsOnly => return without,
-        _ if is_unused => return without,
-        NormsRequest::Automatic if is_lone_file => return without,
-        NormsRequest::Automatic => Text::calibration(),
-        NormsRequest::Measure(text) => text.clone(),
-    };
-    let calibration = Calibration::new(checkpoint, text, request.tokens, request.context)
-        .map_err(Error::Calibration)?
-        .with_means(request.options.score.is_some_and(|score| score.about_mean))
-        .with_sketch(request.options.compensation.map(|options| options.rank));
-    let output = request.output.clone();
-    let output = output.unwrap_or_else(|| checkpoint.default_output());
-    let calibration = calibration.with_sketches_beside(&output);
-    let coverage = calibration.coverage(checkpoint);
-    Ok((NormsSource::ToMeasure(coverage), Some(calibration)))
+/// Where a run writes to.
+enum Destination {
+    /// One output, staged as a whole.
+    Whole(Output),
+    /// A directory of finished shards, of which the output is made at the end.
+    Parts(Directory),
+}
+
+impl Destination {
+    /// Stages the output at `path`, or finds the directory of its shards, if the run keeps them.
+    fn open(
+        request: &Request,
+        draft: &Draft,
+        path: &Path,
+        run: &RunContext<'_>,
+    ) -> Result<Self, Error> {
+        let checkpoint = draft.checkpoint();
+        if keeps_shards(request, checkpoint) {
+            let parts = shards::directory(checkpoint, path, request.overwrite, run)?;
+            shards::check_settings(&parts, draft)?;
+            Ok(Self::Parts(parts))
+        } else {
+            shards::finish_removal(&Directory::of_output(path), path, run)?;
+            let output = Output::create(checkpoint, path, &request.output_options())?;
+            Ok(Self::Whole(output))
+        }
+    }
+
+    fn parts(&self) -> Option<&Directory> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Parts(directory) => Some(directory),
+        }
+    }
 }
 
 impl Prepared {
@@ -212,7 +214,8 @@ impl Prepared {
     /// When the weights cannot be read, and when the run is asked to stop.
     pub fn allocated(mut self, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Self, Error> {
         if self.calibration.is_none() {
-            self.draft = allocated(self.draft, self.devices.threads(), &self.request.stop, tell)?;
+            let run = RunContext::new(&self.devices, &self.request.stop, tell);
+            self.draft = run.allocated(self.draft)?;
         }
         Ok(self)
     }
@@ -240,14 +243,12 @@ impl Prepared {
         if calibration.is_some() {
             return Err(Error::PartNeedsNorms);
         }
+        let run = RunContext::new(&devices, &request.stop, tell);
         let output = request.output_of(draft.checkpoint());
-        let directory = shards::directory(draft.checkpoint(), &output, request.overwrite, tell)?;
+        let directory = shards::directory(draft.checkpoint(), &output, request.overwrite, &run)?;
         request.check_places(draft.checkpoint(), &output, Some(directory.path()))?;
         let known = draft.warnings().len();
-        let plan = allocated(draft, devices.threads(), &request.stop, tell)?.plan()?;
-        for warning in &plan.warnings()[known..] {
-            tell(Event::Warning(warning));
-        }
+        let plan = run.plan(draft, known)?;
         let given = NormsFile::Given(norms_stamp);
         let keeper = Keeper::begin(&plan, &request, directory, given)?;
         let own = shards::shards_of(plan.checkpoint(), part);
@@ -256,9 +257,7 @@ impl Prepared {
             (false, true) => Finished::Again,
             (false, false) => Finished::Refused,
         };
-        let failures = Failures::default();
-        let with = (&devices, &failures, &request.stop);
-        let kept = shards::prune_shards(&plan, &keeper, &own, finished, with, tell)?;
+        let kept = shards::prune_shards(&plan, &keeper, &own, finished, &run)?;
         let inputs = own.iter().map(|&shard| &plan.checkpoint().shards[shard]);
         Ok(PartReport {
             version: env!("CARGO_PKG_VERSION"),
@@ -292,108 +291,30 @@ impl Prepared {
         for path in &request.reports {
             report_files.push((path, ReportFile::create(path, request.overwrite)?));
         }
-        let phases = Phases::default();
-        let tell = &phases.watching(tell);
+        let run = RunContext::new(&devices, &request.stop, tell);
         let path = request.output_of(draft.checkpoint());
-        let options = OutputOptions::new()
-            .overwrite(request.overwrite)
-            .sync(request.sync);
-        // A run that keeps its shards stages each by itself.
-        let (output, parts) = if keeps_shards(&request, draft.checkpoint()) {
-            let parts = shards::directory(draft.checkpoint(), &path, request.overwrite, tell)?;
-            shards::check_settings(&parts, &draft)?;
-            (None, Some(parts))
-        } else {
-            shards::finish_removal(&parts::Directory::of_output(&path), &path, tell)?;
-            let output = Output::create(draft.checkpoint(), &path, &options)?;
-            (Some(output), None)
-        };
-
-        let failures = Failures::default();
+        let to = Destination::open(&request, &draft, &path, &run)?;
         let known = draft.warnings().len();
-        let kept_norms = match (&calibration, &parts) {
-            (Some(calibration), Some(parts)) => {
-                shards::kept_norms(parts, draft.checkpoint(), calibration, &request, tell)?
-            }
-            _ => None,
+        let (draft, contents) = match &calibration {
+            Some(of) => calibrate::measured(draft, of, to.parts(), &request, &run)?,
+            None => (draft, None),
         };
-        // What is in the input, of a run that keeps its norms.
-        let mut contents = None;
-        let draft = match (&calibration, kept_norms) {
-            (_, Some((norms, input))) => {
-                contents = Some(input);
-                draft.measured(norms)?
-            }
-            (Some(calibration), None) => {
-                let measure = || {
-                    timed(Phase::Calibrate, tell, || {
-                        let watch = |at| {
-                            tell(Event::Forward(at));
-                            request.stop.flow()
-                        };
-                        let measured = devices.run_forward(
-                            |device| {
-                                if !request.sequential {
-                                    let norms = calibration.run(draft.checkpoint(), device, &watch);
-                                    return norms.map(Ok);
-                                }
-                                let on = (device, devices.threads(), &request.stop);
-                                match sequential::run(calibration, &draft, on, &watch) {
-                                    Err(Error::Calibration(error)) => Err(error),
-                                    done => Ok(done),
-                                }
-                            },
-                            |error| failures.add(Phase::Calibrate, error, tell),
-                        );
-                        match measured {
-                            Ok(done) => done,
-                            Err(error) if error.is_stopped() => Err(Error::Stopped {
-                                phase: Phase::Calibrate,
-                                output: None,
-                            }),
-                            Err(error) => Err(Error::Calibration(error)),
-                        }
-                    })
-                };
-                let norms = match &parts {
-                    Some(parts) => {
-                        let (norms, calibrated) =
-                            shards::calibrated_meanwhile(draft.checkpoint(), measure)?;
-                        shards::keep_norms(parts, &norms, &calibrated)?;
-                        contents = Some(calibrated.input);
-                        norms
-                    }
-                    None => measure()?,
-                };
-                draft.measured(norms)?
-            }
-            (None, None) => draft,
-        };
-        let plan = allocated(draft, devices.threads(), &request.stop, tell)?.plan()?;
-        for warning in &plan.warnings()[known..] {
-            tell(Event::Warning(warning));
-        }
-
-        let (mut report, parts) = match (output, parts) {
-            (Some(output), _) => {
-                let with = (&devices, &failures, &request.stop);
-                (prune_whole(&plan, output, with, tell)?, None)
-            }
-            (None, parts) => {
-                let parts = parts.unwrap_or_else(|| parts::Directory::of_output(&path));
+        let plan = run.plan(draft, known)?;
+        let (mut report, parts) = match to {
+            Destination::Whole(output) => (prune_whole(&plan, output, &run)?, None),
+            Destination::Parts(directory) => {
                 let from = match &contents {
                     Some(contents) => NormsFile::Kept(contents),
                     None => NormsFile::Given(norms_stamp),
                 };
-                let keeper = Keeper::begin(&plan, &request, parts, from)?;
+                let keeper = Keeper::begin(&plan, &request, directory, from)?;
                 let all: Vec<usize> = (0..plan.checkpoint().shards.len()).collect();
-                let with = (&devices, &failures, &request.stop);
-                shards::prune_shards(&plan, &keeper, &all, Finished::Kept, with, tell)?;
+                shards::prune_shards(&plan, &keeper, &all, Finished::Kept, &run)?;
                 let directories = [keeper.directory];
                 let settings = &keeper.run.settings;
-                let complete = parts::complete(&plan, settings, &directories, &request.stop)?;
+                let complete = parts::complete(&plan, settings, &directories, run.stop)?;
                 // The parts go after it.
-                let options = options.sync(true);
+                let options = request.output_options().sync(true);
                 let report = merge::assemble(&plan, &complete, &path, &options)?;
                 let [directory] = directories;
                 (report, Some((directory, complete)))
@@ -402,39 +323,35 @@ impl Prepared {
         let written = report.output.clone();
         report.command.clone_from(&request.command);
         if let Some((path, _)) = report_files.first() {
-            add_details(&mut report, &plan).map_err(|error| match error {
-                Details::Prune(error) => Error::Prune(error),
-                Details::Checkpoint(error) => Error::Checkpoint(error),
-                Details::Copy(error) => report_error(path)(error),
-            })?;
+            add_details(&mut report, &plan, path)?;
         }
         if request.verify {
             let survivors = Survivors::of(plan.options());
             let output = Checkpoint::open_path(&written)?;
             let threads = devices.threads();
-            report.verified = Some(timed(Phase::Verify, tell, || {
-                let progress = |bytes| tell(Event::Compared(bytes));
-                prune::verify_until(&plan, &output, survivors, threads, &progress, &request.stop)
+            report.verified = Some(run.timed(Phase::Verify, || {
+                let progress = |bytes| run.tell(Event::Compared(bytes));
+                prune::verify_until(&plan, &output, survivors, threads, &progress, run.stop)
                     .map_err(|error| stopped_or(error, &written))
             })?);
         }
         if request.checksum {
-            let sums = checksums(&plan, &written, &request.stop, tell)?;
+            let sums = run.checksums(&plan, &written)?;
             if let Some((_, complete)) = &parts {
                 complete.check(&written, &sums)?;
             }
             report.sha256 = Some(sums);
         }
         if let Some((text, windows)) = &evaluation {
-            let with = (&devices, &failures, &request.stop);
-            let (before, after) = evaluate(windows, &plan, &report, with, tell)?;
+            let (before, after) = evaluate(windows, &plan, &written, &run)?;
             report.evaluation = Some(EvaluationReport::new(text, &before, Some(&after)));
         }
-        report.device_failures = failures.into_inner();
+        let noted = run.noted();
         report
             .warnings
-            .extend(report.device_failures.iter().cloned());
-        report.phases = phases.seconds();
+            .extend(noted.device_failures.iter().cloned());
+        report.device_failures = noted.device_failures;
+        report.phases = noted.seconds;
         if request.card {
             card::write(&mut report, &plan, tell)?;
         }
@@ -451,24 +368,14 @@ impl Prepared {
 }
 
 /// Prunes all shards into one staged output.
-fn prune_whole(
-    plan: &Plan,
-    output: Output,
-    (devices, failures, stop): (&DevicePair, &Failures, &Stop),
-    tell: &(dyn Fn(Event<'_>) + Sync),
-) -> Result<Report, Error> {
-    let outcome = timed(Phase::Prune, tell, || {
-        let progress = |event: prune::PruneEvent<'_>| {
-            if let prune::PruneEvent::DeviceFailed(error) = event {
-                failures.add(Phase::Prune, error, tell);
-            }
-            tell(Event::Prune(event));
-        };
-        prune::prune_until(plan, devices.pruning(), output, &progress, stop)
+fn prune_whole(plan: &Plan, output: Output, run: &RunContext<'_>) -> Result<Report, Error> {
+    let device = run.devices.pruning();
+    let outcome = run.timed(Phase::Prune, || {
+        prune::prune_until(plan, device, output, &|event| run.pruning(event), run.stop)
     })?;
-    let report = report::report(plan, devices.pruning().info(), &outcome);
+    let report = report::report(plan, device.info(), &outcome);
     if outcome.device_failure.is_some() {
-        devices.failed();
+        run.devices.failed();
     }
     Ok(report)
 }
@@ -477,38 +384,40 @@ fn prune_whole(
 fn evaluate(
     windows: &Windows,
     plan: &Plan,
-    report: &Report,
-    (devices, failures, stop): (&DevicePair, &Failures, &Stop),
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    output: &Path,
+    run: &RunContext<'_>,
 ) -> Result<(Evaluation, Evaluation), Error> {
-    let mut pruned = Checkpoint::open_path(&report.output)?;
+    let mut pruned = Checkpoint::open_path(output)?;
     // Beside a single file there is no config.json, or another one's.
     pruned.config.clone_from(&plan.checkpoint().config);
     let measure = |phase, checkpoint| {
-        timed(phase, tell, || {
-            let watch = |at| {
-                tell(Event::Forward(at));
-                stop.flow()
-            };
-            let measured = devices.run_forward(
-                |device| windows.run(checkpoint, device, &watch),
-                |error| failures.add(phase, error, tell),
-            );
-            measured.map_err(|error| {
-                if error.is_stopped() {
-                    Error::Stopped {
-                        phase,
-                        output: Some(report.output.clone()),
-                    }
-                } else {
-                    Error::Evaluation(error)
-                }
-            })
+        run.timed(phase, || {
+            let measured = run.forward(phase, Some(output), |device, watch| {
+                windows.run(checkpoint, device, watch)
+            });
+            measured?.map_err(Error::Evaluation)
         })
     };
     let before = measure(Phase::EvaluateBefore, plan.checkpoint())?;
     let after = measure(Phase::EvaluateAfter, &pruned)?;
     Ok((before, after))
+}
+
+/// Adds what a report file has beside the numbers of a run: sample rows, column norms and the time of a plain copy. The output is in
+/// place; it takes seconds at most, so it does not ask whether to stop.
+fn add_details(report: &mut Report, plan: &Plan, file: &Path) -> Result<(), Error> {
+    let output = Checkpoint::open_path(&report.output)?;
+    let samples = prune::samples(plan, &output, &Stop::new())?;
+    let shard = &plan.checkpoint().shards[0].path;
+    let dir = if report.output.is_dir() {
+        Some(report.output.as_path())
+    } else {
+        report.output.parent()
+    };
+    let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
+    let copy = report::plain_copy(shard, dir.unwrap_or(Path::new(".")));
+    report.add_details(plan, samples, copy.map_err(report_error(file))?);
+    Ok(())
 }
 
 /// What went wrong with verifying; a stop says where the output is.

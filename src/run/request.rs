@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::calibration::DEFAULT_TOKENS;
-use crate::checkpoint::{self, Checkpoint, keep_apart, keep_off_model};
+use crate::checkpoint::{self, Checkpoint, OutputOptions, keep_apart, keep_off_model};
 use crate::device::DeviceChoice;
 use crate::plan::Options;
 use crate::stop::Stop;
@@ -85,6 +85,12 @@ impl Request {
     pub(super) fn output_of(&self, checkpoint: &Checkpoint) -> PathBuf {
         let output = self.output.clone();
         output.unwrap_or_else(|| checkpoint.default_output())
+    }
+
+    /// How the output is written.
+    pub(super) fn output_options(&self) -> OutputOptions {
+        let options = OutputOptions::new().overwrite(self.overwrite);
+        options.sync(self.sync)
     }
 
     /// Checks that what is written leaves alone what is read, and that nothing is written twice; `parts` is where finished

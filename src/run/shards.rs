@@ -1,13 +1,13 @@
 //! A run shard by shard: which are to be pruned, which are kept.
 
-use std::path::{Path, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::device_pair::DevicePair;
+use serde::Serialize;
+
+use super::context::RunContext;
 use super::error::Error;
 use super::event::{Event, Phase};
-use super::failures::Failures;
-use super::phases::timed;
 use super::request::Request;
 use crate::calibration::Calibration;
 use crate::checkpoint::{self, Checkpoint, Output, Source, Stamp};
@@ -19,6 +19,26 @@ use crate::plan::{Draft, Plan};
 use crate::prune;
 use crate::stop::Stop;
 use crate::untrusted::{shown, shown_path};
+
+/// What one part of a run has done.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct PartReport {
+    /// Version of this program.
+    pub version: &'static str,
+    /// Which part, as K/N.
+    pub part: String,
+    /// Where its files wait to be merged.
+    pub directory: PathBuf,
+    /// Its files of weights.
+    pub files: Vec<String>,
+    /// How many of them were finished before, and kept.
+    pub kept: usize,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Wall time in seconds, hashing and flushing included.
+    pub seconds: f64,
+}
 
 /// Whether the checkpoint is one file of weights, beside which there is no place for an index or a config.json.
 pub(super) fn is_single_file(checkpoint: &Checkpoint) -> bool {
@@ -55,10 +75,10 @@ pub(super) fn directory(
     checkpoint: &Checkpoint,
     output: &Path,
     overwrite: bool,
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    run: &RunContext<'_>,
 ) -> Result<Directory, Error> {
     let directory = Directory::of_output(output);
-    finish_removal(&directory, output, tell)?;
+    finish_removal(&directory, output, run)?;
     match Output::check_place(checkpoint, output, overwrite) {
         Ok(()) => Ok(directory),
         Err(error) => Err(exists(error, output, &directory).into()),
@@ -69,12 +89,12 @@ pub(super) fn directory(
 pub(super) fn finish_removal(
     directory: &Directory,
     output: &Path,
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    run: &RunContext<'_>,
 ) -> Result<(), Error> {
     if directory.finish_removal(output)? {
         let (output, directory) = (output.to_path_buf(), directory.path().to_path_buf());
         let merged = parts::Error::Merged { output, directory };
-        tell(Event::Warning(&merged.to_string()));
+        run.warn(&merged.to_string());
     }
     Ok(())
 }
@@ -196,7 +216,7 @@ pub(super) fn kept_norms(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
     request: &Request,
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    run: &RunContext<'_>,
 ) -> Result<Option<(Norms, Vec<Content>)>, Error> {
     let path = directory.norms();
     if !path.exists() {
@@ -204,9 +224,9 @@ pub(super) fn kept_norms(
     }
     let Some(calibrated) = directory.calibrated()? else {
         let path = shown_path(&path);
-        tell(Event::Warning(&format!(
+        run.warn(&format!(
             "{path} is measured again: it is not recorded which weights it was measured on"
-        )));
+        ));
         return Ok(None);
     };
     // Those depend on all settings, which are checked where there is a record of the run.
@@ -325,8 +345,7 @@ pub(super) fn prune_shards(
     keeper: &Keeper,
     shards: &[usize],
     finished: Finished,
-    (devices, failures, stop): (&DevicePair, &Failures, &Stop),
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    run: &RunContext<'_>,
 ) -> Result<usize, Error> {
     let (directory, settings) = (&keeper.directory, &keeper.run.settings);
     let inputs = &plan.checkpoint().shards;
@@ -334,7 +353,7 @@ pub(super) fn prune_shards(
     for &shard in shards {
         let path = directory.shard(&inputs[shard].file_name);
         match (
-            parts::state(plan, shard, settings, directory, stop)?,
+            parts::state(plan, shard, settings, directory, run.stop)?,
             finished,
         ) {
             (State::Missing, _) | (State::Finished(_), Finished::Again) => left.push(shard),
@@ -344,9 +363,7 @@ pub(super) fn prune_shards(
             }
             (State::Wrong(problem), _) => {
                 let path = shown_path(&path);
-                tell(Event::Warning(&format!(
-                    "{path} is pruned again: {problem}"
-                )));
+                run.warn(&format!("{path} is pruned again: {problem}"));
                 left.push(shard);
             }
         }
@@ -354,7 +371,7 @@ pub(super) fn prune_shards(
     let kept = shards.len() - left.len();
     if kept > 0 {
         let of = shards.len();
-        tell(Event::Kept { kept, of });
+        run.tell(Event::Kept { kept, of });
     }
     let done = AtomicUsize::new(kept);
     let interrupted = || Error::Interrupted {
@@ -362,13 +379,7 @@ pub(super) fn prune_shards(
         shards: shards.len(),
         directory: directory.path().to_path_buf(),
     };
-    let pruned: Result<(), Error> = timed(Phase::Prune, tell, || {
-        let progress = |event: prune::PruneEvent<'_>| {
-            if let prune::PruneEvent::DeviceFailed(error) = event {
-                failures.add(Phase::Prune, error, tell);
-            }
-            tell(Event::Prune(event));
-        };
+    let pruned: Result<(), Error> = run.timed(Phase::Prune, || {
         let known = keeper.known.as_slice();
         parts::prune_shards(
             plan,
@@ -376,18 +387,19 @@ pub(super) fn prune_shards(
             (directory, known),
             &left,
             |shard, output| {
-                if stop.is_requested() {
+                if run.stop.is_requested() {
                     return Err(interrupted());
                 }
-                let device = devices.pruning();
-                let outcome = prune::prune_shard(plan, shard, device, output, &progress, stop);
+                let device = run.devices.pruning();
+                let progress = |event: prune::PruneEvent<'_>| run.pruning(event);
+                let outcome = prune::prune_shard(plan, shard, device, output, &progress, run.stop);
                 let outcome = outcome.map_err(|error| match error {
                     prune::Error::Stopped { .. } => interrupted(),
                     error => error.into(),
                 })?;
                 let info = device.info().clone();
                 if outcome.device_failure.is_some() {
-                    devices.failed();
+                    run.devices.failed();
                 }
                 done.fetch_add(1, Ordering::Relaxed);
                 Ok((outcome, info))

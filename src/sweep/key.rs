@@ -5,7 +5,6 @@
 
 use serde_json::{Value, json};
 
-use super::cells::pruned;
 use super::error::Error;
 use super::request::SweepRequest;
 use crate::calibration::Calibration;
@@ -13,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checksum;
 use crate::evaluation::Windows;
 use crate::parts::CalibratedRecord;
-use crate::plan::{Options, Selection};
+use crate::plan::Options;
 use crate::run::{self, NormsRequest, Stop};
 
 /// The keys of a sweep.
@@ -22,9 +21,6 @@ pub(super) struct Keys {
     of_model: Value,
     /// What the cells share.
     of_norms: Value,
-    keep_non_finite: bool,
-    /// The globs, as they are.
-    targets: String,
 }
 
 impl Keys {
@@ -74,12 +70,7 @@ impl Keys {
             "prefix": windows.prefix().ids(),
             "device": device,
         });
-        Ok(Self {
-            of_model,
-            of_norms,
-            keep_non_finite: request.keep_non_finite,
-            targets: format!("{:?}", request.targets),
-        })
+        Ok(Self { of_model, of_norms })
     }
 
     /// Of the dense model's losses.
@@ -89,26 +80,7 @@ impl Keys {
 
     /// Of a cell.
     pub(super) fn of_cell(&self, options: &Options) -> String {
-        let (pruned, rule) = pruned(&options.selection);
-        let ewma = match options.selection {
-            Selection::Ewma { ewma, .. } | Selection::Lambda { ewma, .. } => {
-                json!([ewma.block_size(), ewma.gain_shift()])
-            }
-            Selection::Exact { .. } | Selection::Pattern(_) => Value::Null,
-        };
-        let all = json!({
-            "model": self.of_model,
-            "norms": self.of_norms,
-            "keep_non_finite": self.keep_non_finite,
-            "targets": self.targets,
-            "score": options.score.map(|score| score.name),
-            "rule": rule,
-            "pruned": pruned,
-            "ewma": ewma,
-            "compensation": options.compensation,
-            "allocation": options.allocation.name(),
-            "spread": options.allocation.spread(),
-        });
+        let all = json!({ "model": self.of_model, "norms": self.of_norms, "options": options });
         checksum::of_bytes(all.to_string().as_bytes())
     }
 }

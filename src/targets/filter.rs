@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use globset::{GlobBuilder, GlobMatcher, GlobSet};
+use serde::{Deserialize, Serialize};
 
 use crate::untrusted::shown;
 
@@ -38,12 +39,43 @@ const MAX_GLOB: usize = 4096;
 const MAX_GLOBS: usize = 1024;
 
 /// Which tensors are asked for, by name.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "FilterRecord", into = "FilterRecord")]
 pub struct NameFilter {
     /// These names alone, whatever the globs say; none: what the globs say.
     names: Option<BTreeSet<String>>,
     pub(super) include: Vec<Glob>,
     pub(super) exclude: Vec<Glob>,
+}
+
+/// A [`NameFilter`] in a record.
+#[derive(Serialize, Deserialize)]
+struct FilterRecord {
+    include: Vec<String>,
+    exclude: Vec<String>,
+    names: Option<BTreeSet<String>>,
+}
+
+impl From<NameFilter> for FilterRecord {
+    fn from(filter: NameFilter) -> Self {
+        let (include, exclude) = filter.globs();
+        Self {
+            include,
+            exclude,
+            names: filter.names,
+        }
+    }
+}
+
+impl TryFrom<FilterRecord> for NameFilter {
+    type Error = Error;
+
+    fn try_from(record: FilterRecord) -> Result<Self, Error> {
+        match record.names {
+            Some(names) => Ok(Self::of_names(names)),
+            None => Self::new(&record.include, &record.exclude),
+        }
+    }
 }
 
 /// A glob over whole names, `*` matching dots too.
@@ -52,6 +84,12 @@ pub(super) struct Glob {
     /// The glob as it was given.
     pub(super) glob: String,
     matcher: GlobMatcher,
+}
+
+impl PartialEq for Glob {
+    fn eq(&self, other: &Self) -> bool {
+        self.glob == other.glob
+    }
 }
 
 impl Glob {
@@ -145,11 +183,6 @@ impl NameFilter {
     pub(crate) fn chooses(&self, name: &str) -> bool {
         let included = self.is_default() || self.includes(name);
         included && !self.exclude.iter().any(|glob| glob.matches(name))
-    }
-
-    /// The names that are asked for, whatever the globs say; none where the globs say it.
-    pub(crate) const fn names(&self) -> Option<&BTreeSet<String>> {
-        self.names.as_ref()
     }
 
     /// Whether the default set is asked for.

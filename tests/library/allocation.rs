@@ -216,7 +216,9 @@ fn shares_that_are_given_are_taken_and_each_tensor_needs_one() {
     let mut table: BTreeMap<String, f64> = from.pruned().map(|(tensor, _)| share(tensor)).collect();
     let given = |table: &BTreeMap<String, f64>| {
         let mut options = Options::new(Selection::Exact { sparsity: 0.6 });
-        options.allocation = Allocation::Given(Arc::new(table.clone()));
+        options.allocation = Allocation::Given {
+            sparsities: Arc::new(table.clone()),
+        };
         Draft::new(checkpoint(), options, NormsSource::None)
     };
     assert_eq!(asked(&given(&table).unwrap()), asked(&from));

@@ -30,7 +30,7 @@ pub(super) fn check(selection: Selection, allocation: &Allocation) -> Result<(),
         }
         _ => {}
     }
-    if let Allocation::Given(table) = allocation
+    if let Allocation::Given { sparsities: table } = allocation
         && let Some(&wrong) = table.values().find(|p| !(0.0..=1.0).contains(*p))
     {
         return out_of_range("sparsity", wrong, "between 0 and 1");
@@ -86,7 +86,7 @@ pub(super) fn allocate(
     blocks: &[PlannedBlock],
     scores: &[BlockScores],
 ) -> Result<Option<f64>, Error> {
-    if let Allocation::Given(table) = allocation {
+    if let Allocation::Given { sparsities: table } = allocation {
         for tensor in tensors {
             let name = &tensor.name;
             if let Action::Prune { selection, .. } = &mut tensor.action {
@@ -131,7 +131,7 @@ fn signal(
         Allocation::Owl { .. } => Some(-scores?.outliers),
         Allocation::Dlp { .. } => Some(scores?.median),
         Allocation::Atp { .. } => Some(block.number as f64),
-        Allocation::Uniform | Allocation::Given(_) => None,
+        Allocation::Uniform | Allocation::Given { .. } => None,
     }
 }
 

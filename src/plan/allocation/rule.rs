@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// How the sparsity that is asked for is shared out over the decoder blocks. Every row of a tensor has the same share, and
 /// over all weights of a stack of blocks there are as many zeros as [`Uniform`](Self::Uniform) makes.
 ///
 /// `spread` is half of the distance between the least and the most pruned block: 0.1 is 20 percentage points from one to
 /// the other.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Allocation {
     /// The same for every block.
@@ -30,8 +33,11 @@ pub enum Allocation {
         /// Half of the range, 0 to 0.5.
         spread: f64,
     },
-    /// As this table says, by the name of the tensor: a fraction of each row. It must have every tensor that is pruned.
-    Given(Arc<BTreeMap<String, f64>>),
+    /// As a table says.
+    Given {
+        /// By the name of the tensor: a fraction of each row. It must have every tensor that is pruned.
+        sparsities: Arc<BTreeMap<String, f64>>,
+    },
 }
 
 impl Allocation {
@@ -50,7 +56,7 @@ impl Allocation {
             Self::Owl { .. } => "owl",
             Self::Dlp { .. } => "dlp",
             Self::Atp { .. } => "atp",
-            Self::Given(_) => "given",
+            Self::Given { .. } => "given",
         }
     }
 
@@ -59,7 +65,7 @@ impl Allocation {
     pub const fn spread(&self) -> Option<f64> {
         match *self {
             Self::Owl { spread } | Self::Dlp { spread } | Self::Atp { spread } => Some(spread),
-            Self::Uniform | Self::Given(_) => None,
+            Self::Uniform | Self::Given { .. } => None,
         }
     }
 
