@@ -87,13 +87,13 @@ pub enum Error {
     /// The adapter failed.
     #[error(transparent)]
     Device(#[from] device::Error),
-    /// Weights that were to take the place of those in the files could not be made; whoever makes them knows more.
+    /// Weights that were to take the place of those in the files could not be made.
     #[error("the weights of {} could not be made: {reason}", shown(tensor))]
     Overlay {
         /// The tensor.
         tensor: String,
-        /// Why.
-        reason: String,
+        /// Why: an error of whoever makes them.
+        reason: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The library that computes refused, or the adapter has less than the model needs.
     #[error("the forward pass failed: {_0}")]

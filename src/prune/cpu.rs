@@ -19,7 +19,6 @@ use crate::cores;
 use crate::device::cpu;
 use crate::passes::fused::Scratch;
 use crate::plan::Plan;
-use crate::recipe::Rows;
 use crate::workers::share_out;
 
 /// A chunk's bytes: large enough that a system call costs nothing, small enough to stay in a core's cache.
@@ -62,20 +61,20 @@ struct Shared<'a> {
     free: Mutex<Vec<Chunk>>,
 }
 
-pub(super) fn run(job: &Job<'_>, threads: usize) {
+pub(super) fn run(job: &Job<'_>, threads: usize) -> Result<(), Error> {
     let threads = threads.clamp(1, job.pieces.len().max(1));
     let shared = Shared {
         job,
         writer: SingleWriter::new(WAITING_CHUNKS * (threads - 1)),
         free: Mutex::default(),
     };
-    let done = share_out(
+    share_out(
         threads,
         &job.pieces,
         || Ok((one_core(job.plan)?, Scratch::default())),
         |(core, scratch), piece| {
             let _guard = job.gives_up_at_panic();
-            if job.is_stopped() {
+            if !job.goes_on()? {
                 return Ok(());
             }
             let done = on(core.as_ref(), || shared.one(piece, scratch));
@@ -83,10 +82,8 @@ pub(super) fn run(job: &Job<'_>, threads: usize) {
             done.inspect_err(|_| job.give_up())
         },
         drop,
-    );
-    if let Err(error) = done {
-        job.fail(error);
-    }
+    )
+    .map(drop)
 }
 
 /// A core of its own for a thread of a run that compensates, so that its products stay there.
@@ -114,27 +111,29 @@ impl<'a> Shared<'a> {
                 shard: *shard,
                 span: span.clone(),
             }),
-            Piece::Sums { matrix, rows } => {
-                let matrix = &job.matrices[*matrix];
+            Piece::Sums {
+                matrix: number,
+                rows,
+            } => {
+                let matrix = &job.matrices[*number];
                 let mut chunk = self.chunk();
                 job.read(matrix, rows.clone(), &mut chunk)?;
                 let _clock = job.clocks.run(Stage::Prune);
-                let weights = Rows {
-                    dtype: matrix.dtype,
-                    in_features: matrix.target.in_features,
-                    bytes: chunk.bytes(),
-                };
-                if let Some(sums) = cpu::statistics(weights, job.plan.score()) {
-                    job.add_sums(matrix, rows.clone(), &sums)?;
+                if let Some(sums) = cpu::statistics(matrix.rows(&chunk), job.plan.score()) {
+                    job.add_sums(*number, rows.clone(), &sums)?;
                 }
                 self.give_back(chunk);
+                Ok(())
             }
-            Piece::Prune { matrix, rows } => {
+            Piece::Prune {
+                matrix: number,
+                rows,
+            } => {
                 if rows.start == 0 {
-                    job.look_ahead(*matrix)?;
+                    job.look_ahead(*number)?;
                 }
-                let matrix = &job.matrices[*matrix];
-                let Some(recipe) = job.recipe(matrix, rows.len())? else {
+                let matrix = &job.matrices[*number];
+                let Some(recipe) = job.recipe(*number, rows.len())? else {
                     return Ok(());
                 };
                 let mut chunk = self.chunk();
@@ -153,8 +152,7 @@ impl<'a> Shared<'a> {
                     )
                 } else {
                     let _clock = job.clocks.run(Stage::Prune);
-                    let weights = Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes());
-                    let mask = cpu::mask(weights, rows.start, &recipe.recipe);
+                    let mask = cpu::mask(matrix.rows(&chunk), rows.start, &recipe.recipe);
                     let bytes = chunk.bytes_mut();
                     job.apply(matrix, &recipe, mask, bytes, compensate::by_host(&recipe))?
                 };
@@ -164,19 +162,19 @@ impl<'a> Shared<'a> {
                     matrix,
                     rows: rows.clone(),
                     chunk,
-                });
+                })
             }
         }
-        Ok(())
     }
 
-    fn write(&self, piece: Write<'a>) {
+    /// Has the piece written, by this thread or by the one that is writing; then its failure is that one's.
+    fn write(&self, piece: Write<'a>) -> Result<(), Error> {
         self.writer.write(piece, |piece| {
             let job = self.job;
-            if job.is_stopped() {
-                return;
+            if !job.goes_on()? {
+                return Ok(());
             }
-            let written = match piece {
+            match piece {
                 Write::Copy { shard, span } => job.copy(shard, span),
                 Write::Rows {
                     matrix,
@@ -187,11 +185,8 @@ impl<'a> Shared<'a> {
                     self.give_back(chunk);
                     written
                 }
-            };
-            if let Err(error) = written {
-                job.fail(error);
             }
-        });
+        })
     }
 
     fn chunk(&self) -> Chunk {

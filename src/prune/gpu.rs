@@ -12,12 +12,10 @@ use super::compensators::InputCompensator;
 use super::decider::{Decider, RowCompensators, Undecided};
 use super::error::Error;
 use super::job::Job;
-use super::matrix::Matrix;
 use super::pieces::Piece;
 use super::shared_recipe::MatrixRecipe;
 use crate::device::gpu::{self, CHUNKS_IN_FLIGHT, Gpu};
 use crate::mask::Mask;
-use crate::recipe::Rows;
 use crate::workers::message;
 
 /// Chunks that wait between two stages.
@@ -68,7 +66,7 @@ struct Pruned {
     chunk: Chunk,
 }
 
-pub(super) fn run(job: &Job<'_>, gpu: &Gpu) {
+pub(super) fn run(job: &Job<'_>, gpu: &Gpu) -> Result<(), Error> {
     let (to_device, from_reader) = sync_channel(WAITING);
     let (to_pruner, from_device) = sync_channel(WAITING);
     let (to_writer, from_pruner) = sync_channel(WAITING);
@@ -88,25 +86,24 @@ pub(super) fn run(job: &Job<'_>, gpu: &Gpu) {
                 })
             }),
         ];
-        for stage in stages {
-            if let Err(panic) = stage.join() {
-                job.fail(Error::Panicked(message(&*panic)));
-            }
-        }
-    });
+        let ended = stages.map(|stage| match stage.join() {
+            Ok(ended) => ended,
+            Err(panic) => Err(Error::Panicked(message(&*panic))),
+        });
+        ended.into_iter().collect()
+    })
 }
 
-fn settle(job: &Job<'_>, stage: impl FnOnce() -> Result<(), Error>) {
+/// Runs a stage; where it fails, the others end too.
+fn settle(job: &Job<'_>, stage: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     let _guard = job.gives_up_at_panic();
-    if let Err(error) = stage() {
-        job.fail(error);
-    }
+    stage().inspect_err(|_| job.give_up())
 }
 
 fn copies(job: &Job<'_>) -> Result<(), Error> {
     for piece in &job.pieces {
         if let Piece::Copy { shard, span } = piece {
-            if job.is_stopped() {
+            if !job.goes_on()? {
                 break;
             }
             job.copy(*shard, span.clone())?;
@@ -119,7 +116,7 @@ fn read(job: &Job<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> 
     let mut together = Vec::new();
     let mut bytes = 0;
     // Whether there is somebody to go on.
-    let send = |read: Read| !job.is_stopped() && to_device.send(read).is_ok();
+    let send = |read: Read| Ok::<_, Error>(job.goes_on()? && to_device.send(read).is_ok());
     for piece in &job.pieces {
         let (matrix, rows, sum) = match piece {
             Piece::Copy { .. } => continue,
@@ -135,14 +132,14 @@ fn read(job: &Job<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> 
             chunk,
         };
         if sum {
-            if !send(Read::Sum(read)) {
+            if !send(Read::Sum(read))? {
                 return Ok(());
             }
             continue;
         }
         let is_full = bytes + len > BATCH_BYTES || together.len() == BATCH;
         if is_full && !together.is_empty() {
-            if !send(Read::Prune(std::mem::take(&mut together))) {
+            if !send(Read::Prune(std::mem::take(&mut together)))? {
                 return Ok(());
             }
             bytes = 0;
@@ -151,7 +148,7 @@ fn read(job: &Job<'_>, to_device: &SyncSender<Read>, used: &Receiver<Chunk>) -> 
         together.push(read);
     }
     if !together.is_empty() {
-        send(Read::Prune(together));
+        send(Read::Prune(together))?;
     }
     Ok(())
 }
@@ -189,14 +186,14 @@ fn decide(
         }
     };
     for read in from_reader {
-        if job.is_stopped() {
+        if !job.goes_on()? {
             break;
         }
         let pieces = match read {
             Read::Sum(read) => {
                 let matrix = &job.matrices[read.matrix];
-                if let Some(sums) = decider.statistics(weights(matrix, &read.chunk)) {
-                    job.add_sums(matrix, read.rows, &sums)?;
+                if let Some(sums) = decider.statistics(matrix.rows(&read.chunk)) {
+                    job.add_sums(read.matrix, read.rows, &sums)?;
                 }
                 let _ = to_reader.try_send(read.chunk);
                 continue;
@@ -205,7 +202,7 @@ fn decide(
         };
         let mut recipes = Vec::with_capacity(pieces.len());
         for read in &pieces {
-            match job.recipe(&job.matrices[read.matrix], read.rows.len())? {
+            match job.recipe(read.matrix, read.rows.len())? {
                 Some(recipe) => recipes.push(recipe),
                 None => return Ok(()),
             }
@@ -234,20 +231,11 @@ fn of_device<'a>(
     let pieces = pieces.iter().zip(recipes);
     pieces
         .map(|(read, recipe)| gpu::Piece {
-            rows: weights(&job.matrices[read.matrix], &read.chunk),
+            rows: job.matrices[read.matrix].rows(&read.chunk),
             first_row: read.rows.start,
             recipe: &recipe.recipe,
         })
         .collect()
-}
-
-/// The rows that a chunk holds.
-fn weights<'c>(matrix: &Matrix<'_>, chunk: &'c Chunk) -> Rows<'c> {
-    Rows {
-        dtype: matrix.dtype,
-        in_features: matrix.target.in_features,
-        bytes: chunk.bytes(),
-    }
 }
 
 fn prune(
@@ -265,7 +253,7 @@ fn prune(
         recipe,
     } in from_device
     {
-        if job.is_stopped() {
+        if !job.goes_on()? {
             break;
         }
         let matrix = &job.matrices[index];
@@ -304,7 +292,7 @@ fn write(
         mut chunk,
     } in from_pruner
     {
-        if job.is_stopped() {
+        if !job.goes_on()? {
             break;
         }
         job.write(&job.matrices[matrix], rows, &mut chunk)?;

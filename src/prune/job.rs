@@ -1,7 +1,7 @@
 //! What the threads of a run share: the plan, the files, and what has been counted and timed.
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::check;
 use super::chunk::Chunk;
@@ -12,7 +12,7 @@ use super::matrix::Matrix;
 use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::recipes;
-use super::shared_recipe::MatrixRecipe;
+use super::shared_recipe::{MatrixRecipe, SharedRecipe};
 use super::tally::Tally;
 use super::weigh;
 use crate::checkpoint::{Output, Reader};
@@ -20,7 +20,7 @@ use crate::compensation::CompensatedRows;
 use crate::counts::Counts;
 use crate::device;
 use crate::mask::Mask;
-use crate::plan::Plan;
+use crate::plan::{Plan, WeightsUse};
 use crate::recipe::WeightStatistics;
 use crate::stop::Stop;
 
@@ -31,6 +31,8 @@ pub(super) struct Job<'a> {
     input: Reader<'a>,
     pub(super) matrices: Vec<Matrix<'a>>,
     pub(super) pieces: Vec<Piece>,
+    /// How the rows of each matrix are pruned.
+    recipes: Vec<SharedRecipe>,
     compensators: Compensators,
     /// Per tensor of the plan; `None` for a copied one.
     tallies: Vec<Option<Mutex<Tally>>>,
@@ -38,9 +40,8 @@ pub(super) struct Job<'a> {
     progress: &'a (dyn Fn(PruneEvent<'_>) + Sync),
     /// What the caller may ask for.
     stop: &'a Stop,
-    stopped: AtomicBool,
-    failure: Mutex<Option<Error>>,
-    device_failure: Mutex<Option<device::Error>>,
+    given_up: AtomicBool,
+    device_failure: OnceLock<device::Error>,
     pub(super) clocks: Clocks,
 }
 
@@ -73,10 +74,13 @@ impl<'a> Job<'a> {
     ) -> Result<Self, Error> {
         let (matrices, pieces) = pieces::cut(plan, only, chunk_rows);
         let tally = |target| Mutex::new(Tally::new(target));
+        let takes_weights = plan.score().weights != WeightsUse::Unused;
+        let recipe = |matrix: &Matrix<'_>| SharedRecipe::new(matrix.target, takes_weights);
         Ok(Self {
             plan,
             output,
             input: Reader::open(plan.checkpoint())?,
+            recipes: matrices.iter().map(recipe).collect(),
             matrices,
             pieces,
             compensators: Compensators::default(),
@@ -88,73 +92,67 @@ impl<'a> Job<'a> {
             counts: Mutex::new(vec![None; plan.tensors().len()]),
             progress,
             stop,
-            stopped: AtomicBool::new(false),
-            failure: Mutex::new(None),
-            device_failure: Mutex::new(None),
+            given_up: AtomicBool::new(false),
+            device_failure: OnceLock::new(),
             clocks: Clocks::default(),
         })
     }
 
-    /// What was counted and timed, or the first failure.
+    /// What was counted and timed, of a job that all threads have done their part of.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for a file that is not the same any more.
     pub(super) fn finish(self) -> Result<JobResult, Error> {
-        let failure = self
-            .failure
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
         // Before the output takes its name.
-        let unchanged = self.input.check_unchanged().err().map(Error::from);
-        match failure.or(unchanged) {
-            Some(error) => Err(error),
-            None => Ok(JobResult {
-                counts: self
-                    .counts
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner),
-                stages: self.clocks.read(),
-                device_failure: self
-                    .device_failure
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner),
-            }),
-        }
+        self.input.check_unchanged()?;
+        let counts = self.counts.into_inner();
+        Ok(JobResult {
+            counts: counts.unwrap_or_else(PoisonError::into_inner),
+            stages: self.clocks.read(),
+            device_failure: self.device_failure.into_inner(),
+        })
     }
 
     /// Tells, once, that the device has failed, and the CPU goes on.
     pub(super) fn device_failed(&self, error: device::Error) {
-        let mut failure = (self.device_failure.lock()).unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() {
-            (self.progress)(PruneEvent::DeviceFailed(&error));
-            *failure = Some(error);
+        let mut is_first = false;
+        let failure = self.device_failure.get_or_init(|| {
+            is_first = true;
+            error
+        });
+        if is_first {
+            (self.progress)(PruneEvent::DeviceFailed(failure));
         }
     }
 
     /// Whether the device has failed: it is not asked again.
     pub(super) fn has_device_failed(&self) -> bool {
-        let failure = self.device_failure.lock();
-        failure.unwrap_or_else(PoisonError::into_inner).is_some()
+        self.device_failure.get().is_some()
     }
 
-    /// Adds the sums of some rows of a matrix to those that its recipe waits for.
+    /// Adds the sums of some rows of the matrix of this number to those that its recipe waits for.
     pub(super) fn add_sums(
         &self,
-        matrix: &Matrix<'_>,
+        number: usize,
         rows: Range<usize>,
         part: &WeightStatistics,
     ) -> Result<(), Error> {
+        let matrix = &self.matrices[number];
         let (score, target) = (self.plan.score(), matrix.target);
         let nothing = || WeightStatistics::nothing(score, target.out_features, target.in_features);
         let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
-        matrix.recipe.add_sums(rows, part, nothing, make)
+        self.recipes[number].add_sums(rows, part, nothing, make)
     }
 
-    /// The recipe of some rows of a matrix; `None` when the run was given up.
+    /// The recipe of some rows of the matrix of this number; `None` when the run was given up.
     pub(super) fn recipe(
         &self,
-        matrix: &Matrix<'_>,
+        number: usize,
         rows: usize,
     ) -> Result<Option<Arc<MatrixRecipe>>, Error> {
+        let matrix = &self.matrices[number];
         let make = |sums: Option<&WeightStatistics>| self.make_recipe(matrix, sums);
-        matrix.recipe.take(rows, make)
+        self.recipes[number].take(rows, make)
     }
 
     fn make_recipe(
@@ -214,35 +212,29 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Whether the run was given up; asked before every piece of work.
-    pub(super) fn is_stopped(&self) -> bool {
-        if self.stop.is_requested() && !self.stopped.load(Ordering::Relaxed) {
-            let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let pruned = counts.iter().flatten().count();
-            drop(counts);
-            self.fail(Error::Stopped {
-                pruned,
-                tensors: self.plan.pruned().count(),
-            });
+    /// Whether the run goes on; asked before every piece of work. Not where another thread has failed.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] where it was asked to stop.
+    pub(super) fn goes_on(&self) -> Result<bool, Error> {
+        if self.given_up.load(Ordering::Relaxed) {
+            return Ok(false);
         }
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    /// Keeps the first failure and stops every thread.
-    pub(super) fn fail(&self, error: Error) {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        if !self.stop.is_requested() {
+            return Ok(true);
+        }
         self.give_up();
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        Err(Error::Stopped {
+            pruned: counts.iter().flatten().count(),
+            tensors: self.plan.pruned().count(),
+        })
     }
 
-    /// Stops every thread, those too that wait for sums.
+    /// Has every other thread end, those too that wait for sums.
     pub(super) fn give_up(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        for matrix in &self.matrices {
-            matrix.recipe.abandon();
-        }
+        self.given_up.store(true, Ordering::Relaxed);
+        self.recipes.iter().for_each(SharedRecipe::abandon);
     }
 
     /// Gives the job up if the thread that has it panics: the others would wait for ever.
@@ -397,9 +389,9 @@ mod tests {
     #[test]
     fn a_thread_that_waits_for_sums_does_not_wait_for_one_that_panicked() {
         with_job(|job| {
-            let (job, matrix) = (&job, &job.matrices[0]);
+            let job = &job;
             std::thread::scope(|scope| {
-                let waits = scope.spawn(move || job.recipe(matrix, 1).map(|made| made.is_none()));
+                let waits = scope.spawn(move || job.recipe(0, 1).map(|made| made.is_none()));
                 let panics = scope.spawn(move || {
                     let _guard = job.gives_up_at_panic();
                     panic!("before the sums are there");
@@ -431,23 +423,6 @@ mod tests {
                 "{error}"
             );
             assert_eq!(error.kind(), Kind::NotMet);
-        });
-    }
-
-    #[test]
-    fn the_first_failure_is_the_result() {
-        with_job(|job| {
-            for tensor in ["first", "second"] {
-                let tensor = tensor.to_owned();
-                job.fail(Error::TooFewZeros {
-                    tensor,
-                    asked: 1,
-                    got: 0,
-                });
-            }
-            assert!(job.is_stopped());
-            let error = job.finish().err().unwrap();
-            assert!(error.to_string().contains("first"), "{error}");
         });
     }
 }

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::chunk::Chunk;
 use super::place::Place;
-use super::shared_recipe::SharedRecipe;
+#[cfg(feature = "native")]
 use crate::checkpoint::{self, Reader};
 use crate::dtype::Dtype;
 use crate::plan::PlannedTensor;
+use crate::recipe::Rows;
 use crate::selection::Selection;
 use crate::targets::Target;
 
@@ -22,8 +23,6 @@ pub(super) struct Matrix<'a> {
     pub dtype: Dtype,
     pub target: &'a Target,
     pub selection: Selection,
-    /// How its rows are pruned.
-    pub recipe: SharedRecipe,
     /// Where they lie in the shard's file.
     pub place: Place,
 }
@@ -35,7 +34,6 @@ impl<'a> Matrix<'a> {
         tensor: &PlannedTensor,
         (dtype, target, selection): (Dtype, &'a Target, Selection),
         expert: usize,
-        wants_sums: bool,
     ) -> Self {
         Self {
             tensor: index,
@@ -44,11 +42,18 @@ impl<'a> Matrix<'a> {
             dtype,
             target,
             selection,
-            recipe: SharedRecipe::new(target, wants_sums),
             place: Place::new(tensor, dtype, target, expert),
         }
     }
 
+    /// The rows of it that a chunk holds.
+    pub(super) fn rows<'c>(&self, chunk: &'c Chunk) -> Rows<'c> {
+        Rows::new(self.dtype, self.target.in_features, chunk.bytes())
+    }
+}
+
+#[cfg(feature = "native")]
+impl Matrix<'_> {
     /// Reads rows into `chunk`, row-major whichever way they lie in the file.
     pub(super) fn read(
         &self,

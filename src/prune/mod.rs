@@ -36,7 +36,6 @@ mod fault;
 mod gpu;
 #[cfg(feature = "native")]
 mod job;
-#[cfg(feature = "native")]
 mod matrix;
 #[cfg(feature = "native")]
 mod outcome;
@@ -78,7 +77,7 @@ pub(crate) use outcome::ShardOutcome;
 #[cfg(feature = "native")]
 pub use outcome::{Outcome, PruneEvent};
 #[cfg(feature = "native")]
-pub(crate) use pruned_weights::PrunedWeights;
+pub(crate) use pruned_weights::{PrunedWeights, of_overlay};
 #[cfg(feature = "native")]
 pub use samples::{Histogram, SampleRow, Samples, samples};
 pub use stream::{Sink, Source, Streamed, open_stream, prune_stream};
@@ -207,8 +206,8 @@ fn work(
         }
     }
     match device.backend() {
-        Backend::Cpu(cpu) => cpu::run(&job, cpu.threads()),
-        Backend::Gpu(gpu) => gpu::run(&job, gpu),
+        Backend::Cpu(cpu) => cpu::run(&job, cpu.threads())?,
+        Backend::Gpu(gpu) => gpu::run(&job, gpu)?,
     }
     job.finish()
 }

@@ -54,13 +54,7 @@ pub(super) fn cut<'a>(
         };
         copy(&mut pieces, copying.take());
         for expert in 0..target.experts {
-            let matrix = Matrix::new(
-                index,
-                tensor,
-                (*dtype, target, *selection),
-                expert,
-                wants_sums,
-            );
+            let matrix = Matrix::new(index, tensor, (*dtype, target, *selection), expert);
             let step = chunk_rows(&matrix).max(1);
             let chunks = (0..target.out_features)
                 .step_by(step)

@@ -23,7 +23,7 @@ use crate::counts::Counts;
 use crate::device::cpu;
 use crate::forward::{self, WeightOverlay};
 use crate::plan::Plan;
-use crate::recipe::{Rows, WeightStatistics};
+use crate::recipe::WeightStatistics;
 use crate::stop::Stop;
 use crate::workers::share_out;
 
@@ -44,7 +44,6 @@ pub(crate) struct PrunedWeights<'a> {
     recent: Mutex<VecDeque<(usize, Arc<Vec<u8>>)>>,
     /// Of each matrix that was made.
     counts: Mutex<BTreeMap<usize, Counts>>,
-    failure: Mutex<Option<Error>>,
 }
 
 impl<'a> PrunedWeights<'a> {
@@ -69,7 +68,6 @@ impl<'a> PrunedWeights<'a> {
             stop,
             recent: Mutex::default(),
             counts: Mutex::default(),
-            failure: Mutex::default(),
         })
     }
 
@@ -81,11 +79,6 @@ impl<'a> PrunedWeights<'a> {
             .values()
             .for_each(|&counts| total += counts);
         total
-    }
-
-    /// Why weights could not be made, if that is what a forward pass has failed at.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        lock(&self.failure).take()
     }
 
     /// Checks that the files are still those that the plan was made of.
@@ -121,7 +114,7 @@ impl<'a> PrunedWeights<'a> {
         if let Some(sums) = &mut sums {
             let parts = self.by_chunks(rows, step, |rows, chunk| {
                 matrix.read(&self.reader, rows.clone(), chunk)?;
-                Ok(cpu::statistics(weights(matrix, chunk), score))
+                Ok(cpu::statistics(matrix.rows(chunk), score))
             })?;
             for (first, part) in parts {
                 part.iter().for_each(|part| sums.add(first, part));
@@ -170,7 +163,7 @@ impl<'a> PrunedWeights<'a> {
         chunk: &mut Chunk,
     ) -> Result<Counts, Error> {
         matrix.read(&self.reader, rows.clone(), chunk)?;
-        let mask = cpu::mask(weights(matrix, chunk), rows.start, &recipe.recipe);
+        let mask = cpu::mask(matrix.rows(chunk), rows.start, &recipe.recipe);
         let counts = recipes::apply(
             self.plan,
             matrix,
@@ -240,21 +233,23 @@ impl WeightOverlay for PrunedWeights<'_> {
             return Ok(false);
         };
         let copied = self.copy(matrices.clone(), first, bytes);
-        copied.map_err(|error| {
-            let reason = error.to_string();
-            lock(&self.failure).get_or_insert(error);
-            forward::Error::Overlay {
-                tensor: tensor.to_owned(),
-                reason,
-            }
+        copied.map_err(|error| forward::Error::Overlay {
+            tensor: tensor.to_owned(),
+            reason: Box::new(error),
         })?;
         Ok(true)
     }
 }
 
-/// The rows that a chunk holds.
-fn weights<'c>(matrix: &Matrix<'_>, chunk: &'c Chunk) -> Rows<'c> {
-    Rows::new(matrix.dtype, matrix.target.in_features, chunk.bytes())
+/// Why a forward pass failed whose weights [`PrunedWeights`] could not make, or the error as it is.
+pub(crate) fn of_overlay(error: forward::Error) -> Result<Error, forward::Error> {
+    match error {
+        forward::Error::Overlay { tensor, reason } => match reason.downcast() {
+            Ok(error) => Ok(*error),
+            Err(reason) => Err(forward::Error::Overlay { tensor, reason }),
+        },
+        error => Err(error),
+    }
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -332,7 +327,7 @@ mod tests {
         let made = PrunedWeights::new(&plan, 2, &stop).unwrap();
         stop.request();
         let name = &plan.pruned().next().unwrap().0.name;
-        assert!(made.read(name, 0, &mut [0; 8]).is_err());
-        assert!(matches!(made.failure(), Some(Error::Stopped { .. })));
+        let stopped = made.read(name, 0, &mut [0; 8]).unwrap_err();
+        assert!(matches!(of_overlay(stopped), Ok(Error::Stopped { .. })));
     }
 }

@@ -39,7 +39,15 @@ impl<T> SingleWriter<T> {
     ///
     /// Waits only while the queue is full. Every piece is written once, in the order of the calls, before the last
     /// call of any thread returns.
-    pub(super) fn write(&self, piece: T, mut write: impl FnMut(T)) {
+    ///
+    /// # Errors
+    /// The first of `write` on this thread; the pieces behind it are given to `write` all the same.
+    pub(super) fn write<E>(
+        &self,
+        piece: T,
+        mut write: impl FnMut(T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut done = Ok(());
         let mut state = self.lock();
         while state.is_writing && state.waiting.len() >= self.limit {
             state = self
@@ -49,17 +57,18 @@ impl<T> SingleWriter<T> {
         }
         state.waiting.push_back(piece);
         if state.is_writing {
-            return;
+            return done;
         }
         state.is_writing = true;
         let turn = Turn(self);
         while let Some(piece) = state.waiting.pop_front() {
             drop(state);
             self.room.notify_one();
-            write(piece);
+            done = done.and(write(piece));
             state = self.lock();
         }
         turn.end(state);
+        done
     }
 
     fn lock(&self) -> MutexGuard<'_, WriterState<T>> {
@@ -101,12 +110,14 @@ mod tests {
                 let (queue, writers, written) = (&queue, &writers, &written);
                 scope.spawn(move || {
                     for piece in 0..100 {
-                        queue.write(thread * 100 + piece, |piece| {
+                        let write = |piece| {
                             assert_eq!(writers.fetch_add(1, Ordering::SeqCst), 0);
                             written.lock().unwrap().push(piece);
                             std::thread::yield_now();
                             assert_eq!(writers.fetch_sub(1, Ordering::SeqCst), 1);
-                        });
+                            Ok::<_, ()>(())
+                        };
+                        queue.write(thread * 100 + piece, write).unwrap();
                     }
                 });
             }
@@ -114,5 +125,13 @@ mod tests {
         let mut written = written.into_inner().unwrap();
         written.sort_unstable();
         assert_eq!(written, (0..400).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_piece_that_cannot_be_written_is_an_error_of_who_writes_it_alone() {
+        let queue = SingleWriter::new(2);
+        let write = |piece: usize| if piece == 1 { Err(piece) } else { Ok(()) };
+        let done = [0, 1, 2].map(|piece| queue.write(piece, write));
+        assert_eq!(done, [Ok(()), Err(1), Ok(())]);
     }
 }

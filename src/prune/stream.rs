@@ -10,19 +10,16 @@ use std::ops::Range;
 use super::check::check;
 use super::chunk::Chunk;
 use super::error::Error;
-use super::place::Place;
+use super::matrix::Matrix;
 use crate::checkpoint::{
     self, Checkpoint, Config, HEADER_PREFIX, Header, HeaderError, Shard, header_json_len,
 };
 use crate::checksum::Checksum;
 use crate::counts::Counts;
 use crate::device::{self, Device, cpu};
-use crate::dtype::Dtype;
 use crate::mask::Mask;
 use crate::plan::{Action, Plan, PlannedTensor};
 use crate::recipe::{Recipe, Rows, WeightStatistics};
-use crate::selection::Selection;
-use crate::targets::Target;
 use crate::untrusted::shown;
 
 /// Bytes of rows that are read, pruned and written at a time, and of copied ones.
@@ -156,15 +153,8 @@ pub async fn prune_stream(
             } => {
                 let mut of_tensor = Counts::default();
                 for expert in 0..target.experts {
-                    let matrix = Matrix {
-                        index,
-                        tensor,
-                        target,
-                        dtype: *dtype,
-                        selection: *selection,
-                        expert,
-                        place: Place::new(tensor, *dtype, target, expert),
-                    };
+                    let how = (*dtype, target, *selection);
+                    let matrix = Matrix::new(index, tensor, how, expert);
                     of_tensor += run.matrix(&matrix, &mut chunk).await?;
                 }
                 Some(of_tensor)
@@ -178,36 +168,18 @@ pub async fn prune_stream(
     })
 }
 
-/// One matrix of a tensor that is pruned.
-struct Matrix<'a> {
-    /// Its tensor in the plan.
-    index: usize,
-    tensor: &'a PlannedTensor,
-    target: &'a Target,
-    dtype: Dtype,
-    selection: Selection,
-    expert: usize,
-    place: Place,
-}
-
-impl Matrix<'_> {
-    /// Rows that go together.
-    fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let rows = self.target.out_features;
-        let step = if self.place.is_transposed() {
-            rows
-        } else {
-            CHUNK_BYTES / self.place.row_bytes().max(1)
-        };
-        let step = step.max(1);
-        (0..rows)
-            .step_by(step)
-            .map(move |first| first..rows.min(first + step))
-    }
-
-    fn rows<'a>(&self, chunk: &'a Chunk) -> Rows<'a> {
-        Rows::new(self.dtype, self.target.in_features, chunk.bytes())
-    }
+/// Rows of a matrix that go together.
+fn chunks(matrix: &Matrix<'_>) -> impl Iterator<Item = Range<usize>> + use<> {
+    let rows = matrix.target.out_features;
+    let step = if matrix.place.is_transposed() {
+        rows
+    } else {
+        CHUNK_BYTES / matrix.place.row_bytes().max(1)
+    };
+    let step = step.max(1);
+    (0..rows)
+        .step_by(step)
+        .map(move |first| first..rows.min(first + step))
 }
 
 struct Run<'a, R, W> {
@@ -254,14 +226,14 @@ impl<R: Source, W: Sink> Run<'_, R, W> {
         let (score, in_features) = (plan.score(), target.in_features);
         let mut statistics = WeightStatistics::nothing(score, target.out_features, in_features);
         if let Some(all) = &mut statistics {
-            for rows in matrix.chunks() {
+            for rows in chunks(matrix) {
                 self.read_rows(matrix, rows.clone(), chunk).await?;
                 if let Some(part) = self.statistics(matrix.rows(chunk)).await {
                     all.add(rows.start, &part);
                 }
             }
         }
-        let norms = plan.norms_of(&matrix.tensor.name, target, matrix.expert)?;
+        let norms = plan.norms_of(&plan.tensors()[matrix.tensor].name, target, matrix.expert)?;
         let recipe = Recipe::new(
             matrix.selection,
             score,
@@ -270,12 +242,12 @@ impl<R: Source, W: Sink> Run<'_, R, W> {
             statistics.as_ref(),
         );
         let mut counts = Counts::default();
-        for rows in matrix.chunks() {
+        for rows in chunks(matrix) {
             self.read_rows(matrix, rows.clone(), chunk).await?;
             let mask = self.mask(matrix.rows(chunk), rows.start, &recipe).await;
             let squares = plan.options().squared_error;
             let of_rows = mask.apply(matrix.dtype, chunk.bytes_mut(), squares);
-            check(plan, matrix.index, rows, &of_rows)?;
+            check(plan, matrix.tensor, rows, &of_rows)?;
             counts += of_rows;
             self.write_rows(matrix, chunk).await?;
         }
@@ -289,7 +261,7 @@ impl<R: Source, W: Sink> Run<'_, R, W> {
         rows: Range<usize>,
         chunk: &mut Chunk,
     ) -> Result<(), Error> {
-        let name = &matrix.tensor.name;
+        let name = &self.plan.tensors()[matrix.tensor].name;
         let bytes = rows.len() as u64 * matrix.place.row_bytes() as u64;
         let held = usize::try_from(bytes).ok();
         let held = held.filter(|&bytes| isize::try_from(bytes).is_ok());
@@ -359,7 +331,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::{Output, OutputOptions, TensorSpec};
     use crate::device::DeviceChoice;
-    use crate::dtype::StoredDtype;
+    use crate::dtype::{Dtype, StoredDtype};
     use crate::fixtures::{WeightMatrix, rules};
     use crate::plan::Options;
     use crate::prune::prune;

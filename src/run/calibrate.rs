@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::norms::Norms;
 use crate::parts::{Content, Directory};
 use crate::plan::{Draft, NormsSource};
-use crate::prune::PrunedWeights;
+use crate::prune::{self, PrunedWeights};
 use crate::text::Text;
 
 /// Where the norms will come from, and the calibration, if one is to be run.
@@ -127,10 +127,9 @@ fn on_pruned(
     calibration.run_on_pruned(draft.checkpoint(), device, watch, &mut |norms, go_on| {
         let plan = draft.part(norms)?;
         let weights = PrunedWeights::new(&plan, run.devices.threads(), run.stop)?;
-        let gone_on = go_on(&weights);
-        match weights.failure() {
-            Some(error) => Err(error.into()),
-            None => Ok(gone_on?),
-        }
+        go_on(&weights).map_err(|error| match prune::of_overlay(error) {
+            Ok(error) => error.into(),
+            Err(error) => error.into(),
+        })
     })
 }

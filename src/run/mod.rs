@@ -143,7 +143,7 @@ fn keeps_shards(request: &Request, checkpoint: &Checkpoint) -> bool {
 /// Where a run writes to.
 enum Destination {
     /// One output, staged as a whole.
-    Whole(Output),
+    Whole(Box<Output>),
     /// A directory of finished shards, of which the output is made at the end.
     Parts(Directory),
 }
@@ -164,7 +164,7 @@ impl Destination {
         } else {
             shards::finish_removal(&Directory::of_output(path), path, run)?;
             let output = Output::create(checkpoint, path, &request.output_options())?;
-            Ok(Self::Whole(output))
+            Ok(Self::Whole(Box::new(output)))
         }
     }
 
@@ -301,7 +301,7 @@ impl Prepared {
         };
         let plan = run.plan(draft, known)?;
         let (mut report, parts) = match to {
-            Destination::Whole(output) => (prune_whole(&plan, output, &run)?, None),
+            Destination::Whole(output) => (prune_whole(&plan, *output, &run)?, None),
             Destination::Parts(directory) => {
                 let from = match &contents {
                     Some(contents) => NormsFile::Kept(contents),

@@ -108,11 +108,14 @@ impl<'a> Measuring<'a> {
         let evaluation = self.forward(|device, progress| {
             (inputs.windows).run_with(&inputs.checkpoint, Some(&weights), device, progress)
         })?;
-        let evaluation = match (weights.failure(), evaluation) {
-            (Some(prune::Error::Stopped { .. }), _) => return Err(self.stopped()),
-            (Some(error), _) => return Err(run::Error::from(error).into()),
-            (None, evaluation) => evaluation.map_err(run::Error::Evaluation)?,
-        };
+        let evaluation = evaluation.map_err(|error| match error {
+            calibration::Error::Forward(error) => match prune::of_overlay(error) {
+                Ok(prune::Error::Stopped { .. }) => self.stopped(),
+                Ok(error) => run::Error::from(error).into(),
+                Err(error) => run::Error::Evaluation(error.into()).into(),
+            },
+            error => run::Error::Evaluation(error).into(),
+        })?;
         weights.check_unchanged().map_err(run::Error::from)?;
         let counts = weights.counts();
         let asked = plan.pruned().map(|(tensor, target)| {
