@@ -3,8 +3,8 @@
 //! Loops and products ask the pool that they run in how many threads there are. In a pool of one they stay on their core:
 //! cores that share a product wait for each other, so where there is a task for each, each has a pool of its own.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -52,7 +52,7 @@ impl Cores {
             return self.together(|| tasks.into_par_iter().map(&work).collect());
         }
         let tasks = Mutex::new(tasks.into_iter().enumerate());
-        let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = || tasks.lock().next();
         let has_failed = AtomicBool::new(false);
         let done = Mutex::new(Vec::with_capacity(count));
         let one_core = &|| {
@@ -61,7 +61,7 @@ impl Cores {
             {
                 let result = work(task);
                 has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut done = done.lock();
                 done.push((index, result));
             }
         };
@@ -71,7 +71,7 @@ impl Cores {
                 scope.spawn(|_| core.install(one_core));
             }
         });
-        let mut all = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut all = done.into_inner();
         all.sort_by_key(|&(index, _)| index);
         all.into_iter().map(|(_, result)| result).collect()
     }

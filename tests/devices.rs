@@ -8,7 +8,8 @@ mod common;
 mod golden;
 mod oracle;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use common::{WeightMatrix, difference, factors, mask_of, random_norms};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -90,7 +91,7 @@ impl Shared {
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&Device) -> T) -> T {
-        use_it(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        use_it(&self.0.lock())
     }
 }
 

@@ -6,10 +6,11 @@
 #[path = "../fuzz/entry.rs"]
 mod entry;
 
+use parking_lot::Mutex;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+
 use std::time::{Duration, Instant};
 
 use peak_alloc::PeakAlloc;
@@ -56,7 +57,7 @@ fn bounded_by<T>(
     work: impl FnOnce() -> T,
 ) -> T {
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = ONE.lock();
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     let start = Instant::now();

@@ -179,7 +179,7 @@ pub fn generate(dir: &Path, shape: &Shape) -> io::Result<usize> {
     let options = OutputOptions::new().overwrite(true);
     let file = Writer::create(&path, header, &options).map_err(io::Error::other)?;
     let mut part = Vec::with_capacity(PART);
-    for (index, tensor) in file.header().tensors.iter().enumerate() {
+    for (index, tensor) in file.header().tensors().iter().enumerate() {
         let mut first = 0;
         while first < tensor.len {
             part.clear();

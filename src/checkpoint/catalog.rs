@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::header::Tensor;
 use super::shards::Checkpoint;
@@ -30,7 +31,7 @@ impl<'a> Catalog<'a> {
     #[must_use]
     pub fn of(checkpoint: &'a Checkpoint) -> Self {
         let tensors = checkpoint.tensors();
-        let place = |(shard, tensor): (usize, &'a Tensor)| {
+        let place = |(shard, tensor): (usize, &'a Arc<Tensor>)| {
             let path = checkpoint.shards[shard].path.as_path();
             let place = Place {
                 shard,

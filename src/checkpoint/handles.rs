@@ -1,9 +1,10 @@
 //! Handles of many files, of which a few are open at a time: a process may have 256 (macOS) or even fewer, and a checkpoint has
 //! 191 files or more, and its output as many again.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The most handles that stay open. Threads that read and write go through the files in order, so that they share a few.
 const MOST: usize = 8;
@@ -19,7 +20,7 @@ impl Handles {
         number: usize,
         open: impl FnOnce() -> Result<File, E>,
     ) -> Result<Arc<File>, E> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         let found = kept.iter().position(|(of, _)| *of == number);
         let file = match found.and_then(|place| kept.remove(place)) {
             Some((_, file)) => file,
@@ -34,7 +35,7 @@ impl Handles {
 
     /// The handle of a file, if it is open.
     pub(super) fn kept(&self, number: usize) -> Option<Arc<File>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         let found = kept.iter().find(|(of, _)| *of == number);
         found.map(|(_, file)| Arc::clone(file))
     }
@@ -61,7 +62,7 @@ mod tests {
             get(1);
         }
         assert_eq!(opened.get(), 3 * MOST);
-        assert_eq!(handles.0.lock().unwrap().len(), MOST);
+        assert_eq!(handles.0.lock().len(), MOST);
         assert!(handles.kept(0).is_none() && handles.kept(1).is_some());
         assert!(held.metadata().is_ok());
         let failed: Result<_, &str> = handles.get(7 * MOST, || Err("gone"));

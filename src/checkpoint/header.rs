@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::json;
@@ -35,12 +36,9 @@ pub(crate) const PREFIX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
-    /// The first `8 + N` bytes of the file, verbatim.
-    pub raw: Vec<u8>,
-    /// The tensors in the order of their data; those without data come before their neighbour.
-    pub tensors: Vec<Tensor>,
-    /// The `__metadata__` of the file; empty where there is none.
-    pub metadata: BTreeMap<String, String>,
+    raw: Vec<u8>,
+    tensors: Vec<Arc<Tensor>>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// One tensor of a safetensors file: its name, dtype and shape, and which bytes of the file it fills.
@@ -282,9 +280,27 @@ impl Header {
         let tensors = place(entries.tensors, raw.len() as u64, file_len)?;
         Ok(Self {
             raw,
-            tensors,
+            tensors: tensors.into_iter().map(Arc::new).collect(),
             metadata: entries.metadata,
         })
+    }
+
+    /// The first `8 + N` bytes of the file, verbatim.
+    #[must_use]
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// The tensors in the order of their data; those without data come before their neighbour.
+    #[must_use]
+    pub fn tensors(&self) -> &[Arc<Tensor>] {
+        &self.tensors
+    }
+
+    /// The `__metadata__` of the file; empty where there is none.
+    #[must_use]
+    pub const fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// Where the data starts, in bytes from the start of the file.
@@ -295,7 +311,7 @@ impl Header {
 
     /// The tensor of this name.
     #[must_use]
-    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+    pub fn tensor(&self, name: &str) -> Option<&Arc<Tensor>> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 }

@@ -232,7 +232,7 @@ impl Index {
         let mut held = HashMap::with_capacity(self.weight_map.len());
         let mut twice = Vec::new();
         for (number, (file, header)) in shards.into_iter().enumerate() {
-            for tensor in &header.tensors {
+            for tensor in header.tensors() {
                 let name = tensor.name.as_str();
                 let Some((before, first_file, first)) = held.insert(name, (number, file, tensor))
                 else {

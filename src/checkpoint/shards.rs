@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::config::Config;
 use super::error::{Error, Result};
@@ -39,11 +40,18 @@ pub struct Shard {
     pub path: PathBuf,
     /// Its name without the directory; the output's shard has the same name.
     pub file_name: String,
-    /// Its header.
-    pub header: Header,
+    header: Arc<Header>,
     /// Its length in bytes, header included.
     pub len: u64,
     stamp: Stamp,
+}
+
+impl Shard {
+    /// Its header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
 }
 
 impl Checkpoint {
@@ -129,14 +137,17 @@ impl Checkpoint {
     pub fn of_header(name: &str, header: Header, config: Option<Config>) -> Result<Self> {
         let path = PathBuf::from(name);
         let by_config = config.as_ref().and_then(quantized::by_config);
-        let method = by_config.or_else(|| header.tensors.iter().find_map(quantized::by_tensor));
+        let method = by_config.or_else(|| {
+            let mut tensors = header.tensors().iter();
+            tensors.find_map(|tensor| quantized::by_tensor(tensor))
+        });
         if let Some(method) = method {
             return Err(Error::Quantized { path, method });
         }
         let len = header.file_len();
         let shard = Shard {
             file_name: name.to_owned(),
-            header,
+            header: Arc::new(header),
             len,
             stamp: Stamp::of_bytes(len),
             path: path.clone(),
@@ -194,10 +205,10 @@ impl Checkpoint {
     }
 
     /// Every tensor with the number of its shard, shard by shard, in the order of the data.
-    pub fn tensors(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+    pub fn tensors(&self) -> impl Iterator<Item = (usize, &Arc<Tensor>)> {
         let shards = self.shards.iter().enumerate();
         shards.flat_map(|(shard, Shard { header, .. })| {
-            header.tensors.iter().map(move |t| (shard, t))
+            header.tensors().iter().map(move |t| (shard, t))
         })
     }
 
@@ -262,7 +273,7 @@ impl Shard {
         Ok(Self {
             path: path.to_path_buf(),
             file_name,
-            header,
+            header: Arc::new(header),
             len,
             stamp,
         })
@@ -337,7 +348,7 @@ fn open_shards(
             file: (*file).to_owned(),
         }));
     }
-    let headers = shards.iter().map(|s| (s.file_name.as_str(), &s.header));
+    let headers = shards.iter().map(|s| (s.file_name.as_str(), s.header()));
     let same = |places: [(usize, &Tensor); 2]| have_equal_bytes(&shards, places);
     let discrepancies = index.compare(headers, same).map_err(|error| match error {
         Disagreement::Index(problem) => wrong(problem),

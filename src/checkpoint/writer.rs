@@ -29,7 +29,7 @@ impl Writer {
         let destination = Destination::new(path, Form::File, options.overwrite)?;
         let spec = FileSpec {
             name: path.file_name().unwrap_or_default().to_os_string(),
-            header: &header.raw,
+            header: &header.raw(),
             len: header.file_len(),
             like: None,
         };
@@ -50,7 +50,7 @@ impl Writer {
     /// [`Error::Io`].
     pub fn write(&self, tensor: usize, first: u64, bytes: &[u8]) -> Result<()> {
         let len = bytes.len() as u64;
-        let Some(tensor) = self.header.tensors.get(tensor) else {
+        let Some(tensor) = self.header.tensors().get(tensor) else {
             return Err(Error::OutOfRange {
                 shard: format!("tensor {tensor}"),
                 offset: first,

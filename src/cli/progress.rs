@@ -1,8 +1,9 @@
 //! LiveProgress on stderr: one live line on a terminal, a line for each tensor when piped.
 
+use parking_lot::Mutex;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -252,8 +253,8 @@ impl LiveProgress {
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(of: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+    of.lock()
 }
 
 fn clear(bar: Option<Bar>) {

@@ -1,8 +1,8 @@
 //! `sweep`: the quality of many ways to prune, as a table.
 
+use parking_lot::Mutex;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::Context as _;
 use swiftprune_wgpu::calibration::{Calibration, Text, windows_of};
@@ -281,8 +281,8 @@ impl Live {
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock<T>(of: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+    of.lock()
 }
 
 /// What a cell is, in words that are not empty.

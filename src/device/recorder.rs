@@ -1,9 +1,9 @@
 //! From kernels to submissions: what is dispatched one after the other becomes one submission, or several where one would take
 //! the device too long (`adapter/pace.rs`).
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use wgpu::BufferUsages as Usage;
 
@@ -183,7 +183,7 @@ impl<'a> Recorder<'a> {
     /// The kernel with this entry point, compiled if it is not.
     fn pipeline(&self, entry_point: &str) -> wgpu::ComputePipeline {
         let kernels = &self.context.kernels;
-        let mut kernels = kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kernels = kernels.lock();
         if !kernels.contains_key(entry_point) {
             let has_it = |shader: &&&Shader| {
                 let mut entry_points = shader.entry_points.iter();
@@ -198,7 +198,7 @@ impl<'a> Recorder<'a> {
 
     /// A uniform block of these bytes.
     fn uniform(&self, bytes: &[u8]) -> wgpu::Buffer {
-        let mut uniforms = self.uniforms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uniforms = self.uniforms.lock();
         if let Some(found) = uniforms.get(bytes) {
             return found.clone();
         }

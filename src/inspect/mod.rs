@@ -8,8 +8,8 @@ mod pieces;
 mod scan;
 mod statistics;
 
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -299,7 +299,7 @@ impl Inspector {
         let mut rows = Vec::with_capacity(self.chosen.len());
         for ((&index, sums), groups) in self.chosen.iter().zip(work.sums).zip(work.groups) {
             let (shard, tensor) = tensors[index];
-            let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let sums = sums.into_inner();
             let (action, because) = match &self.decisions[index] {
                 Decision::Prune(target) => (Action::Prune, target.kind.clone()),
                 Decision::Skip(reason) => (Action::Copy, reason.to_string()),
@@ -382,7 +382,7 @@ impl Work<'_> {
         let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(buffer)[..len];
         self.reader.read_at(piece.shard, piece.bytes.start, bytes)?;
         let sums = &self.sums[piece.tensor];
-        let lock = || sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || sums.lock();
         let full = lock().most.is_full();
         let groups = self.groups[piece.tensor];
         let counted = scan(piece.dtype, bytes, groups, full, scratch);

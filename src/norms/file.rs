@@ -60,7 +60,7 @@ pub(super) fn parse(bytes: &Bytes, len: u64, path: &Path) -> Result<Norms, Error
     let raw = read(0, PREFIX + header_len.min(len - PREFIX as u64) as usize)?;
     let header = Header::parse(raw, len).map_err(|e| malformed(e.to_string()))?;
 
-    let mut metadata = header.metadata.clone();
+    let mut metadata = header.metadata().clone();
     metadata.remove("format");
     let tokens = metadata.get("tokens").and_then(|t| t.parse().ok());
     if tokens.is_some() {
@@ -69,7 +69,7 @@ pub(super) fn parse(bytes: &Bytes, len: u64, path: &Path) -> Result<Norms, Error
     let shared = metadata.remove(SHARED);
 
     // In the order of the names, so that a bad file gives the same error every time.
-    let mut named: Vec<&Tensor> = header.tensors.iter().collect();
+    let mut named: Vec<&Tensor> = header.tensors().iter().map(|tensor| &**tensor).collect();
     named.sort_by_key(|tensor| &tensor.name);
     let names: BTreeSet<&str> = named.iter().map(|tensor| tensor.name.as_str()).collect();
     let weight_of = |tensor: &Tensor, tail| {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::allocation::{self, Allocation};
 use super::blocks::{PlannedBlock, blocks};
@@ -560,12 +561,8 @@ fn decide(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<PlannedTenso
         };
         tensors.push(PlannedTensor {
             shard,
-            name: tensor.name.clone(),
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
-            offset: tensor.offset,
-            len: tensor.len,
             action,
+            tensor: Arc::clone(tensor),
         });
     }
     Ok(tensors)
@@ -605,7 +602,7 @@ mod tests {
     fn draft(norms: Norms) -> Result<Draft, Error> {
         let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
         let options = Options::new(Selection::Exact { sparsity: 0.5 });
-        Draft::new(checkpoint, options, NormsSource::Read(norms))
+        Draft::new(checkpoint, options, NormsSource::Read(norms.into()))
     }
 
     #[test]
@@ -661,14 +658,14 @@ mod tests {
             let checkpoint = Checkpoint::open("examples/tiny-llama").unwrap();
             let mut options = Options::new(Selection::Exact { sparsity: 0.5 });
             options.score = Score::by_name("stade");
-            Draft::new(checkpoint, options, NormsSource::Read(norms))
+            Draft::new(checkpoint, options, NormsSource::Read(norms.into()))
         };
         let found = stade(true).unwrap();
         let (_, target) = found
             .pruned()
             .find(|(tensor, _)| tensor.name == name)
             .unwrap();
-        let norms = found.norms_of(name, target, 0).unwrap();
+        let norms = found.given_norms_of(name, target, 0).unwrap();
         assert_eq!(norms.as_deref(), Some(&[4.0; 192][..]));
         let error = stade(false).unwrap_err();
         assert!(

@@ -118,7 +118,10 @@ fn shared_input(name: &str) -> Option<(SharedInput<'_>, Option<usize>)> {
 mod tests {
     use std::path::PathBuf;
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::checkpoint::Tensor;
     use crate::dtype::{Dtype, StoredDtype};
     use crate::norms::Provenance;
     use crate::plan::tensors::Action;
@@ -135,11 +138,13 @@ mod tests {
         };
         PlannedTensor {
             shard: 0,
-            name: name.to_owned(),
-            dtype: StoredDtype::Bf16,
-            shape: vec![4, 2],
-            offset: 0,
-            len: 16,
+            tensor: Arc::new(Tensor {
+                name: name.to_owned(),
+                dtype: StoredDtype::Bf16,
+                shape: vec![4, 2],
+                offset: 0,
+                len: 16,
+            }),
             action: Action::Prune {
                 target,
                 dtype: Dtype::Bf16,

@@ -74,7 +74,7 @@ impl Plan {
         options: Options,
         norms: Option<Norms>,
     ) -> Result<Self, Error> {
-        let norms = norms.map_or(NormsSource::None, NormsSource::Read);
+        let norms = norms.map_or(NormsSource::None, |norms| NormsSource::Read(norms.into()));
         Draft::new(checkpoint, options, norms)?.plan()
     }
 
@@ -99,7 +99,7 @@ impl Plan {
         expert: usize,
     ) -> Result<Option<Cow<'_, [f32]>>, Error> {
         match self.norms() {
-            Some(_) => self.0.norms_of(tensor, target, expert),
+            Some(_) => self.0.given_norms_of(tensor, target, expert),
             None => Ok(None),
         }
     }
@@ -168,7 +168,7 @@ impl Draft {
             let warnings = self.check_measured(&norms, &self.stand_ins)?;
             self.warnings.extend(warnings);
         }
-        self.norms = NormsSource::Read(norms);
+        self.norms = NormsSource::Read(norms.into());
         Ok(self)
     }
 
@@ -190,7 +190,7 @@ impl Draft {
         }
         let mut part = self.of_tensors(tensors);
         part.stand_ins = StandIns::of(&norms, part.pruned(), part.score().about_mean)?;
-        part.norms = NormsSource::Read(norms);
+        part.norms = NormsSource::Read(norms.into());
         Ok(Plan(part))
     }
 }

@@ -16,7 +16,7 @@ impl Draft {
     }
 
     /// The norms that are there, whether or not anybody looks at them.
-    pub(crate) const fn given_norms(&self) -> Option<&Norms> {
+    pub(crate) fn given_norms(&self) -> Option<&Norms> {
         match &self.norms {
             NormsSource::Read(norms) => Some(norms),
             NormsSource::None | NormsSource::ToMeasure(_) => None,
@@ -28,7 +28,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`Error::NormsMissing`] and [`Error::Norms`], which a draft has been checked for.
-    pub(crate) fn norms_of(
+    pub(crate) fn given_norms_of(
         &self,
         tensor: &str,
         target: &Target,

@@ -1,5 +1,7 @@
 //! What is asked of a plan.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::allocation::Allocation;
@@ -87,7 +89,7 @@ pub enum NormsSource {
     /// There are none: the score uses the weights alone.
     None,
     /// They were read from a file, or measured before.
-    Read(Norms),
+    Read(Arc<Norms>),
     /// They will be measured once the plan is drawn up.
     ToMeasure(Coverage),
 }

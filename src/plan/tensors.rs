@@ -1,6 +1,10 @@
 //! The rows of a plan: a tensor each, with what happens to it.
 
-use crate::dtype::{Dtype, StoredDtype};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::checkpoint::Tensor;
+use crate::dtype::Dtype;
 use crate::selection::Selection;
 use crate::targets::{Reason, Target};
 
@@ -21,24 +25,23 @@ pub enum Action {
     Copy(Reason),
 }
 
-/// One tensor of the plan.
+/// One tensor of the plan, which reads as the [`Tensor`] of the file that it is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PlannedTensor {
     /// The shard that holds it.
     pub shard: usize,
-    /// Its name. It is a stranger's text: escape it before printing.
-    pub name: String,
-    /// Its dtype as safetensors names it.
-    pub dtype: StoredDtype,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its first byte in the shard's file.
-    pub offset: u64,
-    /// Its length in bytes.
-    pub len: u64,
     /// What happens to it.
     pub action: Action,
+    pub(super) tensor: Arc<Tensor>,
+}
+
+impl Deref for PlannedTensor {
+    type Target = Tensor;
+
+    fn deref(&self) -> &Tensor {
+        &self.tensor
+    }
 }
 
 impl PlannedTensor {

@@ -4,7 +4,7 @@
 //! device prunes, and counts add up alike in any order: so the shares, and the output, are the same everywhere. Memory is a
 //! chunk and a table of counts for each thread, and a table for each block that is under way, a few megabytes in all.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use super::chunk::Chunk;
 use super::cpu::chunk_rows;
@@ -81,12 +81,7 @@ pub fn block_scores(
         },
         |mut scratch| counting.hand_over(&mut scratch),
     )?;
-    let of_block = |block: Mutex<Block>| {
-        block
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .scores
-    };
+    let of_block = |block: Mutex<Block>| block.into_inner().scores;
     Ok(counting.blocks.into_iter().map(of_block).collect())
 }
 
@@ -183,7 +178,9 @@ impl Counting<'_> {
     fn factors(&self, matrix: &Matrix<'_>) -> Result<Option<Vec<f32>>, Error> {
         let name = &self.draft.tensors()[matrix.tensor].name;
         let tokens = self.draft.tokens_of(name, matrix.target, matrix.expert);
-        let norms = self.draft.norms_of(name, matrix.target, matrix.expert)?;
+        let norms = self
+            .draft
+            .given_norms_of(name, matrix.target, matrix.expert)?;
         Ok(norms.map(|norms| {
             let root = |&norm: &f32| (f64::from(norm) / tokens).sqrt() as f32;
             norms.iter().map(root).collect()
@@ -195,9 +192,7 @@ impl Counting<'_> {
         if scratch.pieces == 0 {
             return;
         }
-        let mut block = self.blocks[scratch.block]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut block = self.blocks[scratch.block].lock();
         let counts = block.counts.get_or_insert_with(ScoreCounts::new);
         counts.take(&mut scratch.counted);
         block.left -= scratch.pieces;

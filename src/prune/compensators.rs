@@ -1,7 +1,8 @@
 //! What matrices are compensated with: made once an input, for all the weights that read it.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::error::Error;
 use crate::compensation::{Compensation, Compensator, Hessian};
@@ -46,7 +47,7 @@ impl Compensators {
             return Ok(None);
         };
         let made = {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut recent = self.recent.lock();
             match recent.iter().find(|(place, _)| *place == sketch) {
                 Some((_, made)) => Arc::clone(made),
                 None => {

@@ -1,8 +1,8 @@
 //! A run on the CPU: each thread takes the next piece, reads it and prunes it in place, in memory that stays in its core's
 //! cache; one thread at a time writes what there is to write.
 
+use parking_lot::Mutex;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use rayon::ThreadPool;
 
@@ -190,12 +190,12 @@ impl<'a> Shared<'a> {
     }
 
     fn chunk(&self) -> Chunk {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         free.pop().unwrap_or_default()
     }
 
     fn give_back(&self, chunk: Chunk) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         free.push(chunk);
     }
 }

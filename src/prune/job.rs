@@ -1,7 +1,8 @@
 //! What the threads of a run share: the plan, the files, and what has been counted and timed.
+use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::check;
 use super::chunk::Chunk;
@@ -107,7 +108,7 @@ impl<'a> Job<'a> {
         self.input.check_unchanged()?;
         let counts = self.counts.into_inner();
         Ok(JobResult {
-            counts: counts.unwrap_or_else(PoisonError::into_inner),
+            counts: counts,
             stages: self.clocks.read(),
             device_failure: self.device_failure.into_inner(),
         })
@@ -224,7 +225,7 @@ impl<'a> Job<'a> {
             return Ok(true);
         }
         self.give_up();
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts.lock();
         Err(Error::Stopped {
             pruned: counts.iter().flatten().count(),
             tensors: self.plan.pruned().count(),
@@ -290,14 +291,9 @@ impl<'a> Job<'a> {
         let Some(tally) = &self.tallies[matrix.tensor] else {
             return Ok(());
         };
-        let done =
-            tally
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .add(matrix.expert, rows, counts);
+        let done = tally.lock().add(matrix.expert, rows, counts);
         if let Some(counts) = done {
-            self.counts.lock().unwrap_or_else(PoisonError::into_inner)[matrix.tensor] =
-                Some(counts);
+            self.counts.lock()[matrix.tensor] = Some(counts);
             (self.progress)(PruneEvent::Tensor {
                 tensor: &self.plan.tensors()[matrix.tensor],
                 counts,

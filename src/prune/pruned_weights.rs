@@ -4,9 +4,10 @@
 //! matrix is made when its first byte is asked for, and kept until the next ones have been: a block's weights are on the
 //! device, or in the engine's memory, by then.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::check;
 use super::chunk::Chunk;
@@ -151,7 +152,7 @@ impl<'a> PrunedWeights<'a> {
         })?;
         let mut total = Counts::default();
         counted.into_iter().for_each(|(_, counts)| total += counts);
-        let bytes = bytes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let bytes = bytes.into_inner();
         Ok((bytes, total))
     }
 
@@ -253,7 +254,7 @@ pub(crate) fn of_overlay(error: forward::Error) -> Result<Error, forward::Error>
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
+    of.lock()
 }
 
 #[cfg(test)]

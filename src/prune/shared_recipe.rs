@@ -1,8 +1,9 @@
 //! The recipe of a matrix, shared by the threads that prune its rows: made once, when the sums it needs are complete, and
 //! dropped with the last row.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::compensators::InputCompensator;
 use super::error::Error;
@@ -94,10 +95,7 @@ impl SharedRecipe {
     ) -> Result<Option<Arc<MatrixRecipe>>, Error> {
         let mut state = self.lock();
         while state.rows_to_sum > 0 && !state.abandoned {
-            state = self
-                .summed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.summed.wait(&mut state);
         }
         if state.rows_to_sum > 0 {
             return Ok(None);
@@ -120,6 +118,6 @@ impl SharedRecipe {
     }
 
     fn lock(&self) -> MutexGuard<'_, RecipeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

@@ -5,8 +5,8 @@
 //! to write leaves it in a queue; if nobody is writing, it becomes the writer until the queue is empty, else it goes on
 //! with the next rows. The queue is bounded, so that memory is.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A queue of work of which one thread at a time does all.
 #[derive(Debug)]
@@ -50,10 +50,7 @@ impl<T> SingleWriter<T> {
         let mut done = Ok(());
         let mut state = self.lock();
         while state.is_writing && state.waiting.len() >= self.limit {
-            state = self
-                .room
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.room.wait(&mut state);
         }
         state.waiting.push_back(piece);
         if state.is_writing {
@@ -72,7 +69,7 @@ impl<T> SingleWriter<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, WriterState<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -112,7 +109,7 @@ mod tests {
                     for piece in 0..100 {
                         let write = |piece| {
                             assert_eq!(writers.fetch_add(1, Ordering::SeqCst), 0);
-                            written.lock().unwrap().push(piece);
+                            written.lock().push(piece);
                             std::thread::yield_now();
                             assert_eq!(writers.fetch_sub(1, Ordering::SeqCst), 1);
                             Ok::<_, ()>(())
@@ -122,7 +119,7 @@ mod tests {
                 });
             }
         });
-        let mut written = written.into_inner().unwrap();
+        let mut written = written.into_inner();
         written.sort_unstable();
         assert_eq!(written, (0..400).collect::<Vec<_>>());
     }

@@ -137,7 +137,7 @@ pub async fn prune_stream(
         sum: Checksum::default(),
         device_failure: None,
     };
-    run.write(&shard.header.raw).await?;
+    run.write(shard.header().raw()).await?;
     let mut counts = Vec::with_capacity(plan.tensors().len());
     let mut chunk = Chunk::default();
     for (index, tensor) in plan.tensors().iter().enumerate() {
@@ -385,7 +385,7 @@ mod tests {
         let name = "h.0.attn.c_attn.weight";
         let spec = TensorSpec::new(name, StoredDtype::F16, vec![in_features, out_features]);
         let header = Header::new(&[spec], &BTreeMap::new()).unwrap();
-        let mut bytes = header.raw;
+        let mut bytes = header.raw().to_vec();
         bytes.extend_from_slice(matrix.view().bytes);
         let path = dir.path().join("model.safetensors");
         std::fs::write(&path, &bytes).unwrap();

@@ -194,7 +194,7 @@ fn headers(original: &Checkpoint, output: &Checkpoint) -> Result<u64, VerifyErro
                 original: from.file_name.clone(),
             }));
         }
-        let (ours, theirs) = (&from.header.raw, &to.header.raw);
+        let (ours, theirs) = (from.header().raw(), to.header().raw());
         if ours != theirs {
             let differs = ours.iter().zip(theirs).position(|(a, b)| a != b);
             return Err(fault(Fault::Header {

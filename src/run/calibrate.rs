@@ -26,7 +26,10 @@ pub(super) fn norms_source(
     let is_unused = !request.options.takes_norms();
     let is_lone_file = matches!(checkpoint.source, Source::File(_)) && checkpoint.config.is_none();
     let text = match &request.norms {
-        NormsRequest::Read(path) => return Ok((NormsSource::Read(Norms::read(path)?), None)),
+        NormsRequest::Read(path) => {
+            let norms = Norms::read(path)?;
+            return Ok((NormsSource::Read(norms.into()), None));
+        }
         NormsRequest::WeightsOnly => return without,
         _ if is_unused => return without,
         NormsRequest::Automatic if is_lone_file => return without,

@@ -1,8 +1,9 @@
 //! What the steps of a run share: its devices, whoever is told of it, whether it is to stop, and what it notes on its way.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+
 use std::time::Instant;
 
 use super::device_pair::DevicePair;
@@ -58,13 +59,11 @@ impl<'r> RunContext<'r> {
 
     /// What was noted so far.
     pub(super) fn noted(self) -> Noted {
-        self.noted
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.noted.into_inner()
     }
 
     fn note(&self, note: impl FnOnce(&mut Noted)) {
-        note(&mut self.noted.lock().unwrap_or_else(PoisonError::into_inner));
+        note(&mut self.noted.lock());
     }
 
     /// Tells when a phase starts and when it has succeeded.

@@ -264,7 +264,7 @@ fn plan_of(
             if Stamp::at(&path).ok() != before {
                 return Err(checkpoint::Error::Changed { path }.into());
             }
-            (NormsSource::Read(norms), Some(sum))
+            (NormsSource::Read(norms.into()), Some(sum))
         }
         _ => (NormsSource::None, None),
     };

@@ -1,7 +1,7 @@
 //! Devices that fail in the middle of a run: the CPU goes on, the bytes are the same, and it is said.
 
+use parking_lot::Mutex;
 use std::path::Path;
-use std::sync::Mutex;
 
 use super::{DevicePair, Event, NormsRequest, Phase, Prepared, Request, Stop, prepare};
 use crate::calibration::Calibration;
@@ -59,12 +59,12 @@ fn run_with(
     let report = prepared.run(&|event| {
         if let Event::DeviceFailed { phase, what } = event {
             assert!(what.contains("The CPU"), "{what}");
-            failed.lock().unwrap().push(phase);
+            failed.lock().push(phase);
         }
     });
     let sum = checksum::of_file(&dir.path().join("out/model.safetensors"), &Stop::new());
     let sum = sum.unwrap().unwrap();
-    (sum, report.unwrap(), failed.into_inner().unwrap())
+    (sum, report.unwrap(), failed.into_inner())
 }
 
 /// Every adapter here, each with every fault, and once with none.

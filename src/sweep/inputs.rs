@@ -1,6 +1,8 @@
 //! What a sweep works with, once it has been checked.
 
 use super::request::SweepRequest;
+use std::sync::Arc;
+
 use crate::calibration::Calibration;
 use crate::checkpoint::Checkpoint;
 use crate::evaluation::Windows;
@@ -15,7 +17,7 @@ pub(super) struct Inputs {
     pub(super) checkpoint: Checkpoint,
     pub(super) cells: Vec<Options>,
     /// Those of a file.
-    pub(super) norms: Option<Norms>,
+    pub(super) norms: Option<Arc<Norms>>,
     /// What measures them otherwise.
     pub(super) calibration: Option<Calibration>,
     pub(super) windows: Windows,

@@ -1,6 +1,7 @@
 //! The work of a sweep: the dense model, the norms, and the cells.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -79,7 +80,7 @@ impl<'a> Measuring<'a> {
     }
 
     /// The norms of all cells: of the file, or measured now.
-    pub(super) fn norms(&self) -> Result<Option<Norms>, Error> {
+    pub(super) fn norms(&self) -> Result<Option<Arc<Norms>>, Error> {
         let Some(calibration) = &self.inputs.calibration else {
             return Ok(self.inputs.norms.clone());
         };
@@ -90,14 +91,14 @@ impl<'a> Measuring<'a> {
         let norms = norms?.map_err(run::Error::Calibration)?;
         let elapsed = start.elapsed();
         (self.tell)(SweepEvent::Calibrated { elapsed });
-        Ok(Some(norms))
+        Ok(Some(norms.into()))
     }
 
     /// One cell, all but its time.
     pub(super) fn cell(
         &mut self,
         options: &Options,
-        norms: Option<&Norms>,
+        norms: Option<&Arc<Norms>>,
         dense: &Evaluation,
     ) -> Result<SweepCell, Error> {
         let plan = self.plan(options, norms)?;
@@ -145,9 +146,9 @@ impl<'a> Measuring<'a> {
     }
 
     /// The plan of a cell, its sparsity shared out where that is asked for.
-    fn plan(&mut self, options: &Options, norms: Option<&Norms>) -> Result<Plan, Error> {
+    fn plan(&mut self, options: &Options, norms: Option<&Arc<Norms>>) -> Result<Plan, Error> {
         let source = match norms {
-            Some(norms) if options.takes_norms() => NormsSource::Read(norms.clone()),
+            Some(norms) if options.takes_norms() => NormsSource::Read(Arc::clone(norms)),
             _ => NormsSource::None,
         };
         let inputs = self.inputs;

@@ -18,6 +18,7 @@ mod request;
 mod state;
 mod time_left;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::Error;
@@ -80,7 +81,8 @@ pub fn prepare(request: SweepRequest) -> Result<PreparedSweep, Error> {
     };
     let norms = match &request.norms {
         NormsRequest::Read(path) if wants_norms => {
-            Some(Norms::read(path).map_err(run::Error::from)?)
+            let norms = Norms::read(path).map_err(run::Error::from)?;
+            Some(Arc::new(norms))
         }
         _ => None,
     };
@@ -100,7 +102,7 @@ pub fn prepare(request: SweepRequest) -> Result<PreparedSweep, Error> {
     let coverage = calibration.as_ref().map(|c| c.coverage(&checkpoint));
     for cell in &cells {
         let source = match (&norms, &coverage) {
-            (Some(norms), _) if cell.takes_norms() => NormsSource::Read(norms.clone()),
+            (Some(norms), _) if cell.takes_norms() => NormsSource::Read(Arc::clone(norms)),
             (_, Some(coverage)) if cell.takes_norms() => NormsSource::ToMeasure(coverage.clone()),
             _ => NormsSource::None,
         };

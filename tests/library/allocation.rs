@@ -53,7 +53,7 @@ fn norms() -> Norms {
 fn draft(selection: Selection, allocation: Allocation) -> Result<Draft, Error> {
     let mut options = Options::new(selection);
     options.allocation = allocation;
-    Draft::new(checkpoint(), options, NormsSource::Read(norms()))
+    Draft::new(checkpoint(), options, NormsSource::Read(norms().into()))
 }
 
 fn scores(draft: &Draft, threads: usize) -> Vec<BlockScores> {

@@ -4,13 +4,14 @@
 //! The flags are those that `--help` lists, so a new one is among them by itself; one with a value needs a sample in
 //! [`samples`]. The program runs on a small model, in a directory of its own for every run.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -344,11 +345,11 @@ fn seen_once(command: &str, flags: &[&Flag], all: &[&Flag]) -> Arc<Seen> {
         words(command, flags),
         finds.collect::<Vec<_>>()
     );
-    if let Some(known) = KNOWN.lock().unwrap().get(&key) {
+    if let Some(known) = KNOWN.lock().get(&key) {
         return Arc::clone(known);
     }
     let seen = Arc::new(seen(command, flags, all));
-    KNOWN.lock().unwrap().insert(key, Arc::clone(&seen));
+    KNOWN.lock().insert(key, Arc::clone(&seen));
     seen
 }
 
@@ -503,13 +504,13 @@ fn faults(commands: &[&'static str]) -> Vec<String> {
                 while let Some((command, first, second)) =
                     pairs.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    wrong.lock().unwrap().extend(fault(command, first, second));
+                    wrong.lock().extend(fault(command, first, second));
                 }
             });
         }
     });
     eprintln!("{commands:?}: {} pairs", pairs.len());
-    wrong.into_inner().unwrap()
+    wrong.into_inner()
 }
 
 #[track_caller]

@@ -29,8 +29,8 @@ fn a_good_header_gives_every_tensor_its_place() {
     let header = parse(TWO, 16).unwrap();
     let start = header.data_start();
     assert_eq!(start, 8 + TWO.len() as u64);
-    assert_eq!(header.raw, raw(TWO));
-    assert_eq!(header.metadata["format"], "pt");
+    assert_eq!(header.raw(), raw(TWO));
+    assert_eq!(header.metadata()["format"], "pt");
     let expected = [
         Tensor {
             name: "a".into(),
@@ -47,7 +47,8 @@ fn a_good_header_gives_every_tensor_its_place() {
             len: 12,
         },
     ];
-    assert_eq!(header.tensors, expected);
+    let expected = expected.map(Arc::new);
+    assert_eq!(header.tensors(), expected);
     assert_eq!(header.tensor("b"), Some(&expected[1]));
     assert_eq!(header.tensor("c"), None);
 }
@@ -56,7 +57,7 @@ fn a_good_header_gives_every_tensor_its_place() {
 fn trailing_spaces_are_allowed_and_kept() {
     let header = parse(&format!("{TWO}     "), 16).unwrap();
     assert_eq!(header.data_start(), 8 + TWO.len() as u64 + 5);
-    assert_eq!(header.tensors[0].offset, header.data_start());
+    assert_eq!(header.tensors()[0].offset, header.data_start());
     json_error(&format!("{TWO} x"), 16);
     json_error(&format!("{TWO}{TWO}"), 16);
     json_error(&format!("{TWO}\0"), 16);
@@ -78,7 +79,7 @@ fn a_header_without_tensors_is_good_if_nothing_follows() {
 fn scalars_and_tensors_without_data_are_good() {
     let json = r#"{"s":{"dtype":"F64","shape":[],"data_offsets":[0,8]},"z":{"dtype":"F32","shape":[0,9],"data_offsets":[0,0]},"e":{"dtype":"F32","shape":[0],"data_offsets":[8,8]}}"#;
     let header = parse(json, 8).unwrap();
-    let names: Vec<_> = header.tensors.iter().map(|t| t.name.as_str()).collect();
+    let names: Vec<_> = header.tensors().iter().map(|t| t.name.as_str()).collect();
     assert_eq!(names, ["z", "s", "e"]);
 }
 
@@ -171,9 +172,9 @@ fn what_the_safetensors_library_reads_is_read() {
         TWO.replace(r#""pt""#, r#""np""#),
     ] {
         let header = parse(&json, 16).unwrap();
-        let raw = [&header.raw[..], &[0; 16]].concat();
+        let raw = [&header.raw()[..], &[0; 16]].concat();
         let theirs = safetensors::SafeTensors::deserialize(&raw).unwrap();
-        assert_eq!(theirs.len(), header.tensors.len(), "{json}");
+        assert_eq!(theirs.len(), header.tensors().len(), "{json}");
     }
 }
 
@@ -407,7 +408,7 @@ fn random_bytes_in_a_header_never_panic_and_never_break_its_promises() {
         };
         accepted += 1;
         let mut at = header.data_start();
-        for tensor in &header.tensors {
+        for tensor in header.tensors() {
             assert_eq!(tensor.offset, at);
             at += tensor.len;
         }
@@ -427,11 +428,11 @@ fn a_header_that_was_laid_out_reads_as_it_was_meant() {
     ];
     let metadata = BTreeMap::from([("k".to_owned(), "\"v\"".to_owned())]);
     let header = Header::new(&tensors, &metadata).unwrap();
-    assert_eq!(header.metadata, metadata);
-    assert!(header.raw.len().is_multiple_of(8));
+    assert_eq!(*header.metadata(), metadata);
+    assert!(header.raw().len().is_multiple_of(8));
     let start = header.data_start();
     let places: Vec<_> = header
-        .tensors
+        .tensors()
         .iter()
         .map(|t| (t.name.as_str(), t.offset - start, t.len))
         .collect();

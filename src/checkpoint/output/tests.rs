@@ -34,7 +34,7 @@ fn write_all(checkpoint: &Checkpoint, output: &Output) {
 /// What `write_all` makes of a file.
 fn flipped(shard: &Shard) -> Vec<u8> {
     let mut bytes = fs::read(&shard.path).unwrap();
-    if let Some(x) = shard.header.tensor("x") {
+    if let Some(x) = shard.header().tensor("x") {
         bytes[x.offset as usize..][..x.len as usize]
             .iter_mut()
             .for_each(|b| *b = !*b);
@@ -114,7 +114,7 @@ fn a_directory_appears_whole_and_opens_again() {
         let again = open(&finished.path).unwrap();
         for (new, old) in again.shards.iter().zip(&checkpoint.shards) {
             assert_eq!(fs::read(&new.path).unwrap(), flipped(old));
-            assert_eq!(new.header, old.header);
+            assert_eq!(new.header(), old.header());
         }
         assert_eq!(again.model_type(), Some("llama"));
     }
@@ -164,7 +164,7 @@ fn the_buffer_copies_what_the_kernel_copies() {
     fs::write(&path, safetensors(&[("a", 2 * BUFFER + 17)])).unwrap();
     let checkpoint = open(&path).unwrap();
     let output = Output::create(&checkpoint, &root.path().join("o.safetensors"), &NEW).unwrap();
-    let tensor = &checkpoint.shards[0].header.tensors[0];
+    let tensor = &checkpoint.shards[0].header().tensors()[0];
     let input = File::open(&path).unwrap();
     output
         .stage
@@ -191,7 +191,7 @@ fn a_replaced_input_is_still_copied_from_the_handle_that_was_opened() {
     fs::rename(&path, root.path().join("old")).unwrap();
     fs::write(&path, vec![7; bytes.len()]).unwrap();
     let output = Output::create(&checkpoint, &root.path().join("o.safetensors"), &NEW).unwrap();
-    let tensor = &checkpoint.shards[0].header.tensors[0];
+    let tensor = &checkpoint.shards[0].header().tensors()[0];
     let from = CopySource {
         file: &input,
         path: &path,
@@ -225,7 +225,7 @@ fn an_input_that_was_cut_short_is_an_error() {
             .set_len(checkpoint.shards[0].len - 1)
             .unwrap();
         let input = File::open(&path).unwrap();
-        let tensor = &checkpoint.shards[0].header.tensors[0];
+        let tensor = &checkpoint.shards[0].header().tensors()[0];
         let error = output
             .copy_range(0, &input, tensor.offset, tensor.len)
             .unwrap_err();
@@ -261,7 +261,7 @@ fn an_output_with_missing_bytes_is_not_put_in_place() {
     let (root, path) = single();
     let checkpoint = open(&path).unwrap();
     let output = Output::create(&checkpoint, &root.path().join("o.safetensors"), &NEW).unwrap();
-    let tensor = &checkpoint.shards[0].header.tensors[0];
+    let tensor = &checkpoint.shards[0].header().tensors()[0];
     output.write_at(0, &[0; 300], tensor.offset).unwrap();
     let error = output.finish().unwrap_err();
     assert!(
@@ -310,7 +310,7 @@ fn writes_outside_the_data_are_refused() {
     let checkpoint = open(&path).unwrap();
     let output = Output::create(&checkpoint, &root.path().join("o.safetensors"), &NEW).unwrap();
     let (start, end) = (
-        checkpoint.shards[0].header.data_start(),
+        checkpoint.shards[0].header().data_start(),
         checkpoint.shards[0].len,
     );
     let input = File::open(&path).unwrap();

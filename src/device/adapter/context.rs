@@ -4,8 +4,9 @@
 //! [`Context::check`] returns from then on as [`Error::Failed`], and [`Context::wait`] and [`Context::done`] believe no result
 //! without the receipt of its submission.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use web_time::Instant;
@@ -92,7 +93,7 @@ impl Context {
 
     /// The device for one thread at a time: the GL back end gives up when two want its context.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turn.lock()
     }
 
     /// Bytes that a storage buffer can have and be bound with.
@@ -334,7 +335,7 @@ impl Context {
 
     /// The first error that was reported, if there was one.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        match &*self.fatal.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.fatal.lock() {
             Some(reason) => Err(self.failed(reason.clone())),
             None => Ok(()),
         }
@@ -362,10 +363,7 @@ fn largest_binding(limits: &wgpu::Limits) -> u64 {
 
 /// Keeps the first reason.
 fn note(place: &Mutex<Option<String>>, reason: String) {
-    place
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get_or_insert(reason);
+    place.lock().get_or_insert(reason);
 }
 
 #[cfg(test)]

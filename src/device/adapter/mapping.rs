@@ -1,7 +1,8 @@
 //! Buffers that are being mapped once a submission is done: counted down as wgpu calls back.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::submissions::Submission;
@@ -71,5 +72,5 @@ impl Mapping {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock()
 }

@@ -4,8 +4,9 @@
 //! reads it: its *receipt*. Results are believed only with the right receipt, so that a submission which a driver drops
 //! without a word is noticed, this one or any before it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use std::time::Duration;
 
 use web_time::Instant;
@@ -72,7 +73,7 @@ struct Pending {
 
 impl Submissions {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A receipt to be written, if one is idle.

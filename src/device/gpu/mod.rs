@@ -7,8 +7,9 @@
 pub(super) mod buffers;
 pub(super) mod dispatches;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use super::adapter::context::{Context, Pipelines};
 use super::adapter::mapping::Mapping;
@@ -373,7 +374,7 @@ impl Gpu {
 
     fn idle(&self, is_small: bool) -> MutexGuard<'_, Vec<Slot>> {
         let idle = &self.idle[usize::from(is_small)];
-        idle.lock().unwrap_or_else(PoisonError::into_inner)
+        idle.lock()
     }
 
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {

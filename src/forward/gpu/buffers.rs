@@ -1,7 +1,8 @@
 //! Buffers for activations, which are used again and again.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use wgpu::BufferUsages as Usage;
 
@@ -82,7 +83,7 @@ impl ActivationPool {
         self.free().entry(features).or_default().push(buffer);
     }
 
-    fn free(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<wgpu::Buffer>>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn free(&self) -> parking_lot::MutexGuard<'_, HashMap<usize, Vec<wgpu::Buffer>>> {
+        self.free.lock()
     }
 }

@@ -1,7 +1,7 @@
 //! Statistics of activations on the adapter: each is made where the activations are, and only its numbers come back.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use wgpu::BufferUsages as Usage;
 
@@ -178,7 +178,7 @@ impl Observations {
         first: usize,
     ) {
         let features = x.features;
-        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signs = self.signs.lock();
         let signs = signs.entry(features).or_insert_with(|| {
             let omega = omega(features, rank);
             let column = |k: usize| omega.iter().skip(k).step_by(rank).copied();

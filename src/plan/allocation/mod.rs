@@ -88,9 +88,9 @@ pub(super) fn allocate(
 ) -> Result<Option<f64>, Error> {
     if let Allocation::Given { sparsities: table } = allocation {
         for tensor in tensors {
-            let name = &tensor.name;
+            let name = tensor.name.clone();
             if let Action::Prune { selection, .. } = &mut tensor.action {
-                let own = table.get(name).and_then(|&p| with_sparsity(*selection, p));
+                let own = table.get(&name).and_then(|&p| with_sparsity(*selection, p));
                 let missing = || Error::NotGiven {
                     tensor: name.clone(),
                 };

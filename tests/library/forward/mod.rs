@@ -2,10 +2,10 @@
 //!
 //! `tests/forward/goldens.py` made the checkpoints and computed what is expected.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -70,7 +70,7 @@ fn cpu(threads: usize) -> Device {
 fn on_every_device(check: impl Fn(&Device)) {
     static TURN: Mutex<()> = Mutex::new(());
     check(&cpu(2));
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock();
     for info in devices() {
         let index = info.index.expect("an adapter has an index");
         let device = Device::open(&DeviceChoice::Index(index));

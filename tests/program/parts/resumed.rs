@@ -1,5 +1,6 @@
 //! Runs that go on.
 
+use parking_lot::Mutex;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -162,8 +163,6 @@ fn a_run_that_is_killed_between_two_shards_keeps_the_first() {
 
 #[test]
 fn the_state_of_a_run_is_kept_until_its_output_is_verified_and_hashed() {
-    use std::sync::Mutex;
-
     use swiftprune_wgpu::device::DeviceChoice;
     use swiftprune_wgpu::plan::{Options, Selection};
     use swiftprune_wgpu::run::{Event, NormsRequest, Phase, Request, run};
@@ -182,11 +181,11 @@ fn the_state_of_a_run_is_kept_until_its_output_is_verified_and_hashed() {
                 .path("out.parts/manifest")
                 .join(format!("{FIRST}.json"));
             let is_there = place.path("out.parts").join(FIRST).exists() && record.exists();
-            seen.lock().unwrap().push((phase, is_there));
+            seen.lock().push((phase, is_there));
         }
     })
     .unwrap();
-    let seen = seen.into_inner().unwrap();
+    let seen = seen.into_inner();
     for phase in [Phase::Verify, Phase::Checksum] {
         let there = seen
             .iter()
