@@ -218,7 +218,7 @@ impl Output {
 fn spec(shard: &Shard) -> FileSpec<'_> {
     FileSpec {
         name: shard.path.file_name().unwrap_or_default().to_os_string(),
-        header: &shard.header().raw(),
+        header: shard.header().raw(),
         len: shard.len,
         like: Some(&shard.path),
     }

@@ -29,7 +29,7 @@ impl Writer {
         let destination = Destination::new(path, Form::File, options.overwrite)?;
         let spec = FileSpec {
             name: path.file_name().unwrap_or_default().to_os_string(),
-            header: &header.raw(),
+            header: header.raw(),
             len: header.file_len(),
             like: None,
         };

@@ -11,11 +11,11 @@ use swiftprune_wgpu::untrusted::{shown, shown_path};
 use super::args::Inspect;
 use super::output;
 use super::progress::ByteBar;
-use super::prune::{RunVerdict, print_json};
+use super::prune::print_json;
 use super::signals::Signals;
-use super::terminal::{Terminal, complain};
+use super::terminal::Terminal;
 
-pub(super) fn run(args: &Inspect, terminal: Terminal) -> anyhow::Result<RunVerdict> {
+pub(super) fn run(args: &Inspect, terminal: Terminal) -> anyhow::Result<()> {
     let globs = NameFilter::new(&args.include, &args.exclude)?;
     let inspector = Inspector::new(&args.model, &globs)?;
     let stop = Stop::new();
@@ -27,19 +27,13 @@ pub(super) fn run(args: &Inspect, terminal: Terminal) -> anyhow::Result<RunVerdi
     );
     let inspection = inspector.run(threads, &|bytes| bar.inc(bytes), &stop);
     bar.finish();
-    let inspection = match (inspection, signals.exit_code()) {
-        (Err(error @ Error::Stopped), Some(code)) => {
-            complain(error);
-            return Ok(RunVerdict::Stopped(code));
-        }
-        (inspection, _) => inspection?,
-    };
+    let inspection = signals.result(inspection, |error| matches!(error, Error::Stopped))?;
     if args.json {
         print_json(&inspection)?;
     } else {
         write!(std::io::stdout(), "{}", text(&inspection))?;
     }
-    Ok(RunVerdict::Pruned)
+    Ok(())
 }
 
 /// Three lines a tensor at most, none wider than 80 columns unless a name or a reason is.

@@ -5,11 +5,11 @@ use swiftprune_wgpu::parts;
 use swiftprune_wgpu::run::{self, Event, MergeRequest, merge};
 
 use super::args::Merge;
-use super::prune::{RunVerdict, command_line, show};
+use super::prune::{command_line, show};
 use super::signals::Signals;
-use super::terminal::{Terminal, complain};
+use super::terminal::Terminal;
 
-pub(super) fn run(args: &Merge, terminal: Terminal) -> anyhow::Result<RunVerdict> {
+pub(super) fn run(args: &Merge, terminal: Terminal) -> anyhow::Result<()> {
     let mut request = MergeRequest::new(&args.output);
     request.from.clone_from(&args.from);
     request.model.clone_from(&args.model);
@@ -28,19 +28,15 @@ pub(super) fn run(args: &Merge, terminal: Terminal) -> anyhow::Result<RunVerdict
             terminal.warn(warning);
         }
     };
-    match (merge(&request, &tell), signals.exit_code()) {
-        (Err(error), Some(code)) if error.is_stop() => {
-            complain(error);
-            Ok(RunVerdict::Stopped(code))
-        }
+    match merge(&request, &tell) {
         // All that was asked for was done before the parts were to go.
-        (Err(run::Error::Parts(merged @ parts::Error::Merged { .. })), _) => {
+        Err(run::Error::Parts(merged @ parts::Error::Merged { .. })) => {
             terminal.say(merged);
-            Ok(RunVerdict::Pruned)
+            Ok(())
         }
-        (report, _) => {
-            show(&report?, &[], args.json, terminal)?;
-            Ok(RunVerdict::Pruned)
+        report => {
+            let report = signals.result(report, run::Error::is_stop)?;
+            show(&report, &[], args.json, terminal)
         }
     }
 }

@@ -40,7 +40,6 @@ use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
 use no_effect::NoEffect;
-use prune::RunVerdict;
 use terminal::Terminal;
 
 /// Done.
@@ -74,34 +73,13 @@ pub(crate) fn main() -> ExitCode {
         return failed(&error.into(), terminal);
     }
     let result = match args.command {
-        Command::Selftest(selftest) => match selftest::run(&selftest, terminal) {
-            Ok(selftest::Verdict::AllAlike) => Ok(()),
-            Ok(selftest::Verdict::Different) => return ExitCode::from(NOT_MET),
-            Ok(selftest::Verdict::Failed) => return ExitCode::from(FAILED),
-            Err(error) => Err(error),
-        },
-        Command::Prune(prune) => match prune::run(&prune, terminal) {
-            Ok(RunVerdict::Pruned) => Ok(()),
-            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
-            Err(error) => Err(error),
-        },
-        Command::Sweep(sweep) => match sweep::run(&sweep, terminal) {
-            Ok(RunVerdict::Pruned) => Ok(()),
-            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
-            Err(error) => Err(error),
-        },
+        Command::Selftest(selftest) => selftest::run(&selftest, terminal),
+        Command::Prune(prune) => prune::run(&prune, terminal),
+        Command::Sweep(sweep) => sweep::run(&sweep, terminal),
         Command::Calibrate(calibrate) => calibrate::run(&calibrate, terminal),
         Command::Eval(eval) => eval::run(&eval, terminal),
-        Command::Inspect(inspect) => match inspect::run(&inspect, terminal) {
-            Ok(RunVerdict::Pruned) => Ok(()),
-            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
-            Err(error) => Err(error),
-        },
-        Command::Merge(merge) => match merge::run(&merge, terminal) {
-            Ok(RunVerdict::Pruned) => Ok(()),
-            Ok(RunVerdict::Stopped(code)) => return ExitCode::from(code),
-            Err(error) => Err(error),
-        },
+        Command::Inspect(inspect) => inspect::run(&inspect, terminal),
+        Command::Merge(merge) => merge::run(&merge, terminal),
         Command::Report(report) => report::run(&report, terminal),
         Command::Verify(verify) => verify::run(&verify, terminal),
         Command::Devices(devices) => devices::run(&devices, terminal),
@@ -112,8 +90,25 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::from(DONE),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
-        Err(error) => failed(&error, terminal),
+        Err(error) => match error.downcast_ref() {
+            Some(Ended { code, said }) => {
+                if let Some(said) = said {
+                    terminal::complain(said);
+                }
+                ExitCode::from(*code)
+            }
+            None => failed(&error, terminal),
+        },
     }
+}
+
+/// An end that is no error, and yet not [`DONE`].
+#[derive(Debug, thiserror::Error)]
+#[error("ended with {code}")]
+struct Ended {
+    code: u8,
+    /// What there is to say of it.
+    said: Option<String>,
 }
 
 /// Says what went wrong, and what helps.

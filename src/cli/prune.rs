@@ -19,17 +19,10 @@ use super::progress::LiveProgress;
 use super::settings::settings;
 use super::signals::Signals;
 use super::summary::{closing, results, summary};
-use super::terminal::{Terminal, complain};
+use super::terminal::Terminal;
 use super::values::RuleName;
 
-/// How a run ended that nothing was wrong with.
-pub(super) enum RunVerdict {
-    Pruned,
-    /// A signal has stopped it, for this exit code.
-    Stopped(u8),
-}
-
-pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict> {
+pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<()> {
     let request = request(args)?;
     let stop = request.stop.clone();
     let prepared = prepare(request)?;
@@ -46,7 +39,7 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     if args.dry_run {
         let prepared = prepared.allocated(&|_| ())?;
         dry_run::print(&prepared, args.output.as_deref(), args.json, terminal)?;
-        return Ok(RunVerdict::Pruned);
+        return Ok(());
     }
     // Only now: until then there is nothing to clean up.
     let signals = Signals::stopping(&stop).context("cannot install the signal handlers")?;
@@ -54,28 +47,13 @@ pub(super) fn run(args: &Prune, terminal: Terminal) -> anyhow::Result<RunVerdict
     if let Some(part) = args.part {
         let done = prepared.run_part(part, &|event| progress.event(event));
         progress.close();
-        return match (done, signals.exit_code()) {
-            (Err(error), Some(code)) if error.is_stop() => {
-                complain(error);
-                Ok(RunVerdict::Stopped(code))
-            }
-            (done, _) => {
-                show_part(&done?, args.json, terminal)?;
-                Ok(RunVerdict::Pruned)
-            }
-        };
+        let done = signals.result(done, swiftprune_wgpu::run::Error::is_stop)?;
+        return show_part(&done, args.json, terminal);
     }
     let report = prepared.run(&|event| progress.event(event));
     progress.close();
-    let report = match (report, signals.exit_code()) {
-        (Err(error), Some(code)) if error.is_stop() => {
-            complain(error);
-            return Ok(RunVerdict::Stopped(code));
-        }
-        (report, _) => report?,
-    };
-    show(&report, &progress.told(), args.json, terminal)?;
-    Ok(RunVerdict::Pruned)
+    let report = signals.result(report, swiftprune_wgpu::run::Error::is_stop)?;
+    show(&report, &progress.told(), args.json, terminal)
 }
 
 /// Refuses flags that have nothing to do with this model.

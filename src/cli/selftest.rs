@@ -10,15 +10,9 @@ use swiftprune_wgpu::untrusted::{self, escaped};
 
 use super::args::Selftest;
 use super::terminal::Terminal;
+use super::{Ended, FAILED, NOT_MET};
 
-/// What the exit code says.
-pub(super) enum Verdict {
-    AllAlike,
-    Different,
-    Failed,
-}
-
-pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<Verdict> {
+pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<()> {
     let cases = cases();
     let mut stdout = std::io::stdout().lock();
     if args.sums {
@@ -26,7 +20,7 @@ pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<Verdict
         for case in &cases {
             writeln!(stdout, "{}  {case}", case.sum(&device)?)?;
         }
-        return Ok(Verdict::AllAlike);
+        return Ok(());
     }
     let mut outcomes = Vec::new();
     for (info, device) in opened(&args.device)? {
@@ -41,13 +35,14 @@ pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<Verdict
         stdout.write_all(record.text().as_bytes())?;
     }
     let outcomes = &record.devices;
-    Ok(if outcomes.iter().any(|o| !o.differences.is_empty()) {
-        Verdict::Different
+    let code = if outcomes.iter().any(|o| !o.differences.is_empty()) {
+        NOT_MET
     } else if outcomes.iter().any(|o| o.error.is_some()) {
-        Verdict::Failed
+        FAILED
     } else {
-        Verdict::AllAlike
-    })
+        return Ok(());
+    };
+    Err(Ended { code, said: None }.into())
 }
 
 type Opened = Result<Device, String>;

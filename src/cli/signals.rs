@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use swiftprune_wgpu::run::Stop;
 
+use super::Ended;
+
 /// Which signal has asked for the stop, while a run is under way.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
@@ -21,11 +23,23 @@ pub(super) struct Signals {
 const BY_SIGNAL: u8 = 128;
 
 impl Signals {
-    /// The exit code for the signal that came, if one has.
-    pub(super) fn exit_code(&self) -> Option<u8> {
-        let number = self.received.load(Ordering::SeqCst);
-        let number = u8::try_from(number).ok().filter(|&number| number > 0)?;
-        Some(BY_SIGNAL + number)
+    /// What was done until its end; the end itself where one of the signals has asked for it.
+    ///
+    /// # Errors
+    /// [`Ended`] for an error that `is_stop`, after a signal; else the error.
+    pub(super) fn result<T, E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        done: Result<T, E>,
+        is_stop: impl FnOnce(&E) -> bool,
+    ) -> anyhow::Result<T> {
+        let number = u8::try_from(self.received.load(Ordering::SeqCst)).unwrap_or(0);
+        done.map_err(|error| match number {
+            1.. if is_stop(&error) => anyhow::Error::new(Ended {
+                code: BY_SIGNAL + number,
+                said: Some(error.to_string()),
+            }),
+            _ => error.into(),
+        })
     }
 }
 

@@ -16,17 +16,16 @@ use swiftprune_wgpu::sweep::{
 use swiftprune_wgpu::untrusted::{self, shown, shown_path};
 
 use super::progress::{Pass, calibrated, duration};
-use super::prune::RunVerdict;
 use super::signals::Signals;
 use super::sweep_args::{CompensateChoice, Sweep, TableFormat};
-use super::terminal::{Terminal, complain};
+use super::terminal::Terminal;
 use super::values::{RuleName, TextChoice};
 use super::{output, settings};
 
 /// The sparsities of a sweep that names none.
 const SPARSITIES: [f64; 5] = [0.3, 0.4, 0.5, 0.6, 0.7];
 
-pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<RunVerdict> {
+pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<()> {
     for path in &args.output {
         // Before the work, which may take hours.
         if path.symlink_metadata().is_ok() && !args.force {
@@ -54,13 +53,7 @@ pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<RunVerdict
     let live = Live::new(&prepared, terminal);
     let report = prepared.run(&|event| live.event(event));
     live.clear();
-    let report = match (report, signals.exit_code()) {
-        (Err(error), Some(code)) if error.is_stop() => {
-            complain(error);
-            return Ok(RunVerdict::Stopped(code));
-        }
-        (report, _) => report?,
-    };
+    let report = signals.result(report, swiftprune_wgpu::sweep::Error::is_stop)?;
     for path in &args.output {
         write(path, &report).with_context(|| format!("cannot write {}", shown_path(path)))?;
     }
@@ -72,7 +65,7 @@ pub(super) fn run(args: &Sweep, terminal: Terminal) -> anyhow::Result<RunVerdict
         let width = width.map(|(width, _)| width.0.into());
         stdout.write_all(table(&report, width).as_bytes())?;
     }
-    Ok(RunVerdict::Pruned)
+    Ok(())
 }
 
 /// Checks that no table replaces what the sweep reads, its state file, or another table.

@@ -41,7 +41,7 @@ impl InputRecord {
         Self {
             file: shard.file_name.clone(),
             bytes: shard.len,
-            header_sha256: checksum::of_bytes(&shard.header().raw()),
+            header_sha256: checksum::of_bytes(shard.header().raw()),
         }
     }
 

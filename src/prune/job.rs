@@ -108,7 +108,7 @@ impl<'a> Job<'a> {
         self.input.check_unchanged()?;
         let counts = self.counts.into_inner();
         Ok(JobResult {
-            counts: counts,
+            counts,
             stages: self.clocks.read(),
             device_failure: self.device_failure.into_inner(),
         })

@@ -172,7 +172,7 @@ fn what_the_safetensors_library_reads_is_read() {
         TWO.replace(r#""pt""#, r#""np""#),
     ] {
         let header = parse(&json, 16).unwrap();
-        let raw = [&header.raw()[..], &[0; 16]].concat();
+        let raw = [header.raw(), &[0; 16]].concat();
         let theirs = safetensors::SafeTensors::deserialize(&raw).unwrap();
         assert_eq!(theirs.len(), header.tensors().len(), "{json}");
     }
