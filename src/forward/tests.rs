@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 use super::unwatched;
 use super::{Error, Forward, WeightOverlay};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, DeviceChoice, devices};
+use crate::device::{Backend, Device, DeviceChoice, devices};
 use crate::model::{Architecture, FeedForward, Linear, Projections};
 use crate::names::rules::Layout;
 
@@ -244,7 +244,11 @@ fn a_window_in_chunks_gives_the_norms_and_losses_of_the_whole_one_of_every_famil
             let (norms, losses) = (at_once(&forward()), forward().losses(&windows, &unwatched));
             let losses = losses.unwrap().concat();
             // Fewer tokens than convolutions look back at, and more; ends that are no multiples of the chunk.
-            for tokens in [1, 7, 16] {
+            let sizes: &[usize] = match device.backend() {
+                Backend::Cpu(_) => &[1, 7, 16],
+                Backend::Gpu(_) => &[7],
+            };
+            for &tokens in sizes {
                 let chunks = forward().in_chunks(tokens);
                 let what = format!("{family:?} by {tokens} on {}", device.info());
                 for (found, expected) in at_once(&chunks).iter().zip(&norms) {
