@@ -22,7 +22,7 @@ use swiftprune_wgpu::internals::{self, MATRICES, weights};
 use swiftprune_wgpu::norms::Norms;
 use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
 use swiftprune_wgpu::plan::{Options, Plan};
-use swiftprune_wgpu::prune::prune;
+use swiftprune_wgpu::prune::{Stop, prune};
 
 /// Layers of the generated checkpoints: 350 MB and 2.2 GB.
 const LAYERS: [usize; 2] = [1, 22];
@@ -117,7 +117,7 @@ fn whole_file(model: &Path, out: &PathBuf, norms: &Norms, selection: Selection, 
         &OutputOptions::new().overwrite(true),
     )
     .expect("room for the output");
-    prune(&plan, &device, output, &|_| ()).expect("finite weights");
+    prune(&plan, &device, output, &|_| (), &Stop::new()).expect("finite weights");
 }
 
 fn rules() -> [(&'static str, Selection); 3] {

@@ -9,7 +9,7 @@ use std::path::Path;
 use swiftprune_wgpu::checkpoint::{Checkpoint, Output, OutputOptions};
 use swiftprune_wgpu::device::{Device, DeviceChoice};
 use swiftprune_wgpu::plan::{Options, Pattern, Plan, Selection};
-use swiftprune_wgpu::prune::prune;
+use swiftprune_wgpu::prune::{Stop, prune};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         None,
     )?;
     let device = Device::open(&DeviceChoice::Auto)?;
-    let outcome = prune(&plan, &device, output, &|_| ())?;
+    let outcome = prune(&plan, &device, output, &|_| (), &Stop::new())?;
 
     let zeros: u64 = outcome.counts.iter().flatten().map(|c| c.zeros).sum();
     println!(

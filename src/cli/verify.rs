@@ -42,7 +42,14 @@ pub(super) fn run(args: &Verify, terminal: Terminal) -> anyhow::Result<()> {
         || std::thread::available_parallelism().map_or(1, usize::from),
         usize::from,
     );
-    let verified = verify(draft, &pruned, survivors, threads, &|bytes| bar.inc(bytes));
+    let verified = verify(
+        draft,
+        &pruned,
+        survivors,
+        threads,
+        &|bytes| bar.inc(bytes),
+        &Stop::new(),
+    );
     bar.finish();
     let verified = verified?;
     for (report, own) in reports.iter().zip(&drafts) {

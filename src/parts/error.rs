@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint;
+use crate::error::Kind;
 use crate::untrusted::{ReadError, named, shown, shown_path};
 
 /// Why parts of a run cannot be made, kept or merged.
@@ -169,6 +170,19 @@ pub enum Error {
     /// It was asked to stop while files were hashed.
     #[error("stopped while files were hashed; nothing was changed")]
     Stopped,
+}
+
+impl Error {
+    /// What the error means for whoever asked.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::TooManyParts { .. } | Self::SingleFile { .. } | Self::NormsUnused { .. } => {
+                Kind::Usage
+            }
+            _ => Kind::Failed,
+        }
+    }
 }
 
 /// What is wrong with a finished shard.

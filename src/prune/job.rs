@@ -305,7 +305,7 @@ impl<'a> Job<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::prune_until;
+    use super::super::prune;
     use super::*;
     use crate::checkpoint::{Checkpoint, OutputOptions};
     use crate::device::{Device, DeviceChoice, devices};
@@ -340,7 +340,7 @@ mod tests {
                 stop.request();
             }
         };
-        let stopped = prune_until(&plan, &cpu, output, &stop_at_the_first, &stop);
+        let stopped = prune(&plan, &cpu, output, &stop_at_the_first, &stop);
         let error = stopped.unwrap_err();
         assert!(
             matches!(
@@ -373,7 +373,7 @@ mod tests {
                 let panic = |event: PruneEvent<'_>| {
                     assert!(!matches!(event, PruneEvent::Tensor { .. }), "while telling");
                 };
-                let ended = prune_until(&plan, &device, output, &panic, &Stop::new());
+                let ended = prune(&plan, &device, output, &panic, &Stop::new());
                 let error = ended.unwrap_err();
                 let says = matches!(&error, Error::Panicked(message) if message == "while telling");
                 assert!(says, "{choice:?}: {error}");

@@ -82,7 +82,7 @@ pub(crate) use pruned_weights::{PrunedWeights, of_overlay};
 pub use samples::{Histogram, SampleRow, Samples, samples};
 pub use stream::{Sink, Source, Streamed, open_stream, prune_stream};
 #[cfg(feature = "native")]
-pub use verify::{Survivors, Verified, verify, verify_until};
+pub use verify::{Survivors, Verified, verify};
 
 pub use crate::stop::Stop;
 
@@ -97,30 +97,17 @@ use job::{Job, JobResult};
 #[cfg(feature = "native")]
 use matrix::Matrix;
 
-/// Prunes: runs the plan on the device and makes the output appear, whole, at the end.
+/// Prunes: runs the plan on the device and makes the output appear, whole, at the end, unless it is asked to stop while bytes are
+/// missing.
 ///
 /// `progress` is called from several threads. Memory: a few chunks a thread. If the device fails in the middle, the CPU goes
 /// on, with the same bytes (but for the last bits of weights that are compensated): [`PruneEvent::DeviceFailed`] and
 /// [`Outcome::device_failure`] tell.
 ///
 /// # Errors
-/// Every variant of [`Error`] but [`Error::Stopped`]; the output is then as if nothing had been run.
+/// Every variant of [`Error`]; the output is then as if nothing had been run.
 #[cfg(feature = "native")]
 pub fn prune(
-    plan: &Plan,
-    device: &Device,
-    output: Output,
-    progress: &(dyn Fn(PruneEvent<'_>) + Sync),
-) -> Result<Outcome, Error> {
-    prune_until(plan, device, output, progress, &Stop::new())
-}
-
-/// [`prune`], unless it is asked to stop while bytes are missing.
-///
-/// # Errors
-/// As [`prune`], and [`Error::Stopped`].
-#[cfg(feature = "native")]
-pub fn prune_until(
     plan: &Plan,
     device: &Device,
     output: Output,
@@ -146,7 +133,7 @@ pub fn prune_until(
 /// Prunes one shard of the plan into an output in which that shard is staged; it is not finished.
 ///
 /// # Errors
-/// As [`prune_until`].
+/// As [`prune`].
 #[cfg(feature = "native")]
 pub(crate) fn prune_shard(
     plan: &Plan,

@@ -277,7 +277,7 @@ mod tests {
         let out = dir.path().join("out");
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
-        let outcome = prune(plan, &cpu, output, &|_| ()).unwrap();
+        let outcome = prune(plan, &cpu, output, &|_| (), &Stop::new()).unwrap();
         let written = Checkpoint::open_path(&out).unwrap();
         let written = Reader::open(&written).unwrap();
         let stop = Stop::new();

@@ -271,7 +271,7 @@ mod tests {
         let out = dir.path().join("out");
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
         let cpu = Device::open(&DeviceChoice::Cpu).unwrap();
-        prune(&plan, &cpu, output, &|_| ()).unwrap();
+        prune(&plan, &cpu, output, &|_| (), &Stop::new()).unwrap();
         samples(&plan, &Checkpoint::open_path(&out).unwrap(), &Stop::new()).unwrap()
     }
 

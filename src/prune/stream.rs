@@ -334,7 +334,7 @@ mod tests {
     use crate::dtype::{Dtype, StoredDtype};
     use crate::fixtures::{WeightMatrix, rules};
     use crate::plan::Options;
-    use crate::prune::prune;
+    use crate::prune::{Stop, prune};
     use crate::scores::SCORES;
 
     /// Prunes the file at `path` both ways, without norms, and gives both files.
@@ -345,7 +345,7 @@ mod tests {
         let checkpoint = Checkpoint::open(path).unwrap();
         let plan = Plan::new(checkpoint, options.clone(), None).unwrap();
         let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new()).unwrap();
-        prune(&plan, &cpu, output, &|_| ()).unwrap();
+        prune(&plan, &cpu, output, &|_| (), &Stop::new()).unwrap();
 
         let bytes = std::fs::read(path).unwrap();
         let config = std::fs::read(path.with_file_name("config.json")).ok();

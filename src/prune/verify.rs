@@ -80,20 +80,6 @@ impl Verified {
     }
 }
 
-/// [`verify_until`] its end.
-///
-/// # Errors
-/// As [`verify_until`], but not [`VerifyError::Stopped`].
-pub fn verify(
-    draft: &Draft,
-    output: &Checkpoint,
-    survivors: Survivors,
-    threads: usize,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<Verified, VerifyError> {
-    verify_until(draft, output, survivors, threads, progress, &Stop::new())
-}
-
 /// Holds `output` against the original of `draft`: only the tensors that it prunes may differ, in zeros, and each of their
 /// rows must have what its selection asks for (a fixed lambda asks for nothing).
 ///
@@ -102,7 +88,7 @@ pub fn verify(
 /// # Errors
 /// [`VerifyError::Fault`] with the first fault in the order of the bytes; [`VerifyError::Checkpoint`];
 /// [`VerifyError::Stopped`] if a stop was requested before all was compared.
-pub fn verify_until(
+pub fn verify(
     draft: &Draft,
     output: &Checkpoint,
     survivors: Survivors,

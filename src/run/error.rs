@@ -156,12 +156,8 @@ impl Error {
             Self::Prune(error) => error.kind(),
             Self::Verify(error) => error.kind(),
             Self::NothingMeasured { .. } | Self::AllocationNeedsAllBlocks { .. } => Kind::Usage,
-            Self::PartNeedsNorms
-            | Self::Parts(
-                parts::Error::TooManyParts { .. }
-                | parts::Error::SingleFile { .. }
-                | parts::Error::NormsUnused { .. },
-            ) => Kind::Usage,
+            Self::Parts(error) => error.kind(),
+            Self::PartNeedsNorms => Kind::Usage,
             _ => Kind::Failed,
         }
     }

@@ -331,7 +331,7 @@ impl Prepared {
             let threads = devices.threads();
             report.verified = Some(run.timed(Phase::Verify, || {
                 let progress = |bytes| run.tell(Event::Compared(bytes));
-                prune::verify_until(&plan, &output, survivors, threads, &progress, run.stop)
+                prune::verify(&plan, &output, survivors, threads, &progress, run.stop)
                     .map_err(|error| stopped_or(error, &written))
             })?);
         }
@@ -371,7 +371,7 @@ impl Prepared {
 fn prune_whole(plan: &Plan, output: Output, run: &RunContext<'_>) -> Result<Report, Error> {
     let device = run.devices.pruning();
     let outcome = run.timed(Phase::Prune, || {
-        prune::prune_until(plan, device, output, &|event| run.pruning(event), run.stop)
+        prune::prune(plan, device, output, &|event| run.pruning(event), run.stop)
     })?;
     let report = report::report(plan, device.info(), &outcome);
     if outcome.device_failure.is_some() {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::error::Error;
+use crate::prune::{Stop, prune};
 use crate::checkpoint::Checkpoint;
 use crate::device::Device;
 use crate::fixtures::random_norms;
@@ -36,7 +37,7 @@ pub(super) async fn pruned(
     let plan = plan(checkpoint, &path, score, selection)?;
     let out = dir.path().join("out.safetensors");
     let output = Output::create(plan.checkpoint(), &out, &OutputOptions::new())?;
-    crate::prune::prune(&plan, device, output, &|_| ())?;
+    prune(&plan, device, output, &|_| (), &Stop::new())?;
     Ok(fs::read(&out)?)
 }
 

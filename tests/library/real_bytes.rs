@@ -12,7 +12,7 @@ use swiftprune_wgpu::device::{Device, DeviceChoice};
 use swiftprune_wgpu::plan::Score;
 use swiftprune_wgpu::plan::{Ewma, Pattern, Selection};
 use swiftprune_wgpu::plan::{Options, Plan};
-use swiftprune_wgpu::prune::prune;
+use swiftprune_wgpu::prune::{Stop, prune};
 
 /// Linear weights of the example's four blocks.
 const PRUNED: usize = 28;
@@ -46,7 +46,7 @@ fn run(model: &Path, out: &Path, selection: Selection, score: Option<&str>) {
     options.score = score.map(|name| Score::by_name(name).unwrap());
     let plan = Plan::new(checkpoint, options, None).unwrap();
     let device = Device::open(&DeviceChoice::Cpu).unwrap();
-    prune(&plan, &device, output, &|_| ()).unwrap();
+    prune(&plan, &device, output, &|_| (), &Stop::new()).unwrap();
 }
 
 /// A safetensors file, taken apart.
