@@ -14,8 +14,7 @@ use super::outcome::PruneEvent;
 use super::pieces::{self, Piece};
 use super::recipes;
 use super::shared_recipe::{MatrixRecipe, SharedRecipe};
-use super::tally::Tally;
-use super::weigh;
+use super::tally::{self, Tally};
 use crate::checkpoint::{Output, Reader};
 use crate::compensation::CompensatedRows;
 use crate::counts::Counts;
@@ -208,7 +207,7 @@ impl<'a> Job<'a> {
         counts: &mut Counts,
     ) -> Result<(), Error> {
         match before {
-            Some(before) => weigh::weigh(self.plan, matrix, &before, after, counts),
+            Some(before) => tally::weigh(self.plan, matrix, &before, after, counts),
             None => Ok(()),
         }
     }

@@ -8,7 +8,7 @@
 //!             └─ gpu   reader ─> device ─> pruner ─> writer, stages over bounded channels; the device returns masks
 //! ```
 //!
-//! A matrix knows where its rows lie (`matrix.rs`, `place.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and
+//! A matrix knows where its rows lie (`matrix.rs`), a shared recipe how they are pruned (`shared_recipe.rs`), and
 //! the job what all threads share (`job.rs`). The same weights without an output, as a forward pass reads them:
 //! `pruned_weights.rs`. From one stream to another, where there are neither files nor threads: `stream.rs`. Bytes that do not
 //! change are copied by the kernel.
@@ -41,7 +41,6 @@ mod matrix;
 mod outcome;
 #[cfg(feature = "native")]
 mod pieces;
-mod place;
 #[cfg(feature = "native")]
 mod pruned_weights;
 #[cfg(feature = "native")]
@@ -57,8 +56,6 @@ mod stream;
 mod tally;
 #[cfg(feature = "native")]
 mod verify;
-#[cfg(feature = "native")]
-mod weigh;
 
 #[cfg(feature = "native")]
 use std::time::Instant;

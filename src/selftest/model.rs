@@ -5,12 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use super::error::Error;
-use crate::prune::{Stop, prune};
 use crate::checkpoint::Checkpoint;
 use crate::device::Device;
 use crate::fixtures::random_norms;
 use crate::norms::{Format, Norms, Provenance};
 use crate::plan::{Options, Plan};
+use crate::prune::{Stop, prune};
 use crate::scores::Score;
 use crate::selection::Selection;
 

@@ -198,10 +198,28 @@ fn every_device_writes_the_same_bytes_and_verify_accepts_them() {
             .sum();
         assert_eq!(counted, zeros(&plan));
         let pruned = Checkpoint::open(&path).unwrap();
-        verify(&plan, &pruned, Survivors::Unchanged, 2, &|_| (), &Stop::new()).unwrap();
+        verify(
+            &plan,
+            &pruned,
+            Survivors::Unchanged,
+            2,
+            &|_| (),
+            &Stop::new(),
+        )
+        .unwrap();
         // A uniform plan has other shares.
         let uniform = self::plan(0.6, Allocation::Uniform);
-        assert!(verify(&uniform, &pruned, Survivors::Unchanged, 2, &|_| (), &Stop::new()).is_err());
+        assert!(
+            verify(
+                &uniform,
+                &pruned,
+                Survivors::Unchanged,
+                2,
+                &|_| (),
+                &Stop::new()
+            )
+            .is_err()
+        );
         outputs.push(std::fs::read(path.join("model.safetensors")).unwrap());
     }
     assert!(outputs.windows(2).all(|two| two[0] == two[1]));

@@ -6,7 +6,6 @@ mod attention;
 mod exp;
 mod in_place;
 mod peak;
-mod rows;
 mod scan;
 mod weights;
 
@@ -393,7 +392,10 @@ impl Engine for CpuEngine<'_> {
         assignment: &ExpertAssignment,
     ) -> Result<Activations, Error> {
         let features = x.features();
-        Activations::new(rows::gather(x.values(), features, assignment), features)
+        Activations::new(
+            activations::gather(x.values(), features, assignment),
+            features,
+        )
     }
 
     fn scatter(
@@ -403,7 +405,7 @@ impl Engine for CpuEngine<'_> {
         assignment: &ExpertAssignment,
         sum: &mut Activations,
     ) -> Result<(), Error> {
-        rows::scatter(y.values(), y.features(), assignment, sum.values_mut());
+        activations::scatter(y.values(), y.features(), assignment, sum.values_mut());
         Ok(())
     }
 

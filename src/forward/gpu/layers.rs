@@ -1,12 +1,15 @@
-//! Matrix products, norms and nonlinearities on the adapter.
+//! Matrix products, norms, nonlinearities and rows of experts on the adapter.
 
 use super::buffers::GpuTensor;
 use super::recorder::Recorder;
 use super::weights::{GpuMatrix, GpuNorm, GpuNormKind};
 use crate::device::product::{self, Destination, Operand, Weights};
 use crate::device::recorder::Recording;
-use crate::forward::kernels::{ActivationParams, ElementwiseParams, HeadsParams, NormParams};
-use crate::model::Nonlinearity;
+use crate::device::storage::filled;
+use crate::forward::kernels::{
+    ActivationParams, ElementwiseParams, HeadsParams, NormParams, RowsParams,
+};
+use crate::model::{ExpertAssignment, Nonlinearity};
 
 /// All of a tensor.
 pub(super) fn all(of: &GpuTensor) -> Destination<'_> {
@@ -160,4 +163,47 @@ pub(super) fn activate(
         }
         None => recorder.dispatch(recording, "plain", &params, &[(1, &x.buffer)], groups, 1),
     }
+}
+
+/// The rows of `x` that an expert assignment names, each times its weight.
+pub(super) fn gather(
+    recorder: &Recorder<'_>,
+    recording: &mut Recording,
+    x: &GpuTensor,
+    assignment: &ExpertAssignment,
+) -> GpuTensor {
+    let rows = recorder.activations(assignment.tokens.len(), x.features);
+    dispatch_rows(recorder, recording, "gather", [x, &rows], assignment);
+    rows
+}
+
+/// Adds rows, each times its weight, to those of `sum` that a assignment names.
+pub(super) fn scatter(
+    recorder: &Recorder<'_>,
+    recording: &mut Recording,
+    rows: &GpuTensor,
+    assignment: &ExpertAssignment,
+    sum: &GpuTensor,
+) {
+    dispatch_rows(recorder, recording, "scatter", [rows, sum], assignment);
+}
+
+fn dispatch_rows(
+    recorder: &Recorder<'_>,
+    recording: &mut Recording,
+    entry_point: &'static str,
+    [x, y]: [&GpuTensor; 2],
+    assignment: &ExpertAssignment,
+) {
+    let places = assignment.tokens.iter().zip(&assignment.weights);
+    let places: Vec<[u32; 2]> = places
+        .map(|(&token, weight)| [token, weight.to_bits()])
+        .collect();
+    let places = filled(recorder.context, "places", &places);
+    let params = RowsParams {
+        features: x.features as u32,
+    };
+    let buffers = [(1, &places), (2, &x.buffer), (3, &y.buffer)];
+    let groups = (x.features.div_ceil(256), assignment.tokens.len());
+    recorder.dispatch(recording, entry_point, &params, &buffers, groups, 1);
 }

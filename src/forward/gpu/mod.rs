@@ -9,7 +9,6 @@ mod layers;
 mod peak;
 mod probe;
 mod recorder;
-mod rows;
 mod scan;
 mod statistics;
 mod weights;
@@ -490,7 +489,7 @@ impl Engine for GpuEngine<'_> {
         x: &GpuTensor,
         assignment: &ExpertAssignment,
     ) -> Result<GpuTensor, Error> {
-        Ok(rows::gather(
+        Ok(layers::gather(
             &self.recorder,
             &mut step.recording.kernels,
             x,
@@ -505,7 +504,7 @@ impl Engine for GpuEngine<'_> {
         assignment: &ExpertAssignment,
         sum: &mut GpuTensor,
     ) -> Result<(), Error> {
-        rows::scatter(
+        layers::scatter(
             &self.recorder,
             &mut step.recording.kernels,
             y,
