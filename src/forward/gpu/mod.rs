@@ -146,14 +146,18 @@ fn cut(
     // A sketch is made of projections to its rank.
     let widest = widest.max(wanted.rank());
     let room = context.largest_buffer();
-    let keys_and_values = architecture.blocks.iter().flat_map(|block| &block.mixers);
-    let kept = keys_and_values.map(|mixer| mixer.widest()).max();
+    let mixers = architecture.blocks.iter().flat_map(|block| &block.mixers);
+    let kept = mixers.map(|mixer| match &mixer.kind {
+        MixerKind::Attention(attention) => 2 * attention.heads.keys * attention.widest_head(),
+        MixerKind::Recurrence(_) => 0,
+    });
+    let kept = kept.max();
     let bytes = 4 * window as u64 * kept.unwrap_or(0) as u64;
     let rows = room / (4 * widest.max(1) as u64);
     let rows = usize::try_from(rows).unwrap_or(usize::MAX).min(most);
     if rows < CHUNK || bytes > room {
         return Err(unfit(format!(
-            "windows of {window} tokens are too long: what a block keeps of one takes {bytes} bytes; shorter ones would fit"
+            "windows of {window} tokens are too long: the keys and values of one take {bytes} bytes; shorter ones would fit"
         )));
     }
     let rows = rows.min(TENSOR_BYTES / (4 * widest.max(1)));
