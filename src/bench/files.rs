@@ -15,7 +15,7 @@ use crate::forward::{Forward, unwatched};
 use crate::model::Architecture;
 use crate::norms::Norms;
 use crate::plan::{Options, Plan};
-use crate::prune::prune;
+use crate::prune::{Stop, prune};
 
 /// Tokens a window of the calibration.
 const CONTEXT: usize = 512;
@@ -77,7 +77,7 @@ impl TemporaryModel {
                 let start = Instant::now();
                 let options = OutputOptions::new().overwrite(true);
                 let output = Output::create(plan.checkpoint(), &out, &options)?;
-                prune(plan, device, output, &|_| ())?;
+                prune(plan, device, output, &|_| (), &Stop::new())?;
                 *took = start.elapsed().as_secs_f64();
                 std::fs::remove_file(&out).map_err(&temporary)?;
             }
