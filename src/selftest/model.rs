@@ -10,7 +10,6 @@ use crate::device::Device;
 use crate::fixtures::random_norms;
 use crate::norms::{Format, Norms, Provenance};
 use crate::plan::{Options, Plan};
-use crate::prune::{Stop, prune};
 use crate::scores::Score;
 use crate::selection::Selection;
 
@@ -28,6 +27,7 @@ pub(super) async fn pruned(
     selection: Selection,
 ) -> Result<Vec<u8>, Error> {
     use crate::checkpoint::{Output, OutputOptions};
+    use crate::prune::{Stop, prune};
 
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("model.safetensors");
