@@ -8,6 +8,7 @@ mod bench;
 mod calibrate;
 mod devices;
 mod dry_run;
+mod ended;
 mod eval;
 mod hints;
 mod inspect;
@@ -39,17 +40,9 @@ use swiftprune_wgpu::prune::VerifyError;
 use swiftprune_wgpu::{calibration, plan, run};
 
 use args::{Args, Command};
+use ended::{DONE, Ended, FAILED, NOT_MET, USAGE};
 use no_effect::NoEffect;
 use terminal::Terminal;
-
-/// Done.
-const DONE: u8 = 0;
-/// Something that was read, written or computed went wrong.
-const FAILED: u8 = 1;
-/// The command line asks for something impossible; with other flags, the same files would do.
-const USAGE: u8 = 2;
-/// It ran, but the target was not met.
-const NOT_MET: u8 = 3;
 
 pub(crate) fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -100,15 +93,6 @@ pub(crate) fn main() -> ExitCode {
             None => failed(&error, terminal),
         },
     }
-}
-
-/// An end that is no error, and yet not [`DONE`].
-#[derive(Debug, thiserror::Error)]
-#[error("ended with {code}")]
-struct Ended {
-    code: u8,
-    /// What there is to say of it.
-    said: Option<String>,
 }
 
 /// Says what went wrong, and what helps.

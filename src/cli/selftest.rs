@@ -9,8 +9,8 @@ use swiftprune_wgpu::selftest::{Case, DeviceResult, SelftestRecord, cases};
 use swiftprune_wgpu::untrusted::{self, escaped};
 
 use super::args::Selftest;
+use super::ended::{Ended, FAILED, NOT_MET};
 use super::terminal::Terminal;
-use super::{Ended, FAILED, NOT_MET};
 
 pub(super) fn run(args: &Selftest, terminal: Terminal) -> anyhow::Result<()> {
     let cases = cases();

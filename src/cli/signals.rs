@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use swiftprune_wgpu::run::Stop;
 
-use super::Ended;
+use super::ended::Ended;
 
 /// Which signal has asked for the stop, while a run is under way.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::allocation::Allocation;
 use crate::compensation::Compensation;
@@ -36,7 +36,9 @@ pub struct Options {
 
 /// A score by its name.
 mod by_name {
-    use super::{Deserialize, Deserializer, Score, Serialize, Serializer};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::scores::Score;
 
     pub(super) fn serialize<S: Serializer>(
         score: &Option<&'static Score>,
