@@ -3,9 +3,9 @@
 //! Loops and products ask the pool that they run in how many threads there are. In a pool of one they stay on their core:
 //! cores that share a product wait for each other, so where there is a task for each, each has a pool of its own.
 
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 

@@ -8,8 +8,9 @@ mod common;
 mod golden;
 mod oracle;
 
-use parking_lot::Mutex;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use common::{WeightMatrix, difference, factors, mask_of, random_norms};
 use libtest_mimic::{Arguments, Failed, Trial};

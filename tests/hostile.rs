@@ -6,10 +6,11 @@
 #[path = "../fuzz/entry.rs"]
 mod entry;
 
-use parking_lot::Mutex;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+
+use parking_lot::Mutex;
 
 use std::time::{Duration, Instant};
 

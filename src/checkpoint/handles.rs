@@ -1,10 +1,11 @@
 //! Handles of many files, of which a few are open at a time: a process may have 256 (macOS) or even fewer, and a checkpoint has
 //! 191 files or more, and its output as many again.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// The most handles that stay open. Threads that read and write go through the files in order, so that they share a few.
 const MOST: usize = 8;

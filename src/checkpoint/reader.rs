@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
             return Error::Changed { path };
         }
         // The last that begins at or before the offset; tensors lie in the order of their bytes.
-        let tensors = &shard.header().tensors();
+        let tensors = shard.header().tensors();
         let behind = tensors.partition_point(|tensor| tensor.offset <= offset);
         match tensors[..behind].last() {
             Some(tensor) => Error::ReadTensor {
@@ -239,7 +239,7 @@ mod tests {
         let checkpoint = open(&dir).unwrap();
         let reader = Reader::open(&checkpoint).unwrap();
         let failed = |offset| reader.failed(0, offset, io::ErrorKind::Other.into());
-        let header = &checkpoint.shards[0].header();
+        let header = checkpoint.shards[0].header();
         for (offset, name) in [(0, "x"), (299, "x"), (300, "y")] {
             let error = failed(header.data_start() + offset);
             assert!(

@@ -1,8 +1,9 @@
 //! LiveProgress on stderr: one live line on a terminal, a line for each tensor when piped.
 
-use parking_lot::Mutex;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 
 use std::time::{Duration, Instant};
 
@@ -146,7 +147,7 @@ impl LiveProgress {
     }
 
     pub(super) fn event(&self, event: run::Event<'_>) {
-        let mut bar = lock(&self.bar);
+        let mut bar = self.bar.lock();
         match event {
             run::Event::Started(phase) => *bar = Some(self.bar_of(phase)),
             run::Event::Finished { phase, elapsed } => {
@@ -188,7 +189,7 @@ impl LiveProgress {
             )),
             run::Event::Warning(what) | run::Event::DeviceFailed { what, .. } => {
                 self.terminal.warn(what);
-                lock(&self.told).push(what.to_owned());
+                self.told.lock().push(what.to_owned());
             }
             _ => {}
         }
@@ -196,12 +197,12 @@ impl LiveProgress {
 
     /// The warnings that were printed, those of the draft first.
     pub(super) fn told(&self) -> Vec<String> {
-        lock(&self.told).clone()
+        self.told.lock().clone()
     }
 
     /// Clears what a phase that failed has left.
     pub(super) fn close(&self) {
-        clear(lock(&self.bar).take());
+        clear(self.bar.lock().take());
     }
 
     fn bar_of(&self, phase: Phase) -> Bar {
@@ -251,10 +252,6 @@ impl LiveProgress {
             _ => {}
         }
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
-    of.lock()
 }
 
 fn clear(bar: Option<Bar>) {

@@ -1,8 +1,9 @@
 //! `sweep`: the quality of many ways to prune, as a table.
 
-use parking_lot::Mutex;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
 
 use anyhow::Context as _;
 use swiftprune_wgpu::calibration::{Calibration, Text, windows_of};
@@ -209,12 +210,14 @@ impl Live {
                 self.terminal.say(calibrated(self.tokens, elapsed));
             }
             SweepEvent::Started { index, what } => {
-                let left = lock(&self.left)
+                let left = self
+                    .left
+                    .lock()
                     .map_or_else(String::new, |left| format!(", {} left", duration(left)));
                 self.begin(format!("{}/{} {what}{left}", index + 1, self.cells));
             }
             SweepEvent::Forward(at) => {
-                if let Some(pass) = &*lock(&self.pass) {
+                if let Some(pass) = &*self.pass.lock() {
                     pass.at(at);
                 }
             }
@@ -230,7 +233,7 @@ impl Live {
                 left,
             } => {
                 self.clear();
-                *lock(&self.left) = left;
+                *self.left.lock() = left;
                 self.terminal.say(self.line(index, cell, was_known, left));
             }
             SweepEvent::DeviceFailed(what) | SweepEvent::Warning(what) => self.terminal.warn(what),
@@ -264,18 +267,14 @@ impl Live {
     }
 
     fn begin(&self, what: String) {
-        *lock(&self.pass) = Some(Pass::new(what, self.terminal));
+        *self.pass.lock() = Some(Pass::new(what, self.terminal));
     }
 
     fn clear(&self) {
-        if let Some(pass) = lock(&self.pass).take() {
+        if let Some(pass) = self.pass.lock().take() {
             pass.finish();
         }
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
-    of.lock()
 }
 
 /// What a cell is, in words that are not empty.

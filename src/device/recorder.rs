@@ -1,10 +1,10 @@
 //! From kernels to submissions: what is dispatched one after the other becomes one submission, or several where one would take
 //! the device too long (`adapter/pace.rs`).
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use parking_lot::Mutex;
 use wgpu::BufferUsages as Usage;
 
 use super::adapter::context::Context;

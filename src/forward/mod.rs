@@ -29,7 +29,7 @@ mod weights;
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Backend, Device};
-use crate::model::{Architecture, InputKind};
+use crate::model::Architecture;
 
 use batch::{Batch, Cut, Span, longest, rows_of};
 use engine::Engine;
@@ -457,16 +457,14 @@ impl<'a> Forward<'a> {
         let mut batches = self.embed(engine, weights, windows)?;
         let in_flight = engine.in_flight(rows_of(&batches));
         for (index, block) in architecture.blocks.iter().enumerate() {
-            let inputs = block.inputs();
-            let inputs: Vec<InputKind> = inputs.iter().map(|input| input.kind).collect();
-            let inputs = observer.is_some().then_some(inputs.as_slice());
+            let inputs = observer.is_some().then(|| block.input_kinds());
             let block = block::load(engine, weights, block)?;
             // Fetched while this one computes, into the system's memory and not this process's.
             if let Some(next) = architecture.blocks.get(index + 1) {
                 block::will_load(weights, next)?;
             }
             for batches in batches.chunks_mut(in_flight) {
-                let observed = block::through(engine, &block, inputs, batches, true)?;
+                let observed = block::through(engine, &block, inputs.as_deref(), batches, true)?;
                 if let Some(observer) = &mut observer {
                     // In the order of the windows, whatever the order they were done in.
                     let sums = &mut observer.sums[index];

@@ -11,7 +11,7 @@ use super::progress::{Meter, Watch};
 use super::statistics::{BlockSums, SiteStatistics, Wanted};
 use super::weights::{WeightOverlay, WeightReader};
 use crate::checkpoint::Checkpoint;
-use crate::model::{Architecture, InputKind};
+use crate::model::Architecture;
 
 /// Has all windows go through a block with these weights in the place of those in the files.
 pub(crate) type GoOn<'g> = &'g mut dyn FnMut(&dyn WeightOverlay) -> Result<(), Error>;
@@ -55,7 +55,7 @@ pub(super) fn run<E: Engine, X: From<Error>>(
         if let Some(next) = blocks.get(index + 1) {
             block::will_load(&files, next)?;
         }
-        let inputs: Vec<InputKind> = block.inputs().iter().map(|input| input.kind).collect();
+        let inputs = block.input_kinds();
         let mut sums = BlockSums::default();
         for batches in batches.chunks_mut(in_flight) {
             for observed in through(engine, &dense, Some(&inputs), batches, false)? {

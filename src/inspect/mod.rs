@@ -8,9 +8,9 @@ mod pieces;
 mod scan;
 mod statistics;
 
-use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 pub use statistics::Statistics;

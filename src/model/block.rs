@@ -297,6 +297,11 @@ impl DecoderBlock {
         inputs
     }
 
+    /// Which they are.
+    pub(crate) fn input_kinds(&self) -> Vec<InputKind> {
+        self.inputs().iter().map(|input| input.kind).collect()
+    }
+
     /// The most features that are alive at one time in one of its halves, roughly.
     pub(crate) fn widest(&self) -> usize {
         let mixers = self.mixers.iter().map(Mixer::widest);

@@ -1,8 +1,9 @@
 //! What matrices are compensated with: made once an input, for all the weights that read it.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::error::Error;
 use crate::compensation::{Compensation, Compensator, Hessian};

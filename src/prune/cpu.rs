@@ -1,9 +1,9 @@
 //! A run on the CPU: each thread takes the next piece, reads it and prunes it in place, in memory that stays in its core's
 //! cache; one thread at a time writes what there is to write.
 
-use parking_lot::Mutex;
 use std::ops::Range;
 
+use parking_lot::Mutex;
 use rayon::ThreadPool;
 
 use super::chunk::Chunk;

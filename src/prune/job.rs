@@ -1,8 +1,9 @@
 //! What the threads of a run share: the plan, the files, and what has been counted and timed.
-use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::check;
 use super::chunk::Chunk;

@@ -4,10 +4,11 @@
 //! matrix is made when its first byte is asked for, and kept until the next ones have been: a block's weights are on the
 //! device, or in the engine's memory, by then.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::check;
 use super::chunk::Chunk;
@@ -76,7 +77,8 @@ impl<'a> PrunedWeights<'a> {
     pub(crate) fn counts(&self) -> Counts {
         let mut total = Counts::default();
         // In the order of the matrices, whatever the order they were made in.
-        lock(&self.counts)
+        self.counts
+            .lock()
             .values()
             .for_each(|&counts| total += counts);
         total
@@ -92,14 +94,14 @@ impl<'a> PrunedWeights<'a> {
 
     /// The bytes of one matrix, as an output would hold them.
     fn matrix(&self, index: usize) -> Result<Arc<Vec<u8>>, Error> {
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         if let Some((_, bytes)) = recent.iter().find(|(made, _)| *made == index) {
             return Ok(Arc::clone(bytes));
         }
         // Makes room first: what is held is never more than `RECENT`.
         recent.truncate(RECENT - 1);
         let (bytes, counts) = self.make(&self.matrices[index])?;
-        lock(&self.counts).insert(index, counts);
+        self.counts.lock().insert(index, counts);
         let bytes = Arc::new(bytes);
         recent.push_front((index, Arc::clone(&bytes)));
         Ok(bytes)
@@ -142,7 +144,7 @@ impl<'a> PrunedWeights<'a> {
         let bytes = Mutex::new(vec![0; matrix.place.bytes() as usize]);
         let counted = self.by_chunks(rows, step, |rows, chunk| {
             let counts = self.prune(matrix, &recipe, rows.clone(), chunk)?;
-            let mut bytes = lock(&bytes);
+            let mut bytes = bytes.lock();
             matrix.write::<Error>(rows, chunk, |part, offset| {
                 let at = (offset - matrix.place.first_byte()) as usize;
                 bytes[at..at + part.len()].copy_from_slice(part);
@@ -251,10 +253,6 @@ pub(crate) fn of_overlay(error: forward::Error) -> Result<Error, forward::Error>
         },
         error => Err(error),
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock()
 }
 
 #[cfg(test)]

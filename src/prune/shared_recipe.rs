@@ -1,9 +1,10 @@
 //! The recipe of a matrix, shared by the threads that prune its rows: made once, when the sums it needs are complete, and
 //! dropped with the last row.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::ops::Range;
 use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::compensators::InputCompensator;
 use super::error::Error;

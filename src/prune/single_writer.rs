@@ -5,8 +5,9 @@
 //! to write leaves it in a queue; if nobody is writing, it becomes the writer until the queue is empty, else it goes on
 //! with the next rows. The queue is bounded, so that memory is.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// A queue of work of which one thread at a time does all.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
 //! What the steps of a run share: its devices, whoever is told of it, whether it is to stop, and what it notes on its way.
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use parking_lot::Mutex;
+
 use std::time::Instant;
 
-use super::device_pair::DevicePair;
+use super::device_pair::{DevicePair, by_the_cpu};
 use super::error::Error;
 use super::event::{Event, Phase};
 use crate::calibration::{self, Watch};
@@ -129,7 +130,7 @@ impl<'r> RunContext<'r> {
             Phase::Prune => {
                 format!("{error}. The CPU does the rest of the pruning, and the bytes are the same")
             }
-            _ => format!("{error}. The CPU runs the model, from the start, and goes on"),
+            _ => by_the_cpu(error),
         };
         self.tell(Event::DeviceFailed { phase, what: &what });
         self.note(|noted| noted.device_failures.push(what));

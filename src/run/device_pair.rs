@@ -152,6 +152,11 @@ pub(crate) fn stand_in(
     })
 }
 
+/// What is said where [`DevicePair::run_forward`] has begun anew.
+pub(crate) fn by_the_cpu(error: &device::Error) -> String {
+    format!("{error}. The CPU runs the model, from the start, and goes on")
+}
+
 fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -35,7 +35,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use device_pair::DevicePair;
-pub(crate) use device_pair::stand_in;
+pub(crate) use device_pair::{by_the_cpu, stand_in};
 pub use error::Error;
 pub use event::{Event, Phase};
 pub use merge::{MergeRequest, merge};

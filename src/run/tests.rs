@@ -1,7 +1,8 @@
 //! Devices that fail in the middle of a run: the CPU goes on, the bytes are the same, and it is said.
 
-use parking_lot::Mutex;
 use std::path::Path;
+
+use parking_lot::Mutex;
 
 use super::{DevicePair, Event, NormsRequest, Phase, Prepared, Request, Stop, prepare};
 use crate::calibration::Calibration;

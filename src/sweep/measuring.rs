@@ -189,8 +189,7 @@ impl<'a> Measuring<'a> {
         let tell = self.tell;
         let failed = |error: &device::Error| {
             self.has_failed.store(true, Ordering::Relaxed);
-            let what = format!("{error}. The CPU runs the model, from the start, and goes on");
-            tell(SweepEvent::DeviceFailed(&what));
+            tell(SweepEvent::DeviceFailed(&run::by_the_cpu(error)));
         };
         let watch = |at| {
             tell(SweepEvent::Forward(at));

@@ -4,7 +4,6 @@
 //! The flags are those that `--help` lists, so a new one is among them by itself; one with a value needs a sample in
 //! [`samples`]. The program runs on a small model, in a directory of its own for every run.
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -13,6 +12,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::place::PROGRAM;

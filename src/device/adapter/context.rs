@@ -4,10 +4,11 @@
 //! [`Context::check`] returns from then on as [`Error::Failed`], and [`Context::wait`] and [`Context::done`] believe no result
 //! without the receipt of its submission.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use web_time::Instant;
 

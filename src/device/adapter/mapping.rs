@@ -1,9 +1,10 @@
 //! Buffers that are being mapped once a submission is done: counted down as wgpu calls back.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::submissions::Submission;
 

@@ -4,8 +4,9 @@
 //! reads it: its *receipt*. Results are believed only with the right receipt, so that a submission which a driver drops
 //! without a word is noticed, this one or any before it.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use std::time::Duration;
 

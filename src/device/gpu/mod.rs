@@ -7,9 +7,10 @@
 pub(super) mod buffers;
 pub(super) mod dispatches;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::OnceLock;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::adapter::context::{Context, Pipelines};
 use super::adapter::mapping::Mapping;

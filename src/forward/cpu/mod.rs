@@ -46,7 +46,6 @@ pub(super) struct CpuEngine<'a> {
     architecture: &'a Architecture,
     wanted: Wanted,
     cores: Cores,
-    hidden_room: usize,
     /// Of each of the architecture's rotary embeddings.
     ropes: Vec<RopeTables<RopeTable>>,
 }
@@ -64,7 +63,6 @@ impl<'a> CpuEngine<'a> {
             architecture,
             wanted,
             cores: Cores::new(threads)?,
-            hidden_room: hidden_room(),
             ropes: rotaries
                 .map(|rotary| RopeTables::new(rotary, context, RopeTable::new))
                 .collect(),
@@ -169,7 +167,7 @@ impl Engine for CpuEngine<'_> {
     }
 
     fn hidden_room(&self) -> usize {
-        self.hidden_room
+        hidden_room()
     }
 
     fn cut(&self, window: usize) -> Cut {

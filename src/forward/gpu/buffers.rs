@@ -1,9 +1,9 @@
 //! Buffers for activations, which are used again and again.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use wgpu::BufferUsages as Usage;
 
 use crate::device::adapter::context::Context;

@@ -70,7 +70,6 @@ pub(super) fn norm(
     x: &GpuTensor,
     y: &GpuTensor,
 ) {
-    let y = &y.buffer;
     let params = NormParams {
         features: norm.features as u32,
         epsilon: norm.epsilon,
@@ -79,11 +78,11 @@ pub(super) fn norm(
     let steps = 3 * norm.features.div_ceil(256);
     match &norm.kind {
         GpuNormKind::Layer { bias } => {
-            let buffers = [(1, &x.buffer), (2, &norm.weight), (3, bias), (4, y)];
+            let buffers = [(1, &x.buffer), (2, &norm.weight), (3, bias), (4, &y.buffer)];
             recorder.dispatch(recording, "layer_norm", &params, &buffers, groups, steps);
         }
         GpuNormKind::Rms => {
-            let buffers = [(1, &x.buffer), (2, &norm.weight), (4, y)];
+            let buffers = [(1, &x.buffer), (2, &norm.weight), (4, &y.buffer)];
             recorder.dispatch(recording, "rms_norm", &params, &buffers, groups, steps);
         }
     }

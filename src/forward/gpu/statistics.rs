@@ -1,8 +1,8 @@
 //! Statistics of activations on the adapter: each is made where the activations are, and only its numbers come back.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use wgpu::BufferUsages as Usage;
 
 use super::buffers::GpuTensor;

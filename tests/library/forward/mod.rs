@@ -2,10 +2,11 @@
 //!
 //! `tests/forward/goldens.py` made the checkpoints and computed what is expected.
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;

@@ -1,10 +1,11 @@
 //! Runs that go on.
 
-use parking_lot::Mutex;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{FIRST, NONE};
 use crate::place::{Place, names, stderr, tree};
