@@ -282,6 +282,51 @@ fn windows_that_go_together_lose_what_each_loses_alone_to_the_bit() {
     }
 }
 
+/// Column norms, sums and sketches of every site: what adds up over windows.
+fn sums_of(forward: &Forward<'_>, windows: &[&[u32]]) -> Vec<Vec<f32>> {
+    let mut all = Vec::new();
+    let mut take = |site: super::SiteStatistics| -> Result<(), Error> {
+        let tokens = site.tokens as f32;
+        let means = site.means.unwrap().into_iter();
+        all.push(site.column_norms);
+        all.push(means.map(|mean| mean * tokens).collect());
+        all.push(site.sketch.unwrap());
+        Ok(())
+    };
+    forward
+        .statistics_by_block(windows, Some(4), &unwatched, &mut take)
+        .unwrap();
+    all
+}
+
+#[test]
+fn what_windows_show_together_is_the_sum_of_what_each_shows_alone() {
+    let owned = windows();
+    let windows: Vec<&[u32]> = owned.iter().map(Vec::as_slice).collect();
+    let with_experts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forward/mixtral");
+    for device in every_device() {
+        for family in [original(), with_experts.clone()] {
+            let checkpoint = Checkpoint::open_path(&family).unwrap();
+            let architecture = Architecture::of(&checkpoint).unwrap();
+            let forward = Forward::new(&checkpoint, &architecture, &device).with_means(true);
+            let together = sums_of(&forward, &windows);
+            let mut alone = sums_of(&forward, &windows[..1]);
+            for window in &windows[1..] {
+                for (sums, own) in alone.iter_mut().zip(sums_of(&forward, &[window])) {
+                    sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+                }
+            }
+            for (together, alone) in together.iter().zip(&alone) {
+                let what = format!("{family:?} on {}", device.info());
+                assert!(
+                    are_close(together, alone),
+                    "{what}: {together:?}, {alone:?}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn what_a_block_is_pruned_to_shows_in_the_next_one() {
     let checkpoint = Checkpoint::open_path(&original()).unwrap();
